@@ -1,0 +1,51 @@
+//! What can go wrong between us and Kafka, in the classes that callers decide by.
+
+use std::fmt;
+
+/// Why a call on a `Sink` or `Source` failed. The text names the host or partition, the value and the way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BrokerError {
+    /// Worth another try later: unreachable, timed out, leader moving, too few replicas.
+    /// For a send, the record may have been written all the same.
+    Retryable(String),
+    /// The record alone exceeds what the topic takes (`max.message.bytes`); a retry cannot help.
+    TooLarge(String),
+    /// The requested offset is no longer, or not yet, in the partition.
+    OffsetOutOfRange(String),
+    /// The data of this partition cannot be read by this client (lz4, zstd): change the topic or the producer.
+    Unreadable(String),
+    /// The broker cannot serve this client at all, whatever is retried: wrong Kafka version.
+    Unsupported(String),
+}
+
+impl BrokerError {
+    /// True if the same call may succeed later without anybody's help.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Retryable(_))
+    }
+
+    /// A short stable word for metrics and logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Retryable(_) => "retryable",
+            Self::TooLarge(_) => "too_large",
+            Self::OffsetOutOfRange(_) => "offset_out_of_range",
+            Self::Unreadable(_) => "unreadable",
+            Self::Unsupported(_) => "unsupported",
+        }
+    }
+}
+
+impl fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retryable(text)
+            | Self::TooLarge(text)
+            | Self::OffsetOutOfRange(text)
+            | Self::Unreadable(text)
+            | Self::Unsupported(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for BrokerError {}

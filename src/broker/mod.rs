@@ -1,0 +1,157 @@
+//! Kafka as the rest of the crate sees it: records in, receipts out; positions in, pages out.
+//!
+//! The only room that names the `kafka` crate. It knows nothing of HTTP, files or events: a value is bytes.
+//! `Sink` and `Source` make one attempt a call, bounded in time; who retries, and how long, decides the caller.
+
+mod error;
+
+pub use error::BrokerError;
+
+use std::time::Duration;
+
+/// One value on its way to a topic, with the key that picks its partition, if any.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Picks the partition by Java's murmur2; `None` leaves the choice to the sink.
+    pub key: Option<&'a [u8]>,
+    /// The bytes that become the record's value, unchanged.
+    pub value: &'a [u8],
+}
+
+/// Where an acknowledged record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Partition of the topic.
+    pub partition: i32,
+    /// Offset in that partition.
+    pub offset: i64,
+}
+
+/// Writes records to one topic. One owner thread.
+pub trait Sink: Send {
+    /// Sends `records` once, with `acks=all`, and waits for the broker at most `limit`.
+    ///
+    /// Element `i` of the answer is the outcome of record `i`; the answer is as long as `records`.
+    /// An `Err` that is retryable may still have been written (a lost answer): a retry can duplicate.
+    fn send(&mut self, records: &[Record<'_>], limit: Duration) -> Vec<Result<Receipt, BrokerError>>;
+
+    /// Connects if need be and proves that the topic's partitions would acknowledge now; writes nothing.
+    ///
+    /// # Errors
+    /// Why a `send` would fail now.
+    fn probe(&mut self, limit: Duration) -> Result<(), BrokerError>;
+}
+
+/// Reads one topic from positions that the caller keeps. One owner thread.
+pub trait Source: Send {
+    /// The topic's partitions, sorted; asks the broker each time, so it shows partitions added later.
+    ///
+    /// # Errors
+    /// Retryable when no broker answers or a partition has no leader.
+    fn partitions(&mut self) -> Result<Vec<i32>, BrokerError>;
+
+    /// First readable offset and the one after the last record, for each of `partitions`.
+    ///
+    /// # Errors
+    /// Retryable when a leader does not answer.
+    fn bounds(&mut self, partitions: &[i32]) -> Result<Vec<Bounds>, BrokerError>;
+
+    /// Reads on from `positions`; waits a little (the long poll) when nothing is there.
+    ///
+    /// One partition's failure stands in its own element and leaves the others' records untouched.
+    ///
+    /// # Errors
+    /// When nothing at all could be read.
+    fn fetch(&mut self, positions: &[Position]) -> Result<Vec<Fetched>, BrokerError>;
+
+    /// What `group` has committed for each of `partitions`; `None` where it never did.
+    ///
+    /// # Errors
+    /// Retryable while the coordinator is loading; never reports that as "nothing committed".
+    fn committed(&mut self, group: &str, partitions: &[i32]) -> Result<Vec<Option<i64>>, BrokerError>;
+
+    /// Stores `positions` (the next offset to read) for `group`.
+    ///
+    /// # Errors
+    /// Retryable; the file's own checkpoint, not this, is what recovery trusts.
+    fn commit(&mut self, group: &str, positions: &[Position]) -> Result<(), BrokerError>;
+}
+
+/// The next offset to read in one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Partition of the topic.
+    pub partition: i32,
+    /// Next offset to read.
+    pub offset: i64,
+}
+
+/// What a partition holds now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Partition of the topic.
+    pub partition: i32,
+    /// First offset that can still be read.
+    pub earliest: i64,
+    /// Offset that the next record will get.
+    pub latest: i64,
+}
+
+/// The answer of one partition to a fetch.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Partition of the topic.
+    pub partition: i32,
+    /// Its records, or why there are none.
+    pub page: Result<Page, BrokerError>,
+}
+
+/// Consecutive records of one partition, in one allocation.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Offset to read from next: past the last record of this page.
+    pub next_offset: i64,
+    /// Offset that the partition's next record will get, for lag.
+    pub high_watermark: i64,
+    bytes: Vec<u8>,
+    ends: Vec<(i64, usize)>,
+}
+
+impl Page {
+    /// An empty page that reads on from `next_offset`.
+    pub fn new(next_offset: i64, high_watermark: i64) -> Self {
+        Self { next_offset, high_watermark, ..Self::default() }
+    }
+
+    /// Appends the record at `offset`; offsets rise.
+    pub fn push(&mut self, offset: i64, value: &[u8]) {
+        self.bytes.extend_from_slice(value);
+        self.ends.push((offset, self.bytes.len()));
+        self.next_offset = offset + 1;
+    }
+
+    /// Offset and value of each record. A null value reads as empty.
+    pub fn records(&self) -> impl Iterator<Item = (i64, &[u8])> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(offset, end)| {
+            let value = &self.bytes[start..end];
+            start = end;
+            (offset, value)
+        })
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// True without records.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Bytes of all values.
+    pub fn value_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}

@@ -1,0 +1,86 @@
+//! Where Kafka is: shared by the producer and the consumer.
+
+use std::time::Duration;
+
+use clap::Args;
+
+/// How to reach the cluster and the topic.
+#[derive(Args, Clone, Debug)]
+pub struct KafkaConfig {
+    /// Brokers to start from, comma separated host:port
+    #[arg(
+        long = "kafka-brokers",
+        env = "KAFKA_BROKERS",
+        default_value = "127.0.0.1:9092",
+        value_delimiter = ',',
+        value_parser = broker_address,
+        value_name = "HOST:PORT,…"
+    )]
+    pub brokers: Vec<String>,
+
+    /// Topic that carries the events; created with the broker's defaults when missing
+    #[arg(long = "kafka-topic", env = "KAFKA_TOPIC", default_value = "events", value_parser = topic_name)]
+    pub topic: String,
+
+    /// Longest wait for one TCP connect to a broker, in milliseconds
+    #[arg(long = "kafka-connect-timeout-ms", env = "KAFKA_CONNECT_TIMEOUT_MS", default_value_t = 1000,
+          value_parser = clap::value_parser!(u64).range(10..=60_000), value_name = "MS")]
+    pub connect_timeout_ms: u64,
+
+    /// Longest wait for one answer of a broker, in milliseconds; then the connection is dropped
+    #[arg(long = "kafka-request-timeout-ms", env = "KAFKA_REQUEST_TIMEOUT_MS", default_value_t = 5000,
+          value_parser = clap::value_parser!(u64).range(100..=60_000), value_name = "MS")]
+    pub request_timeout_ms: u64,
+}
+
+impl KafkaConfig {
+    /// Longest wait for one TCP connect.
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    /// Longest wait for one answer.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+}
+
+fn broker_address(value: &str) -> Result<String, String> {
+    let (host, port) = value.rsplit_once(':').ok_or("expected host:port, for example 127.0.0.1:9092")?;
+    if host.is_empty() || port.parse::<u16>().map_or(true, |port| port == 0) {
+        return Err("expected host:port, for example 127.0.0.1:9092".into());
+    }
+    Ok(value.to_owned())
+}
+
+/// Kafka's own rule for names: <https://github.com/apache/kafka/blob/3.9/clients/src/main/java/org/apache/kafka/common/internals/Topic.java>.
+fn topic_name(value: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if value.is_empty() || value.len() > 249 || value == "." || value == ".." || !value.chars().all(legal) {
+        return Err("a topic is 1 to 249 of a-z A-Z 0-9 . _ - and neither . nor ..".into());
+    }
+    Ok(value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_needs_a_host_and_a_port() {
+        for good in ["127.0.0.1:9092", "kafka-1.local:1", "[::1]:9092"] {
+            assert_eq!(broker_address(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "kafka", ":9092", "kafka:", "kafka:0", "kafka:70000", "kafka:x"] {
+            assert!(broker_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_topic_follows_kafkas_rule() {
+        assert!(topic_name("events.v1_a-b").is_ok());
+        for bad in ["", ".", "..", "a b", "a/b", "é", &"x".repeat(250)] {
+            assert!(topic_name(bad).is_err(), "{bad}");
+        }
+    }
+}

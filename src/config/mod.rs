@@ -1,0 +1,153 @@
+//! Settings: one clap struct a program is the table, the help and the error messages.
+//!
+//! `.env` in the working directory is read first, the environment wins over it, a flag over both.
+//! Knows nothing of what the settings do; a bad value is exit code 2, decided by the caller.
+
+mod consumer;
+mod kafka;
+mod producer;
+mod simulate;
+
+pub use consumer::ConsumerConfig;
+pub use kafka::KafkaConfig;
+pub use producer::{EventEcho, ProducerConfig};
+pub use simulate::SimulateConfig;
+
+use std::process::ExitCode;
+
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
+use simplelog::LevelFilter;
+
+/// Exit code of a program that was given a bad setting.
+pub const EXIT_BAD_CONFIG: u8 = 2;
+
+/// Other spellings that users of Kafka tools expect, and the name used here.
+const ENV_ALIASES: [(&str, &str); 3] = [
+    ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
+    ("KAFKA_GROUP_ID", "KAFKA_GROUP"),
+    ("RUST_LOG", "LOG_LEVEL"),
+];
+
+/// Settings that every program has.
+#[derive(Args, Clone, Debug)]
+pub struct CommonConfig {
+    /// Operator log on stderr: off, error, warn, info, debug
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
+    pub log_level: LevelFilter,
+
+    /// Validate the settings and exit
+    #[arg(long)]
+    pub check_config: bool,
+
+    /// Print the settings in force and where each came from, and exit
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// What a program's settings have in common.
+pub trait Settings: CommandFactory + FromArgMatches {
+    /// The settings that every program has.
+    fn common(&self) -> &CommonConfig;
+
+    /// Checks relations between settings.
+    ///
+    /// # Errors
+    /// One sentence: which settings, their values, what is allowed.
+    fn validate(&self) -> Result<(), String>;
+}
+
+/// Settings of this process from flags, environment and `.env`.
+///
+/// # Errors
+/// The exit code to end with, after the reason (or what `--help`, `--print-config` or `--check-config`
+/// asked for) has been printed.
+pub fn load<T: Settings>() -> Result<T, ExitCode> {
+    if let Err(error) = dotenvy::dotenv()
+        && !error.not_found()
+    {
+        return Err(refuse(&format!(".env: {error}; correct or remove the file")));
+    }
+    let command = with_aliases(T::command(), |name| std::env::var_os(name).is_some());
+    let matches = command.clone().try_get_matches().map_err(|error| {
+        let _ = error.print();
+        ExitCode::from(if error.use_stderr() { EXIT_BAD_CONFIG } else { 0 })
+    })?;
+    let settings = T::from_arg_matches(&matches).map_err(|error| refuse(&error.to_string()))?;
+    settings.validate().map_err(|reason| refuse(&reason))?;
+    if settings.common().print_config {
+        print(&table(&command, &matches));
+        return Err(ExitCode::SUCCESS);
+    }
+    if settings.common().check_config {
+        print("configuration ok\n");
+        return Err(ExitCode::SUCCESS);
+    }
+    Ok(settings)
+}
+
+/// Lets an alias stand in where the proper name is not set.
+fn with_aliases(command: Command, is_set: impl Fn(&str) -> bool) -> Command {
+    ENV_ALIASES.iter().filter(|(alias, name)| is_set(alias) && !is_set(name)).fold(
+        command,
+        |command, (alias, name)| {
+            command.mut_args(|arg| {
+                if arg.get_env().is_some_and(|env| env == *name) { arg.env(*alias) } else { arg }
+            })
+        },
+    )
+}
+
+/// One line a setting: `NAME=value  # where from`.
+fn table(command: &Command, matches: &ArgMatches) -> String {
+    let mut text = String::new();
+    for arg in command.get_arguments().filter(|arg| !matches!(arg.get_action(), ArgAction::SetTrue)) {
+        let Ok(Some(values)) = matches.try_get_raw(arg.get_id().as_str()) else { continue };
+        let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+        let name = arg
+            .get_env()
+            .map_or_else(|| format!("--{}", arg.get_id()), |env| env.to_string_lossy().into_owned());
+        let source = match matches.value_source(arg.get_id().as_str()) {
+            Some(ValueSource::CommandLine) => "flag",
+            Some(ValueSource::EnvVariable) => "environment or .env",
+            _ => "default",
+        };
+        text.push_str(&format!("{name}={}  # {source}\n", values.join(",")));
+    }
+    text
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to --print-config and --check-config")]
+fn print(text: &str) {
+    print!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "a bad setting is told before any logger exists")]
+fn refuse(reason: &str) -> ExitCode {
+    eprintln!("error: {reason}");
+    ExitCode::from(EXIT_BAD_CONFIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_counts_only_without_the_proper_name() {
+        let env_of_brokers = |set: &[&str]| {
+            let command = with_aliases(ProducerConfig::command(), |name| set.contains(&name));
+            let arg = command.get_arguments().find(|arg| arg.get_id() == "brokers").expect("brokers").clone();
+            arg.get_env().expect("env").to_string_lossy().into_owned()
+        };
+        assert_eq!(env_of_brokers(&[]), "KAFKA_BROKERS");
+        assert_eq!(env_of_brokers(&["KAFKA_BOOTSTRAP_SERVERS"]), "KAFKA_BOOTSTRAP_SERVERS");
+        assert_eq!(env_of_brokers(&["KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"]), "KAFKA_BROKERS");
+    }
+
+    #[test]
+    fn the_tables_of_all_programs_are_sound() {
+        ProducerConfig::command().debug_assert();
+        ConsumerConfig::command().debug_assert();
+        SimulateConfig::command().debug_assert();
+    }
+}

@@ -1,0 +1,192 @@
+//! Settings of the producer: every limit of the HTTP side and of the queue has its name here.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, Parser, ValueEnum};
+
+use super::{CommonConfig, KafkaConfig, Settings};
+
+/// Takes events over HTTP and answers 200 once they are in Kafka.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "producer", version, about, max_term_width = 110)]
+pub struct ProducerConfig {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub common: CommonConfig,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub kafka: KafkaConfig,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub http: HttpConfig,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub queue: QueueConfig,
+
+    /// Print "✅ Event sent to Kafka" lines: sampled (the first few each second), all, off
+    #[arg(long, env = "EVENT_ECHO", default_value = "sampled", value_enum)]
+    pub event_echo: EventEcho,
+
+    /// Longest drain after SIGTERM, in seconds; what is unsent then is counted and the exit code is 1
+    #[arg(long, env = "SHUTDOWN_TIMEOUT_SECS", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=3600), value_name = "SECS")]
+    pub shutdown_timeout_secs: u64,
+}
+
+/// How much the per-event lines of the original are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EventEcho {
+    /// The first few each second, then one summary line.
+    Sampled,
+    /// Every event.
+    All,
+    /// None.
+    Off,
+}
+
+/// Limits of the HTTP side.
+#[derive(Args, Clone, Debug)]
+pub struct HttpConfig {
+    /// Address to listen on
+    #[arg(long = "http-addr", env = "HTTP_ADDR", default_value = "127.0.0.1:5000", value_name = "IP:PORT")]
+    pub addr: SocketAddr,
+
+    /// Worker threads that take requests
+    #[arg(long = "http-workers", env = "HTTP_WORKERS", default_value_t = 4,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: u16,
+
+    /// Open client connections; further ones are closed at once
+    #[arg(long = "http-max-connections", env = "HTTP_MAX_CONNECTIONS", default_value_t = 4096,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_connections: u32,
+
+    /// A connection that sends nothing for so long is closed, in seconds
+    #[arg(long = "http-idle-timeout-secs", env = "HTTP_IDLE_TIMEOUT_SECS", default_value_t = 60,
+          value_parser = clap::value_parser!(u32).range(1..=86_400), value_name = "SECS")]
+    pub idle_timeout_secs: u32,
+
+    /// A request must be complete (head and body) so long after its first byte, in seconds
+    #[arg(long = "http-request-timeout-secs", env = "HTTP_REQUEST_TIMEOUT_SECS", default_value_t = 20,
+          value_parser = clap::value_parser!(u32).range(1..=3600), value_name = "SECS")]
+    pub request_timeout_secs: u32,
+
+    /// Largest request body, in bytes, packed or unpacked
+    #[arg(long, env = "MAX_BODY_BYTES", default_value_t = 8 << 20,
+          value_parser = clap::value_parser!(u64).range(1024..=64 << 20), value_name = "BYTES")]
+    pub max_body_bytes: u64,
+
+    /// Largest single event, in bytes, after stamping
+    #[arg(long, env = "MAX_EVENT_BYTES", default_value_t = 512 << 10,
+          value_parser = clap::value_parser!(u64).range(64..=900_000), value_name = "BYTES")]
+    pub max_event_bytes: u64,
+}
+
+/// Limits between the HTTP side and Kafka.
+#[derive(Args, Clone, Debug)]
+pub struct QueueConfig {
+    /// Top-level field whose value picks the partition; without it batches go to the partitions in turn
+    #[arg(long = "kafka-key-field", env = "KAFKA_KEY_FIELD", value_name = "FIELD")]
+    pub key_field: Option<String>,
+
+    /// Wait for more events before a batch is sent, in milliseconds; 0 sends what is there
+    #[arg(long = "kafka-linger-ms", env = "KAFKA_LINGER_MS", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(0..=1000), value_name = "MS")]
+    pub linger_ms: u64,
+
+    /// Most events in one batch
+    #[arg(long, env = "BATCH_MAX_EVENTS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub batch_max_events: u32,
+
+    /// Most bytes in one batch; a partition gets at most 900,000 of them in one request
+    #[arg(long, env = "BATCH_MAX_BYTES", default_value_t = 2_700_000,
+          value_parser = clap::value_parser!(u64).range(1024..=32 << 20), value_name = "BYTES")]
+    pub batch_max_bytes: u64,
+
+    /// Most events between acceptance and acknowledgement; past it: 503
+    #[arg(long, env = "QUEUE_MAX_EVENTS", default_value_t = 100_000,
+          value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub queue_max_events: u32,
+
+    /// Most bytes between acceptance and acknowledgement; past it: 503
+    #[arg(long, env = "QUEUE_MAX_BYTES", default_value_t = 32 << 20,
+          value_parser = clap::value_parser!(u64).range(64 << 10..=4 << 30), value_name = "BYTES")]
+    pub queue_max_bytes: u64,
+
+    /// A request waits so long for its acknowledgement, in milliseconds; then 503
+    #[arg(long, env = "DELIVERY_TIMEOUT_MS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(100..=120_000), value_name = "MS")]
+    pub delivery_timeout_ms: u64,
+}
+
+impl QueueConfig {
+    /// Longest wait of a request for its acknowledgement.
+    pub fn delivery_timeout(&self) -> Duration {
+        Duration::from_millis(self.delivery_timeout_ms)
+    }
+}
+
+impl Settings for ProducerConfig {
+    fn common(&self) -> &CommonConfig {
+        &self.common
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        let (http, queue) = (&self.http, &self.queue);
+        if http.max_event_bytes > http.max_body_bytes {
+            return Err(format!(
+                "MAX_EVENT_BYTES={} is more than MAX_BODY_BYTES={}; lower the first or raise the second",
+                http.max_event_bytes, http.max_body_bytes
+            ));
+        }
+        if http.max_body_bytes > queue.queue_max_bytes {
+            return Err(format!(
+                "MAX_BODY_BYTES={} is more than QUEUE_MAX_BYTES={}: a full body could never be taken; \
+                 lower the first or raise the second",
+                http.max_body_bytes, queue.queue_max_bytes
+            ));
+        }
+        if queue.linger_ms >= queue.delivery_timeout_ms {
+            return Err(format!(
+                "KAFKA_LINGER_MS={} is not below DELIVERY_TIMEOUT_MS={}: every request would time out",
+                queue.linger_ms, queue.delivery_timeout_ms
+            ));
+        }
+        if self.kafka.connect_timeout_ms >= queue.delivery_timeout_ms {
+            return Err(format!(
+                "KAFKA_CONNECT_TIMEOUT_MS={} is not below DELIVERY_TIMEOUT_MS={}: one dead broker would \
+                 fail every request",
+                self.kafka.connect_timeout_ms, queue.delivery_timeout_ms
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> ProducerConfig {
+        ProducerConfig::try_parse_from([&["producer"], args].concat()).expect("parses")
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(parse(&[]).validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_broken_relation_names_both_settings() {
+        let reason =
+            parse(&["--max-event-bytes", "5000", "--max-body-bytes", "4000"]).validate().unwrap_err();
+        assert!(
+            reason.contains("MAX_EVENT_BYTES=5000") && reason.contains("MAX_BODY_BYTES=4000"),
+            "{reason}"
+        );
+        let reason = parse(&["--kafka-linger-ms", "500", "--delivery-timeout-ms", "500"]).validate();
+        assert!(reason.unwrap_err().contains("KAFKA_LINGER_MS=500"));
+    }
+}

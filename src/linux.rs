@@ -1,0 +1,136 @@
+//! What std has no word for: this process's sockets as the kernel sees them, its limits and its size.
+//!
+//! The one file that needs `/proc` or a Linux socket option. It knows addresses, not what they are for.
+
+use std::fs;
+use std::io;
+use std::mem;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+/// Shows `visit` a duplicate of every TCP connection of this process, with its local and peer address.
+///
+/// tiny_http and the kafka crate keep their sockets to themselves; a duplicate shares options and shutdown
+/// with the original. Sockets that are still connecting have no peer and are left out.
+pub fn for_each_connection(mut visit: impl FnMut(&TcpStream, SocketAddr, SocketAddr)) {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
+    let fds: Vec<RawFd> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for fd in fds {
+        // SAFETY: the descriptor may be closed or reused by now; duplicating fails or duplicates the new
+        // one, and only the duplicate, which we own, is used from here on.
+        let Ok(owned) = (unsafe { BorrowedFd::borrow_raw(fd) }).try_clone_to_owned() else { continue };
+        let stream = TcpStream::from(owned);
+        if let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) {
+            visit(&stream, local, peer);
+        }
+    }
+}
+
+/// What the kernel counted on one TCP connection.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpCounters {
+    /// Time since data last arrived.
+    pub since_last_data: Duration,
+    /// Bytes that arrived since the connection was opened.
+    pub bytes_received: u64,
+}
+
+/// Counters of `stream`, or `None` when the kernel does not tell.
+pub fn tcp_counters(stream: &TcpStream) -> Option<TcpCounters> {
+    // SAFETY: `tcp_info` is plain integers, for which zero is a value; the kernel writes at most `size` bytes.
+    let (info, failed) = unsafe {
+        let mut info: libc::tcp_info = mem::zeroed();
+        let mut size = mem::size_of::<libc::tcp_info>() as libc::socklen_t;
+        let failed = libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut size,
+        );
+        (info, failed != 0)
+    };
+    (!failed).then(|| TcpCounters {
+        since_last_data: Duration::from_millis(info.tcpi_last_data_recv.into()),
+        bytes_received: info.tcpi_bytes_received,
+    })
+}
+
+/// Raises the soft limit of open files to the hard one and returns it.
+///
+/// # Errors
+/// When the kernel refuses; the old limit stays.
+pub fn raise_open_files_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a valid pointer to a local.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        limit.rlim_cur = limit.rlim_max;
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// The size of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessSize {
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+    /// Open file descriptors.
+    pub open_fds: u64,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// The size of this process now; a figure that cannot be read is 0.
+pub fn process_size() -> ProcessSize {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    ProcessSize {
+        resident_bytes: field("VmRSS:").unwrap_or(0) * 1024,
+        open_fds: fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
+        threads: field("Threads:").unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_seen_from_both_ends_counted_and_can_be_shut() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let (mut server, peer) = listener.accept().expect("accept");
+        client.write_all(b"hello").expect("write");
+        server.read_exact(&mut [0; 5]).expect("read");
+        let mut seen = 0;
+        for_each_connection(|stream, _, other| {
+            if other == peer {
+                seen += 1;
+                assert_eq!(tcp_counters(stream).expect("counters").bytes_received, 5);
+                stream.shutdown(Shutdown::Both).expect("shutdown");
+            }
+        });
+        assert_eq!(seen, 1);
+        assert_eq!(client.read(&mut [0; 1]).expect("end of stream"), 0);
+    }
+
+    #[test]
+    fn a_process_has_memory_files_and_threads() {
+        let size = process_size();
+        assert!(size.resident_bytes > 100_000 && size.open_fds >= 3 && size.threads >= 1, "{size:?}");
+    }
+}

@@ -1,0 +1,118 @@
+//! What the metrics of all programs have in common: the registry, the process's own figures, the text.
+//!
+//! Names follow Prometheus: prefix `pipeline_`, base units, `_total` on counters. Each program declares its
+//! own figures in its own room and registers them here.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use crate::linux;
+
+/// Content type of the text that [`Metrics::render`] returns.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Buckets for how long a request, a broker call or a write takes, in seconds.
+pub const SECONDS_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The registry of one program.
+pub struct Metrics {
+    registry: Registry,
+    resident_bytes: IntGauge,
+    open_fds: IntGauge,
+    threads: IntGauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A registry with build info and the process's own figures.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let build = Opts::new("pipeline_build_info", "Version of this program; always 1")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        add(&registry, IntGauge::with_opts(build)).set(1);
+        let start = gauge(&registry, "process_start_time_seconds", "Start of the process since the epoch");
+        start.set(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64()));
+        let int = |name, help| add(&registry, IntGauge::new(name, help));
+        Self {
+            resident_bytes: int("process_resident_memory_bytes", "Resident memory"),
+            open_fds: int("process_open_fds", "Open file descriptors"),
+            threads: int("process_threads", "Threads of the process"),
+            registry,
+        }
+    }
+
+    /// A counter that only rises.
+    pub fn counter(&self, name: &str, help: &str) -> IntCounter {
+        add(&self.registry, IntCounter::new(name, help))
+    }
+
+    /// A counter with labels of few values.
+    pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        add(&self.registry, IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    /// A whole number that rises and falls.
+    pub fn int_gauge(&self, name: &str, help: &str) -> IntGauge {
+        add(&self.registry, IntGauge::new(name, help))
+    }
+
+    /// A number that rises and falls.
+    pub fn gauge(&self, name: &str, help: &str) -> Gauge {
+        gauge(&self.registry, name, help)
+    }
+
+    /// A histogram over `buckets`.
+    pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        add(&self.registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+    }
+
+    /// Any other collector, for example gauges with labels.
+    pub fn register<C: Collector + Clone + 'static>(&self, collector: C) -> C {
+        add(&self.registry, Ok(collector))
+    }
+
+    /// The text of `/metrics`.
+    pub fn render(&self) -> String {
+        let size = linux::process_size();
+        self.resident_bytes.set(size.resident_bytes as i64);
+        self.open_fds.set(size.open_fds as i64);
+        self.threads.set(size.threads as i64);
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
+    add(registry, Gauge::new(name, help))
+}
+
+/// Names are constants of this crate: a bad or doubled one is a programming error that the first test meets.
+fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
+    let collector = collector.expect("a legal metric");
+    registry.register(Box::new(collector.clone())).expect("a metric name used once");
+    collector
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_holds_what_was_counted_and_the_process() {
+        let metrics = Metrics::new();
+        metrics.counter("pipeline_things_total", "Things").inc_by(3);
+        let text = metrics.render();
+        assert!(text.contains("pipeline_things_total 3"), "{text}");
+        assert!(text.contains(concat!("pipeline_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")));
+        assert!(text.contains("process_open_fds"));
+    }
+}

@@ -1,0 +1,88 @@
+//! SIGTERM and SIGINT as a channel that closes. Knows nothing of what is being stopped.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Tells any number of threads that the process shall end. Clones share one state.
+#[derive(Clone)]
+pub struct Shutdown {
+    requested: Arc<AtomicBool>,
+    /// Never carries a message: it disconnects when the shutdown begins.
+    closed: Receiver<()>,
+}
+
+/// The other end of a [`Shutdown`]; dropping it begins the shutdown.
+pub struct Trigger {
+    requested: Arc<AtomicBool>,
+    _open: Sender<()>,
+}
+
+impl Drop for Trigger {
+    fn drop(&mut self) {
+        self.requested.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Shutdown {
+    /// A shutdown begun by dropping the trigger: for tests and embedding.
+    pub fn manual() -> (Trigger, Self) {
+        let (open, closed) = bounded(0);
+        let requested = Arc::new(AtomicBool::new(false));
+        (Trigger { requested: requested.clone(), _open: open }, Self { requested, closed })
+    }
+
+    /// Begins at the first SIGTERM or SIGINT; `on_second` runs at the second one, in the signal thread.
+    ///
+    /// # Errors
+    /// When the handlers or the thread cannot be installed.
+    pub fn on_signals(on_second: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let (trigger, shutdown) = Self::manual();
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            let mut forever = signals.forever();
+            let first = forever.next();
+            log::info!("signal {}: stopping; a second signal exits at once", first.unwrap_or_default());
+            drop(trigger);
+            if forever.next().is_some() {
+                on_second();
+            }
+        })?;
+        Ok(shutdown)
+    }
+
+    /// True once the shutdown has begun.
+    pub fn requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
+    }
+
+    /// Disconnects when the shutdown begins: for `select!` and `recv`.
+    pub fn closed(&self) -> &Receiver<()> {
+        &self.closed
+    }
+
+    /// Blocks until the shutdown begins.
+    pub fn wait(&self) {
+        let _ = self.closed.recv();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropping_the_trigger_reaches_every_clone() {
+        let (trigger, shutdown) = Shutdown::manual();
+        let clone = shutdown.clone();
+        assert!(!clone.requested());
+        drop(trigger);
+        clone.wait();
+        assert!(shutdown.requested() && clone.requested());
+    }
+}
