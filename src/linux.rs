@@ -4,10 +4,12 @@
 
 use std::fs;
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
+
+use socket2::SockRef;
 
 /// Shows `visit` a duplicate of every TCP connection of this process, with its local and peer address.
 ///
@@ -87,6 +89,14 @@ pub fn tcp_counters(stream: &TcpStream) -> Option<TcpCounters> {
     })
 }
 
+/// True while `stream` is open at both ends and holds nothing unread. Never blocks, changes nothing.
+pub fn is_quiet(stream: &TcpStream) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    let peeked = SockRef::from(stream).recv_with_flags(&mut byte, flags);
+    peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
 /// Raises the soft limit of open files to the hard one and returns it.
 ///
 /// # Errors
@@ -155,6 +165,21 @@ mod tests {
         });
         assert_eq!(seen, 1);
         assert_eq!(client.read(&mut [0; 1]).expect("end of stream"), 0);
+    }
+
+    #[test]
+    fn a_connection_is_quiet_until_data_or_the_end_arrives() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let (mut server, _) = listener.accept().expect("accept");
+        assert!(is_quiet(&client) && is_quiet(&server));
+        server.write_all(b"x").expect("write");
+        client.peek(&mut [0]).expect("arrived");
+        assert!(!is_quiet(&client));
+        drop(client);
+        while is_quiet(&server) {
+            std::thread::yield_now();
+        }
     }
 
     #[test]
