@@ -2,7 +2,8 @@
 //! members of the outermost object. Knows nothing of events, timestamps or limits on size.
 //!
 //! Bytes above 0x7F are taken as they are: whoever needs UTF-8 checks it apart. Written by hand because
-//! `serde_json` tells neither the depth, nor the byte of an error, nor half surrogate pairs without building values.
+//! `serde_json` tells neither the depth, nor the byte of an error, nor half surrogate pairs without
+//! building values.
 
 use std::borrow::Cow;
 

@@ -29,9 +29,10 @@ pub fn detect(body: &[u8]) -> Format {
 /// The slices of `body` that are each one event to be, in order, without copying.
 ///
 /// An object is the whole body. An array is checked as a whole before its first element is handed out;
-/// its elements may still be refused one by one (not an object, not UTF-8, too deep, too large, half a surrogate
-/// pair). NDJSON is cut at each line feed; lines of nothing but white space are no events and take no index,
-/// `\r\n` and a last line without an end are fine. How many events a body may hold is the caller's limit.
+/// its elements may still be refused one by one (not an object, not UTF-8, too deep, too large, half a
+/// surrogate pair). NDJSON is cut at each line feed; lines of nothing but white space are no events and take
+/// no index, `\r\n` and a last line without an end are fine. How many events a body may hold is the
+/// caller's limit.
 ///
 /// # Errors
 /// An array that is not JSON as a whole, or has an element nested deeper than 127 levels: nothing in it can

@@ -205,7 +205,8 @@ fn kinds_have_distinct_stable_words() {
 
 #[test]
 fn keys_are_what_other_producers_would_take() {
-    let line = r#"{"s":"A\u00e9\n","p":"Aé","n":-1.50,"b":false,"z":null,"o":{"n":1},"l":[],"e":"","é":7,"n2":1,"n2":"last"}"#;
+    let line = r#"{"s":"A\u00e9\n","p":"Aé","n":-1.50,"b":false,"z":null,"o":{"n":1},
+        "l":[],"e":"","é":7,"n2":1,"n2":"last"}"#;
     for (field, key) in [
         ("s", Some("Aé\n")),
         ("p", Some("Aé")),
