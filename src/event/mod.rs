@@ -24,7 +24,7 @@ pub use stamp::Stamp;
 use std::borrow::Cow;
 
 use error::Fault;
-use scan::{MAX_DEPTH, Scanner, Text, Value};
+use scan::{MAX_DEPTH, Scanner, Text, Value, trim};
 
 const TIMESTAMP: &[u8] = b"timestamp";
 const BEFORE_STAMP: &[u8] = b"\"timestamp\": \"";
@@ -54,7 +54,7 @@ impl Limits {
 /// Any [`ErrorKind`]; the size is looked at first, so that a huge body costs nothing.
 pub fn prepare(raw: &[u8], stamp: &Stamp, limits: &Limits, out: &mut Vec<u8>) -> Result<(), EventError> {
     let max = limits.max_event_bytes;
-    let n_bytes = raw.trim_ascii().len();
+    let n_bytes = trim(raw).len();
     if n_bytes > max {
         return Err(EventError::too_large(n_bytes, max));
     }
@@ -141,7 +141,7 @@ fn check<'a>(
     max_depth: usize,
     each: impl FnMut(Text<'a>, Value<'a>),
 ) -> Result<Object<'a>, EventError> {
-    if raw.trim_ascii().is_empty() {
+    if trim(raw).is_empty() {
         return Err(EventError::empty());
     }
     scan_object(raw, max_depth, each).map_err(|fault| EventError::from_fault(fault, raw))

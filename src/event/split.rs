@@ -4,7 +4,7 @@ use std::iter::FusedIterator;
 
 use crate::event::{
     error::{EventError, Fault},
-    scan::{MAX_DEPTH, Scanner},
+    scan::{MAX_DEPTH, Scanner, trim},
 };
 
 /// How events stand in a body.
@@ -20,7 +20,7 @@ pub enum Format {
 
 /// `Array` if the first byte that is not white space is `[`, else `Object`. For bodies said to be JSON.
 pub fn detect(body: &[u8]) -> Format {
-    match body.trim_ascii_start().first() {
+    match trim(body).first() {
         Some(b'[') => Format::Array,
         _ => Format::Object,
     }
@@ -86,7 +86,7 @@ fn next_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
         let end = rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len());
         let line = &rest[..end];
         *rest = rest.get(end + 1..).unwrap_or_default();
-        if !line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
+        if !trim(line).is_empty() {
             return Some(line);
         }
     }
