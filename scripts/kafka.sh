@@ -149,10 +149,15 @@ need() { # need COMMAND PACKAGE: install it when that is possible, else say how
 
 fetch_jars() {
   need java openjdk-17-jre-headless
-  [[ -f $libs/.complete ]] && return
+  mkdir --parents "$libs"
+  # Other directories share the jars, and may fetch them at this moment.
+  (flock 8 && download_jars) 8>"$libs/.lock"
+}
+
+download_jars() {
+  [[ ! -f $libs/.complete ]] || return 0
   need mvn maven
   say "fetching Apache Kafka $version with Maven (once)"
-  mkdir --parents "$libs"
   mvn --batch-mode --quiet --file "$root/scripts/pom.xml" -Dkafka.version="$version" \
     -DincludeScope=runtime -DoutputDirectory="$libs" \
     org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies >&2 ||
@@ -247,7 +252,6 @@ $(tail --lines=15 "$dir/$name/log")"
 sees_brokers() { [[ $(brokers_behind 127.0.0.1 "$1" || echo 0) -ge $2 ]]; }
 
 start_zookeeper() {
-  [[ $version == [123].* ]] || die "Kafka $version has no ZooKeeper mode; use KAFKA_MODE=kraft or KAFKA_VERSION=3.9.2"
   pid_of zookeeper >/dev/null && return
   port_is_taken "$zookeeper_port" && die "port $zookeeper_port (ZooKeeper) is taken; choose another KAFKA_PORT"
   mkdir --parents "$dir/zookeeper"
@@ -276,6 +280,8 @@ start_jvm() {
     die "$dir holds data of Kafka '$(cat "$dir/made-by")' (version, mode, port), not '$recorded'; run" \
       "'scripts/kafka.sh wipe' first or choose another KAFKA_DIR"
   fi
+  [[ $mode == kraft || $version == [123].* ]] ||
+    die "Kafka $version has no ZooKeeper mode; use KAFKA_MODE=kraft or KAFKA_VERSION=3.9.2"
   fetch_jars
   echo "$recorded" >"$dir/made-by"
   [[ $mode == kraft ]] || start_zookeeper
