@@ -145,10 +145,12 @@ download_jars() {
   [[ ! -f $libs/.complete ]] || return 0
   need mvn maven "$without_jvm"
   say "fetching Apache Kafka $version with Maven (once)"
-  mvn --batch-mode --quiet -Dstyle.color=never --file "$root/scripts/pom.xml" -Dkafka.version="$version" \
+  local output
+  output=$(mvn --batch-mode --quiet --file "$root/scripts/pom.xml" -Dkafka.version="$version" \
     -DincludeScope=runtime -DoutputDirectory="$libs" \
-    org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies >&2 ||
-    die "Maven could not fetch org.apache.kafka:kafka_2.13:$version; is the version right and the network up?"
+    org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies 2>&1) ||
+    die "Maven could not fetch Apache Kafka $version; is the version right and the network up? It said:
+$(grep --max-count=1 ERROR <<<"$output" || echo "$output")"
   touch "$libs/.complete"
 }
 
@@ -419,6 +421,9 @@ stop() {
 wipe() {
   [[ ! -f $dir/docker ]] || compose down --volumes
   rm --force "$dir/docker"
+  if [[ $dir == "$root/target/kafka" && -d $dir/broker-1 ]] && compgen -G "$root/logs/*.checkpoint" >/dev/null; then
+    say "the topics go, but logs/ remembers them: move its files away before the consumer starts on a new topic"
+  fi
   stop KILL
   # Only what this script made: KAFKA_DIR may hold other things.
   rm --recursive --force "$dir"/broker-[1-9] "$dir/zookeeper" "$dir/made-by" "$dir/owner" "$dir/lock"
