@@ -206,7 +206,8 @@ impl CrateClient {
             .map(|confirm| (confirm.partition, confirm.offset.map_err(code_of)))
             .collect();
         let all = sent.iter().all(|partition| outcomes.iter().filter(|(id, _)| id == partition).count() == 1);
-        if foreign || !all || outcomes.len() != sent.len() {
+        let absurd = outcomes.iter().any(|(_, outcome)| outcome.is_ok_and(|offset| offset < 0));
+        if foreign || absurd || !all || outcomes.len() != sent.len() {
             let host = &self.host;
             return Err(BrokerError::Retryable(format!(
                 "broker {host}: produce: an answer to another request"

@@ -3,6 +3,7 @@
 mod cluster;
 mod faults;
 mod foreign;
+mod hostile;
 mod sink;
 mod source;
 

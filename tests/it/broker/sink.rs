@@ -123,6 +123,17 @@ fn a_missing_topic_is_created() {
 }
 
 #[test]
+fn a_deleted_topic_is_created_again_and_no_receipt_is_of_the_old_one() {
+    let topic = shared().topic();
+    let mut sink = sink_to(&topic.brokers(), &topic);
+    send_all(&mut sink, &numbered("old ", 10));
+    topic.delete();
+    eventually(secs(20), "the new topic acknowledges", || send(&mut sink, &["new"], secs(2))[0].is_ok());
+    assert_eq!(topic.records().iter().filter(|record| record.text() != "new").count(), 0);
+    topic.delete();
+}
+
+#[test]
 fn kafka_4_is_refused_with_what_to_run_instead() {
     let cluster = Cluster::start_with(1, &[("KAFKA_VERSION", "4.3.1")]);
     let config = config(&cluster.brokers(), "events");
