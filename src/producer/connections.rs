@@ -24,7 +24,7 @@ struct Lane<R> {
     busy: bool,
     parked: VecDeque<R>,
     taken: u64,
-    reading_body_since: Option<Instant>,
+    body_awaited_since: Option<Instant>,
 }
 
 /// What the guard wants to know of a connection.
@@ -34,8 +34,8 @@ pub struct Progress {
     pub taken: u64,
     /// A request is on its way, so nothing is expected from the client.
     pub busy: bool,
-    /// Since when its body is being read.
-    pub reading_body_since: Option<Instant>,
+    /// Since when its body is waited for.
+    pub body_awaited_since: Option<Instant>,
 }
 
 /// What [`Connections::enter`] says of a request.
@@ -101,7 +101,7 @@ impl<R> Connections<R> {
     /// free, and whoever answers that one waits only for a write that is already under way.
     pub fn leave(&self, connection: &Connection<R>) -> Option<R> {
         let mut lane = lock(&connection.lane);
-        lane.reading_body_since = None;
+        lane.body_awaited_since = None;
         let next = lane.parked.pop_front();
         lane.busy = next.is_some();
         if next.is_some() {
@@ -119,7 +119,7 @@ impl<R> Connections<R> {
     pub fn progress(&self, peer: SocketAddr) -> Option<Progress> {
         let connection = lock(&self.by_peer).get(&peer)?.clone();
         let lane = lock(&connection.lane);
-        Some(Progress { taken: lane.taken, busy: lane.busy, reading_body_since: lane.reading_body_since })
+        Some(Progress { taken: lane.taken, busy: lane.busy, body_awaited_since: lane.body_awaited_since })
     }
 
     /// Forgets idle connections for which `is_open` is false.
@@ -130,7 +130,7 @@ impl<R> Connections<R> {
 
 impl<R> Connection<R> {
     fn new(peer: SocketAddr) -> Arc<Self> {
-        let lane = Lane { busy: false, parked: VecDeque::new(), taken: 0, reading_body_since: None };
+        let lane = Lane { busy: false, parked: VecDeque::new(), taken: 0, body_awaited_since: None };
         Arc::new(Self { peer, cut: AtomicBool::new(false), lane: Mutex::new(lane) })
     }
 
@@ -144,14 +144,14 @@ impl<R> Connection<R> {
         self.cut.load(Ordering::SeqCst)
     }
 
-    /// Notes that the body of its request is being read from the socket since `now`.
-    pub fn reads_body(&self, now: Instant) {
-        lock(&self.lane).reading_body_since = Some(now);
+    /// Notes that the body of its request is waited for since `now`.
+    pub fn awaits_body(&self, now: Instant) {
+        lock(&self.lane).body_awaited_since = Some(now);
     }
 
     /// Notes that the body is complete.
     pub fn body_complete(&self) {
-        lock(&self.lane).reading_body_since = None;
+        lock(&self.lane).body_awaited_since = None;
     }
 }
 
@@ -192,14 +192,14 @@ mod tests {
     }
 
     #[test]
-    fn the_guard_sees_bodies_being_read() {
+    fn the_guard_sees_bodies_that_are_waited_for() {
         let (connections, now) = (Connections::new(1), Instant::now());
         assert_eq!(connections.progress(peer(1)), None);
         let Entry::Turn((), connection) = connections.enter(peer(1), ()) else { panic!("free") };
-        connection.reads_body(now);
-        let progress = Progress { taken: 1, busy: true, reading_body_since: Some(now) };
+        connection.awaits_body(now);
+        let progress = Progress { taken: 1, busy: true, body_awaited_since: Some(now) };
         assert_eq!(connections.progress(peer(1)), Some(progress));
         connection.body_complete();
-        assert_eq!(connections.progress(peer(1)).expect("known").reading_body_since, None);
+        assert_eq!(connections.progress(peer(1)).expect("known").body_awaited_since, None);
     }
 }

@@ -26,7 +26,7 @@ use super::routes::{Route, Verdict, judge};
 const RETRY_WHEN_DOWN: Duration = Duration::from_secs(2);
 
 /// Large bodies that may wait for a thread to read them.
-const BODY_LANE_CAPACITY: usize = 64;
+const BODY_LANE_CAPACITY: usize = 512;
 
 /// What answers a request once its events are settled.
 pub struct Ticket {
@@ -200,6 +200,7 @@ impl Handler {
         let Some(reservation) = self.queue.reserve(0, 2 * body.length) else {
             return self.finish(exchange, &self.overloaded("the queue is full"), true);
         };
+        exchange.connection.awaits_body(Instant::now());
         let lane = self.body_lane.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let task = BodyTask { exchange, body, reservation };
         let Some(lane) = lane else {
@@ -219,7 +220,6 @@ impl Handler {
     pub fn read_and_serve(&self, task: BodyTask) {
         let BodyTask { mut exchange, body, reservation } = task;
         let mut bytes = Vec::new();
-        exchange.connection.reads_body(Instant::now());
         let read = exchange.read_body(body.length, &mut bytes);
         exchange.connection.body_complete();
         let next = match read {

@@ -60,6 +60,11 @@ impl Plugs {
         Ok(())
     }
 
+    /// Lets go of all of them: the threads of a replaced server are then free for what was stranded in it.
+    pub fn pull(&self) {
+        self.lock().clear();
+    }
+
     /// Kicks until `stop` disconnects.
     pub fn run(&self, stop: &Receiver<()>) {
         while stop.recv_timeout(KICK) == Err(RecvTimeoutError::Timeout) {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -33,6 +34,9 @@ use super::reaper;
 
 /// How often the thread of a replaced server looks whether it is to end.
 const RETIRED_TICK: Duration = Duration::from_secs(1);
+
+/// Failures in a row to build the accept loop, seconds apart, after which the process has to be replaced.
+const MAX_FAILED_REBUILDS: u32 = 20;
 
 /// All threads, and what is needed to end them.
 pub struct Threads {
@@ -74,8 +78,14 @@ impl Threads {
         let plugs = Arc::new(Plugs::new(front.local));
         plugs.refill()?;
         let retired = Arc::new(Mutex::new(Vec::new()));
-        let mender =
-            Mender { handler: handler.clone(), front: front.clone(), stop, retired: retired.clone() };
+        let mender = Mender {
+            handler: handler.clone(),
+            front: front.clone(),
+            stop,
+            retired: retired.clone(),
+            failed_rebuilds: Arc::default(),
+            plugs,
+        };
         let workers = (0..config.http.workers)
             .map(|n| {
                 let mender = mender.clone();
@@ -83,7 +93,7 @@ impl Threads {
             })
             .collect::<io::Result<_>>()?;
         let (keeping, keep) = bounded(0);
-        let keepers = spawn_keepers(config, &mender, plugs, &keep)?;
+        let keepers = spawn_keepers(config, &mender, &keep)?;
         Ok(Self {
             handler,
             front,
@@ -270,14 +280,13 @@ fn spawn_body_readers(
 fn spawn_keepers(
     config: &ProducerConfig,
     mender: &Mender,
-    plugs: Arc<Plugs>,
     keep: &Receiver<()>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let http = &config.http;
     let guard = Guard {
         handler: mender.handler.clone(),
         front: mender.front.clone(),
-        plugs: plugs.clone(),
+        plugs: mender.plugs.clone(),
         limits: reaper::Limits {
             idle: Duration::from_secs(http.idle_timeout_secs.into()),
             request: Duration::from_secs(http.request_timeout_secs.into()),
@@ -287,7 +296,8 @@ fn spawn_keepers(
         lost_after: 2 * config.queue.delivery_timeout() + Duration::from_secs(1),
         leak_budget: http.leak_budget as usize,
     };
-    let (mender, guard_keep, kicker_keep) = (mender.clone(), keep.clone(), keep.clone());
+    let (plugs, mender) = (mender.plugs.clone(), mender.clone());
+    let (guard_keep, kicker_keep) = (keep.clone(), keep.clone());
     Ok(vec![
         spawn("kicker".into(), move || plugs.run(&kicker_keep))?,
         spawn("guard".into(), move || guard.run(&guard_keep, |alarm| mender.mend(alarm)))?,
@@ -301,6 +311,8 @@ struct Mender {
     front: Arc<Front>,
     stop: Sender<Stop>,
     retired: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    failed_rebuilds: Arc<AtomicU32>,
+    plugs: Arc<Plugs>,
 }
 
 impl Mender {
@@ -312,7 +324,7 @@ impl Mender {
                 Took::Some => {}
                 Took::Stopped => return,
                 Took::Dead(generation, error) => {
-                    log::error!("the accept loop ended: {error}; building it anew");
+                    log::error!("the accept loop ended: {error}; trying to build it anew");
                     self.rebuild(generation);
                 }
             }
@@ -325,7 +337,7 @@ impl Mender {
     fn mend(&self, alarm: Alarm) {
         match alarm {
             Alarm::AcceptLoop(generation) => {
-                log::error!("no answer from our own port; building the accept loop anew");
+                log::error!("no answer from our own port; trying to build the accept loop anew");
                 self.rebuild(generation);
             }
             Alarm::LeakBudget(lost) => {
@@ -341,11 +353,18 @@ impl Mender {
         match self.front.rebuild(generation) {
             Ok(None) => {}
             Ok(Some(old)) => {
+                self.failed_rebuilds.store(0, Ordering::Relaxed);
                 self.handler.metrics.accept_restarts.inc();
+                self.plugs.pull();
                 self.retire(old);
+                log::info!("the accept loop is built anew");
             }
+            // Out of descriptors or threads, most likely: the guard asks again in a few seconds.
             Err(error) => {
-                let _ = self.stop.send(Stop::ListenerLost(error));
+                log::error!("cannot build the accept loop now: {error}");
+                if self.failed_rebuilds.fetch_add(1, Ordering::Relaxed) >= MAX_FAILED_REBUILDS {
+                    let _ = self.stop.send(Stop::ListenerLost(error));
+                }
             }
         }
     }
