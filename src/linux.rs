@@ -12,8 +12,18 @@ use std::time::Duration;
 /// Shows `visit` a duplicate of every TCP connection of this process, with its local and peer address.
 ///
 /// tiny_http and the kafka crate keep their sockets to themselves; a duplicate shares options and shutdown
-/// with the original. Sockets that are still connecting have no peer and are left out.
+/// with the original. Sockets that are still connecting, or dead, have no peer and are left out.
 pub fn for_each_connection(mut visit: impl FnMut(&TcpStream, SocketAddr, SocketAddr)) {
+    for_each_socket(|stream, local, peer| {
+        if let Some(peer) = peer {
+            visit(stream, local, peer);
+        }
+    });
+}
+
+/// Shows `visit` a duplicate of every bound TCP socket of this process; the peer is `None` for a listener and
+/// for a connection that is over but not yet closed by us.
+pub fn for_each_socket(mut visit: impl FnMut(&TcpStream, SocketAddr, Option<SocketAddr>)) {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
     let fds: Vec<RawFd> =
         entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
@@ -22,8 +32,8 @@ pub fn for_each_connection(mut visit: impl FnMut(&TcpStream, SocketAddr, SocketA
         // one, and only the duplicate, which we own, is used from here on.
         let Ok(owned) = (unsafe { BorrowedFd::borrow_raw(fd) }).try_clone_to_owned() else { continue };
         let stream = TcpStream::from(owned);
-        if let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) {
-            visit(&stream, local, peer);
+        if let Ok(local) = stream.local_addr() {
+            visit(&stream, local, stream.peer_addr().ok());
         }
     }
 }
@@ -35,6 +45,19 @@ pub struct TcpCounters {
     pub since_last_data: Duration,
     /// Bytes that arrived since the connection was opened.
     pub bytes_received: u64,
+    /// Where the connection is in its life.
+    pub state: TcpState,
+}
+
+/// The states that callers tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpState {
+    /// Both directions are open.
+    Open,
+    /// One side has ended, or both.
+    Closing,
+    /// Waits for connections.
+    Listen,
 }
 
 /// Counters of `stream`, or `None` when the kernel does not tell.
@@ -55,6 +78,12 @@ pub fn tcp_counters(stream: &TcpStream) -> Option<TcpCounters> {
     (!failed).then(|| TcpCounters {
         since_last_data: Duration::from_millis(info.tcpi_last_data_recv.into()),
         bytes_received: info.tcpi_bytes_received,
+        // Numbers of `include/net/tcp_states.h`.
+        state: match info.tcpi_state {
+            1..=3 => TcpState::Open,
+            10 => TcpState::Listen,
+            _ => TcpState::Closing,
+        },
     })
 }
 
