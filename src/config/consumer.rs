@@ -180,10 +180,8 @@ impl FromStr for Shard {
     fn from_str(text: &str) -> Result<Self, String> {
         let expected = "expected I/N with 0 <= I < N <= 1000, for example 0/3";
         let (index, count) = text.split_once('/').ok_or(expected)?;
-        let shard = Self {
-            index: index.parse().map_err(|_| expected)?,
-            count: count.parse().map_err(|_| expected)?,
-        };
+        let shard =
+            Self { index: index.parse().map_err(|_| expected)?, count: count.parse().map_err(|_| expected)? };
         if shard.index < shard.count && shard.count <= 1000 { Ok(shard) } else { Err(expected.into()) }
     }
 }
@@ -225,7 +223,10 @@ impl Settings for ConsumerConfig {
     fn validate(&self) -> Result<(), String> {
         let log = &self.log;
         if log.file.file_name().is_none() {
-            return Err(format!("LOG_FILE={} names no file; give a path like logs/events.log", log.file.display()));
+            return Err(format!(
+                "LOG_FILE={} names no file; give a path like logs/events.log",
+                log.file.display()
+            ));
         }
         if (log.rotate_keep > 0 || log.rotate_gzip) && log.rotate_bytes == 0 && !log.rotate_daily {
             return Err(format!(
@@ -277,7 +278,8 @@ mod tests {
 
     #[test]
     fn each_of_several_shards_has_its_own_file() {
-        let file = |shard: &str| shard.parse::<Shard>().expect("shard").log_file(Path::new("logs/events.log"));
+        let file =
+            |shard: &str| shard.parse::<Shard>().expect("shard").log_file(Path::new("logs/events.log"));
         assert_eq!(file("0/1"), Path::new("logs/events.log"));
         assert_eq!(file("2/3"), Path::new("logs/events-2.log"));
     }

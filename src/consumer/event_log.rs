@@ -155,6 +155,9 @@ impl<S: Storage> EventLog<S> {
     /// What failed; [`Self::settle`] goes on with it.
     pub fn rotate(&mut self, now_millis: i64) -> Result<(), LogError> {
         assert!(self.log.pending() == 0, "only a settled log is closed");
+        if self.covered.rotate_to.is_none() && self.log.len() == 0 {
+            return self.save();
+        }
         if self.covered.rotate_to.is_none() {
             let names = doing("list", self.paths.dir(), self.storage.names(self.paths.dir()))?;
             let name = self.covered.log.name.clone();

@@ -186,7 +186,9 @@ impl<S: Storage> Placing<'_, S> {
     /// Makes the file at `path` end at `mark`, or makes room for an empty one if it was moved away.
     fn place(&mut self, path: &Path, mark: &FileMark, check: &Check) -> Result<(), RecoveryError> {
         match doing("look at", path, self.storage.stat(path))? {
-            Some(stat) if self.fits(path, stat, mark)? => Ok(self.cut(path, stat.len, mark.bytes, check.keep)?),
+            Some(stat) if self.fits(path, stat, mark)? => {
+                Ok(self.cut(path, stat.len, mark.bytes, check.keep)?)
+            }
             Some(stat) if stat.len == 0 => self.find_moved(path, mark, check),
             None => self.find_moved(path, mark, check),
             Some(stat) => Err(refused(path, mark, check, &format!("it has {} other bytes", stat.len))),
@@ -218,10 +220,7 @@ impl<S: Storage> Placing<'_, S> {
             let candidate = path.with_file_name(name);
             let Some(stat) = doing("look at", &candidate, self.storage.stat(&candidate))? else { continue };
             if candidate != path && self.fits(&candidate, stat, mark)? {
-                self.notes.push(format!(
-                    "{} was moved to {name}; going on in a new one",
-                    path.display()
-                ));
+                self.notes.push(format!("{} was moved to {name}; going on in a new one", path.display()));
                 return Ok(self.cut(&candidate, stat.len, mark.bytes, check.keep)?);
             }
         }

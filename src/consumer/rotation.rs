@@ -19,14 +19,10 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Bytes that a log of `len` can still take.
-    pub fn room(&self, len: u64) -> u64 {
-        if self.max_bytes == 0 { u64::MAX } else { self.max_bytes.saturating_sub(len) }
-    }
-
-    /// True if a log of `len`, whose first line is of `first_day`, gets no line on `today`.
-    pub fn is_due(&self, len: u64, first_day: i64, today: i64) -> bool {
-        len > 0 && (self.room(len) == 0 || (self.daily && first_day != today))
+    /// True if a log of `len` bytes, begun on `first_day`, is closed before a line of `line_bytes` on `today`.
+    pub fn closes_before(&self, len: u64, first_day: i64, line_bytes: u64, today: i64) -> bool {
+        let full = self.max_bytes > 0 && len.saturating_add(line_bytes) > self.max_bytes;
+        len > 0 && (full || (self.daily && first_day != today))
     }
 }
 
@@ -114,15 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_closed_when_full_or_when_the_day_changes_but_never_empty() {
+    fn a_log_is_closed_before_it_grows_too_large_and_when_the_day_changes_but_never_empty() {
         let rotation = Rotation { max_bytes: 100, daily: true };
-        assert!(!rotation.is_due(0, 1, 2));
-        assert!(rotation.is_due(1, 1, 2));
-        assert!(!rotation.is_due(99, 2, 2));
-        assert!(rotation.is_due(100, 2, 2));
-        assert_eq!((rotation.room(40), rotation.room(101)), (60, 0));
+        assert!(!rotation.closes_before(0, 1, 1000, 2));
+        assert!(rotation.closes_before(1, 1, 1, 2));
+        assert!(!rotation.closes_before(60, 2, 40, 2));
+        assert!(rotation.closes_before(60, 2, 41, 2));
         let never = Rotation { max_bytes: 0, daily: false };
-        assert!(!never.is_due(u64::MAX, 1, 2));
-        assert_eq!(day_of(-1), -1);
+        assert!(!never.closes_before(u64::MAX, 1, 1, 2));
+        assert_eq!((day_of(-1), day_of(MILLIS_A_DAY)), (-1, 1));
     }
 }

@@ -93,10 +93,8 @@ pub fn in_range(
 mod tests {
     use super::*;
 
-    const BOUNDS: [Bounds; 2] = [
-        Bounds { partition: 0, earliest: 10, latest: 20 },
-        Bounds { partition: 3, earliest: 0, latest: 0 },
-    ];
+    const BOUNDS: [Bounds; 2] =
+        [Bounds { partition: 0, earliest: 10, latest: 20 }, Bounds { partition: 3, earliest: 0, latest: 0 }];
 
     fn offsets(checkpoint: Option<Offsets>, committed: [Option<i64>; 2]) -> Offsets {
         decide("t", checkpoint.as_ref(), &committed, &BOUNDS, OffsetReset::None).expect("starts").offsets
@@ -104,7 +102,10 @@ mod tests {
 
     #[test]
     fn the_checkpoint_wins_over_the_group_and_the_group_over_the_earliest() {
-        assert_eq!(offsets(Some(Offsets::from([(0, 15), (3, 0)])), [Some(12), None]), [(0, 15), (3, 0)].into());
+        assert_eq!(
+            offsets(Some(Offsets::from([(0, 15), (3, 0)])), [Some(12), None]),
+            [(0, 15), (3, 0)].into()
+        );
         assert_eq!(offsets(Some(Offsets::from([(0, 15)])), [Some(12), None]), [(0, 15), (3, 0)].into());
         assert_eq!(offsets(None, [Some(20), None]), [(0, 20), (3, 0)].into());
         assert_eq!(offsets(None, [None, None]), [(0, 10), (3, 0)].into());
@@ -125,7 +126,8 @@ mod tests {
     #[test]
     fn a_partition_that_vanished_means_another_topic() {
         let checkpoint = Offsets::from([(7, 1)]);
-        let reason = decide("t", Some(&checkpoint), &[None, None], &BOUNDS, OffsetReset::Earliest).unwrap_err();
+        let reason =
+            decide("t", Some(&checkpoint), &[None, None], &BOUNDS, OffsetReset::Earliest).unwrap_err();
         assert!(reason.contains("no partition 7"), "{reason}");
     }
 }
