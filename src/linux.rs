@@ -4,10 +4,12 @@
 
 use std::fs;
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
+
+use socket2::SockRef;
 
 /// Shows `visit` a duplicate of every TCP connection of this process, with its local and peer address.
 ///
@@ -87,6 +89,14 @@ pub fn tcp_counters(stream: &TcpStream) -> Option<TcpCounters> {
     })
 }
 
+/// True while `stream` is open at both ends and holds nothing unread. Never blocks, changes nothing.
+pub fn is_quiet(stream: &TcpStream) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    let peeked = SockRef::from(stream).recv_with_flags(&mut byte, flags);
+    peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
 /// Raises the soft limit of open files to the hard one and returns it.
 ///
 /// # Errors
@@ -106,7 +116,7 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// The size of this process.
+/// The size of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessSize {
     /// Resident memory in bytes.
@@ -119,14 +129,23 @@ pub struct ProcessSize {
 
 /// The size of this process now; a figure that cannot be read is 0.
 pub fn process_size() -> ProcessSize {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    size_of("self")
+}
+
+/// The size of the process `pid` now; all 0 when there is none.
+pub fn process_size_of(pid: u32) -> ProcessSize {
+    size_of(&pid.to_string())
+}
+
+fn size_of(process: &str) -> ProcessSize {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name))?;
         line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
     };
     ProcessSize {
         resident_bytes: field("VmRSS:").unwrap_or(0) * 1024,
-        open_fds: fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
+        open_fds: fs::read_dir(format!("/proc/{process}/fd")).map_or(0, |entries| entries.count() as u64),
         threads: field("Threads:").unwrap_or(0),
     }
 }
@@ -158,8 +177,24 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_quiet_until_data_or_the_end_arrives() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let (mut server, _) = listener.accept().expect("accept");
+        assert!(is_quiet(&client) && is_quiet(&server));
+        server.write_all(b"x").expect("write");
+        client.peek(&mut [0]).expect("arrived");
+        assert!(!is_quiet(&client));
+        drop(client);
+        while is_quiet(&server) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
     fn a_process_has_memory_files_and_threads() {
-        let size = process_size();
+        let size = process_size_of(std::process::id());
+        assert!(process_size().threads >= 1);
         assert!(size.resident_bytes > 100_000 && size.open_fds >= 3 && size.threads >= 1, "{size:?}");
     }
 }

@@ -114,7 +114,8 @@ impl Answer {
         let mut body = Vec::with_capacity(64 + topic.len());
         let Receipt { partition, offset } = receipt;
         // A topic's name needs no escaping, see `config::kafka`.
-        let _ = write!(body, r#"{{"status":"ok","topic":"{topic}","partition":{partition},"offset":{offset}}}"#);
+        let _ =
+            write!(body, r#"{{"status":"ok","topic":"{topic}","partition":{partition},"offset":{offset}}}"#);
         Self::text(200, "application/json", body)
     }
 
@@ -155,7 +156,11 @@ impl Answer {
             receipts: job
                 .receipt_ranges()
                 .into_iter()
-                .map(|(partition, first_offset, last_offset)| ReceiptRange { partition, first_offset, last_offset })
+                .map(|(partition, first_offset, last_offset)| ReceiptRange {
+                    partition,
+                    first_offset,
+                    last_offset,
+                })
                 .collect(),
             errors: rejected,
             unacknowledged: index_ranges(job, indices),
@@ -186,7 +191,14 @@ impl Answer {
     }
 
     /// Appends the whole answer to `out`. `date` is the current IMF-fixdate, `head_only` leaves the body out.
-    pub fn encode(&self, date: &str, request_id: Option<&str>, close: bool, head_only: bool, out: &mut Vec<u8>) {
+    pub fn encode(
+        &self,
+        date: &str,
+        request_id: Option<&str>,
+        close: bool,
+        head_only: bool,
+        out: &mut Vec<u8>,
+    ) {
         let _ = write!(
             out,
             "HTTP/1.1 {} {}\r\nDate: {date}\r\nContent-Type: {}\r\nContent-Length: {}\r\n",

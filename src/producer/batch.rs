@@ -12,7 +12,7 @@ use super::job::{Job, Outcome};
 /// Jobs with at least one event whose outcome is open, oldest first.
 #[derive(Debug)]
 pub struct Batch<T> {
-    jobs: Vec<Job<T>>,
+    jobs: Vec<Box<Job<T>>>,
     open_events: usize,
     open_bytes: usize,
 }
@@ -28,7 +28,7 @@ impl<T> Default for Batch<T> {
 
 impl<T> Batch<T> {
     /// Adds a job; its events go behind those that are already there.
-    pub fn push(&mut self, job: Job<T>) {
+    pub fn push(&mut self, job: Box<Job<T>>) {
         self.open_events += job.lines.len();
         self.open_bytes += (0..job.lines.len()).map(|index| job.lines.line(index).len()).sum::<usize>();
         self.jobs.push(job);
@@ -102,7 +102,7 @@ impl<T> Batch<T> {
     }
 
     /// Takes out the jobs that are done, and those whose time is up (their open events end for `reason`).
-    pub fn take_settled(&mut self, now: Instant, reason: &Arc<str>) -> Vec<Job<T>> {
+    pub fn take_settled(&mut self, now: Instant, reason: &Arc<str>) -> Vec<Box<Job<T>>> {
         let (mut settled, mut open) = (Vec::with_capacity(self.jobs.len()), Vec::new());
         (self.open_events, self.open_bytes) = (0, 0);
         for mut job in self.jobs.drain(..) {
@@ -126,7 +126,7 @@ impl<T> Batch<T> {
     }
 
     /// Ends every job for `reason` and hands them all out.
-    pub fn give_up(&mut self, reason: &Arc<str>) -> Vec<Job<T>> {
+    pub fn give_up(&mut self, reason: &Arc<str>) -> Vec<Box<Job<T>>> {
         for job in &mut self.jobs {
             job.give_up(reason);
         }
@@ -158,11 +158,11 @@ mod tests {
     fn a_failed_event_is_sent_again_before_newer_ones() {
         let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(9));
         let mut batch = Batch::default();
-        batch.push(job(&["a", "b"], later, 1));
+        batch.push(Box::new(job(&["a", "b"], later, 1)));
         let (sent, _) = batch.records(10, 100);
         assert_eq!(batch.note(&sent, vec![receipt(5), retryable()]), retryable().err());
         assert!(batch.take_settled(now, &"late".into()).is_empty());
-        batch.push(job(&["c"], later, 2));
+        batch.push(Box::new(job(&["c"], later, 2)));
         let (sent, records) = batch.records(10, 100);
         assert_eq!(values(&records), [b"b", b"c"]);
         assert_eq!(batch.note(&sent, vec![receipt(6), receipt(7)]), None);
@@ -176,7 +176,7 @@ mod tests {
     fn limits_split_a_batch_but_never_to_nothing() {
         let later = Instant::now() + Duration::from_secs(9);
         let mut batch = Batch::default();
-        batch.push(job(&["aaaa", "bbbb", "cccc"], later, ()));
+        batch.push(Box::new(job(&["aaaa", "bbbb", "cccc"], later, ())));
         assert_eq!(batch.records(2, 100).1.len(), 2);
         assert_eq!(batch.records(10, 8).1.len(), 2);
         assert_eq!(batch.records(10, 1).1.len(), 1);
@@ -187,8 +187,8 @@ mod tests {
     fn past_its_deadline_a_job_is_handed_out_with_what_it_has() {
         let now = Instant::now();
         let mut batch = Batch::default();
-        batch.push(job(&["a", "b"], now, "old"));
-        batch.push(job(&["c"], now + Duration::from_secs(1), "new"));
+        batch.push(Box::new(job(&["a", "b"], now, "old")));
+        batch.push(Box::new(job(&["c"], now + Duration::from_secs(1), "new")));
         let (sent, _) = batch.records(1, 100);
         batch.note(&sent, vec![receipt(5)]);
         let settled = batch.take_settled(now, &"no answer".into());
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn an_event_that_the_topic_refuses_is_settled_alone() {
         let mut batch = Batch::default();
-        batch.push(job(&["big", "small"], Instant::now() + Duration::from_secs(9), ()));
+        batch.push(Box::new(job(&["big", "small"], Instant::now() + Duration::from_secs(9), ())));
         let (sent, _) = batch.records(10, 100);
         batch.note(&sent, vec![Err(BrokerError::TooLarge("too big".into())), receipt(1)]);
         let settled = batch.take_settled(Instant::now(), &"late".into());

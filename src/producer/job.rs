@@ -148,7 +148,9 @@ impl<T> Job<T> {
         for outcome in &self.outcomes {
             let Outcome::Acknowledged(receipt) = outcome else { continue };
             match ranges.last_mut() {
-                Some((partition, _, last)) if *partition == receipt.partition && *last + 1 == receipt.offset => {
+                Some((partition, _, last))
+                    if *partition == receipt.partition && *last + 1 == receipt.offset =>
+                {
                     *last = receipt.offset;
                 }
                 _ => ranges.push((receipt.partition, receipt.offset, receipt.offset)),

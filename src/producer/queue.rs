@@ -141,7 +141,9 @@ impl<J> Queue<J> {
         }
         match self.sender.try_send(Input::Job(job)) {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(Input::Job(job)) | TrySendError::Disconnected(Input::Job(job))) => Err(job),
+            Err(TrySendError::Full(Input::Job(job)) | TrySendError::Disconnected(Input::Job(job))) => {
+                Err(job)
+            }
             Err(_) => unreachable!("what was sent is a job"),
         }
     }

@@ -108,10 +108,14 @@ pub fn judge(head: &Head<'_>, max_body_bytes: usize) -> Verdict {
     let refuse = |answer| Verdict::Refuse { answer, close: unread };
     let route = Route::of(head.target);
     match (route, head.method) {
-        (Route::Unknown, _) => refuse(Answer::error(404, "not_found", "no such path; events go to POST /register_event")),
+        (Route::Unknown, _) => {
+            refuse(Answer::error(404, "not_found", "no such path; events go to POST /register_event"))
+        }
         (Route::RegisterEvent, "POST") => take(head, length, max_body_bytes),
         (Route::RegisterEvent, _) => refuse(Answer::not_allowed("POST")),
-        (_, "GET" | "HEAD") if unread => refuse(Answer::error(400, "unexpected_body", "a GET here has no body")),
+        (_, "GET" | "HEAD") if unread => {
+            refuse(Answer::error(400, "unexpected_body", "a GET here has no body"))
+        }
         (_, "GET" | "HEAD") => Verdict::Show(route),
         _ => refuse(Answer::not_allowed("GET, HEAD")),
     }
@@ -121,10 +125,17 @@ pub fn judge(head: &Head<'_>, max_body_bytes: usize) -> Verdict {
 fn broken_framing(head: &Head<'_>) -> Option<Answer> {
     let bad = |tag, message| Some(Answer::error(400, tag, message));
     if head.transfer_encoding && head.content_length.is_some() {
-        return bad("ambiguous_length", "Transfer-Encoding and Content-Length exclude each other; send Content-Length");
+        return bad(
+            "ambiguous_length",
+            "Transfer-Encoding and Content-Length exclude each other; send Content-Length",
+        );
     }
     if head.transfer_encoding {
-        return Some(Answer::error(411, "length_required", "Transfer-Encoding is not taken; send Content-Length"));
+        return Some(Answer::error(
+            411,
+            "length_required",
+            "Transfer-Encoding is not taken; send Content-Length",
+        ));
     }
     if head.repeated_length {
         return bad("repeated_length", "more than one Content-Length; send one");
@@ -174,10 +185,15 @@ fn format(content_type: Option<&str>) -> Option<Option<Format>> {
     let Some(text) = content_type else { return Some(None) };
     let essence = text.split(';').next().unwrap_or_default().trim();
     let is = |name: &str| essence.eq_ignore_ascii_case(name);
-    if is("application/json") || is("application/x-www-form-urlencoded") || is("text/plain") || is("text/json") {
+    if is("application/json")
+        || is("application/x-www-form-urlencoded")
+        || is("text/plain")
+        || is("text/json")
+    {
         return Some(None);
     }
-    (is("application/x-ndjson") || is("application/ndjson") || is("application/jsonl")).then_some(Some(Format::Ndjson))
+    (is("application/x-ndjson") || is("application/ndjson") || is("application/jsonl"))
+        .then_some(Some(Format::Ndjson))
 }
 
 #[cfg(test)]
@@ -201,7 +217,8 @@ mod tests {
         assert_eq!(judge(&post(), 1000), taken);
         let typed = Head { content_type: Some("application/json; charset=utf-8"), ..post() };
         assert_eq!(judge(&typed, 1000), taken);
-        let lines = Head { content_type: Some("Application/X-NDJSON"), content_encoding: Some("GZIP"), ..post() };
+        let lines =
+            Head { content_type: Some("Application/X-NDJSON"), content_encoding: Some("GZIP"), ..post() };
         let format = Some(Format::Ndjson);
         assert_eq!(judge(&lines, 1000), Verdict::Take { length: 10, gzip: true, format });
     }
