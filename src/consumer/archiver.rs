@@ -123,7 +123,7 @@ mod tests {
             .collect();
         names.sort();
         let packed = [format!("{}.gz", closed(3)), format!("{}.gz", closed(4))];
-        assert_eq!(names, [&packed[0], &packed[1], "events-0.log", "events.log", "events.rejected"]);
+        assert_eq!(names, ["events-0.log", &packed[0], &packed[1], "events.log", "events.rejected"]);
         let mut text = String::new();
         GzDecoder::new(File::open(path(&packed[0])).expect("open")).read_to_string(&mut text).expect("gzip");
         assert_eq!(text, "day 3\n");

@@ -26,6 +26,9 @@ mod status;
 pub mod storage;
 pub mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;

@@ -209,9 +209,6 @@ impl<S: Storage> Placing<'_, S> {
 
     /// The file is not at its place: renamed by logrotate, say. Its uncovered tail is cut where it stands now.
     fn find_moved(&mut self, path: &Path, mark: &FileMark, check: &Check) -> Result<(), RecoveryError> {
-        if mark.bytes == 0 {
-            return Ok(());
-        }
         let dir = self.paths.dir();
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let mut names = doing("list", dir, self.storage.names(dir))?;
@@ -219,10 +216,18 @@ impl<S: Storage> Placing<'_, S> {
         for name in names.iter().filter(|name| name.starts_with(&stem)) {
             let candidate = path.with_file_name(name);
             let Some(stat) = doing("look at", &candidate, self.storage.stat(&candidate))? else { continue };
+            // With nothing covered only the inode number tells, and systems use numbers again: keep what is cut.
+            let only_inode = mark.bytes == 0;
+            if only_inode && stat.inode != mark.inode {
+                continue;
+            }
             if candidate != path && self.fits(&candidate, stat, mark)? {
                 self.notes.push(format!("{} was moved to {name}; going on in a new one", path.display()));
-                return Ok(self.cut(&candidate, stat.len, mark.bytes, check.keep)?);
+                return Ok(self.cut(&candidate, stat.len, mark.bytes, check.keep || only_inode)?);
             }
+        }
+        if mark.bytes == 0 {
+            return Ok(());
         }
         if check.stopped {
             self.notes.push(format!(
