@@ -37,7 +37,7 @@ pub fn open_log<S: Source>(
     if let Err(RecoveryError::Refused(reason)) = read_checkpoint(&Disk, paths) {
         return Err(Failure::failed(reason));
     }
-    state.problem("start", "Kafka was not reached yet");
+    state.not_yet("start", "Kafka was not reached yet");
     let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
     while !shutdown.requested() {
         match attempt(config, paths, source) {

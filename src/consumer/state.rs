@@ -32,6 +32,11 @@ impl State {
         problems.insert(what.to_owned(), reason.to_owned());
     }
 
+    /// `what` has not begun to work, which nobody needs to be told yet.
+    pub fn not_yet(&self, what: &str, reason: &str) {
+        lock(&self.problems).insert(what.to_owned(), reason.to_owned());
+    }
+
     /// `what` works.
     pub fn solved(&self, what: &str) {
         if lock(&self.problems).remove(what).is_some() {

@@ -79,6 +79,11 @@ impl Cluster {
         Topic::create(self.addresses.clone(), partitions, settings)
     }
 
+    /// A topic of that name, which was deleted before.
+    pub fn topic_named(&self, name: &str, partitions: i32) -> Topic {
+        Topic::create_named(self.addresses.clone(), name.to_owned(), partitions, &[])
+    }
+
     /// Process id of broker `id`, dead or alive.
     pub fn pid(&self, id: usize) -> u32 {
         let file = self.dir().join(format!("broker-{id}/pid"));
