@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::consumer::load::Load;
-use crate::consumer::{Site, log_files, wait_ready};
+use crate::consumer::{Site, log_files};
 use crate::support::kafka::{Cluster, shared};
-use crate::support::wait::secs;
+use crate::support::wait::{eventually, secs};
 
 const ROTATE: (&str, &str) = ("LOG_ROTATE_BYTES", "1000000");
 
@@ -26,7 +26,8 @@ fn kill_rounds(cluster: &Cluster, settings: &[(&str, &str)], kill_broker: bool) 
     for round in 0..rounds() {
         let mut consumer = site.start(settings);
         if round % 2 == 0 {
-            wait_ready(&mut consumer);
+            let before = site.covered();
+            eventually(secs(60), "the consumer makes progress", || site.covered() > before);
         }
         // The moment is random on purpose: start, middle of a write, rotation.
         thread::sleep(Duration::from_millis(fastrand::u64(0..600)));
