@@ -77,6 +77,30 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// True while the peer of an idle `stream` has neither closed it nor sent anything; one system call, never waits.
+pub fn is_open_and_silent(stream: &TcpStream) -> bool {
+    let mut byte = 0_u8;
+    // SAFETY: the buffer is one byte of a local, and at most one byte is asked for.
+    let received = unsafe {
+        libc::recv(stream.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
+    };
+    received < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+}
+
+/// Processor time that this process has used so far, in user and kernel mode.
+pub fn cpu_time() -> Duration {
+    // SAFETY: `rusage` is plain integers, for which zero is a value; the kernel fills the local.
+    let usage = unsafe {
+        let mut usage: libc::rusage = mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    let duration = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
+    };
+    duration(usage.ru_utime) + duration(usage.ru_stime)
+}
+
 /// The size of this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessSize {
@@ -126,6 +150,32 @@ mod tests {
         });
         assert_eq!(seen, 1);
         assert_eq!(client.read(&mut [0; 1]).expect("end of stream"), 0);
+    }
+
+    #[test]
+    fn an_idle_connection_is_open_until_the_peer_speaks_or_closes() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let (mut server, _) = listener.accept().expect("accept");
+        assert!(is_open_and_silent(&client));
+        server.write_all(b"x").expect("write");
+        client.peek(&mut [0; 1]).expect("the byte arrives");
+        assert!(!is_open_and_silent(&client));
+        (&client).read_exact(&mut [0; 1]).expect("read");
+        assert!(is_open_and_silent(&client));
+        drop(server);
+        assert_eq!(client.peek(&mut [0; 1]).expect("end of stream"), 0);
+        assert!(!is_open_and_silent(&client));
+    }
+
+    #[test]
+    fn work_costs_processor_time() {
+        let before = cpu_time();
+        let mut sum = 0_u64;
+        while cpu_time() < before + Duration::from_millis(2) {
+            sum = (0..10_000).fold(sum, |sum, n| std::hint::black_box(sum ^ n));
+        }
+        assert!(cpu_time() > before, "{sum}");
     }
 
     #[test]

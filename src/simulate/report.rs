@@ -1,0 +1,241 @@
+//! The figures of a run as text for people and as JSON for scripts, and the thresholds. Pure.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
+
+use crate::config::SimulateConfig;
+use crate::simulate::load::Outcome;
+use crate::simulate::tally::{LATE_AFTER, Tally};
+
+/// Share of requests that may begin late before the schedule counts as missed.
+const MAX_LATE_SHARE: f64 = 0.01;
+
+const PERCENTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999)];
+
+/// The figures of one run, ready to be shown.
+pub struct Report<'a> {
+    config: &'a SimulateConfig,
+    outcome: &'a Outcome,
+}
+
+impl<'a> Report<'a> {
+    /// The report on `outcome`, which `config` led to.
+    pub fn new(config: &'a SimulateConfig, outcome: &'a Outcome) -> Self {
+        Self { config, outcome }
+    }
+
+    /// The lines after the clock has stopped; the first one is the original's.
+    pub fn text(&self) -> String {
+        let tally = &self.outcome.measured;
+        let seconds = self.outcome.elapsed.as_secs_f64();
+        let mut text = format!("✅ Finished in {seconds:.1} seconds.\n");
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "   {} acknowledged, {} rejected, {} failed",
+            tally.acknowledged, tally.rejected, tally.failed
+        );
+        let _ = write!(text, "   {:.0} requests/s", self.requests_per_second());
+        if self.config.load.batch > 1 {
+            let _ = write!(text, ", {:.0} events/s", per_second(tally.acknowledged, self.outcome.elapsed));
+        }
+        let _ = write!(text, ", latency");
+        for (name, quantile) in PERCENTILES {
+            let _ = write!(text, " {name} {:.1} ms,", millis(tally.latency.value_at_quantile(quantile)));
+        }
+        let _ = writeln!(text, " max {:.1} ms", millis(tally.latency.max()));
+        let _ = writeln!(
+            text,
+            "   {:.0} µs of processor time a request here; longest gap between acknowledgements {:.0} ms",
+            self.cpu_micros_per_request(),
+            self.outcome.longest_gap.as_secs_f64() * 1000.0
+        );
+        self.write_kinds(&mut text);
+        for note in self.notes() {
+            let _ = writeln!(text, "   note: {note}");
+        }
+        text
+    }
+
+    /// Answers by status and failures by cause; nothing when all is 200 at the first attempt.
+    fn write_kinds(&self, text: &mut String) {
+        let tally = &self.outcome.measured;
+        for (status, sampled) in tally.statuses.iter().filter(|(status, _)| **status != 200) {
+            let _ = write!(text, "   status {status}: {}", sampled.count);
+            let _ = if sampled.first.is_empty() {
+                writeln!(text)
+            } else {
+                writeln!(text, " (first: {})", sampled.first)
+            };
+        }
+        for (cause, count) in &tally.errors {
+            let _ = writeln!(text, "   {cause}: {count}");
+        }
+        if tally.attempts > tally.requests {
+            let _ = writeln!(text, "   {} attempts for {} requests", tally.attempts, tally.requests);
+        }
+    }
+
+    /// What a reader of the figures must know.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let tally = &self.outcome.measured;
+        match self.config.load.rate {
+            None => notes.push(
+                "closed loop: while the server stalls, nothing is sent, so these latencies cannot show what \
+                 waiting clients would have felt (coordinated omission); --rate can"
+                    .into(),
+            ),
+            Some(rate) if !self.kept_schedule() => notes.push(format!(
+                "the schedule of {rate} requests/s was not kept: {} of {} requests began more than {} ms late, the \
+                 worst {:.0} ms, because all {} threads were waiting; latencies count from the intended start; more \
+                 --threads or a lower --rate keep it",
+                tally.late,
+                tally.requests,
+                LATE_AFTER.as_millis(),
+                tally.worst_delay.as_secs_f64() * 1000.0,
+                self.config.load.threads
+            )),
+            Some(_) => {}
+        }
+        if cfg!(debug_assertions) {
+            notes.push("not a release build: the simulator itself is slow; use cargo run --release".into());
+        }
+        notes
+    }
+
+    /// Each threshold that broke, in words.
+    pub fn failures(&self) -> Vec<String> {
+        let (tally, limits) = (&self.outcome.measured, &self.config.report);
+        let mut failures = Vec::new();
+        let missed = tally.sent - tally.acknowledged;
+        let rate = if tally.sent == 0 { 0.0 } else { missed as f64 / tally.sent as f64 };
+        match limits.max_error_rate {
+            Some(limit) if rate > limit => failures.push(format!(
+                "--max-error-rate {limit}: {missed} of {} events were not acknowledged, a share of {rate:.4}",
+                tally.sent
+            )),
+            None if missed > 0 => {
+                failures.push(format!("{missed} of {} events were not acknowledged", tally.sent))
+            }
+            _ => {}
+        }
+        let p99 = millis(tally.latency.value_at_quantile(0.99));
+        if let Some(limit) = limits.max_p99_ms
+            && p99 > limit
+        {
+            failures.push(format!("--max-p99-ms {limit}: the 99th percentile is {p99:.1} ms"));
+        }
+        if tally.requests == 0 {
+            failures.push("no request was sent".into());
+        }
+        failures
+    }
+
+    /// The same for scripts, with the names that oha uses where it has one.
+    pub fn json(&self) -> Map<String, Value> {
+        let (tally, elapsed) = (&self.outcome.measured, self.outcome.elapsed);
+        let latency = &tally.latency;
+        let seconds = |micros: u64| micros as f64 / 1e6;
+        let answered_well = if tally.sent == 0 { 0.0 } else { tally.acknowledged as f64 / tally.sent as f64 };
+        let percentiles: Map<String, Value> = PERCENTILES
+            .iter()
+            .map(|(name, quantile)| ((*name).into(), seconds(latency.value_at_quantile(*quantile)).into()))
+            .collect();
+        let mut report = Map::new();
+        report.insert(
+            "summary".into(),
+            json!({
+                "successRate": answered_well,
+                "total": elapsed.as_secs_f64(),
+                "slowest": seconds(latency.max()),
+                "fastest": seconds(latency.min()),
+                "average": latency.mean() / 1e6,
+                "requestsPerSec": self.requests_per_second(),
+                "eventsPerSec": per_second(tally.acknowledged, elapsed),
+                "cpuMicrosPerRequest": self.cpu_micros_per_request(),
+                "longestGap": self.outcome.longest_gap.as_secs_f64(),
+            }),
+        );
+        report.insert("latencyPercentiles".into(), percentiles.into());
+        report.insert("requests".into(), json!({ "sent": tally.requests, "attempts": tally.attempts }));
+        report.insert("events".into(), events(tally));
+        report.insert("warmupEvents".into(), events(&self.outcome.warmup));
+        let statuses: Map<String, Value> =
+            tally.statuses.iter().map(|(status, seen)| (status.to_string(), seen.count.into())).collect();
+        report.insert("statusCodeDistribution".into(), statuses.into());
+        report.insert("errorDistribution".into(), json!(tally.errors));
+        report.insert("schedule".into(), self.schedule());
+        report.insert("notes".into(), self.notes().into());
+        report
+    }
+
+    fn schedule(&self) -> Value {
+        let tally = &self.outcome.measured;
+        match self.config.load.rate {
+            None => json!({ "loop": "closed" }),
+            Some(rate) => json!({
+                "loop": "open",
+                "rate": rate,
+                "kept": self.kept_schedule(),
+                "late": tally.late,
+                "worstDelay": tally.worst_delay.as_secs_f64(),
+            }),
+        }
+    }
+
+    fn kept_schedule(&self) -> bool {
+        let tally = &self.outcome.measured;
+        tally.late as f64 <= tally.requests as f64 * MAX_LATE_SHARE
+    }
+
+    fn requests_per_second(&self) -> f64 {
+        per_second(self.outcome.measured.requests, self.outcome.elapsed)
+    }
+
+    fn cpu_micros_per_request(&self) -> f64 {
+        self.outcome.cpu.as_secs_f64() * 1e6 / self.outcome.measured.requests.max(1) as f64
+    }
+}
+
+fn events(tally: &Tally) -> Value {
+    json!({
+        "sent": tally.sent,
+        "acknowledged": tally.acknowledged,
+        "rejected": tally.rejected,
+        "failed": tally.failed,
+    })
+}
+
+fn per_second(count: u64, elapsed: Duration) -> f64 {
+    if elapsed.is_zero() { 0.0 } else { count as f64 / elapsed.as_secs_f64() }
+}
+
+fn millis(micros: u64) -> f64 {
+    micros as f64 / 1000.0
+}
+
+/// The distribution in the form that HdrHistogram's plotter reads: milliseconds, quantile, count, 1/(1-quantile).
+pub fn distribution(latency: &Histogram<u64>) -> String {
+    let mut text = String::from("       Value     Percentile TotalCount 1/(1-Percentile)\n\n");
+    let mut below = 0;
+    for step in latency.iter_quantiles(5) {
+        below += step.count_since_last_iteration();
+        let (value, quantile) = (millis(step.value_iterated_to()), step.quantile_iterated_to());
+        let inverse =
+            if quantile < 1.0 { format!("{:14.2}", 1.0 / (1.0 - quantile)) } else { "           inf".into() };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{value:12.3} {quantile:2.12} {below:10} {inverse}");
+    }
+    let (mean, deviation) = (latency.mean() / 1000.0, latency.stdev() / 1000.0);
+    let _ = writeln!(text, "#[Mean    = {mean:12.3}, StdDeviation   = {deviation:12.3}]");
+    let _ =
+        writeln!(text, "#[Max     = {:12.3}, Total count    = {:12}]", millis(latency.max()), latency.len());
+    let (buckets, sub_buckets) = (latency.buckets(), 2048);
+    let _ = writeln!(text, "#[Buckets = {buckets:12}, SubBuckets     = {sub_buckets:12}]");
+    text
+}
