@@ -101,7 +101,7 @@ pub fn cpu_time() -> Duration {
     duration(usage.ru_utime) + duration(usage.ru_stime)
 }
 
-/// The size of this process.
+/// The size of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessSize {
     /// Resident memory in bytes.
@@ -114,14 +114,23 @@ pub struct ProcessSize {
 
 /// The size of this process now; a figure that cannot be read is 0.
 pub fn process_size() -> ProcessSize {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    size_of("self")
+}
+
+/// The size of the process `pid` now; all 0 when there is none.
+pub fn process_size_of(pid: u32) -> ProcessSize {
+    size_of(&pid.to_string())
+}
+
+fn size_of(process: &str) -> ProcessSize {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name))?;
         line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
     };
     ProcessSize {
         resident_bytes: field("VmRSS:").unwrap_or(0) * 1024,
-        open_fds: fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
+        open_fds: fs::read_dir(format!("/proc/{process}/fd")).map_or(0, |entries| entries.count() as u64),
         threads: field("Threads:").unwrap_or(0),
     }
 }
@@ -180,7 +189,8 @@ mod tests {
 
     #[test]
     fn a_process_has_memory_files_and_threads() {
-        let size = process_size();
+        let size = process_size_of(std::process::id());
+        assert!(process_size().threads >= 1);
         assert!(size.resident_bytes > 100_000 && size.open_fds >= 3 && size.threads >= 1, "{size:?}");
     }
 }

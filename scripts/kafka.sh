@@ -1,0 +1,459 @@
+#!/usr/bin/env bash
+# A real Apache Kafka on this machine, for trying things out and for the tests.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+self="$root/scripts/kafka.sh"
+
+usage() {
+  cat <<'TEXT'
+usage: scripts/kafka.sh COMMAND
+
+  start [N]         start N brokers (default: as many as there were, else 1) and wait until they answer
+  start-broker I    start broker I again after it was stopped or died; its data is kept
+  stop-broker I     stop broker I only
+  stop              stop what this script started; data stays
+  status            say what runs; exit code 0 when Kafka answers, 3 when not
+  wipe              stop, and delete all data
+
+Environment:
+  KAFKA_RUNTIME     docker | jvm (default: a broker that already answers, else docker, else jvm)
+  KAFKA_MODE        kraft | zookeeper (default: kraft; docker always has ZooKeeper)
+  KAFKA_VERSION     default 3.9.2 (jvm only)
+  KAFKA_PORT        port of the first broker (default 9092); broker I listens on KAFKA_PORT + 10*(I-1),
+                    its controller one above, ZooKeeper on KAFKA_PORT + 2
+  KAFKA_BROKERS     brokers of your own that answer are used as they are, and never stopped
+  KAFKA_DIR         data, logs and pid files (default target/kafka); each I in KAFKA_DIR/broker-I
+  KAFKA_PROPERTIES  a file with more broker settings
+  KAFKA_JVM_OPTS    default -Xmx512m -Xms128m -XX:TieredStopAtLevel=1 (drop the last one for benchmarks)
+  KAFKA_OWNER_PID   wipe as soon as this process has ended
+TEXT
+}
+
+say() { printf 'kafka.sh: %s\n' "$*" >&2; }
+die() {
+  say "$*"
+  exit 1
+}
+
+dir=${KAFKA_DIR:-$root/target/kafka}
+brokers=${KAFKA_BROKERS:-}
+# What was started here stays what it is, unless told otherwise.
+version=3.9.2 mode=kraft port=9092
+[[ ! -f $dir/made-by ]] || read -r version mode port <"$dir/made-by"
+version=${KAFKA_VERSION:-$version}
+mode=${KAFKA_MODE:-$mode}
+case ${KAFKA_PORT:-}/${brokers%%,*} in
+  /127.0.0.1:* | /localhost:*) port=${brokers%%,*} port=${port##*:} ;;
+  *) port=${KAFKA_PORT:-$port} ;;
+esac
+zookeeper_port=$((port + 2))
+libs=$root/target/kafka/libs/$version
+read -ra java_options <<<"${KAFKA_JVM_OPTS:--Xmx512m -Xms128m -XX:TieredStopAtLevel=1}"
+java_options+=(-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true
+  "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss,SSS" -classpath "$libs/*")
+start_timeout_s=90
+stop_timeout_s=20
+# Any valid id will do, and a fixed one lets broker N join the data of broker 1.
+cluster_id=ZXZlbnQtcGlwZWxpbmUtMQ
+
+[[ $mode == kraft || $mode == zookeeper ]] || die "KAFKA_MODE=$mode: expected kraft or zookeeper"
+[[ $port =~ ^[0-9]+$ && $port -gt 0 && $port -lt 65000 ]] || die "KAFKA_PORT=$port: expected a port below 65000"
+
+broker_port() { echo $((port + 10 * ($1 - 1))); }
+controller_port() { echo $((port + 10 * ($1 - 1) + 1)); }
+
+# --- Does a broker answer? ---
+
+# Prints how many brokers the cluster behind HOST PORT has; fails when no Kafka answers within two seconds.
+brokers_behind() {
+  # Metadata version 1, correlation id 1, no client id, no topics: size, key, version, id, client, topics.
+  # shellcheck disable=SC2016 # expanded by the inner shell
+  timeout 2 bash -c '
+    host=${1#[}
+    exec 3<>"/dev/tcp/${host%]}/$2" || exit 1
+    printf "\0\0\0\016\0\003\0\001\0\0\0\001\377\377\0\0\0\0" >&3
+    head --bytes=12 <&3 | od --address-radix=n --format=u1 --width=12' _ "$1" "$2" 2>/dev/null |
+    awk 'NF == 12 && $8 == 1 { print $11 * 256 + $12; found = 1 } END { exit !found }'
+}
+
+port_is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Prints HOST:PORT of the first of KAFKA_BROKERS (or of our own port) that answers.
+answering() {
+  local address
+  for address in ${brokers//,/ } "127.0.0.1:$port"; do
+    if brokers_behind "${address%:*}" "${address##*:}" >/dev/null; then
+      echo "$address"
+      return
+    fi
+  done
+  return 1
+}
+
+# --- Processes that are ours ---
+
+# Prints the pid of node NAME if it runs. A recycled pid does not count: the command line must name our directory.
+pid_of() {
+  local pid
+  pid=$(cat "$dir/$1/pid" 2>/dev/null) || return 1
+  grep --quiet --fixed-strings --text "$dir/$1/" "/proc/$pid/cmdline" 2>/dev/null && echo "$pid"
+}
+
+nodes() { # every node that was ever started here, brokers first
+  local node
+  for node in "$dir"/broker-[1-9] "$dir"/zookeeper; do
+    [[ -d $node ]] && basename "$node"
+  done
+  return 0
+}
+
+broker_count() { nodes | grep --count '^broker-' || true; }
+
+end_node() {
+  local name=$1 signal=${2:-TERM} pid
+  if pid=$(pid_of "$name"); then
+    kill "-$signal" "$pid" 2>/dev/null || true
+    # A stopped process does not see SIGTERM before it goes on.
+    kill -CONT "$pid" 2>/dev/null || true
+  fi
+}
+
+wait_for_end() {
+  local name deadline=$((SECONDS + stop_timeout_s))
+  for name in "$@"; do
+    while pid_of "$name" >/dev/null; do
+      if ((SECONDS >= deadline)); then
+        say "$name did not stop within $stop_timeout_s s: killing it"
+        end_node "$name" KILL
+        deadline=$((SECONDS + 5))
+      fi
+      sleep 0.05
+    done
+    rm --force "$dir/$name/pid"
+  done
+}
+
+# --- What has to be installed ---
+
+need() { # need COMMAND PACKAGE: install it when that is possible, else say how
+  command -v "$1" >/dev/null && return
+  if ((EUID == 0)) && command -v apt-get >/dev/null; then
+    say "$1 is missing: installing $2 with apt-get"
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$2"; } >&2
+  else
+    die "$1 is missing. Install it (Debian, Ubuntu: sudo apt-get install $2), or set KAFKA_RUNTIME=docker," \
+      "or point KAFKA_BROKERS at a Kafka that runs"
+  fi
+}
+
+fetch_jars() {
+  need java openjdk-17-jre-headless
+  mkdir --parents "$libs"
+  # Other directories share the jars, and may fetch them at this moment.
+  (flock 8 && download_jars) 8>"$libs/.lock"
+}
+
+download_jars() {
+  [[ ! -f $libs/.complete ]] || return 0
+  need mvn maven
+  say "fetching Apache Kafka $version with Maven (once)"
+  mvn --batch-mode --quiet --file "$root/scripts/pom.xml" -Dkafka.version="$version" \
+    -DincludeScope=runtime -DoutputDirectory="$libs" \
+    org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies >&2 ||
+    die "Maven could not fetch org.apache.kafka:kafka_2.13:$version; is the version right and the network up?"
+  touch "$libs/.complete"
+}
+
+# --- The JVM runtime ---
+
+write_server_properties() {
+  local id=$1 count=$2 file="$dir/broker-$1/server.properties"
+  local copies=$((count < 3 ? count : 3)) in_sync=$((count < 3 ? 1 : 2)) voters voter roles=broker listeners=""
+  {
+    cat <<PROPERTIES
+log.dirs=$dir/broker-$id/data
+num.partitions=3
+auto.create.topics.enable=true
+log.message.timestamp.type=LogAppendTime
+compression.type=uncompressed
+default.replication.factor=$copies
+min.insync.replicas=$in_sync
+offsets.topic.replication.factor=$copies
+offsets.topic.num.partitions=3
+transaction.state.log.replication.factor=$copies
+transaction.state.log.min.isr=$in_sync
+transaction.state.log.num.partitions=3
+group.initial.rebalance.delay.ms=0
+PROPERTIES
+    # 4.x has no old message format to convert to.
+    [[ $version == [123].* ]] && echo log.message.downconversion.enable=true
+    if [[ $mode == zookeeper ]]; then
+      cat <<PROPERTIES
+broker.id=$id
+listeners=PLAINTEXT://127.0.0.1:$(broker_port "$id")
+zookeeper.connect=127.0.0.1:$zookeeper_port
+zookeeper.session.timeout.ms=6000
+PROPERTIES
+    else
+      voters=1@127.0.0.1:$(controller_port 1)
+      # Two voters would both be needed: a cluster of two has one.
+      ((count < 3)) || for voter in 2 3; do voters+=,$voter@127.0.0.1:$(controller_port $voter); done
+      if [[ $voters == *"$id@"* ]]; then
+        roles=broker,controller
+        listeners=,CONTROLLER://127.0.0.1:$(controller_port "$id")
+      fi
+      cat <<PROPERTIES
+node.id=$id
+process.roles=$roles
+listeners=PLAINTEXT://127.0.0.1:$(broker_port "$id")$listeners
+advertised.listeners=PLAINTEXT://127.0.0.1:$(broker_port "$id")
+controller.listener.names=CONTROLLER
+controller.quorum.voters=$voters
+broker.heartbeat.interval.ms=1000
+broker.session.timeout.ms=6000
+PROPERTIES
+    fi
+    [[ -z ${KAFKA_PROPERTIES:-} ]] || cat "$KAFKA_PROPERTIES"
+  } >"$file"
+}
+
+spawn() { # spawn NAME CLASS CONFIG: detached from this terminal, without our lock
+  local home="$dir/$1"
+  setsid nohup java "${java_options[@]}" "$2" "$3" >>"$home/log" 2>&1 </dev/null 9>&- &
+  echo $! >"$home/pid"
+}
+
+spawn_broker() {
+  local id=$1 count=$2 home="$dir/broker-$1"
+  pid_of "broker-$id" >/dev/null && return
+  port_is_taken "$(broker_port "$id")" &&
+    die "port $(broker_port "$id") is taken by another program; choose another one with KAFKA_PORT"
+  mkdir --parents "$home"
+  write_server_properties "$id" "$count"
+  if [[ $mode == kraft && ! -f $home/data/meta.properties ]]; then
+    java "${java_options[@]}" kafka.tools.StorageTool format --ignore-formatted --cluster-id "$cluster_id" \
+      --config "$home/server.properties" >"$home/log" 2>&1 9>&- || die "formatting failed: $(tail -5 "$home/log")"
+  fi
+  spawn "broker-$id" kafka.Kafka "$home/server.properties"
+}
+
+wait_for_node() { # wait_for_node NAME CHECK…: until CHECK succeeds or the process is gone
+  local name=$1 deadline=$((SECONDS + start_timeout_s))
+  shift
+  until "$@" >/dev/null; do
+    pid_of "$name" >/dev/null || die "$name ended while starting; the end of $dir/$name/log:
+$(tail --lines=15 "$dir/$name/log")"
+    ((SECONDS < deadline)) || die "$name does not answer after $start_timeout_s s; see $dir/$name/log"
+    sleep 0.05
+  done
+}
+
+sees_brokers() { [[ $(brokers_behind 127.0.0.1 "$1" || echo 0) -ge $2 ]]; }
+
+start_zookeeper() {
+  pid_of zookeeper >/dev/null && return
+  port_is_taken "$zookeeper_port" && die "port $zookeeper_port (ZooKeeper) is taken; choose another KAFKA_PORT"
+  mkdir --parents "$dir/zookeeper"
+  cat >"$dir/zookeeper/zookeeper.properties" <<PROPERTIES
+dataDir=$dir/zookeeper/data
+clientPortAddress=127.0.0.1
+clientPort=$zookeeper_port
+maxClientCnxns=0
+admin.enableServer=false
+PROPERTIES
+  spawn zookeeper org.apache.zookeeper.server.quorum.QuorumPeerMain "$dir/zookeeper/zookeeper.properties"
+  wait_for_node zookeeper port_is_taken "$zookeeper_port"
+}
+
+# Two starts in one directory would race for its data.
+lock() {
+  mkdir --parents "$dir"
+  exec 9>"$dir/lock"
+  flock 9
+}
+
+start_jvm() {
+  local count=$1 id
+  local recorded="$version $mode $port"
+  if [[ -f $dir/made-by && $(cat "$dir/made-by") != "$recorded" ]]; then
+    die "$dir holds data of Kafka '$(cat "$dir/made-by")' (version, mode, port), not '$recorded'; run" \
+      "'scripts/kafka.sh wipe' first or choose another KAFKA_DIR"
+  fi
+  [[ $mode == kraft || $version == [123].* ]] ||
+    die "Kafka $version has no ZooKeeper mode; use KAFKA_MODE=kraft or KAFKA_VERSION=3.9.2"
+  fetch_jars
+  echo "$recorded" >"$dir/made-by"
+  [[ $mode == kraft ]] || start_zookeeper
+  for ((id = 1; id <= count; id++)); do
+    spawn_broker "$id" "$count"
+  done
+  for ((id = 1; id <= count; id++)); do
+    wait_for_node "broker-$id" sees_brokers "$(broker_port "$id")" "$count"
+  done
+  watch_owner
+  say "Kafka $version is ready at $(addresses "$count") (JVM, $mode, data in $dir)"
+}
+
+addresses() {
+  local id list=
+  for ((id = 1; id <= $1; id++)); do list+=,127.0.0.1:$(broker_port "$id"); done
+  echo "${list#,}"
+}
+
+# The one that started us may be killed and then cannot clean up.
+watch_owner() {
+  [[ -n ${KAFKA_OWNER_PID:-} && ! -f $dir/owner ]] || return 0
+  echo "$KAFKA_OWNER_PID" >"$dir/owner"
+  # shellcheck disable=SC2016 # expanded by the inner shell
+  setsid --fork bash -c 'tail --pid="$1" --follow /dev/null; exec "$2" wipe' _ "$KAFKA_OWNER_PID" "$self" \
+    >/dev/null 2>&1 </dev/null 9>&-
+}
+
+# --- The docker runtime ---
+
+docker_answers() { command -v docker >/dev/null && timeout 5 docker info >/dev/null 2>&1; }
+
+compose() {
+  local tool=(docker compose)
+  docker compose version >/dev/null 2>&1 || tool=(docker-compose)
+  KAFKA_PORT=$port "${tool[@]}" --project-name "event-pipeline-$port" --file "$root/docker-compose.yml" "$@" >&2
+}
+
+start_docker() {
+  local deadline=$((SECONDS + start_timeout_s * 2))
+  docker_answers || die "KAFKA_RUNTIME=docker, but the docker engine does not answer; start it, or use KAFKA_RUNTIME=jvm"
+  [[ $1 -eq 1 ]] || die "docker-compose.yml has one broker; for $1 of them use KAFKA_RUNTIME=jvm"
+  say "starting ZooKeeper and Kafka with docker compose"
+  touch "$dir/docker"
+  compose up --detach
+  until sees_brokers "$port" 1; do
+    ((SECONDS < deadline)) || die "Kafka does not answer; see: docker compose --project-name event-pipeline-$port logs"
+    sleep 0.2
+  done
+  say "Kafka is ready at 127.0.0.1:$port (docker, ZooKeeper)"
+}
+
+# --- Commands ---
+
+start() {
+  local count=$1 had runtime=${KAFKA_RUNTIME:-}
+  lock
+  had=$(broker_count)
+  [[ $count -ne 0 ]] || count=$((had > 0 ? had : 1))
+  if [[ -z $runtime ]] && ! runs_here && reuse "$count"; then return; fi
+  case ${brokers%%,*} in
+    '' | "127.0.0.1:$port" | "localhost:$port") ;;
+    *) die "no Kafka answers at KAFKA_BROKERS=$brokers; start it, or unset KAFKA_BROKERS to run one here" ;;
+  esac
+  # One broker without further wishes is what docker-compose.yml has.
+  if [[ -z $runtime ]]; then
+    runtime=jvm
+    [[ $count$had${KAFKA_MODE:-}${KAFKA_VERSION:-} == 10 ]] && docker_answers && runtime=docker
+  fi
+  case $runtime in
+    docker) start_docker "$count" ;;
+    jvm)
+      ((had == 0 || count == had)) || die "$dir holds a cluster of $had, not of $count; run 'scripts/kafka.sh wipe' first"
+      start_jvm "$count"
+      ;;
+    *) die "KAFKA_RUNTIME=$runtime: expected docker or jvm" ;;
+  esac
+}
+
+runs_here() {
+  local name
+  for name in $(nodes); do pid_of "$name" >/dev/null && return; done
+  return 1
+}
+
+reuse() { # reuse COUNT: fails when nothing answers
+  local address found
+  address=$(answering) || return 1
+  found=$(brokers_behind "${address%:*}" "${address##*:}")
+  ((found >= $1)) || die "the Kafka at $address has $found broker(s), not $1; choose another KAFKA_PORT for a new cluster"
+  if [[ -f $dir/docker ]]; then
+    say "Kafka is already running at $address (docker)"
+  else
+    say "using the Kafka that already answers at $address; not started by this script, so it will not be stopped"
+  fi
+}
+
+start_one() {
+  lock
+  [[ -d $dir/broker-$1 ]] || die "there is no broker $1 in $dir; 'scripts/kafka.sh start N' makes one"
+  read -r version mode port <"$dir/made-by"
+  libs=$root/target/kafka/libs/$version
+  spawn_broker "$1" "$(broker_count)"
+  wait_for_node "broker-$1" sees_brokers "$(broker_port "$1")" 1
+  say "broker $1 answers at 127.0.0.1:$(broker_port "$1")"
+}
+
+stop_one() {
+  lock
+  pid_of "broker-$1" >/dev/null || die "broker $1 does not run in $dir"
+  end_node "broker-$1"
+  wait_for_end "broker-$1"
+}
+
+stop() {
+  local signal=${1:-TERM} names name
+  [[ -d $dir ]] || { say "nothing to stop: $dir does not exist" && return; }
+  lock
+  if [[ -f $dir/docker ]]; then
+    compose down
+    rm "$dir/docker"
+  fi
+  mapfile -t names < <(nodes | grep '^broker-' || true)
+  for name in "${names[@]}"; do end_node "$name" "$signal"; done
+  wait_for_end "${names[@]}"
+  # Brokers say goodbye to ZooKeeper, so it goes last.
+  end_node zookeeper "$signal"
+  [[ ! -d $dir/zookeeper ]] || wait_for_end zookeeper
+  say "stopped ${#names[@]} broker(s) of $dir"
+  if ! ((${#names[@]})) && answering >/dev/null; then
+    say "the Kafka at $(answering) was not started by this script and is left alone"
+  fi
+}
+
+wipe() {
+  [[ ! -f $dir/docker ]] || { compose down --volumes && rm "$dir/docker"; }
+  stop KILL
+  # Only what this script made: KAFKA_DIR may hold other things.
+  rm --recursive --force "$dir"/broker-[1-9] "$dir/zookeeper" "$dir/made-by" "$dir/owner" "$dir/lock"
+  rmdir "$dir" 2>/dev/null || true
+}
+
+status() {
+  local name pid address
+  for name in $(nodes); do
+    if pid=$(pid_of "$name"); then echo "$name: running, pid $pid"; else echo "$name: stopped"; fi
+  done
+  if address=$(answering); then
+    echo "Kafka answers at $address: $(brokers_behind "${address%:*}" "${address##*:}") broker(s)"
+  else
+    echo "no Kafka answers at ${brokers:-127.0.0.1:$port}"
+    return 3
+  fi
+}
+
+is_count() { [[ $1 =~ ^[1-9]$ ]] || die "$1: expected a number from 1 to 9"; }
+
+case ${1:-} in
+  start)
+    [[ $# -lt 2 ]] || is_count "$2"
+    start "${2:-0}"
+    ;;
+  start-broker | stop-broker)
+    is_count "${2:-none}"
+    if [[ $1 == start-broker ]]; then start_one "$2"; else stop_one "$2"; fi
+    ;;
+  stop) stop ;;
+  status) status ;;
+  wipe) wipe ;;
+  help | --help | -h) usage ;;
+  *)
+    usage >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,5 @@
+//! Tests at the outer boundary: real binaries, real sockets, a real Kafka (`scripts/kafka.sh` starts it).
+
+mod harness;
+mod support;
+mod tidy;

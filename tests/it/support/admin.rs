@@ -1,0 +1,225 @@
+//! The few Kafka requests that a test sends itself, byte by byte: quick, and independent of the code under test.
+//!
+//! Request versions are ones that both 3.9 and 4.x serve.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+pub const PRODUCE: i16 = 0;
+pub const LIST_OFFSETS: i16 = 2;
+pub const METADATA: i16 = 3;
+pub const CREATE_TOPICS: i16 = 19;
+pub const DELETE_TOPICS: i16 = 20;
+pub const CREATE_PARTITIONS: i16 = 37;
+pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
+
+/// The body of a request under construction.
+#[derive(Default)]
+pub struct Body(Vec<u8>);
+
+impl Body {
+    pub fn i8(mut self, value: i8) -> Self {
+        self.0.extend(value.to_be_bytes());
+        self
+    }
+
+    pub fn i16(mut self, value: i16) -> Self {
+        self.0.extend(value.to_be_bytes());
+        self
+    }
+
+    pub fn i32(mut self, value: i32) -> Self {
+        self.0.extend(value.to_be_bytes());
+        self
+    }
+
+    pub fn i64(mut self, value: i64) -> Self {
+        self.0.extend(value.to_be_bytes());
+        self
+    }
+
+    pub fn string(mut self, text: &str) -> Self {
+        self = self.i16(text.len() as i16);
+        self.0.extend(text.bytes());
+        self
+    }
+}
+
+/// An answer's body, read from the front.
+pub struct Answer {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Answer {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let taken = self.bytes[self.at..self.at + N].try_into().expect("N bytes");
+        self.at += N;
+        taken
+    }
+
+    pub fn i8(&mut self) -> i8 {
+        i8::from_be_bytes(self.take())
+    }
+
+    pub fn i16(&mut self) -> i16 {
+        i16::from_be_bytes(self.take())
+    }
+
+    pub fn i32(&mut self) -> i32 {
+        i32::from_be_bytes(self.take())
+    }
+
+    pub fn i64(&mut self) -> i64 {
+        i64::from_be_bytes(self.take())
+    }
+
+    /// A string; a null one reads as empty.
+    pub fn string(&mut self) -> String {
+        let length = self.i16().max(0) as usize;
+        let text = String::from_utf8_lossy(&self.bytes[self.at..self.at + length]).into_owned();
+        self.at += length;
+        text
+    }
+
+    /// Reads as many items as the array's length says.
+    pub fn array<T>(&mut self, mut item: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        let length = self.i32().max(0);
+        (0..length).map(|_| item(self)).collect()
+    }
+}
+
+/// Sends one request on a connection of its own.
+///
+/// # Errors
+/// When nobody answers at `address`.
+pub fn call(address: &str, key: i16, version: i16, body: Body) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let header = Body::default().i16(key).i16(version).i32(7).string("test");
+    let size = header.0.len() + body.0.len();
+    stream.write_all(&[&(size as i32).to_be_bytes(), &header.0[..], &body.0[..]].concat())?;
+    let mut size = [0; 4];
+    stream.read_exact(&mut size)?;
+    let mut bytes = vec![0; u32::from_be_bytes(size) as usize];
+    stream.read_exact(&mut bytes)?;
+    Ok(Answer { bytes, at: 4 })
+}
+
+/// One partition as a broker sees it.
+#[derive(Clone, Debug)]
+pub struct PartitionInfo {
+    pub partition: i32,
+    /// Node id of the leader, -1 without one.
+    pub leader: i32,
+    pub in_sync: Vec<i32>,
+}
+
+/// A topic in the eyes of one broker.
+#[derive(Clone, Debug)]
+pub struct Metadata {
+    /// Address by node id, of the brokers that are alive.
+    pub brokers: HashMap<i32, String>,
+    /// Sorted; empty while the broker does not know the topic.
+    pub partitions: Vec<PartitionInfo>,
+}
+
+/// Asks the broker at `address` for the cluster and `topic`.
+///
+/// # Errors
+/// When nobody answers at `address`.
+pub fn metadata(address: &str, topic: &str) -> io::Result<Metadata> {
+    // Version 4 is the first that can ask without creating the topic.
+    let mut answer = call(address, METADATA, 4, Body::default().i32(1).string(topic).i8(0))?;
+    answer.i32();
+    let brokers = answer.array(|a| {
+        let broker = (a.i32(), format!("{}:{}", a.string(), a.i32()));
+        a.string();
+        broker
+    });
+    answer.string();
+    answer.i32();
+    let mut topics = answer.array(|a| {
+        a.i16();
+        a.string();
+        a.i8();
+        a.array(|a| {
+            a.i16();
+            let (partition, leader) = (a.i32(), a.i32());
+            a.array(Answer::i32);
+            PartitionInfo { partition, leader, in_sync: a.array(Answer::i32) }
+        })
+    });
+    let mut partitions = topics.pop().unwrap_or_default();
+    partitions.sort_by_key(|info| info.partition);
+    Ok(Metadata { brokers: brokers.into_iter().collect(), partitions })
+}
+
+/// Creates a topic with `configs`; panics with the broker's reason when it refuses.
+pub fn create_topic(address: &str, topic: &str, partitions: i32, copies: i16, configs: &[(&str, &str)]) {
+    let mut body = Body::default().i32(1).string(topic).i32(partitions).i16(copies).i32(0);
+    body = body.i32(configs.len() as i32);
+    for (name, value) in configs {
+        body = body.string(name).string(value);
+    }
+    let answer = call(address, CREATE_TOPICS, 2, body.i32(15_000).i8(0));
+    let mut answer = answer.unwrap_or_else(|error| panic!("create {topic} at {address}: {error}"));
+    answer.i32();
+    for (name, code, reason) in answer.array(|a| (a.string(), a.i16(), a.string())) {
+        assert_eq!(code, 0, "create {name}: {reason}");
+    }
+}
+
+/// Deletes a topic with its data.
+pub fn delete_topic(address: &str, topic: &str) {
+    let body = Body::default().i32(1).string(topic).i32(15_000);
+    let mut answer = call(address, DELETE_TOPICS, 1, body).expect("delete");
+    answer.i32();
+    for (name, code) in answer.array(|a| (a.string(), a.i16())) {
+        assert_eq!(code, 0, "delete {name}");
+    }
+}
+
+/// Raises the number of partitions to `total`.
+pub fn create_partitions(address: &str, topic: &str, total: i32) {
+    let body = Body::default().i32(1).string(topic).i32(total).i32(-1).i32(15_000).i8(0);
+    let mut answer = call(address, CREATE_PARTITIONS, 0, body).expect("create partitions");
+    answer.i32();
+    for (name, code, reason) in answer.array(|a| (a.string(), a.i16(), a.string())) {
+        assert_eq!(code, 0, "partitions of {name}: {reason}");
+    }
+}
+
+/// Sets one setting of a topic.
+pub fn alter_topic(address: &str, topic: &str, name: &str, value: &str) {
+    const TOPIC: i8 = 2;
+    const SET: i8 = 0;
+    let body = Body::default().i32(1).i8(TOPIC).string(topic).i32(1).string(name).i8(SET).string(value);
+    let mut answer = call(address, INCREMENTAL_ALTER_CONFIGS, 0, body.i8(0)).expect("alter");
+    answer.i32();
+    for (code, reason, ..) in answer.array(|a| (a.i16(), a.string(), a.i8(), a.string())) {
+        assert_eq!(code, 0, "{topic} {name}={value}: {reason}");
+    }
+}
+
+/// The offset that the next record of a partition will get; `leader` is its leader's address.
+///
+/// # Errors
+/// When nobody answers there.
+pub fn end_offset(leader: &str, topic: &str, partition: i32) -> io::Result<i64> {
+    const LATEST: i64 = -1;
+    let body = Body::default().i32(-1).i32(1).string(topic).i32(1).i32(partition).i64(LATEST);
+    let mut answer = call(leader, LIST_OFFSETS, 1, body)?;
+    let mut found = answer.array(|a| {
+        a.string();
+        a.array(|a| (a.i32(), a.i16(), a.i64(), a.i64()))
+    });
+    match found.pop().and_then(|mut partitions| partitions.pop()) {
+        Some((_, 0, _, offset)) => Ok(offset),
+        other => Err(io::Error::other(format!("offsets of {topic}/{partition}: {other:?}"))),
+    }
+}

@@ -1,0 +1,165 @@
+//! Real Kafka brokers through `scripts/kafka.sh`: one shared by all tests, and private clusters to be harmed.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::sync::OnceLock;
+
+use crate::support::process::send_signal;
+use crate::support::topic::Topic;
+use crate::support::wait::{eventually, secs};
+
+/// Names a Kafka that the tests shall use instead of starting one.
+const GIVEN_BROKERS: &str = "KAFKA_BROKERS_FOR_TESTS";
+
+/// A cluster that `kafka.sh` started for this test, or the shared one. Dropping a private one kills and wipes it.
+pub struct Cluster {
+    addresses: Vec<String>,
+    /// `None` when the cluster was given to us and is not ours to harm.
+    dir: Option<PathBuf>,
+}
+
+/// The broker that tests share which do no harm to it. Ends with the test process.
+pub fn shared() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(|| match std::env::var(GIVEN_BROKERS) {
+        Ok(brokers) => Cluster { addresses: brokers.split(',').map(str::to_owned).collect(), dir: None },
+        Err(_) => Cluster::start(1),
+    })
+}
+
+impl Cluster {
+    /// A private cluster of `count` brokers, of the pinned version.
+    pub fn start(count: usize) -> Self {
+        Self::start_with(count, &[])
+    }
+
+    /// A private cluster with settings for `kafka.sh`, for example `("KAFKA_VERSION", "4.3.1")`.
+    pub fn start_with(count: usize, settings: &[(&str, &str)]) -> Self {
+        for _ in 0..3 {
+            let port = free_base_port(count);
+            let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{port}"));
+            let addresses =
+                (0..count).map(|index| format!("127.0.0.1:{}", port + 10 * index as u16)).collect();
+            let cluster = Self { addresses, dir: Some(dir) };
+            let mut script = cluster.script(&["start", &count.to_string()]);
+            script
+                .env("KAFKA_PORT", port.to_string())
+                .env("KAFKA_RUNTIME", "jvm")
+                .envs(settings.iter().copied());
+            let output = script.output().expect("bash runs");
+            if output.status.success() {
+                return cluster;
+            }
+            // Another program may have taken a port between the look and the start.
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(text.contains("taken"), "kafka.sh start: {text}");
+        }
+        panic!("no free ports for a cluster of {count}, three times");
+    }
+
+    /// `KAFKA_BROKERS` for this cluster.
+    pub fn brokers(&self) -> String {
+        self.addresses.join(",")
+    }
+
+    /// Address of broker `id`, counted from 1 like its node id.
+    pub fn address(&self, id: usize) -> &str {
+        &self.addresses[id - 1]
+    }
+
+    /// A fresh topic of three partitions, on three brokers where there are so many.
+    pub fn topic(&self) -> Topic {
+        self.topic_with(3, &[])
+    }
+
+    /// A fresh topic with settings, for example `("max.message.bytes", "1000")`.
+    pub fn topic_with(&self, partitions: i32, settings: &[(&str, &str)]) -> Topic {
+        Topic::create(self.addresses.clone(), partitions, settings)
+    }
+
+    /// Process id of broker `id`, dead or alive.
+    pub fn pid(&self, id: usize) -> u32 {
+        let file = self.dir().join(format!("broker-{id}/pid"));
+        fs::read_to_string(&file)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or_else(|| panic!("no pid in {}", file.display()))
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub fn kill(&self, id: usize) {
+        let pid = self.pid(id);
+        send_signal(pid, libc::SIGKILL);
+        let command_line = format!("/proc/{pid}/cmdline");
+        // A zombie that nobody reaps has an empty command line.
+        eventually(secs(10), "the broker is gone", || {
+            fs::read(&command_line).map_or(true, |line| line.is_empty())
+        });
+    }
+
+    /// SIGSTOP: the broker keeps its sockets and says nothing.
+    pub fn pause(&self, id: usize) {
+        send_signal(self.pid(id), libc::SIGSTOP);
+    }
+
+    /// SIGCONT after [`Cluster::pause`].
+    pub fn resume(&self, id: usize) {
+        send_signal(self.pid(id), libc::SIGCONT);
+    }
+
+    /// Starts broker `id` again on its data and waits until it answers.
+    pub fn restart(&self, id: usize) {
+        self.run(&["start-broker", &id.to_string()]);
+    }
+
+    /// Ends broker `id` in good order (SIGTERM).
+    pub fn stop(&self, id: usize) {
+        self.run(&["stop-broker", &id.to_string()]);
+    }
+
+    fn run(&self, arguments: &[&str]) {
+        let output = self.script(arguments).output().expect("bash runs");
+        assert!(
+            output.status.success(),
+            "kafka.sh {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    fn dir(&self) -> &Path {
+        self.dir.as_deref().unwrap_or_else(|| panic!("the Kafka of {GIVEN_BROKERS} is not ours to harm"))
+    }
+
+    fn script(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka.sh"));
+        for name in ["KAFKA_BROKERS", "KAFKA_MODE", "KAFKA_VERSION", "KAFKA_PORT", "KAFKA_RUNTIME"] {
+            command.env_remove(name);
+        }
+        command
+            .args(arguments)
+            .env("KAFKA_DIR", self.dir())
+            .env("KAFKA_OWNER_PID", process::id().to_string());
+        command
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.dir.is_some() {
+            let _ = self.script(&["wipe"]).output();
+        }
+    }
+}
+
+/// A port below the ephemeral range such that a cluster of `count` finds all its ports free.
+fn free_base_port(count: usize) -> u16 {
+    loop {
+        let base = 20_000 + 100 * fastrand::u16(0..120);
+        let mut ports = (0..count as u16).flat_map(|index| [base + 10 * index, base + 10 * index + 1]);
+        if ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return base;
+        }
+    }
+}

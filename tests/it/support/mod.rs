@@ -1,0 +1,11 @@
+//! What the tests stand on: real brokers, our real programs, sockets with faults, and waiting with a deadline.
+
+#![allow(dead_code, reason = "a tool may wait for the first test that needs it")]
+
+pub mod admin;
+pub mod http;
+pub mod kafka;
+pub mod process;
+pub mod proxy;
+pub mod topic;
+pub mod wait;

@@ -1,0 +1,237 @@
+//! Runs our real programs: a clean environment, a directory of their own, output kept, killed on drop.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use event_pipeline::linux::{ProcessSize, process_size_of};
+use tempfile::TempDir;
+
+use crate::support::wait::{eventually, eventually_some, secs};
+
+/// A program about to be started.
+pub struct Program {
+    command: Command,
+    name: &'static str,
+    own_dir: Option<TempDir>,
+}
+
+impl Program {
+    /// The producer on a free port.
+    pub fn producer() -> Self {
+        Self::new("producer", env!("CARGO_BIN_EXE_producer")).env("HTTP_ADDR", "127.0.0.1:0")
+    }
+
+    /// The consumer; `logs/events.log` is in its own directory, its metrics are on a free port.
+    pub fn consumer() -> Self {
+        Self::new("consumer", env!("CARGO_BIN_EXE_consumer")).env("METRICS_ADDR", "127.0.0.1:0")
+    }
+
+    /// The simulator.
+    pub fn simulate() -> Self {
+        Self::new("simulate", env!("CARGO_BIN_EXE_simulate"))
+    }
+
+    /// Any program, in a new directory of its own and with an environment of nothing but `PATH`.
+    pub fn new(name: &'static str, path: &str) -> Self {
+        let own_dir = tempfile::tempdir().expect("temporary directory");
+        let mut command = Command::new(path);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.current_dir(own_dir.path());
+        Self { command, name, own_dir: Some(own_dir) }
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn args(mut self, arguments: &[&str]) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    /// Runs in `dir` instead of a directory of its own.
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self.own_dir = None;
+        self
+    }
+
+    /// Starts it.
+    pub fn start(mut self) -> Running {
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        let stdout = Output::follow(child.stdout.take().expect("piped"));
+        let stderr = Output::follow(child.stderr.take().expect("piped"));
+        let dir = self.command.get_current_dir().expect("set above").to_owned();
+        Running { child, name: self.name, stdout, stderr, dir, _own_dir: self.own_dir }
+    }
+
+    /// Starts it and waits for its end.
+    #[track_caller]
+    pub fn run(self, limit: Duration) -> Finished {
+        let mut running = self.start();
+        let status = running.wait(limit);
+        Finished { status, stdout: running.stdout.all(), stderr: running.stderr.all() }
+    }
+}
+
+/// What a program that ended has left.
+#[derive(Debug)]
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A program that was started. Dropping it kills it; after a failed test its output is shown.
+pub struct Running {
+    child: Child,
+    name: &'static str,
+    stdout: Output,
+    stderr: Output,
+    dir: PathBuf,
+    _own_dir: Option<TempDir>,
+}
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its working directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Memory, descriptors and threads now.
+    pub fn size(&self) -> ProcessSize {
+        process_size_of(self.pid())
+    }
+
+    pub fn stdout(&self) -> String {
+        self.stdout.so_far()
+    }
+
+    pub fn stderr(&self) -> String {
+        self.stderr.so_far()
+    }
+
+    /// The rest of the first line on stderr after `prefix`, which may stand anywhere in it.
+    #[track_caller]
+    pub fn stderr_after(&mut self, prefix: &str) -> String {
+        let what = format!("{} says {prefix:?}", self.name);
+        eventually_some(secs(30), &what, || {
+            let text = self.stderr.so_far();
+            let found =
+                text.split_inclusive('\n').find_map(|line| line.strip_suffix('\n')?.split_once(prefix));
+            if found.is_none()
+                && let Ok(Some(status)) = self.child.try_wait()
+            {
+                panic!("{} ended ({status}) before it said {prefix:?}: {}", self.name, self.stderr.so_far());
+            }
+            found.map(|(_, rest)| rest.to_owned())
+        })
+    }
+
+    /// Where it listens, from its line `listening on 127.0.0.1:PORT`.
+    #[track_caller]
+    pub fn address(&mut self) -> SocketAddr {
+        let rest = self.stderr_after("listening on ");
+        let address = rest.split_whitespace().next().and_then(|text| text.parse().ok());
+        address.unwrap_or_else(|| panic!("not an address: {rest:?}"))
+    }
+
+    pub fn signal(&self, signal: i32) {
+        send_signal(self.pid(), signal);
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// True until it has ended.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits for its own end; panics when `limit` passes first.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        eventually(limit, &format!("{} ends", self.name), || !self.is_alive());
+        self.child.wait().expect("it has ended")
+    }
+
+    /// SIGTERM, then waits for the end.
+    #[track_caller]
+    pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
+        self.signal(libc::SIGTERM);
+        self.wait(limit)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            let (stdout, stderr) = (self.stdout.all(), self.stderr.all());
+            let _ = std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("--- stdout of {} ---\n{stdout}\n--- its stderr ---\n{stderr}\n", self.name),
+            );
+        }
+    }
+}
+
+/// One output stream, read by a thread so that the program never blocks on a full pipe.
+struct Output {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Output {
+    fn follow(mut stream: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let kept = bytes.clone();
+        let reader = thread::spawn(move || {
+            let mut chunk = [0; 8192];
+            while let Ok(length @ 1..) = stream.read(&mut chunk) {
+                kept.lock().unwrap_or_else(PoisonError::into_inner).extend(&chunk[..length]);
+            }
+        });
+        Self { bytes, reader: Some(reader) }
+    }
+
+    fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// All of it, after the program has ended.
+    fn all(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        self.so_far()
+    }
+}
+
+/// Sends `signal`; panics when there is no such process.
+#[track_caller]
+pub fn send_signal(pid: u32, signal: i32) {
+    // SAFETY: `kill` takes two integers and touches no memory of ours.
+    let failed = unsafe { libc::kill(pid as i32, signal) } != 0;
+    assert!(!failed, "signal {signal} to {pid}: {}", std::io::Error::last_os_error());
+}
+
+/// True when `status` is death by `signal`.
+pub fn died_of(status: ExitStatus, signal: i32) -> bool {
+    status.signal() == Some(signal)
+}

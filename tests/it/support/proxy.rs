@@ -1,0 +1,327 @@
+//! A TCP proxy that forwards, stalls, slows, swallows and cuts, switchable while connections are open.
+//!
+//! In front of Kafka it follows the frames: it puts its own port into the addresses that brokers tell, so that
+//! clients stay behind it, and can lose the reply of one kind of request.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Longer replies hold records, never addresses.
+const ADDRESSES_MAX_BYTES: usize = 64 * 1024;
+
+/// What happens to the bytes of all connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Forward,
+    /// Bytes wait until the mode changes; connections stay open.
+    Stall,
+    /// Requests are read and thrown away; nothing ever comes back.
+    Blackhole,
+    /// New connections are closed at once, open ones go on.
+    Refuse,
+    /// Every chunk waits so long.
+    Delay(Duration),
+    /// At most so many bytes a second and direction.
+    Throttle(u32),
+}
+
+/// A direction of the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Request,
+    Reply,
+}
+
+/// What becomes of a chunk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Pass,
+    Vanish,
+    CutAfter(usize),
+}
+
+/// One listener in front of one upstream. Dropping it cuts all connections.
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    upstream: String,
+    /// Brokers' ports and the proxies' in front of them; empty without Kafka.
+    ports: Vec<(u16, u16)>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    mode: Mode,
+    closed: bool,
+    open: Vec<[TcpStream; 2]>,
+    accepted: usize,
+    cut_after: Option<(Direction, usize)>,
+    lose_replies: Option<(i16, usize)>,
+}
+
+impl Proxy {
+    /// In front of anything: bytes are not looked at.
+    pub fn tcp(upstream: impl ToString) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        Self::start(listener, upstream.to_string(), Vec::new())
+    }
+
+    /// One proxy for each of `brokers` (addresses, as in `KAFKA_BROKERS`); each tells the addresses of all.
+    pub fn kafka(brokers: &str) -> Vec<Self> {
+        let upstreams: Vec<&str> = brokers.split(',').collect();
+        let listeners: Vec<TcpListener> =
+            upstreams.iter().map(|_| TcpListener::bind("127.0.0.1:0").expect("bind")).collect();
+        let port_of = |address: &str| address.rsplit(':').next().and_then(|port| port.parse().ok());
+        let ports: Vec<(u16, u16)> = (upstreams.iter().zip(&listeners))
+            .map(|(upstream, listener)| {
+                (port_of(upstream).expect("a port"), listener.local_addr().expect("address").port())
+            })
+            .collect();
+        (listeners.into_iter().zip(upstreams))
+            .map(|(listener, upstream)| Self::start(listener, upstream.to_owned(), ports.clone()))
+            .collect()
+    }
+
+    fn start(listener: TcpListener, upstream: String, ports: Vec<(u16, u16)>) -> Self {
+        let state = State {
+            mode: Mode::Forward,
+            closed: false,
+            open: Vec::new(),
+            accepted: 0,
+            cut_after: None,
+            lose_replies: None,
+        };
+        let shared = Arc::new(Shared { upstream, ports, state: Mutex::new(state), changed: Condvar::new() });
+        let address = listener.local_addr().expect("address");
+        let acceptor = shared.clone();
+        thread::spawn(move || accept(&listener, &acceptor));
+        Self { address, shared }
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes what happens to all bytes from now on.
+    pub fn set(&self, mode: Mode) {
+        self.shared.lock().mode = mode;
+        self.shared.changed.notify_all();
+    }
+
+    /// Closes every open connection; new ones are welcome.
+    pub fn cut(&self) {
+        self.shared.lock().cut();
+        self.shared.changed.notify_all();
+    }
+
+    /// Cuts one connection, once: the one whose bytes in `direction` go past so many more (0: at the next byte).
+    pub fn cut_after(&self, direction: Direction, bytes: usize) {
+        self.shared.lock().cut_after = Some((direction, bytes));
+    }
+
+    /// Kafka only: of the next `times` replies to requests of `api_key`, none arrives; the connection is cut instead.
+    pub fn lose_replies(&self, api_key: i16, times: usize) {
+        self.shared.lock().lose_replies = Some((api_key, times));
+    }
+
+    /// Replies of [`Proxy::lose_replies`] still to lose.
+    pub fn replies_to_lose(&self) -> usize {
+        self.shared.lock().lose_replies.map_or(0, |(_, times)| times)
+    }
+
+    /// Connections accepted so far.
+    pub fn accepted(&self) -> usize {
+        self.shared.lock().accepted
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.cut();
+        // Wakes the acceptor, which sees that it is over.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+impl State {
+    fn cut(&mut self) {
+        for stream in self.open.drain(..).flatten() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds a chunk of `length` bytes back as long as the mode wants, then says what becomes of it.
+    fn admit(&self, direction: Direction, length: usize) -> Fate {
+        let mut state = self.lock();
+        while state.mode == Mode::Stall && !state.closed {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let wait = match state.mode {
+            Mode::Blackhole => return Fate::Vanish,
+            Mode::Delay(wait) => wait,
+            Mode::Throttle(per_second) => Duration::from_secs_f64(length as f64 / f64::from(per_second)),
+            _ => Duration::ZERO,
+        };
+        let fate = match &mut state.cut_after {
+            Some((wanted, left)) if *wanted == direction => {
+                let fate = if length > *left { Fate::CutAfter(*left) } else { Fate::Pass };
+                *left = left.saturating_sub(length);
+                fate
+            }
+            _ => Fate::Pass,
+        };
+        if fate != Fate::Pass {
+            state.cut_after = None;
+        }
+        drop(state);
+        thread::sleep(wait);
+        fate
+    }
+
+    fn loses_reply(&self, api_key: i16) -> bool {
+        match &mut self.lock().lose_replies {
+            Some((key, times)) if *key == api_key && *times > 0 => {
+                *times -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Writes `bytes`; an error once the connection is to be cut.
+    fn pass(&self, direction: Direction, bytes: &[u8], to: &mut TcpStream) -> io::Result<()> {
+        for chunk in bytes.chunks(CHUNK_BYTES) {
+            match self.admit(direction, chunk.len()) {
+                Fate::Pass => to.write_all(chunk)?,
+                Fate::Vanish => {}
+                Fate::CutAfter(length) => {
+                    to.write_all(&chunk[..length])?;
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for client in listener.incoming().map_while(Result::ok) {
+        let mut state = shared.lock();
+        if state.closed {
+            return;
+        }
+        state.accepted += 1;
+        if state.mode == Mode::Refuse {
+            continue;
+        }
+        drop(state);
+        if let Ok(server) = TcpStream::connect(&shared.upstream) {
+            // An error here is a client that has gone already.
+            let _ = connect(client, server, shared);
+        }
+    }
+}
+
+fn connect(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    shared.lock().open.push([client.try_clone()?, server.try_clone()?]);
+    let keys = Arc::new(Mutex::new(VecDeque::new()));
+    for direction in [Direction::Request, Direction::Reply] {
+        let (mut from, mut to) = match direction {
+            Direction::Request => (client.try_clone()?, server.try_clone()?),
+            Direction::Reply => (server.try_clone()?, client.try_clone()?),
+        };
+        let (shared, keys) = (shared.clone(), keys.clone());
+        thread::spawn(move || {
+            let done = if shared.ports.is_empty() {
+                copy_bytes(&shared, direction, &mut from, &mut to)
+            } else {
+                copy_frames(&shared, direction, &keys, &mut from, &mut to)
+            };
+            // An end in good order closes one half; after a cut nothing more may pass in either direction.
+            let _ = to.shutdown(if done.is_ok() { Shutdown::Write } else { Shutdown::Both });
+            if done.is_err() {
+                let _ = from.shutdown(Shutdown::Both);
+            }
+        });
+    }
+    Ok(())
+}
+
+fn copy_bytes(
+    shared: &Shared,
+    direction: Direction,
+    from: &mut TcpStream,
+    to: &mut TcpStream,
+) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match from.read(&mut chunk)? {
+            0 => return Ok(()),
+            length => shared.pass(direction, &chunk[..length], to)?,
+        }
+    }
+}
+
+/// Kafka's frames: a size, then for a request its key, version and correlation id. Replies come in order.
+fn copy_frames(
+    shared: &Shared,
+    direction: Direction,
+    keys: &Mutex<VecDeque<i16>>,
+    from: &mut TcpStream,
+    to: &mut TcpStream,
+) -> io::Result<()> {
+    loop {
+        let mut size = [0; 4];
+        match from.read_exact(&mut size) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            other => other?,
+        }
+        let mut frame = size.to_vec();
+        frame.resize(4 + u32::from_be_bytes(size) as usize, 0);
+        from.read_exact(&mut frame[4..])?;
+        let mut keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if direction == Direction::Request {
+            keys.push_back(i16::from_be_bytes([frame[4], frame[5]]));
+        } else if keys.pop_front().is_some_and(|key| shared.loses_reply(key)) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        } else if frame.len() <= ADDRESSES_MAX_BYTES {
+            replace_ports(&mut frame, &shared.ports);
+        }
+        drop(keys);
+        shared.pass(direction, &frame, to)?;
+    }
+}
+
+/// In every version of every reply a host string is followed by its port in four bytes.
+fn replace_ports(frame: &mut [u8], ports: &[(u16, u16)]) {
+    const HOST: &[u8] = b"127.0.0.1";
+    for start in 0..frame.len().saturating_sub(HOST.len() + 3) {
+        let Some(port) = frame[start..].strip_prefix(HOST).and_then(|rest| rest.first_chunk::<4>()) else {
+            continue;
+        };
+        let told = u32::from_be_bytes(*port);
+        if let Some((_, proxy)) = ports.iter().find(|(broker, _)| u32::from(*broker) == told) {
+            let at = start + HOST.len();
+            frame[at..at + 4].copy_from_slice(&u32::from(*proxy).to_be_bytes());
+        }
+    }
+}

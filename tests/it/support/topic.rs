@@ -1,0 +1,163 @@
+//! A topic of one test: made fresh, read back by `kcat`, which shares no code with us.
+
+use std::io::Write;
+use std::process::{self, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crate::support::admin::{self, Metadata};
+use crate::support::wait::{eventually, eventually_some, secs};
+
+/// A topic and the brokers that have it.
+pub struct Topic {
+    pub name: String,
+    brokers: Vec<String>,
+}
+
+/// One record as Kafka keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub partition: i32,
+    pub offset: i64,
+    /// Milliseconds since the epoch.
+    pub timestamp_ms: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+}
+
+impl Stored {
+    /// The value as text; panics on a null one.
+    #[track_caller]
+    pub fn text(&self) -> &str {
+        str::from_utf8(self.value.as_deref().expect("a value")).expect("UTF-8")
+    }
+}
+
+impl Topic {
+    /// Creates a topic under a name of its own and waits until every broker knows all its leaders.
+    pub fn create(brokers: Vec<String>, partitions: i32, settings: &[(&str, &str)]) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test-{}-{number}-{:08x}", process::id(), fastrand::u32(..));
+        let topic = Self { name, brokers };
+        let copies = topic.brokers.len().min(3) as i16;
+        admin::create_topic(topic.any_broker(), &topic.name, partitions, copies, settings);
+        topic.wait_for_partitions(partitions);
+        topic
+    }
+
+    /// `KAFKA_BROKERS` for this topic.
+    pub fn brokers(&self) -> String {
+        self.brokers.join(",")
+    }
+
+    /// The topic in the eyes of the first broker that answers.
+    pub fn metadata(&self) -> Metadata {
+        eventually_some(secs(30), "a broker tells about the topic", || {
+            self.brokers.iter().find_map(|address| admin::metadata(address, &self.name).ok())
+        })
+    }
+
+    /// Sets one setting of the topic.
+    pub fn alter(&self, setting: &str, value: &str) {
+        admin::alter_topic(self.any_broker(), &self.name, setting, value);
+    }
+
+    /// Raises the number of partitions to `total`.
+    pub fn add_partitions(&self, total: i32) {
+        admin::create_partitions(self.any_broker(), &self.name, total);
+        self.wait_for_partitions(total);
+    }
+
+    /// Deletes the topic with its data and waits until no broker knows it.
+    pub fn delete(&self) {
+        admin::delete_topic(self.any_broker(), &self.name);
+        eventually(secs(30), "the topic is gone", || self.metadata().partitions.is_empty());
+    }
+
+    /// The offset that the next record of `partition` will get.
+    pub fn end_offset(&self, partition: i32) -> i64 {
+        eventually_some(secs(30), "the leader tells its end offset", || {
+            let metadata = self.metadata();
+            let leader = metadata.partitions.get(partition as usize)?.leader;
+            admin::end_offset(metadata.brokers.get(&leader)?, &self.name, partition).ok()
+        })
+    }
+
+    /// Records in the topic, none of them having been deleted.
+    pub fn count(&self) -> usize {
+        let partitions = 0..self.metadata().partitions.len() as i32;
+        partitions.map(|partition| self.end_offset(partition) as usize).sum()
+    }
+
+    /// All records, by partition and offset, as `kcat` reads them.
+    pub fn records(&self) -> Vec<Stored> {
+        const FORMAT: &str = r"%p %o %T %K %S\n%k%s\n";
+        let arguments = ["-C", "-o", "beginning", "-e", "-q", "-X", "check.crcs=true", "-f", FORMAT];
+        let mut records = parse(&self.kcat(&arguments, b""));
+        records.sort_by_key(|record| (record.partition, record.offset));
+        records
+    }
+
+    /// Runs `kcat` on this topic with `input` on stdin and returns its stdout; panics when it fails.
+    pub fn kcat(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+        let mut command = Command::new("kcat");
+        command.args(["-b", &self.brokers(), "-t", &self.name]).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| {
+            panic!("kcat does not start: {error}; install it (Debian, Ubuntu: apt-get install kcat)")
+        });
+        let mut stdin = child.stdin.take().expect("piped");
+        let output = thread::scope(|scope| {
+            scope.spawn(move || {
+                // kcat may end without reading all of it; its status tells whether that was wrong.
+                let _ = stdin.write_all(input);
+            });
+            child.wait_with_output().expect("kcat ends")
+        });
+        assert!(output.status.success(), "kcat {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// A broker that answers; creation and settings may go to any.
+    fn any_broker(&self) -> &str {
+        let found = self.brokers.iter().find(|address| admin::metadata(address, &self.name).is_ok());
+        found.unwrap_or_else(|| panic!("none of {:?} answers", self.brokers))
+    }
+
+    fn wait_for_partitions(&self, expected: i32) {
+        let ready = |address: &String| match admin::metadata(address, &self.name) {
+            Ok(found) => {
+                found.partitions.len() == expected as usize
+                    && found.partitions.iter().all(|partition| partition.leader >= 0)
+            }
+            // A broker that a test has stopped need not know.
+            Err(_) => true,
+        };
+        eventually(secs(30), "all brokers know the topic", || self.brokers.iter().all(ready));
+    }
+}
+
+/// Reads what `records` asked kcat to print: a line of figures, then key and value as they are.
+fn parse(mut bytes: &[u8]) -> Vec<Stored> {
+    let mut records = Vec::new();
+    while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+        let figures: Vec<i64> = String::from_utf8_lossy(&bytes[..end])
+            .split(' ')
+            .map(|figure| figure.parse().expect("a figure of kcat"))
+            .collect();
+        let [partition, offset, timestamp_ms, key_length, value_length] = figures[..] else {
+            panic!("five figures of kcat, not {figures:?}")
+        };
+        bytes = &bytes[end + 1..];
+        let mut take = |length: i64| {
+            let (taken, rest) = bytes.split_at(length.max(0) as usize);
+            bytes = rest;
+            (length >= 0).then(|| taken.to_vec())
+        };
+        let (key, value) = (take(key_length), take(value_length));
+        take(1);
+        records.push(Stored { partition: partition as i32, offset, timestamp_ms, key, value });
+    }
+    records
+}

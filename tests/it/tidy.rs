@@ -1,0 +1,227 @@
+//! The rules of the code map, held by a test: who may name what, how long things may be, what must be absent.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FILE_MAX_LINES: usize = 400;
+const FUNCTION_MAX_LINES: usize = 70;
+const BIN_MAX_LINES: usize = 40;
+
+/// A package, and the only room of `src/` that may name it.
+const PACKAGE_ROOMS: [(&str, &str); 3] =
+    [("kafka", "src/broker"), ("tiny_http", "src/producer"), ("ureq", "src/simulate")];
+
+/// Rooms that never import each other.
+const PROGRAMS: [&str; 3] = ["producer", "consumer", "simulate"];
+
+/// Modules without threads, I/O or clock, as a file or a directory.
+const PURE: [&str; 4] = ["src/event", "src/retry", "src/producer/batch", "src/producer/routes"];
+const IMPURE_WORDS: [&str; 6] =
+    ["std::thread", "std::net", "std::fs", "Instant::now", "SystemTime::now", "thread::spawn"];
+
+const ASYNC_RUNTIMES: [&str; 9] = [
+    "tokio",
+    "async-std",
+    "smol",
+    "mio",
+    "async-io",
+    "async-executor",
+    "futures-executor",
+    "glommio",
+    "monoio",
+];
+
+/// Split, so that this file does not break its own rule.
+const UNFINISHED: [&str; 4] =
+    [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("todo", "!("), concat!("unimplemented", "!(")];
+
+/// What is wrong with one source file; `path` is relative to the project.
+fn violations(path: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let lines = text.lines().count();
+    let limit = if path.starts_with("src/bin/") { BIN_MAX_LINES } else { FILE_MAX_LINES };
+    if lines > limit {
+        found.push(format!("{path}: {lines} lines, at most {limit}"));
+    }
+    if !text.starts_with("//!") {
+        found.push(format!("{path}: does not open with what it is for (`//!`)"));
+    }
+    for (name, lines) in functions(text).filter(|(_, lines)| *lines > FUNCTION_MAX_LINES) {
+        found.push(format!("{path}: {name} has {lines} lines, at most {FUNCTION_MAX_LINES}"));
+    }
+    for word in UNFINISHED.iter().filter(|word| text.contains(*word)) {
+        found.push(format!("{path}: {word}"));
+    }
+    if path.starts_with("src/") {
+        found.extend(import_violations(path, &code(text)));
+    }
+    found
+}
+
+fn import_violations(path: &str, code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let in_room = |room: &str| path == format!("{room}.rs") || path.starts_with(&format!("{room}/"));
+    for (package, room) in PACKAGE_ROOMS {
+        // A module of ours may have the package's name.
+        let is_ours = code.contains(&format!("mod {package};"));
+        if !in_room(room) && !is_ours && names_package(code, package) {
+            found.push(format!("{path}: names the package {package}, which only {room} may"));
+        }
+    }
+    for program in PROGRAMS.iter().filter(|program| in_room(&format!("src/{program}"))) {
+        for other in PROGRAMS.iter().filter(|other| *other != program) {
+            if code.contains(&format!("crate::{other}")) {
+                found.push(format!("{path}: {program} imports {other}"));
+            }
+        }
+    }
+    if PURE.iter().any(|room| in_room(room)) {
+        let production = code.split("#[cfg(test)]").next().unwrap_or_default();
+        for word in IMPURE_WORDS.iter().filter(|word| production.contains(*word)) {
+            found.push(format!("{path}: is pure, yet names {word}"));
+        }
+    }
+    found
+}
+
+/// The text without comment lines, which may name anything.
+fn code(text: &str) -> String {
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+}
+
+/// True for a path that starts with `package`, as in `package::Item`, and for `use package`.
+fn names_package(code: &str, package: &str) -> bool {
+    let as_path = format!("{package}::");
+    let starts_a_path = code.match_indices(&as_path).any(|(at, _)| {
+        let before = code[..at].chars().next_back().unwrap_or(' ');
+        // In `crate::config::kafka::X` the name is ours; in `::kafka::X` it is the package.
+        let is_inner =
+            before == ':' && !code[..at].trim_end_matches(':').ends_with([' ', '(', '<', '&', '{']);
+        !before.is_alphanumeric() && before != '_' && !is_inner
+    });
+    starts_a_path || code.contains(&format!("use {package};")) || code.contains(&format!("use {package} as "))
+}
+
+/// Name and length in lines of each function of formatted source: it ends at the brace below its `fn`.
+fn functions(text: &str) -> impl Iterator<Item = (String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let indent_of = |line: &str| line.len() - line.trim_start().len();
+    let starts: Vec<(usize, String)> = (lines.iter().enumerate())
+        .filter_map(|(at, line)| {
+            let (qualifiers, rest) = line.split_once("fn ")?;
+            let name = rest.split('(').next()?;
+            let is_item = qualifiers.trim().split(' ').all(|word| {
+                matches!(word, "" | "pub" | "const" | "unsafe" | "extern" | "\"C\"")
+                    || word.starts_with("pub")
+            });
+            is_item.then(|| (at, name.to_owned()))
+        })
+        .collect();
+    starts.into_iter().map(move |(start, name)| {
+        let indent = indent_of(lines[start]);
+        let end = (start..lines.len())
+            .find(|at| indent_of(lines[*at]) == indent && matches!(lines[*at].trim(), "}" | "};"))
+            .filter(|_| !lines[start].ends_with([';', '}']));
+        (name, end.map_or(1, |end| end - start + 1))
+    })
+}
+
+/// Packages of a `Cargo.lock` that bring an async runtime.
+fn async_runtimes(lock: &str) -> Vec<&str> {
+    let names = lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    names.filter(|name| ASYNC_RUNTIMES.contains(name)).collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Files below `dir` with one of `extensions`.
+fn files(dir: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.expect("directory entry").path());
+    paths
+        .flat_map(|path| match path.extension().and_then(|extension| extension.to_str()) {
+            _ if path.is_dir() => files(&path, extensions),
+            Some(extension) if extensions.contains(&extension) => vec![path],
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).expect("below the project").to_string_lossy().into_owned()
+}
+
+#[test]
+fn every_source_file_keeps_the_rules() {
+    let sources: Vec<PathBuf> =
+        ["src", "tests", "benches"].iter().flat_map(|dir| files(&root().join(dir), &["rs"])).collect();
+    assert!(sources.len() > 30, "found only {sources:?}");
+    let found: Vec<String> = sources
+        .iter()
+        .flat_map(|path| violations(&relative(path), &fs::read_to_string(path).expect("source")))
+        .collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn scripts_are_finished() {
+    let scripts = files(&root().join("scripts"), &["sh"]);
+    assert!(!scripts.is_empty());
+    for path in scripts {
+        let text = fs::read_to_string(&path).expect("script");
+        let word = UNFINISHED[..2].iter().find(|word| text.contains(*word));
+        assert_eq!(word, None, "{}", relative(&path));
+        assert!(text.contains("set -euo pipefail"), "{}", relative(&path));
+    }
+}
+
+#[test]
+fn no_async_runtime_is_in_the_tree() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock");
+    assert!(lock.contains("name = \"tiny_http\""));
+    assert_eq!(async_runtimes(&lock), [""; 0]);
+}
+
+/// Each rule, broken once.
+#[test]
+fn a_broken_rule_is_found() {
+    let broken = |path: &str, text: &str, expected: &str| {
+        let found = violations(path, text);
+        assert!(found.len() == 1 && found[0].contains(expected), "{expected}: {found:?}");
+    };
+    let long = |lines: usize| "//! x\n".repeat(lines);
+    broken("src/a.rs", &long(401), "401 lines, at most 400");
+    broken("src/bin/a.rs", &long(41), "41 lines, at most 40");
+    broken("src/a.rs", "fn x() {}\n", "does not open");
+    let long_function =
+        |head: &str| format!("//! x\nimpl A {{\n    {head}\n{}    }}\n}}\n", "        x();\n".repeat(69));
+    broken("src/a.rs", &long_function("fn long() {"), "long has 71 lines");
+    broken("src/a.rs", &long_function("pub(crate) const fn long<T>() -> T {"), "long<T> has 71 lines");
+    broken("tests/it/a.rs", &format!("//! x\n// {}\n", UNFINISHED[0]), UNFINISHED[0]);
+    broken("src/event/a.rs", "//! x\nuse kafka::client::KafkaClient;\n", "package kafka");
+    broken("src/brokers.rs", "//! x\nfn f(c: &::kafka::Client) {}\n", "package kafka");
+    broken("src/consumer/a.rs", "//! x\nuse std::io;\nuse tiny_http as http;\n", "package tiny_http");
+    broken("src/bin/a.rs", "//! x\nfn main() { ureq::get(\"\") }\n", "package ureq");
+    broken("src/producer/a.rs", "//! x\nuse crate::consumer::x;\n", "producer imports consumer");
+    broken("src/simulate.rs", "//! x\nuse crate::producer::x;\n", "simulate imports producer");
+    broken("src/retry.rs", "//! x\nuse std::net::TcpStream;\n", "names std::net");
+    broken("src/event/split.rs", "//! x\nfn f() { Instant::now(); }\n", "names Instant::now");
+    assert_eq!(async_runtimes("name = \"serde\"\nname = \"mio\"\nname = \"tokio-x\"\n"), ["mio"]);
+}
+
+#[test]
+fn what_is_allowed_is_not_found() {
+    let allowed = |path: &str, text: &str| assert_eq!(violations(path, text), [""; 0]);
+    allowed("src/broker/client.rs", "//! x\nuse kafka::client::KafkaClient;\n");
+    allowed("src/broker.rs", "//! x\nuse kafka::client::KafkaClient;\n");
+    allowed("src/config/mod.rs", "//! x\nmod kafka;\npub use kafka::KafkaConfig;\n");
+    allowed(
+        "src/a.rs",
+        "//! x\nuse crate::config::kafka::KafkaConfig;\n// kafka::x\nlet k = my_kafka::x();\n",
+    );
+    allowed("src/simulate/a.rs", "//! x\nuse crate::simulate::load;\n");
+    allowed("src/retry.rs", "//! x\n#[cfg(test)]\nmod tests { use std::thread; }\n");
+    allowed("src/a.rs", &format!("//! x\nfn short();\nfn one() {{}}\n{}}}\n", "x\n".repeat(80)));
+}
