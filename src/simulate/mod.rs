@@ -5,15 +5,18 @@
 //! room that names `ureq`.
 
 pub mod answer;
+pub mod audit;
 pub mod client;
 pub mod journal;
 pub mod ledger;
 pub mod load;
+pub mod log_files;
 pub mod progress;
 pub mod report;
 pub mod schedule;
 pub mod tally;
 pub mod transport;
+pub mod verify;
 pub mod worker;
 pub mod workload;
 
