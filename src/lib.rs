@@ -14,6 +14,7 @@
 pub mod broker;
 pub mod config;
 pub mod consumer;
+pub mod echo;
 pub mod event;
 pub mod linux;
 pub mod logging;

@@ -4,16 +4,28 @@
 
 use std::fs;
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 /// Shows `visit` a duplicate of every TCP connection of this process, with its local and peer address.
 ///
 /// tiny_http and the kafka crate keep their sockets to themselves; a duplicate shares options and shutdown
-/// with the original. Sockets that are still connecting have no peer and are left out.
+/// with the original. Sockets that are still connecting, or dead, have no peer and are left out.
 pub fn for_each_connection(mut visit: impl FnMut(&TcpStream, SocketAddr, SocketAddr)) {
+    for_each_socket(|stream, local, peer| {
+        if let Some(peer) = peer {
+            visit(stream, local, peer);
+        }
+    });
+}
+
+/// Shows `visit` a duplicate of every bound TCP socket of this process; the peer is `None` for a listener and
+/// for a connection that is over but not yet closed by us.
+pub fn for_each_socket(mut visit: impl FnMut(&TcpStream, SocketAddr, Option<SocketAddr>)) {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
     let fds: Vec<RawFd> =
         entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
@@ -22,8 +34,8 @@ pub fn for_each_connection(mut visit: impl FnMut(&TcpStream, SocketAddr, SocketA
         // one, and only the duplicate, which we own, is used from here on.
         let Ok(owned) = (unsafe { BorrowedFd::borrow_raw(fd) }).try_clone_to_owned() else { continue };
         let stream = TcpStream::from(owned);
-        if let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) {
-            visit(&stream, local, peer);
+        if let Ok(local) = stream.local_addr() {
+            visit(&stream, local, stream.peer_addr().ok());
         }
     }
 }
@@ -35,6 +47,19 @@ pub struct TcpCounters {
     pub since_last_data: Duration,
     /// Bytes that arrived since the connection was opened.
     pub bytes_received: u64,
+    /// Where the connection is in its life.
+    pub state: TcpState,
+}
+
+/// The states that callers tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpState {
+    /// Both directions are open.
+    Open,
+    /// One side has ended, or both.
+    Closing,
+    /// Waits for connections.
+    Listen,
 }
 
 /// Counters of `stream`, or `None` when the kernel does not tell.
@@ -55,7 +80,21 @@ pub fn tcp_counters(stream: &TcpStream) -> Option<TcpCounters> {
     (!failed).then(|| TcpCounters {
         since_last_data: Duration::from_millis(info.tcpi_last_data_recv.into()),
         bytes_received: info.tcpi_bytes_received,
+        // Numbers of `include/net/tcp_states.h`.
+        state: match info.tcpi_state {
+            1..=3 => TcpState::Open,
+            10 => TcpState::Listen,
+            _ => TcpState::Closing,
+        },
     })
+}
+
+/// True while `stream` is open at both ends and holds nothing unread. Never blocks, changes nothing.
+pub fn is_quiet(stream: &TcpStream) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    let peeked = SockRef::from(stream).recv_with_flags(&mut byte, flags);
+    peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Raises the soft limit of open files to the hard one and returns it.
@@ -75,16 +114,6 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
         }
     }
     Ok(limit.rlim_cur)
-}
-
-/// True while the peer of an idle `stream` has neither closed it nor sent anything; one system call, never waits.
-pub fn is_open_and_silent(stream: &TcpStream) -> bool {
-    let mut byte = 0_u8;
-    // SAFETY: the buffer is one byte of a local, and at most one byte is asked for.
-    let received = unsafe {
-        libc::recv(stream.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
-    };
-    received < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
 }
 
 /// Processor time that this process has used so far, in user and kernel mode.
@@ -162,19 +191,18 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_is_open_until_the_peer_speaks_or_closes() {
+    fn a_connection_is_quiet_until_data_or_the_end_arrives() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
         let (mut server, _) = listener.accept().expect("accept");
-        assert!(is_open_and_silent(&client));
+        assert!(is_quiet(&client) && is_quiet(&server));
         server.write_all(b"x").expect("write");
-        client.peek(&mut [0; 1]).expect("the byte arrives");
-        assert!(!is_open_and_silent(&client));
-        (&client).read_exact(&mut [0; 1]).expect("read");
-        assert!(is_open_and_silent(&client));
-        drop(server);
-        assert_eq!(client.peek(&mut [0; 1]).expect("end of stream"), 0);
-        assert!(!is_open_and_silent(&client));
+        client.peek(&mut [0]).expect("arrived");
+        assert!(!is_quiet(&client));
+        drop(client);
+        while is_quiet(&server) {
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -1,2 +1,31 @@
-//! placeholder
-fn main() {}
+//! `producer`: settings in, exit code out. All else is in the library.
+
+use std::process::{self, ExitCode};
+
+use event_pipeline::config::{self, ProducerConfig};
+use event_pipeline::producer::Producer;
+use event_pipeline::shutdown::Shutdown;
+use event_pipeline::{broker, logging};
+
+fn main() -> ExitCode {
+    let config: ProducerConfig = match config::load() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    logging::init(config.common.log_level);
+    run(&config).unwrap_or_else(|error| {
+        log::error!("cannot start on HTTP_ADDR={}: {error}", config.http.addr);
+        ExitCode::FAILURE
+    })
+}
+
+fn run(config: &ProducerConfig) -> std::io::Result<ExitCode> {
+    let sink = broker::open_sink(&config.kafka)?;
+    let producer = Producer::start(config, Box::new(sink))?;
+    let unsent = producer.unsent();
+    let shutdown = Shutdown::on_signals(move || {
+        log::error!("second signal: {} events unsent", unsent.events());
+        process::exit(1);
+    })?;
+    Ok(ExitCode::from(producer.run(&shutdown)))
+}

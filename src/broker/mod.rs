@@ -3,11 +3,54 @@
 //! The only room that names the `kafka` crate. It knows nothing of HTTP, files or events: a value is bytes.
 //! `Sink` and `Source` make one attempt a call, bounded in time; who retries, and how long, decides the caller.
 
+mod client;
+mod cluster;
+mod code;
+mod connection;
+mod control;
+mod dispatch;
 mod error;
+mod frame;
+mod kafka_crate;
+mod limit;
+mod partition;
+mod peek;
+mod preflight;
+mod sink;
+mod source;
+
+use std::io;
+use std::time::Duration;
+
+use cluster::Cluster;
+use kafka_crate::CrateConnector;
 
 pub use error::BrokerError;
+pub use sink::KafkaSink;
+pub use source::KafkaSource;
 
-use std::time::Duration;
+use crate::config::KafkaConfig;
+
+/// A sink to the topic that `config` names; connects at its first use.
+///
+/// # Errors
+/// When the system has no thread left.
+pub fn open_sink(config: &KafkaConfig) -> io::Result<KafkaSink> {
+    open(config).map(KafkaSink::new)
+}
+
+/// A source of the topic that `config` names; connects at its first use.
+///
+/// # Errors
+/// When the system has no thread left.
+pub fn open_source(config: &KafkaConfig) -> io::Result<KafkaSource> {
+    open(config).map(KafkaSource::new)
+}
+
+fn open(config: &KafkaConfig) -> io::Result<Cluster> {
+    let connector = CrateConnector::new(config.topic.clone())?;
+    Ok(Cluster::new(config.clone(), Box::new(connector)))
+}
 
 /// One value on its way to a topic, with the key that picks its partition, if any.
 #[derive(Clone, Copy, Debug)]

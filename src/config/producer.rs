@@ -57,8 +57,18 @@ pub struct HttpConfig {
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: u16,
 
-    /// Open client connections; further ones are closed at once
-    #[arg(long = "http-max-connections", env = "HTTP_MAX_CONNECTIONS", default_value_t = 4096,
+    /// Threads that read bodies above 1 KiB, so that slow ones cannot starve small requests
+    #[arg(long = "http-body-threads", env = "HTTP_BODY_THREADS", default_value_t = 16,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub body_threads: u16,
+
+    /// Threads that write answers
+    #[arg(long = "http-reply-threads", env = "HTTP_REPLY_THREADS", default_value_t = 2,
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub reply_threads: u16,
+
+    /// Open client connections; further ones are closed
+    #[arg(long = "http-max-connections", env = "HTTP_MAX_CONNECTIONS", default_value_t = 2048,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_connections: u32,
 
@@ -76,6 +86,21 @@ pub struct HttpConfig {
     #[arg(long, env = "MAX_BODY_BYTES", default_value_t = 8 << 20,
           value_parser = clap::value_parser!(u64).range(1024..=64 << 20), value_name = "BYTES")]
     pub max_body_bytes: u64,
+
+    /// Most events in one request (array or NDJSON)
+    #[arg(long, env = "MAX_REQUEST_EVENTS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_request_events: u32,
+
+    /// Requests that one connection may send ahead of its answers (pipelining); past it the connection is cut
+    #[arg(long = "http-max-pipelined", env = "HTTP_MAX_PIPELINED", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_pipelined: u32,
+
+    /// Connection threads that tiny_http may lose for good (an `HTTP/2.0` request line); past it: drain, exit 70
+    #[arg(long = "http-leak-budget", env = "HTTP_LEAK_BUDGET", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub leak_budget: u32,
 
     /// Largest single event, in bytes, after stamping
     #[arg(long, env = "MAX_EVENT_BYTES", default_value_t = 512 << 10,

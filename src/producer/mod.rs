@@ -1,1 +1,156 @@
-//! placeholder
+//! From the socket to Kafka: `POST /register_event` is answered 200 once the broker has acknowledged.
+//!
+//! ```text
+//! front ─▶ worker ─▶ handler ─▶ queue ─▶ publisher ─▶ Sink
+//!                       ▲                    │
+//!                       └──── replier ◀──────┘ settled jobs
+//! ```
+//!
+//! Starts in the order: queue, publisher, repliers, body readers, front, plugs, workers, guard. Stops in the
+//! order: refuse and stop accepting, wait until nothing is inside, end the connections, then each thread after
+//! those that feed it.
+
+mod answer;
+mod batch;
+mod connections;
+mod exchange;
+mod front;
+mod guard;
+mod handler;
+mod health;
+mod intake;
+mod job;
+mod metrics;
+mod plugs;
+mod publisher;
+mod queue;
+mod reaper;
+mod routes;
+mod threads;
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, select};
+
+use crate::broker::{BrokerError, Sink};
+use crate::config::ProducerConfig;
+use crate::linux;
+use crate::shutdown::Shutdown;
+
+use queue::Usage;
+use threads::Threads;
+
+/// Exit code when too many connection threads are lost and the process has to be replaced.
+pub const EXIT_LEAK_BUDGET: u8 = 70;
+
+/// How often a drain looks whether all is settled.
+const DRAIN_STEP: Duration = Duration::from_millis(5);
+
+/// A running producer.
+pub struct Producer {
+    threads: Threads,
+    shutdown_timeout: Duration,
+}
+
+/// Why a producer stops.
+#[derive(Debug)]
+pub enum Stop {
+    /// Somebody asked for it.
+    Requested,
+    /// tiny_http lost too many threads.
+    LeakBudget(usize),
+    /// The publisher ended by itself.
+    PublisherEnded(BrokerError),
+    /// The listener cannot be used any more.
+    ListenerLost(io::Error),
+}
+
+/// How many events were taken and neither acknowledged nor refused yet.
+#[derive(Clone, Debug)]
+pub struct Unsent(Arc<Usage>);
+
+impl Unsent {
+    /// The number now.
+    pub fn events(&self) -> usize {
+        self.0.events()
+    }
+}
+
+impl Producer {
+    /// Listens, and publishes to `sink`.
+    ///
+    /// # Errors
+    /// The address cannot be bound or a thread cannot be started.
+    pub fn start(config: &ProducerConfig, sink: Box<dyn Sink>) -> io::Result<Self> {
+        match linux::raise_open_files_limit() {
+            Ok(limit) if limit < u64::from(config.http.max_connections) * 2 + 100 => log::warn!(
+                "only {limit} open files allowed, HTTP_MAX_CONNECTIONS={} needs two each; raise `ulimit -n`",
+                config.http.max_connections
+            ),
+            Ok(_) => {}
+            Err(error) => log::warn!("the limit of open files stays as it is: {error}"),
+        }
+        let threads = Threads::start(config, sink)?;
+        log::info!("listening on {}", threads.local_addr());
+        Ok(Self { threads, shutdown_timeout: Duration::from_secs(config.shutdown_timeout_secs) })
+    }
+
+    /// Events that would be lost if the process ended now.
+    pub fn unsent(&self) -> Unsent {
+        Unsent(self.threads.handler.queue.usage().clone())
+    }
+
+    /// Serves until `shutdown` begins or something cannot be mended, then drains. Returns the exit code.
+    pub fn run(self, shutdown: &Shutdown) -> u8 {
+        let stop = self.wait(shutdown.closed());
+        match &stop {
+            Stop::Requested => log::info!("draining"),
+            Stop::LeakBudget(lost) => {
+                log::error!(
+                    "{lost} connection threads are lost (HTTP_LEAK_BUDGET); draining, start me again"
+                );
+            }
+            Stop::PublisherEnded(error) => log::error!("cannot publish: {error}"),
+            Stop::ListenerLost(error) => log::error!("cannot listen any more: {error}; start me again"),
+        }
+        let unsent = self.drain();
+        match (stop, unsent) {
+            (Stop::PublisherEnded(BrokerError::Unsupported(_)), _) => crate::config::EXIT_BAD_CONFIG,
+            (Stop::LeakBudget(_), 0) => EXIT_LEAK_BUDGET,
+            (Stop::Requested, 0) => {
+                log::info!("drained, bye");
+                0
+            }
+            (_, unsent) => {
+                if unsent > 0 {
+                    log::error!("{unsent} events were not acknowledged before SHUTDOWN_TIMEOUT_SECS");
+                }
+                1
+            }
+        }
+    }
+
+    fn wait(&self, closed: &Receiver<()>) -> Stop {
+        select! {
+            recv(closed) -> _ => Stop::Requested,
+            recv(self.threads.stops()) -> stop => stop.unwrap_or(Stop::Requested),
+        }
+    }
+
+    /// Refuses new requests, waits for what is inside, and ends all threads. Returns how many events stay unsent.
+    fn drain(self) -> usize {
+        let deadline = Instant::now() + self.shutdown_timeout;
+        let usage = self.threads.handler.queue.usage().clone();
+        self.threads.refuse_new();
+        while usage.events() > 0 && Instant::now() < deadline {
+            std::thread::sleep(DRAIN_STEP);
+        }
+        let unsent = usage.events();
+        if unsent == 0 {
+            self.threads.join(deadline);
+        }
+        unsent
+    }
+}

@@ -133,7 +133,7 @@ impl Transport for TcpTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        std::mem::take(&mut self.just_read) || linux::is_open_and_silent(&self.stream)
+        std::mem::take(&mut self.just_read) || linux::is_quiet(&self.stream)
     }
 }
 

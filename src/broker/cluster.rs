@@ -1,0 +1,300 @@
+//! The brokers as one thing: finds a live one, knows who leads what, throws away what failed.
+//!
+//! Knows nothing of records. Every call is bounded by the deadline that it is given.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::BrokerError;
+use super::client::{Client, Connector};
+use super::code::Code;
+use super::connection::{Connection, left};
+use super::control::{self, Metadata};
+use crate::config::KafkaConfig;
+
+/// Leaders are asked for again after this, so that new partitions and moved leaders are found.
+const METADATA_MAX_AGE: Duration = Duration::from_secs(30);
+
+/// A broker that held us up for this long is left alone for a while when others can serve.
+const SLOW: Duration = Duration::from_millis(300);
+
+/// How long a broker that held us up is left alone.
+const REST: Duration = Duration::from_secs(3);
+
+/// How long a missing topic may take to be created, within the call's own deadline.
+const CREATION: Duration = Duration::from_secs(3);
+
+/// Pause between two looks at a topic that is being created.
+const CREATION_POLL: Duration = Duration::from_millis(50);
+
+/// Partitions and the host:port that leads them all, if any does.
+pub(super) type Led = (Option<String>, Vec<i32>);
+
+/// One broker that we are connected to.
+struct Broker {
+    control: Connection,
+    /// Opened when first needed: a bootstrap broker may lead nothing.
+    client: Option<Box<dyn Client>>,
+}
+
+/// Connections to a cluster for the sake of one topic.
+pub(super) struct Cluster {
+    config: KafkaConfig,
+    connector: Box<dyn Connector>,
+    brokers: HashMap<String, Broker>,
+    /// Brokers that held us up, and until when they rest.
+    resting: HashMap<String, Instant>,
+    /// Where the search for a live broker starts: rotated at each failure.
+    first_host: usize,
+    /// Brokers that the last metadata named.
+    known_hosts: Vec<String>,
+    metadata: Option<(Metadata, Instant)>,
+}
+
+impl Cluster {
+    /// Connects at first use.
+    pub fn new(config: KafkaConfig, connector: Box<dyn Connector>) -> Self {
+        Self {
+            config,
+            connector,
+            brokers: HashMap::new(),
+            resting: HashMap::new(),
+            first_host: 0,
+            known_hosts: Vec::new(),
+            metadata: None,
+        }
+    }
+
+    /// Name of the topic.
+    pub fn topic(&self) -> &str {
+        &self.config.topic
+    }
+
+    /// The deadline of one request that begins now.
+    pub fn request_deadline(&self) -> Instant {
+        Instant::now() + self.config.request_timeout()
+    }
+
+    /// Who leads what: known for at most 30 s, and asked for again after [`Cluster::forget_leaders`].
+    ///
+    /// # Errors
+    /// Retryable when no broker answers or the topic does not exist and is not created; unsupported.
+    pub fn metadata(&mut self, deadline: Instant) -> Result<&Metadata, BrokerError> {
+        let fresh = self.metadata.as_ref().is_some_and(|(_, loaded)| loaded.elapsed() < METADATA_MAX_AGE);
+        if !fresh {
+            let metadata = self.load_metadata(deadline)?;
+            self.metadata = Some((metadata, Instant::now()));
+        }
+        let (metadata, _) = self.metadata.as_ref().expect("loaded above");
+        Ok(metadata)
+    }
+
+    /// The next [`Cluster::metadata`] asks the brokers.
+    pub fn forget_leaders(&mut self) {
+        self.metadata = None;
+    }
+
+    /// True while `host` is left alone because it held us up and others can serve.
+    pub fn is_resting(&self, host: &str) -> bool {
+        self.resting.get(host).is_some_and(|until| Instant::now() < *until)
+    }
+
+    /// Fails at once while `host` rests, unless it is the only broker there is.
+    ///
+    /// # Errors
+    /// Retryable.
+    pub fn refuse_resting(&self, host: &str) -> Result<(), BrokerError> {
+        let others = self.known_hosts.iter().any(|other| other != host && !self.is_resting(other));
+        if others && self.is_resting(host) {
+            return Err(BrokerError::Retryable(format!(
+                "broker {host} did not answer in time; it is tried again {} s later",
+                REST.as_secs()
+            )));
+        }
+        Ok(())
+    }
+
+    /// host:port of a broker that answers.
+    ///
+    /// # Errors
+    /// As [`Cluster::metadata`].
+    pub fn any_broker(&mut self, deadline: Instant) -> Result<String, BrokerError> {
+        let metadata = self.metadata(deadline)?;
+        let leader = metadata.partitions.iter().find_map(|partition| partition.leader.clone());
+        leader.ok_or_else(|| BrokerError::Retryable("no broker leads a partition of the topic".into()))
+    }
+
+    /// Groups `partitions` by their leader; those without one come last, under `None`.
+    ///
+    /// # Errors
+    /// As [`Cluster::metadata`].
+    pub fn by_leader(
+        &mut self,
+        partitions: impl Iterator<Item = i32>,
+        deadline: Instant,
+    ) -> Result<Vec<Led>, BrokerError> {
+        let metadata = self.metadata(deadline)?;
+        let mut groups: Vec<Led> = Vec::new();
+        for partition in partitions {
+            let leader = metadata.leader(partition);
+            match groups.iter_mut().find(|(host, _)| host.as_deref() == leader) {
+                Some((_, group)) => group.push(partition),
+                None => groups.push((leader.map(str::to_owned), vec![partition])),
+            }
+        }
+        groups.sort_by_key(|(host, _)| host.is_none());
+        Ok(groups)
+    }
+
+    /// Runs `call` on a control connection to `host`.
+    ///
+    /// # Errors
+    /// What `call` returned; the connections to `host` are then gone.
+    pub fn on_control<T>(
+        &mut self,
+        host: &str,
+        deadline: Instant,
+        call: impl FnOnce(&mut Connection) -> Result<T, BrokerError>,
+    ) -> Result<T, BrokerError> {
+        let started = Instant::now();
+        let outcome = self.broker(host, deadline).and_then(|broker| call(&mut broker.control));
+        self.settle(host, started, outcome)
+    }
+
+    /// Runs `call` on the client of `host`, which leads partitions of the topic.
+    ///
+    /// # Errors
+    /// What `call` returned; the connections to `host` are then gone.
+    pub fn on_client<T>(
+        &mut self,
+        host: &str,
+        deadline: Instant,
+        call: impl FnOnce(&mut dyn Client, &mut Connection) -> Result<T, BrokerError>,
+    ) -> Result<T, BrokerError> {
+        let started = Instant::now();
+        let outcome = self.client(host, deadline).and_then(|broker| {
+            let client = broker.client.as_deref_mut().expect("opened by `client`");
+            call(client, &mut broker.control)
+        });
+        self.settle(host, started, outcome)
+    }
+
+    fn client(&mut self, host: &str, deadline: Instant) -> Result<&mut Broker, BrokerError> {
+        let broker = open_broker(&mut self.brokers, &*self.connector, &self.config, host, deadline)?;
+        if broker.client.as_ref().is_none_or(|client| !client.is_usable()) {
+            broker.client = None;
+            broker.client = Some(self.connector.open(host, &mut broker.control, deadline)?);
+        }
+        Ok(broker)
+    }
+
+    fn broker(&mut self, host: &str, deadline: Instant) -> Result<&mut Broker, BrokerError> {
+        open_broker(&mut self.brokers, &*self.connector, &self.config, host, deadline)
+    }
+
+    /// Throws the connections to `host` away after an error, and lets it rest if it held us up.
+    fn settle<T>(
+        &mut self,
+        host: &str,
+        started: Instant,
+        outcome: Result<T, BrokerError>,
+    ) -> Result<T, BrokerError> {
+        match &outcome {
+            Ok(_) => {
+                self.resting.remove(host);
+            }
+            Err(error) => {
+                log::debug!("connections to {host} are dropped: {error}");
+                self.brokers.remove(host);
+                self.metadata = None;
+                if started.elapsed() >= SLOW {
+                    self.resting.insert(host.to_owned(), Instant::now() + REST);
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Asks the hosts in turn, each with its share of the time left.
+    fn load_metadata(&mut self, deadline: Instant) -> Result<Metadata, BrokerError> {
+        let hosts = self.bootstrap_hosts();
+        let mut failures = Vec::new();
+        for (tried, host) in hosts.iter().enumerate() {
+            let share = left(deadline) / u32::try_from(hosts.len() - tried).unwrap_or(u32::MAX);
+            match self.metadata_from(host, Instant::now() + share) {
+                Ok(metadata) => {
+                    self.known_hosts = metadata.brokers.clone();
+                    return Ok(metadata);
+                }
+                Err(unsupported @ BrokerError::Unsupported(_)) => return Err(unsupported),
+                Err(error) => failures.push(error.to_string()),
+            }
+            self.first_host = self.first_host.wrapping_add(1);
+        }
+        Err(BrokerError::Retryable(failures.join("; ")))
+    }
+
+    /// The configured brokers and those that the last metadata named: rested ones first, then in turn.
+    fn bootstrap_hosts(&self) -> Vec<String> {
+        let mut hosts: Vec<String> = self.config.brokers.clone();
+        hosts.extend(self.known_hosts.iter().filter(|host| !self.config.brokers.contains(host)).cloned());
+        let first = self.first_host % hosts.len().max(1);
+        hosts.rotate_left(first);
+        hosts.sort_by_key(|host| self.is_resting(host));
+        hosts
+    }
+
+    /// A topic that was missing is created by the first request and has leaders a moment later.
+    fn metadata_from(&mut self, host: &str, deadline: Instant) -> Result<Metadata, BrokerError> {
+        let give_up = deadline.min(Instant::now() + CREATION);
+        loop {
+            let topic = self.config.topic.clone();
+            let answer = self.on_control(host, deadline, |on| control::metadata(on, &topic, deadline))?;
+            let code = match answer {
+                Ok(metadata) if metadata.partitions.iter().any(|partition| partition.leader.is_some()) => {
+                    return Ok(metadata);
+                }
+                Ok(_) => Code::LEADER_NOT_AVAILABLE,
+                Err(code) => code,
+            };
+            let creating = matches!(code, Code::UNKNOWN_TOPIC_OR_PARTITION | Code::LEADER_NOT_AVAILABLE);
+            if !creating || left(give_up) < CREATION_POLL {
+                return Err(self.no_topic(host, code));
+            }
+            thread::sleep(CREATION_POLL);
+        }
+    }
+
+    fn no_topic(&self, host: &str, code: Code) -> BrokerError {
+        let topic = &self.config.topic;
+        let hint = if code == Code::UNKNOWN_TOPIC_OR_PARTITION {
+            ": the broker does not create it; create it by hand or set auto.create.topics.enable=true"
+        } else {
+            ""
+        };
+        BrokerError::Retryable(format!("broker {host}: topic {topic}: {code}{hint}"))
+    }
+}
+
+fn open_broker<'a>(
+    brokers: &'a mut HashMap<String, Broker>,
+    connector: &dyn Connector,
+    config: &KafkaConfig,
+    host: &str,
+    deadline: Instant,
+) -> Result<&'a mut Broker, BrokerError> {
+    // A dead connection is found before it is used, not by a lost request.
+    if brokers.get(host).is_some_and(|broker| !broker.control.is_quiet()) {
+        brokers.remove(host);
+    }
+    match brokers.entry(host.to_owned()) {
+        Entry::Occupied(entry) => Ok(entry.into_mut()),
+        Entry::Vacant(entry) => {
+            let mut control = Connection::open(host, config.connect_timeout(), deadline)?;
+            connector.check(host, &control::versions(&mut control, deadline)?)?;
+            Ok(entry.insert(Broker { control, client: None }))
+        }
+    }
+}

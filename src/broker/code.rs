@@ -1,0 +1,97 @@
+//! Kafka's error codes as numbers: what each is called and which of them a caller decides by. Pure.
+
+use std::fmt;
+
+/// An error code of the Kafka protocol; 0 is success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Code(pub i16);
+
+impl Code {
+    /// Also what the kafka crate makes of every code above 35.
+    pub const UNKNOWN: Self = Self(-1);
+    pub const NONE: Self = Self(0);
+    pub const OFFSET_OUT_OF_RANGE: Self = Self(1);
+    pub const UNKNOWN_TOPIC_OR_PARTITION: Self = Self(3);
+    pub const LEADER_NOT_AVAILABLE: Self = Self(5);
+    pub const NOT_LEADER: Self = Self(6);
+    pub const MESSAGE_TOO_LARGE: Self = Self(10);
+    pub const RECORD_LIST_TOO_LARGE: Self = Self(18);
+    pub const UNSUPPORTED_VERSION: Self = Self(35);
+    pub const UNSUPPORTED_COMPRESSION: Self = Self(76);
+
+    /// `Ok` for success, else this code.
+    pub fn check(self) -> Result<(), Self> {
+        if self == Self::NONE { Ok(()) } else { Err(self) }
+    }
+
+    /// The records together, or the one record, exceed what the topic takes.
+    pub fn is_too_large(self) -> bool {
+        matches!(self, Self::MESSAGE_TOO_LARGE | Self::RECORD_LIST_TOO_LARGE)
+    }
+
+    fn name(self) -> &'static str {
+        match self.0 {
+            0 => "NONE",
+            1 => "OFFSET_OUT_OF_RANGE",
+            2 => "CORRUPT_MESSAGE",
+            3 => "UNKNOWN_TOPIC_OR_PARTITION",
+            5 => "LEADER_NOT_AVAILABLE",
+            6 => "NOT_LEADER_OR_FOLLOWER",
+            7 => "REQUEST_TIMED_OUT",
+            8 => "BROKER_NOT_AVAILABLE",
+            9 => "REPLICA_NOT_AVAILABLE",
+            10 => "MESSAGE_TOO_LARGE",
+            14 => "COORDINATOR_LOAD_IN_PROGRESS",
+            15 => "COORDINATOR_NOT_AVAILABLE",
+            16 => "NOT_COORDINATOR",
+            17 => "INVALID_TOPIC_EXCEPTION",
+            18 => "RECORD_LIST_TOO_LARGE",
+            19 => "NOT_ENOUGH_REPLICAS",
+            20 => "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
+            22 => "ILLEGAL_GENERATION",
+            25 => "UNKNOWN_MEMBER_ID",
+            27 => "REBALANCE_IN_PROGRESS",
+            29 => "TOPIC_AUTHORIZATION_FAILED",
+            30 => "GROUP_AUTHORIZATION_FAILED",
+            31 => "CLUSTER_AUTHORIZATION_FAILED",
+            35 => "UNSUPPORTED_VERSION",
+            43 => "UNSUPPORTED_FOR_MESSAGE_FORMAT",
+            44 => "POLICY_VIOLATION",
+            56 => "KAFKA_STORAGE_ERROR",
+            74 => "FENCED_LEADER_EPOCH",
+            75 => "UNKNOWN_LEADER_EPOCH",
+            76 => "UNSUPPORTED_COMPRESSION_TYPE",
+            78 => "OFFSET_NOT_AVAILABLE",
+            87 => "INVALID_RECORD",
+            _ => "see the Kafka protocol guide",
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::UNKNOWN {
+            return f
+                .write_str("UNKNOWN_SERVER_ERROR (-1, or a code above 35; the broker's log has the cause)");
+        }
+        write!(f, "{} ({})", self.name(), self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_names_itself_with_its_number() {
+        assert_eq!(Code(19).to_string(), "NOT_ENOUGH_REPLICAS (19)");
+        assert_eq!(Code(999).to_string(), "see the Kafka protocol guide (999)");
+        assert!(Code::UNKNOWN.to_string().contains("broker's log"));
+    }
+
+    #[test]
+    fn only_size_codes_are_bisected() {
+        let large: Vec<i16> = (-1..100).filter(|&code| Code(code).is_too_large()).collect();
+        assert_eq!(large, [10, 18]);
+    }
+}

@@ -1,0 +1,171 @@
+//! One TCP connection to one broker: frames out, frames in, each within a deadline and a size.
+//!
+//! Knows the frame and the correlation id, not what a request means. After an error the connection is of no
+//! further use; its owner drops it.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::BrokerError;
+use super::frame::{Malformed, Reader, Writer};
+use crate::linux;
+
+/// Names us in the broker's logs, metrics and quotas.
+pub(super) const CLIENT_ID: &str = "event-pipeline";
+
+/// Longest answer read; the longest one expected is a fetched batch of 16 MiB.
+const MAX_ANSWER_BYTES: usize = 32 << 20;
+
+/// An open connection.
+pub(super) struct Connection {
+    stream: TcpStream,
+    host: String,
+    correlation: i32,
+}
+
+impl Connection {
+    /// Connects to `host` (host:port), trying its addresses in turn, each for at most `connect_timeout`.
+    ///
+    /// # Errors
+    /// Retryable, with the host and the cause.
+    pub fn open(host: &str, connect_timeout: Duration, deadline: Instant) -> Result<Self, BrokerError> {
+        let failed = |why: String| BrokerError::Retryable(format!("cannot connect to broker {host}: {why}"));
+        let mut why = "the name has no address".to_owned();
+        for address in resolve(host, left(deadline).min(connect_timeout)).map_err(failed)? {
+            let limit = left(deadline).min(connect_timeout);
+            match TcpStream::connect_timeout(&address, limit.max(Duration::from_millis(1))) {
+                Ok(stream) => {
+                    stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+                    return Ok(Self { stream, host: host.to_owned(), correlation: 0 });
+                }
+                // The kafka crate walks the same addresses with the kernel's own limit of minutes: a silent
+                // one ahead of a good one would hold it, so it makes the host unusable.
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(failed(format!("no answer from {address} within {} ms", limit.as_millis())));
+                }
+                Err(error) => why = format!("{address}: {error}"),
+            }
+        }
+        Err(failed(why))
+    }
+
+    /// The address connected to.
+    ///
+    /// # Errors
+    /// Retryable when the kernel no longer knows.
+    pub fn peer(&self) -> Result<SocketAddr, BrokerError> {
+        self.stream.peer_addr().map_err(|error| self.failed("peer address", &error))
+    }
+
+    /// Open, and nothing arrived that nobody asked for.
+    pub fn is_quiet(&self) -> bool {
+        linux::is_quiet(&self.stream)
+    }
+
+    /// Sends a request and returns what `read` makes of its answer, after the correlation id.
+    ///
+    /// # Errors
+    /// Retryable: cut, past `deadline`, or an answer that makes no sense.
+    pub fn call<T>(
+        &mut self,
+        api: (i16, i16),
+        body: Writer,
+        deadline: Instant,
+        read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
+    ) -> Result<T, BrokerError> {
+        self.correlation = self.correlation.wrapping_add(1);
+        let header = Writer::default().i16(api.0).i16(api.1).i32(self.correlation).str(CLIENT_ID);
+        let (header, body) = (header.into_bytes(), body.into_bytes());
+        let length = i32::try_from(header.len() + body.len()).expect("a control request is small");
+        let request = [&length.to_be_bytes()[..], &header, &body].concat();
+        let answer = self
+            .exchange(&request, deadline)
+            .map_err(|error| self.failed(&format!("request {}", api.0), &error))?;
+        let mut reader = Reader::new(&answer);
+        if reader.i32() != Ok(self.correlation) {
+            return Err(self.malformed("an answer to another request"));
+        }
+        read(&mut reader).map_err(|Malformed| self.malformed("an answer that ends too early"))
+    }
+
+    fn exchange(&mut self, request: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
+        self.stream.set_write_timeout(Some(left(deadline).max(Duration::from_millis(1))))?;
+        self.stream.write_all(request)?;
+        let mut length = [0; 4];
+        self.fill(&mut length, deadline)?;
+        let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        if length > MAX_ANSWER_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("an answer of {length} bytes")));
+        }
+        // Grown as bytes arrive, so that a lying length costs nothing.
+        let mut answer = Vec::new();
+        while answer.len() < length {
+            let start = answer.len();
+            answer.resize((start + (64 << 10)).min(length), 0);
+            self.fill(&mut answer[start..], deadline)?;
+        }
+        Ok(answer)
+    }
+
+    fn fill(&mut self, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
+        while !buffer.is_empty() {
+            let limit = left(deadline);
+            if limit.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.stream.set_read_timeout(Some(limit))?;
+            match self.stream.read(buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => buffer = &mut buffer[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, what: &str, error: &io::Error) -> BrokerError {
+        use io::ErrorKind::{TimedOut, UnexpectedEof, WouldBlock};
+        let cause = match error.kind() {
+            TimedOut | WouldBlock => "it did not answer in time".to_owned(),
+            UnexpectedEof => "it closed the connection".to_owned(),
+            _ => error.to_string(),
+        };
+        BrokerError::Retryable(format!("broker {}: {what}: {cause}", self.host))
+    }
+
+    fn malformed(&self, what: &str) -> BrokerError {
+        BrokerError::Retryable(format!("broker {}: {what}: is it a Kafka broker?", self.host))
+    }
+}
+
+/// Time until `deadline`; zero once it has passed.
+pub(super) fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+/// The addresses of `host`; name servers are given up after `limit`.
+fn resolve(host: &str, limit: Duration) -> Result<Vec<SocketAddr>, String> {
+    if let Some((name, port)) = host.rsplit_once(':')
+        && let (Ok(ip), Ok(port)) = (name.trim_matches(['[', ']']).parse::<IpAddr>(), port.parse())
+    {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let (found, answer) = mpsc::sync_channel(1);
+    let name = host.to_owned();
+    // The system's resolver has no limit of its own to set, so a stuck one is left to end alone.
+    thread::Builder::new()
+        .name("kafka-resolve".into())
+        .spawn(move || {
+            let _ = found.send(name.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
+        })
+        .map_err(|error| error.to_string())?;
+    match answer.recv_timeout(limit) {
+        Ok(Ok(addresses)) => Ok(addresses),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("name not resolved within {} ms", limit.as_millis())),
+    }
+}

@@ -1,0 +1,221 @@
+//! The small requests that every Kafka from 0.11 to 4.x serves in these versions: versions, metadata, offsets.
+//!
+//! Spoken by ourselves, over our own bounded connection, whichever client carries the records: the kafka
+//! crate's own calls for these block for minutes, retry without end, or hide error codes.
+
+use std::time::Instant;
+
+use super::code::Code;
+use super::connection::Connection;
+use super::frame::{Malformed, Reader, Writer};
+use super::{Bounds, BrokerError, Position};
+
+const LIST_OFFSETS: (i16, i16) = (2, 1);
+const METADATA: (i16, i16) = (3, 4);
+const OFFSET_COMMIT: (i16, i16) = (8, 2);
+const OFFSET_FETCH: (i16, i16) = (9, 2);
+const FIND_COORDINATOR: (i16, i16) = (10, 0);
+const API_VERSIONS: (i16, i16) = (18, 0);
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+
+/// Who leads what, as one broker saw it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Metadata {
+    /// host:port of every live broker.
+    pub brokers: Vec<String>,
+    /// Sorted by id.
+    pub partitions: Vec<PartitionLeader>,
+}
+
+impl Metadata {
+    /// host:port of the leader of `partition`, if it has one.
+    pub fn leader(&self, partition: i32) -> Option<&str> {
+        let at = self.partitions.binary_search_by_key(&partition, |partition| partition.id).ok()?;
+        self.partitions[at].leader.as_deref()
+    }
+}
+
+/// One partition and the host:port that leads it, if any does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PartitionLeader {
+    pub id: i32,
+    pub leader: Option<String>,
+}
+
+/// Lowest and highest version of each request that a broker serves.
+pub(super) struct Versions(pub Vec<(i16, i16, i16)>);
+
+impl Versions {
+    /// True if the broker says that it serves `version` of request `key`.
+    pub fn serves(&self, key: i16, version: i16) -> bool {
+        self.0.iter().any(|&(api, min, max)| api == key && (min..=max).contains(&version))
+    }
+}
+
+/// The outcome that the broker gave for each partition asked.
+pub(super) type PerPartition<T> = Vec<(i32, Result<T, Code>)>;
+
+/// Which requests the broker serves.
+///
+/// # Errors
+/// Retryable.
+pub(super) fn versions(on: &mut Connection, deadline: Instant) -> Result<Versions, BrokerError> {
+    on.call(API_VERSIONS, Writer::default(), deadline, |r| {
+        let _code = r.i16()?;
+        r.array(|r| Ok((r.i16()?, r.i16()?, r.i16()?))).map(Versions)
+    })
+}
+
+/// The leaders of `topic`; asks the broker to create it when it is missing.
+///
+/// # Errors
+/// Retryable. The inner error is what the broker says of the topic.
+pub(super) fn metadata(
+    on: &mut Connection,
+    topic: &str,
+    deadline: Instant,
+) -> Result<Result<Metadata, Code>, BrokerError> {
+    on.call(METADATA, Writer::default().array(&[topic], |w, t| w.str(t)).i8(1), deadline, read_metadata)
+}
+
+fn read_metadata(r: &mut Reader<'_>) -> Result<Result<Metadata, Code>, Malformed> {
+    let _throttle = r.i32()?;
+    let brokers = r.array(|r| {
+        let (id, host, port) = (r.i32()?, r.str()?, r.i32()?);
+        let _rack = r.str()?;
+        // The kafka crate writes its hosts so too; a client is found again by this text.
+        Ok((id, format!("{host}:{port}")))
+    })?;
+    let _cluster = (r.str()?, r.i32()?);
+    let mut topics = r.array(|r| {
+        let code = Code(r.i16()?);
+        let _topic = (r.str()?, r.i8()?);
+        let partitions = r.array(|r| {
+            // A partition's own code repeats in words what a leader of -1 says.
+            let (_code, id, leader) = (r.i16()?, r.i32()?, r.i32()?);
+            let _replicas = (r.array(Reader::i32)?, r.array(Reader::i32)?);
+            let leader = brokers.iter().find(|(broker, _)| *broker == leader).map(|(_, host)| host.clone());
+            Ok(PartitionLeader { id, leader })
+        })?;
+        Ok((code, partitions))
+    })?;
+    let Some((code, mut partitions)) = topics.pop() else { return Err(Malformed) };
+    partitions.sort_by_key(|partition| partition.id);
+    Ok(code
+        .check()
+        .map(|()| Metadata { brokers: brokers.into_iter().map(|(_, host)| host).collect(), partitions }))
+}
+
+/// First readable and next offset of each of `partitions`, which `on` must lead.
+///
+/// # Errors
+/// Retryable.
+pub(super) fn bounds(
+    on: &mut Connection,
+    topic: &str,
+    partitions: &[i32],
+    deadline: Instant,
+) -> Result<PerPartition<Bounds>, BrokerError> {
+    let earliest = list_offsets(on, topic, partitions, EARLIEST, deadline)?;
+    let latest = list_offsets(on, topic, partitions, LATEST, deadline)?;
+    Ok(earliest
+        .into_iter()
+        .map(|(partition, earliest)| {
+            let latest = outcome_of(&latest, partition);
+            (partition, earliest.and_then(|earliest| Ok(Bounds { partition, earliest, latest: latest? })))
+        })
+        .collect())
+}
+
+fn list_offsets(
+    on: &mut Connection,
+    topic: &str,
+    partitions: &[i32],
+    time: i64,
+    deadline: Instant,
+) -> Result<PerPartition<i64>, BrokerError> {
+    let body = Writer::default()
+        .i32(-1)
+        .array(&[topic], |w, t| w.str(t).array(partitions, |w, partition| w.i32(*partition).i64(time)));
+    on.call(LIST_OFFSETS, body, deadline, |r| {
+        per_partition(r, |r| {
+            let (partition, code) = (r.i32()?, Code(r.i16()?));
+            let (_time, offset) = (r.i64()?, r.i64()?);
+            Ok((partition, code.check().map(|()| offset)))
+        })
+    })
+}
+
+/// host:port of the broker that keeps the offsets of `group`.
+///
+/// # Errors
+/// Retryable, also while the broker is electing one.
+pub(super) fn find_coordinator(
+    on: &mut Connection,
+    group: &str,
+    deadline: Instant,
+) -> Result<Result<String, Code>, BrokerError> {
+    on.call(FIND_COORDINATOR, Writer::default().str(group), deadline, |r| {
+        let (code, _id, host, port) = (Code(r.i16()?), r.i32()?, r.str()?, r.i32()?);
+        Ok(code.check().map(|()| format!("{host}:{port}")))
+    })
+}
+
+/// What `group` has committed; `None` where it never did. `on` must be its coordinator.
+///
+/// # Errors
+/// Retryable. The inner error is the broker's for the group as a whole.
+pub(super) fn committed(
+    on: &mut Connection,
+    (group, topic): (&str, &str),
+    partitions: &[i32],
+    deadline: Instant,
+) -> Result<Result<PerPartition<Option<i64>>, Code>, BrokerError> {
+    let body = Writer::default()
+        .str(group)
+        .array(&[topic], |w, t| w.str(t).array(partitions, |w, partition| w.i32(*partition)));
+    on.call(OFFSET_FETCH, body, deadline, |r| {
+        let offsets = per_partition(r, |r| {
+            let (partition, offset, _metadata, code) = (r.i32()?, r.i64()?, r.str()?, Code(r.i16()?));
+            Ok((partition, code.check().map(|()| (offset >= 0).then_some(offset))))
+        })?;
+        // Version 2 has this code of the whole group: version 1 answers "nothing" while the coordinator loads.
+        Ok(Code(r.i16()?).check().map(|()| offsets))
+    })
+}
+
+/// Stores `positions` for `group`, outside any group membership. `on` must be its coordinator.
+///
+/// # Errors
+/// Retryable.
+pub(super) fn commit(
+    on: &mut Connection,
+    (group, topic): (&str, &str),
+    positions: &[Position],
+    deadline: Instant,
+) -> Result<PerPartition<()>, BrokerError> {
+    let body = Writer::default().str(group).i32(-1).str("").i64(-1).array(&[topic], |w, t| {
+        w.str(t).array(positions, |w, position| w.i32(position.partition).i64(position.offset).str(""))
+    });
+    on.call(OFFSET_COMMIT, body, deadline, |r| per_partition(r, |r| Ok((r.i32()?, Code(r.i16()?).check()))))
+}
+
+/// Reads `[topic, [one partition's outcome]]`, the shape of most answers.
+pub(super) fn per_partition<T>(
+    r: &mut Reader<'_>,
+    each: impl Fn(&mut Reader<'_>) -> Result<(i32, Result<T, Code>), Malformed>,
+) -> Result<PerPartition<T>, Malformed> {
+    let topics = r.array(|r| {
+        let _topic = r.str()?;
+        r.array(&each)
+    })?;
+    Ok(topics.into_iter().flatten().collect())
+}
+
+/// The outcome of `partition`; one that the broker left out is unknown to it.
+pub(super) fn outcome_of<T: Clone>(outcomes: &PerPartition<T>, partition: i32) -> Result<T, Code> {
+    let found = outcomes.iter().find(|(id, _)| *id == partition);
+    found.map_or(Err(Code::UNKNOWN_TOPIC_OR_PARTITION), |(_, outcome)| outcome.clone())
+}

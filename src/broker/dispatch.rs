@@ -1,0 +1,172 @@
+//! The course of one send: parts go out in rounds, one a partition; answers become outcomes. Pure.
+//!
+//! Holds the order of a partition: after a failure nothing later of that partition is sent, so that a retry
+//! cannot land behind newer records.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::partition::Part;
+use super::{BrokerError, Receipt};
+
+/// Most bytes of one round; the broker refuses requests of 100 MiB, and we hold a copy.
+const MAX_ROUND_BYTES: usize = 8 << 20;
+
+/// Why a part was not acknowledged.
+#[derive(Clone, Debug)]
+pub(super) enum Refusal {
+    /// Together, or alone, more than the topic takes.
+    TooLarge(String),
+    /// Everything else.
+    Failed(BrokerError),
+}
+
+/// What still waits and what came out.
+pub(super) struct Dispatch {
+    waiting: BTreeMap<i32, VecDeque<Part>>,
+    outcomes: Vec<Option<Result<Receipt, BrokerError>>>,
+}
+
+impl Dispatch {
+    /// `records` is the number of records in `parts`.
+    pub fn new(records: usize, parts: Vec<Part>) -> Self {
+        let mut waiting: BTreeMap<i32, VecDeque<Part>> = BTreeMap::new();
+        for part in parts {
+            waiting.entry(part.partition).or_default().push_back(part);
+        }
+        Self { waiting, outcomes: vec![None; records] }
+    }
+
+    /// The next part of each partition, as many as fit one round; empty when all is settled.
+    pub fn next_round(&mut self) -> Vec<Part> {
+        let mut bytes = 0;
+        let mut round = Vec::new();
+        for parts in self.waiting.values_mut() {
+            let Some(part) = parts.pop_front_if(|part| bytes == 0 || bytes + part.bytes <= MAX_ROUND_BYTES)
+            else {
+                continue;
+            };
+            bytes += part.bytes;
+            round.push(part);
+        }
+        round
+    }
+
+    /// Takes the broker's answer to `part`: the offset of its first record, or why not.
+    pub fn settle(&mut self, part: Part, answer: Result<i64, Refusal>) {
+        match answer {
+            Ok(first) => {
+                for (offset, record) in (first..).zip(part.records) {
+                    self.outcomes[record] = Some(Ok(Receipt { partition: part.partition, offset }));
+                }
+            }
+            Err(Refusal::TooLarge(_)) if part.records.len() > 1 => self.bisect(part),
+            Err(Refusal::TooLarge(why)) => {
+                self.outcomes[part.records[0]] = Some(Err(BrokerError::TooLarge(why)))
+            }
+            Err(Refusal::Failed(error)) => self.fail(part, &error),
+        }
+    }
+
+    /// One outcome a record, in the order of the records.
+    pub fn finish(self) -> Vec<Result<Receipt, BrokerError>> {
+        let unsent = || Err(BrokerError::Retryable("not sent".into()));
+        self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unsent)).collect()
+    }
+
+    /// So that one large record does not reject its neighbours.
+    fn bisect(&mut self, mut part: Part) {
+        let second = part.records.split_off(part.records.len() / 2);
+        part.bytes /= 2;
+        let second = Part { partition: part.partition, records: second, bytes: part.bytes };
+        let queue = self.waiting.entry(part.partition).or_default();
+        queue.push_front(second);
+        queue.push_front(part);
+    }
+
+    fn fail(&mut self, part: Part, error: &BrokerError) {
+        let later = self.waiting.remove(&part.partition).unwrap_or_default();
+        for record in later.into_iter().flat_map(|part| part.records).chain(part.records) {
+            self.outcomes[record] = Some(Err(error.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(partition: i32, records: &[usize]) -> Part {
+        Part { partition, records: records.to_vec(), bytes: 100 * records.len() }
+    }
+
+    fn failed() -> Refusal {
+        Refusal::Failed(BrokerError::Retryable("down".into()))
+    }
+
+    #[test]
+    fn offsets_count_up_from_the_first() {
+        let mut dispatch = Dispatch::new(3, vec![part(2, &[0, 2]), part(5, &[1])]);
+        for part in dispatch.next_round() {
+            let first = i64::from(part.partition) * 100;
+            dispatch.settle(part, Ok(first));
+        }
+        assert!(dispatch.next_round().is_empty());
+        let receipts: Vec<(i32, i64)> =
+            dispatch.finish().into_iter().map(|r| r.map(|r| (r.partition, r.offset)).expect("ok")).collect();
+        assert_eq!(receipts, [(2, 200), (5, 500), (2, 201)]);
+    }
+
+    #[test]
+    fn one_large_record_is_found_by_halving_and_its_neighbours_pass() {
+        let mut dispatch = Dispatch::new(9, vec![part(0, &[0, 1, 2, 3, 4, 5, 6, 7, 8])]);
+        let (mut next_offset, mut rounds) = (0, 0);
+        loop {
+            let round = dispatch.next_round();
+            let Some(part) = round.into_iter().next() else { break };
+            rounds += 1;
+            let answer = if part.records.contains(&6) {
+                Err(Refusal::TooLarge("too large".into()))
+            } else {
+                next_offset += i64::try_from(part.records.len()).expect("small");
+                Ok(next_offset - i64::try_from(part.records.len()).expect("small"))
+            };
+            dispatch.settle(part, answer);
+        }
+        let outcomes = dispatch.finish();
+        assert!(matches!(outcomes[6], Err(BrokerError::TooLarge(_))), "{outcomes:?}");
+        let offsets: Vec<i64> = outcomes.into_iter().filter_map(|r| r.ok().map(|r| r.offset)).collect();
+        assert_eq!(offsets, (0..8).collect::<Vec<i64>>(), "in the order of the records");
+        assert!(rounds < 10, "{rounds}");
+    }
+
+    #[test]
+    fn after_a_failure_nothing_later_of_that_partition_is_sent_but_others_go_on() {
+        let parts = vec![part(0, &[0]), part(0, &[1]), part(1, &[2]), part(1, &[3])];
+        let mut dispatch = Dispatch::new(4, parts);
+        for part in dispatch.next_round() {
+            let answer = if part.partition == 0 { Err(failed()) } else { Ok(7) };
+            dispatch.settle(part, answer);
+        }
+        let round = dispatch.next_round();
+        assert_eq!(round, [part(1, &[3])]);
+        dispatch.settle(part(1, &[3]), Ok(8));
+        let ok: Vec<bool> = dispatch.finish().iter().map(Result::is_ok).collect();
+        assert_eq!(ok, [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_round_is_bounded_but_never_empty_while_something_waits() {
+        let huge = |partition| Part { partition, records: vec![0], bytes: MAX_ROUND_BYTES - 1 };
+        let mut dispatch = Dispatch::new(1, vec![huge(0), huge(1)]);
+        assert_eq!(
+            [dispatch.next_round().len(), dispatch.next_round().len(), dispatch.next_round().len()],
+            [1, 1, 0]
+        );
+    }
+
+    #[test]
+    fn what_was_never_answered_is_retryable() {
+        let outcomes = Dispatch::new(1, vec![part(0, &[0])]).finish();
+        assert!(outcomes[0].as_ref().is_err_and(BrokerError::is_retryable));
+    }
+}

@@ -1,0 +1,141 @@
+//! Bytes of the Kafka protocol: a writer and a reader that cannot run past the end. Pure: no sockets.
+
+/// Builds a request body. Integers are big-endian.
+#[derive(Default)]
+pub(super) struct Writer(Vec<u8>);
+
+impl Writer {
+    pub fn i8(mut self, value: i8) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    pub fn i16(mut self, value: i16) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    pub fn i32(mut self, value: i32) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    pub fn i64(mut self, value: i64) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    /// A string of at most 32,767 bytes: topic, group and client names, which settings keep far shorter.
+    pub fn str(self, value: &str) -> Self {
+        let length = i16::try_from(value.len()).expect("a name fits 32,767 bytes");
+        let mut writer = self.i16(length);
+        writer.0.extend_from_slice(value.as_bytes());
+        writer
+    }
+
+    pub fn array<T>(self, items: &[T], each: impl Fn(Self, &T) -> Self) -> Self {
+        let count = i32::try_from(items.len()).expect("far fewer than 2^31 items");
+        items.iter().fold(self.i32(count), each)
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// The answer is shorter than it says, or says something impossible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// Reads an answer from front to back.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    pub fn i8(&mut self) -> Result<i8, Malformed> {
+        self.take().map(i8::from_be_bytes)
+    }
+
+    pub fn i16(&mut self) -> Result<i16, Malformed> {
+        self.take().map(i16::from_be_bytes)
+    }
+
+    pub fn i32(&mut self) -> Result<i32, Malformed> {
+        self.take().map(i32::from_be_bytes)
+    }
+
+    pub fn i64(&mut self) -> Result<i64, Malformed> {
+        self.take().map(i64::from_be_bytes)
+    }
+
+    pub fn slice(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
+        let (head, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    /// A string; null reads as empty.
+    pub fn str(&mut self) -> Result<&'a str, Malformed> {
+        let length = usize::try_from(self.i16()?).unwrap_or(0);
+        std::str::from_utf8(self.slice(length)?).map_err(|_| Malformed)
+    }
+
+    /// Bytes with an `i32` length; null reads as empty.
+    pub fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        let length = usize::try_from(self.i32()?).unwrap_or(0);
+        self.slice(length)
+    }
+
+    /// Reads each element of an array; a count that the bytes left cannot hold is refused before anything is allocated.
+    pub fn array<T>(
+        &mut self,
+        mut each: impl FnMut(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, Malformed> {
+        let count = usize::try_from(self.i32()?).unwrap_or(0);
+        if count > self.0.len() {
+            return Err(Malformed);
+        }
+        (0..count).map(|_| each(self)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let bytes = Writer::default()
+            .i8(-2)
+            .i16(300)
+            .str("événement")
+            .array(&[7, 8], |w, n| w.i64(*n))
+            .i32(5)
+            .into_bytes();
+        let mut reader = Reader::new(&bytes);
+        assert_eq!((reader.i8(), reader.i16(), reader.str()), (Ok(-2), Ok(300), Ok("événement")));
+        assert_eq!(reader.array(Reader::i64), Ok(vec![7, 8]));
+        assert_eq!(reader.i32(), Ok(5));
+        assert_eq!(reader.i8(), Err(Malformed));
+    }
+
+    #[test]
+    fn a_length_beyond_the_bytes_is_refused_and_null_is_empty() {
+        let absurd = Writer::default().i32(i32::MAX).i64(0).into_bytes();
+        assert_eq!(Reader::new(&absurd).array(Reader::i8), Err(Malformed));
+        assert_eq!(Reader::new(&absurd).bytes(), Err(Malformed));
+        let null = Writer::default().i32(-1).i16(-1).into_bytes();
+        let mut reader = Reader::new(&null);
+        assert_eq!((reader.bytes(), reader.str()), (Ok(&[][..]), Ok("")));
+    }
+}

@@ -1,0 +1,150 @@
+//! Bounds calls that have no limit of their own: a thread that shuts the call's socket at the deadline.
+//!
+//! Knows sockets and time, not Kafka. A read or write on a socket that is shut ends at once, with an error.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::linux;
+
+/// How late a socket may be shut. Looking at the clock costs less than being woken for every call.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Looks without a call after which the thread sleeps until the next one.
+const IDLE_TICKS: u32 = 40;
+
+/// The socket that a call uses.
+#[derive(Clone)]
+pub(super) enum Target {
+    /// A duplicate of it.
+    Socket(Arc<TcpStream>),
+    /// Not open yet: whatever this process connects to `peer` that is not in `known` (local addresses).
+    Opening { peer: SocketAddr, known: Arc<HashSet<SocketAddr>> },
+}
+
+impl Target {
+    /// The socket that a call is about to open to `peer`. Two calls that open one to the same peer at the
+    /// same moment may take each other's: then one is shut with the other, which costs a retry.
+    pub fn opening(peer: SocketAddr) -> Self {
+        let mut known = HashSet::new();
+        linux::for_each_connection(|_, local, other| {
+            if other == peer {
+                known.insert(local);
+            }
+        });
+        Self::Opening { peer, known: Arc::new(known) }
+    }
+
+    /// A duplicate of the socket, once it is open.
+    pub fn socket(&self) -> Option<Arc<TcpStream>> {
+        match self {
+            Self::Socket(socket) => Some(socket.clone()),
+            Self::Opening { peer, known } => {
+                let mut found = None;
+                linux::for_each_connection(|stream, local, other| {
+                    if other == *peer && !known.contains(&local) {
+                        found = stream.try_clone().ok();
+                    }
+                });
+                found.map(Arc::new)
+            }
+        }
+    }
+}
+
+/// The watching thread; dropped, it ends and is joined.
+pub(super) struct CallLimit {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    call: Option<(Instant, Target)>,
+    expired: bool,
+    asleep: bool,
+    stopped: bool,
+}
+
+impl CallLimit {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start() -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let watched = shared.clone();
+        let thread = thread::Builder::new().name("kafka-limit".into()).spawn(move || watched.watch())?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Runs `call`, one at a time, and tells whether its socket had to be shut: at most 50 ms after `deadline`.
+    pub fn run<T>(&self, target: Target, deadline: Instant, call: impl FnOnce() -> T) -> (T, bool) {
+        {
+            let mut state = self.shared.lock();
+            state.call = Some((deadline, target));
+            state.expired = false;
+            if state.asleep {
+                self.shared.changed.notify_one();
+            }
+        }
+        let outcome = call();
+        let mut state = self.shared.lock();
+        state.call = None;
+        (outcome, state.expired)
+    }
+}
+
+impl Drop for CallLimit {
+    fn drop(&mut self) {
+        self.shared.lock().stopped = true;
+        self.shared.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self) {
+        let mut idle_ticks = 0;
+        let mut state = self.lock();
+        while !state.stopped {
+            idle_ticks = if state.call.is_some() { 0 } else { idle_ticks + 1 };
+            if let Some((deadline, target)) = &state.call
+                && Instant::now() >= *deadline
+            {
+                // Again at each tick until the call returns: it may open its socket only now.
+                let target = target.clone();
+                state.expired = true;
+                drop(state);
+                if let Some(socket) = target.socket() {
+                    let _ = socket.shutdown(Shutdown::Both);
+                }
+                state = self.lock();
+            }
+            state.asleep = idle_ticks > IDLE_TICKS;
+            state = if state.asleep {
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                let (state, _) =
+                    self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
+                state
+            };
+        }
+    }
+}

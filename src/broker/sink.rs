@@ -1,0 +1,160 @@
+//! Writing to the topic: splits a call into requests, sends each to its leader, turns answers into receipts.
+
+use std::time::{Duration, Instant};
+
+use super::client::Batch;
+use super::cluster::Cluster;
+use super::code::Code;
+use super::connection::left;
+use super::control::{PerPartition, outcome_of};
+use super::dispatch::{Dispatch, Refusal};
+use super::partition::{self, Part, Turn};
+use super::{BrokerError, Receipt, Record, Sink};
+
+/// A [`Sink`] to the topic of a cluster.
+pub struct KafkaSink {
+    cluster: Cluster,
+    turn: Turn,
+}
+
+impl KafkaSink {
+    pub(super) fn new(cluster: Cluster) -> Self {
+        // Several producers shall not all begin with the same partition.
+        Self { cluster, turn: Turn(fastrand::usize(..1 << 20)) }
+    }
+
+    fn split(&mut self, records: &[Record<'_>], deadline: Instant) -> Result<Vec<Part>, BrokerError> {
+        let metadata = self.cluster.metadata(deadline)?.clone();
+        let led: Vec<(i32, &str)> =
+            metadata.partitions.iter().filter_map(|p| Some((p.id, p.leader.as_deref()?))).collect();
+        let awake: Vec<i32> =
+            led.iter().filter(|(_, host)| !self.cluster.is_resting(host)).map(|(id, _)| *id).collect();
+        let available = if awake.is_empty() { led.iter().map(|(id, _)| *id).collect() } else { awake };
+        Ok(partition::split(records, metadata.partitions.len(), &available, &mut self.turn))
+    }
+
+    fn send_round(
+        &mut self,
+        round: Vec<Part>,
+        records: &[Record<'_>],
+        dispatch: &mut Dispatch,
+        deadline: Instant,
+    ) {
+        let partitions = round.iter().map(|part| part.partition);
+        let groups = match self.cluster.by_leader(partitions, deadline) {
+            Ok(groups) => groups,
+            Err(error) => {
+                round.into_iter().for_each(|part| dispatch.settle(part, Err(Refusal::Failed(error.clone()))));
+                return;
+            }
+        };
+        let mut round = round;
+        for (leader, partitions) in groups {
+            let (parts, rest): (Vec<Part>, Vec<Part>) =
+                round.into_iter().partition(|part| partitions.contains(&part.partition));
+            round = rest;
+            let answers = match &leader {
+                Some(host) => self.send_to(host, &parts, records, deadline),
+                None => Err(BrokerError::Retryable("it has no leader at the moment".into())),
+            };
+            for part in parts {
+                let answer = self.answer(&answers, &part);
+                dispatch.settle(part, answer);
+            }
+        }
+    }
+
+    fn send_to(
+        &mut self,
+        host: &str,
+        parts: &[Part],
+        records: &[Record<'_>],
+        deadline: Instant,
+    ) -> Result<PerPartition<i64>, BrokerError> {
+        if left(deadline).is_zero() {
+            return Err(BrokerError::Retryable("no time was left to send it".into()));
+        }
+        self.cluster.refuse_resting(host)?;
+        let batches: Vec<Batch<'_>> = parts
+            .iter()
+            .map(|part| Batch {
+                partition: part.partition,
+                records: part.records.iter().map(|&index| records[index]).collect(),
+            })
+            .collect();
+        self.cluster.on_client(host, deadline, |client, _| client.produce(&batches, deadline))
+    }
+
+    fn answer(
+        &mut self,
+        answers: &Result<PerPartition<i64>, BrokerError>,
+        part: &Part,
+    ) -> Result<i64, Refusal> {
+        let (topic, partition) = (self.cluster.topic(), part.partition);
+        let code = match answers {
+            Err(error) => return Err(Refusal::Failed(error.clone())),
+            Ok(answers) => match outcome_of(answers, partition) {
+                Ok(offset) => return Ok(offset),
+                Err(code) => code,
+            },
+        };
+        if code.is_too_large() {
+            return Err(Refusal::TooLarge(format!(
+                "{topic}/{partition}: a record of {} bytes is more than the topic takes ({code}); \
+                 raise max.message.bytes on the topic or send smaller events",
+                part.bytes
+            )));
+        }
+        let text =
+            format!("{topic}/{partition}: the broker did not take {} records: {code}", part.records.len());
+        self.cluster.forget_leaders();
+        Err(Refusal::Failed(BrokerError::Retryable(text)))
+    }
+
+    fn prove(&mut self, deadline: Instant) -> Result<(), BrokerError> {
+        let ids: Vec<i32> = self.cluster.metadata(deadline)?.partitions.iter().map(|p| p.id).collect();
+        for (leader, partitions) in self.cluster.by_leader(ids.into_iter(), deadline)? {
+            let Some(host) = leader else {
+                self.cluster.forget_leaders();
+                let topic = self.cluster.topic();
+                return Err(BrokerError::Retryable(format!("{topic}/{}: it has no leader", partitions[0])));
+            };
+            let outcomes = self.cluster.on_client(&host, deadline, |client, control| {
+                client.would_acknowledge(control, &partitions, deadline)
+            })?;
+            for partition in partitions {
+                if let Err(code) = outcome_of(&outcomes, partition) {
+                    self.cluster.forget_leaders();
+                    return Err(not_acknowledging(self.cluster.topic(), partition, code));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn not_acknowledging(topic: &str, partition: i32, code: Code) -> BrokerError {
+    BrokerError::Retryable(format!("{topic}/{partition}: the broker would not acknowledge a record: {code}"))
+}
+
+impl Sink for KafkaSink {
+    fn send(&mut self, records: &[Record<'_>], limit: Duration) -> Vec<Result<Receipt, BrokerError>> {
+        let deadline = Instant::now() + limit;
+        let parts = match self.split(records, deadline) {
+            Ok(parts) => parts,
+            Err(error) => return vec![Err(error); records.len()],
+        };
+        let mut dispatch = Dispatch::new(records.len(), parts);
+        loop {
+            let round = dispatch.next_round();
+            if round.is_empty() {
+                return dispatch.finish();
+            }
+            self.send_round(round, records, &mut dispatch, deadline);
+        }
+    }
+
+    fn probe(&mut self, limit: Duration) -> Result<(), BrokerError> {
+        self.prove(Instant::now() + limit)
+    }
+}

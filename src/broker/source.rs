@@ -1,0 +1,219 @@
+//! Reading the topic from positions that the caller keeps.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::cluster::Cluster;
+use super::code::Code;
+use super::control::{self, PerPartition, outcome_of};
+use super::{Bounds, BrokerError, Fetched, Position, Source};
+
+/// How long a fetch waits when nothing is there.
+const LONG_POLL: Duration = Duration::from_millis(200);
+
+/// Most partitions of one broker in one fetch, which bounds its memory; with more, they take turns.
+const MAX_PARTITIONS_PER_FETCH: usize = 12;
+
+/// A [`Source`] of the topic of a cluster.
+pub struct KafkaSource {
+    cluster: Cluster,
+    /// The broker that keeps the offsets of a group.
+    coordinators: HashMap<String, String>,
+    fetches: usize,
+}
+
+impl KafkaSource {
+    pub(super) fn new(cluster: Cluster) -> Self {
+        Self { cluster, coordinators: HashMap::new(), fetches: 0 }
+    }
+
+    /// Asks the coordinator of `group`, which any broker names.
+    fn on_coordinator<T>(
+        &mut self,
+        group: &str,
+        deadline: Instant,
+        call: impl FnOnce(&mut super::connection::Connection, &str) -> Result<T, BrokerError>,
+    ) -> Result<T, BrokerError> {
+        let host = match self.coordinators.remove(group) {
+            Some(host) => host,
+            None => {
+                let any = self.cluster.any_broker(deadline)?;
+                self.cluster
+                    .on_control(&any, deadline, |on| control::find_coordinator(on, group, deadline))?
+                    .map_err(|code| {
+                        BrokerError::Retryable(format!("group {group}: no coordinator: {code}"))
+                    })?
+            }
+        };
+        let topic = self.cluster.topic().to_owned();
+        let answer = self.cluster.on_control(&host, deadline, |on| call(on, &topic))?;
+        self.coordinators.insert(group.to_owned(), host);
+        Ok(answer)
+    }
+
+    /// The first code among `outcomes` as an error; the coordinator is asked for anew.
+    fn all_ok<T: Clone>(
+        &mut self,
+        group: &str,
+        what: &str,
+        partitions: &[i32],
+        outcomes: &PerPartition<T>,
+    ) -> Result<Vec<T>, BrokerError> {
+        let all: Result<Vec<T>, (i32, Code)> = partitions
+            .iter()
+            .map(|&partition| outcome_of(outcomes, partition).map_err(|code| (partition, code)))
+            .collect();
+        all.map_err(|(partition, code)| {
+            self.coordinators.remove(group);
+            BrokerError::Retryable(format!(
+                "group {group}: {what} of {}/{partition}: {code}",
+                self.cluster.topic()
+            ))
+        })
+    }
+
+    /// The positions whose turn it is when there are more than one fetch may hold.
+    fn in_turn(&mut self, positions: &[Position]) -> Vec<Position> {
+        let mut chosen = positions.to_vec();
+        if positions.len() > MAX_PARTITIONS_PER_FETCH {
+            chosen.rotate_left(self.fetches.wrapping_mul(MAX_PARTITIONS_PER_FETCH) % positions.len());
+            chosen.truncate(MAX_PARTITIONS_PER_FETCH);
+            self.fetches = self.fetches.wrapping_add(1);
+        }
+        chosen
+    }
+
+    fn fetch_from(
+        &mut self,
+        host: &str,
+        positions: &[Position],
+        wait: Duration,
+    ) -> Result<Vec<Fetched>, BrokerError> {
+        self.cluster.refuse_resting(host)?;
+        let deadline = self.cluster.request_deadline() + wait;
+        self.cluster
+            .on_client(host, deadline, |client, control| client.fetch(control, positions, wait, deadline))
+    }
+}
+
+impl Source for KafkaSource {
+    fn partitions(&mut self) -> Result<Vec<i32>, BrokerError> {
+        self.cluster.forget_leaders();
+        let deadline = self.cluster.request_deadline();
+        let metadata = self.cluster.metadata(deadline)?;
+        let leaderless =
+            metadata.partitions.iter().find(|partition| partition.leader.is_none()).map(|p| p.id);
+        let ids = metadata.partitions.iter().map(|partition| partition.id).collect();
+        let Some(partition) = leaderless else { return Ok(ids) };
+        self.cluster.forget_leaders();
+        Err(BrokerError::Retryable(format!("{}/{partition} has no leader", self.cluster.topic())))
+    }
+
+    fn bounds(&mut self, partitions: &[i32]) -> Result<Vec<Bounds>, BrokerError> {
+        let deadline = self.cluster.request_deadline();
+        let topic = self.cluster.topic().to_owned();
+        let mut found = Vec::with_capacity(partitions.len());
+        for (leader, group) in self.cluster.by_leader(partitions.iter().copied(), deadline)? {
+            let Some(host) = leader else {
+                self.cluster.forget_leaders();
+                return Err(BrokerError::Retryable(format!("{topic}/{} has no leader", group[0])));
+            };
+            let outcomes = self
+                .cluster
+                .on_control(&host, deadline, |on| control::bounds(on, &topic, &group, deadline))?;
+            for partition in group {
+                found.push(outcome_of(&outcomes, partition).map_err(|code| {
+                    self.cluster.forget_leaders();
+                    BrokerError::Retryable(format!("broker {host}: offsets of {topic}/{partition}: {code}"))
+                })?);
+            }
+        }
+        let place = |bounds: &Bounds| partitions.iter().position(|partition| *partition == bounds.partition);
+        found.sort_by_key(place);
+        Ok(found)
+    }
+
+    fn fetch(&mut self, positions: &[Position]) -> Result<Vec<Fetched>, BrokerError> {
+        let positions = self.in_turn(positions);
+        let deadline = self.cluster.request_deadline();
+        let groups = self.cluster.by_leader(positions.iter().map(|position| position.partition), deadline)?;
+        // Brokers are asked one after another; each may hold us up only for its share.
+        let wait = LONG_POLL / u32::try_from(groups.len().max(1)).unwrap_or(u32::MAX);
+        let mut answers = Vec::with_capacity(positions.len());
+        for (leader, group) in groups {
+            let wanted: Vec<Position> =
+                positions.iter().filter(|position| group.contains(&position.partition)).copied().collect();
+            let answer = match leader {
+                Some(host) => self.fetch_from(&host, &wanted, wait),
+                None => Err(BrokerError::Retryable(format!("{} has no leader for it", self.cluster.topic()))),
+            };
+            let stale = |fetched: &Fetched| fetched.page.as_ref().is_err_and(BrokerError::is_retryable);
+            match answer {
+                Ok(fetched) => {
+                    if fetched.iter().any(stale) {
+                        self.cluster.forget_leaders();
+                    }
+                    answers.extend(fetched);
+                }
+                Err(error) => {
+                    self.cluster.forget_leaders();
+                    answers.extend(
+                        wanted.iter().map(|p| Fetched { partition: p.partition, page: Err(error.clone()) }),
+                    );
+                }
+            }
+        }
+        nothing_at_all(&answers).map_or(Ok(answers), Err)
+    }
+
+    fn committed(&mut self, group: &str, partitions: &[i32]) -> Result<Vec<Option<i64>>, BrokerError> {
+        let deadline = self.cluster.request_deadline();
+        let outcomes = self.on_coordinator(group, deadline, |on, topic| {
+            control::committed(on, (group, topic), partitions, deadline)
+        })?;
+        let outcomes = outcomes.map_err(|code| {
+            self.coordinators.remove(group);
+            BrokerError::Retryable(format!("group {group}: committed offsets: {code}"))
+        })?;
+        self.all_ok(group, "committed offset", partitions, &outcomes)
+    }
+
+    fn commit(&mut self, group: &str, positions: &[Position]) -> Result<(), BrokerError> {
+        let deadline = self.cluster.request_deadline();
+        let outcomes = self.on_coordinator(group, deadline, |on, topic| {
+            control::commit(on, (group, topic), positions, deadline)
+        })?;
+        let partitions: Vec<i32> = positions.iter().map(|position| position.partition).collect();
+        self.all_ok(group, "commit", &partitions, &outcomes).map(drop)
+    }
+}
+
+/// The error when every partition failed for want of a broker.
+fn nothing_at_all(answers: &[Fetched]) -> Option<BrokerError> {
+    let mut errors = answers.iter().map(|fetched| match &fetched.page {
+        Err(error @ (BrokerError::Retryable(_) | BrokerError::Unsupported(_))) => Some(error),
+        _ => None,
+    });
+    let first = errors.next()??;
+    errors.all(|error| error.is_some()).then(|| first.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Page;
+    use super::*;
+
+    fn fetched(page: Result<Page, BrokerError>) -> Fetched {
+        Fetched { partition: 0, page }
+    }
+
+    #[test]
+    fn a_fetch_fails_as_a_whole_only_when_every_partition_did() {
+        let down = || fetched(Err(BrokerError::Retryable("down".into())));
+        let unreadable = || fetched(Err(BrokerError::Unreadable("lz4".into())));
+        assert!(nothing_at_all(&[]).is_none());
+        assert!(nothing_at_all(&[down(), fetched(Ok(Page::default()))]).is_none());
+        assert!(nothing_at_all(&[down(), unreadable()]).is_none());
+        assert_eq!(nothing_at_all(&[down(), down()]), Some(BrokerError::Retryable("down".into())));
+    }
+}

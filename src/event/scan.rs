@@ -1,0 +1,318 @@
+//! One pass over JSON text (RFC 8259) that builds nothing: checks the grammar, counts depth, reports the
+//! members of the outermost object. Knows nothing of events, timestamps or limits on size.
+//!
+//! Bytes above 0x7F are taken as they are: whoever needs UTF-8 checks it apart. Written by hand because
+//! `serde_json` tells neither the depth, nor the byte of an error, nor half surrogate pairs without building values.
+
+use std::borrow::Cow;
+
+use crate::event::error::{ErrorKind, Fault};
+
+/// Most levels that are ever followed: deeper JSON is refused by `serde_json`'s readers anyway, and each
+/// level takes stack.
+pub(super) const MAX_DEPTH: usize = 127;
+
+/// A string as it stands in the text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Text<'a> {
+    quoted: &'a [u8],
+    escaped: bool,
+}
+
+impl<'a> Text<'a> {
+    /// The characters that the text stands for; `None` if they are not valid Unicode.
+    pub fn decode(self) -> Option<Cow<'a, [u8]>> {
+        if !self.escaped {
+            return Some(Cow::Borrowed(&self.quoted[1..self.quoted.len() - 1]));
+        }
+        let text: String = serde_json::from_slice(self.quoted).ok()?;
+        Some(Cow::Owned(text.into_bytes()))
+    }
+
+    /// True if the text stands for just these characters, however they are escaped.
+    pub fn is(self, characters: &[u8]) -> bool {
+        match self.escaped {
+            false => &self.quoted[1..self.quoted.len() - 1] == characters,
+            // Every escape is longer than what it stands for, and at most six times as long.
+            true => {
+                self.quoted.len() - 2 <= 6 * characters.len()
+                    && self.decode().is_some_and(|decoded| *decoded == *characters)
+            }
+        }
+    }
+}
+
+/// What a value is, as far as anybody here asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'a> {
+    /// A string.
+    Text(Text<'a>),
+    /// The bytes of a number, of `true` or of `false`.
+    Plain(&'a [u8]),
+    /// `null`.
+    Null,
+    /// An object or an array.
+    Nested,
+}
+
+/// A position in JSON text. After an error the position has no meaning.
+#[derive(Clone, Debug)]
+pub(super) struct Scanner<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    max_depth: usize,
+    /// A line break was passed. Inside valid JSON it can only stand between tokens.
+    pub line_break: bool,
+    /// First `\u` escape passed that is half a surrogate pair: allowed by the grammar, but no character.
+    pub lone_surrogate: Option<usize>,
+}
+
+impl<'a> Scanner<'a> {
+    /// At the start of `bytes`; follows `max_depth` levels, at most `MAX_DEPTH`.
+    pub fn new(bytes: &'a [u8], max_depth: usize) -> Self {
+        Self { bytes, at: 0, max_depth: max_depth.min(MAX_DEPTH), line_break: false, lone_surrogate: None }
+    }
+
+    /// Byte offset of the position.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The byte at the position, `None` at the end.
+    pub fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    /// Passes `byte` if it stands here.
+    pub fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Passes white space.
+    pub fn skip_space(&mut self) {
+        while let Some(byte) = self.peek() {
+            match byte {
+                b' ' | b'\t' => {}
+                b'\n' | b'\r' => self.line_break = true,
+                _ => return,
+            }
+            self.at += 1;
+        }
+    }
+
+    /// Passes white space up to the end of the text.
+    pub fn end(&mut self) -> Result<(), Fault> {
+        self.skip_space();
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.expected("nothing may follow the first value")),
+        }
+    }
+
+    /// Passes one value that stands inside `depth` objects and arrays.
+    pub fn value(&mut self, depth: usize) -> Result<Value<'a>, Fault> {
+        match self.peek() {
+            Some(b'"') => self.string().map(Value::Text),
+            Some(b'{') => self.object(depth, |_, _| ()).map(|_| Value::Nested),
+            Some(b'[') => self.array(depth).map(|()| Value::Nested),
+            Some(b'-' | b'0'..=b'9') => self.number().map(Value::Plain),
+            Some(b't') => self.literal("true").map(Value::Plain),
+            Some(b'f') => self.literal("false").map(Value::Plain),
+            Some(b'n') => self.literal("null").map(|_| Value::Null),
+            _ => Err(self.expected("a value is expected")),
+        }
+    }
+
+    /// Passes an object, calls `each` for its members in order, returns how many there were.
+    pub fn object(
+        &mut self,
+        depth: usize,
+        mut each: impl FnMut(Text<'a>, Value<'a>),
+    ) -> Result<usize, Fault> {
+        self.open(depth)?;
+        self.skip_space();
+        if self.take(b'}') {
+            return Ok(0);
+        }
+        let mut n_members = 0;
+        loop {
+            let key = match self.peek() {
+                Some(b'"') => self.string()?,
+                _ => return Err(self.expected("a key in double quotes is expected")),
+            };
+            self.skip_space();
+            if !self.take(b':') {
+                return Err(self.expected("`:` is expected after a key"));
+            }
+            self.skip_space();
+            let value = self.value(depth + 1)?;
+            each(key, value);
+            n_members += 1;
+            self.skip_space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => break,
+                _ => return Err(self.expected("`,` or `}` is expected after a member")),
+            }
+            self.skip_space();
+        }
+        self.at += 1;
+        Ok(n_members)
+    }
+
+    fn array(&mut self, depth: usize) -> Result<(), Fault> {
+        self.open(depth)?;
+        self.skip_space();
+        if self.take(b']') {
+            return Ok(());
+        }
+        loop {
+            self.value(depth + 1)?;
+            self.skip_space();
+            if self.take(b']') {
+                return Ok(());
+            }
+            self.comma()?;
+        }
+    }
+
+    /// Passes the comma after an element and the white space behind it.
+    pub fn comma(&mut self) -> Result<(), Fault> {
+        if !self.take(b',') {
+            return Err(self.expected("`,` or `]` is expected after an element"));
+        }
+        self.skip_space();
+        Ok(())
+    }
+
+    fn open(&mut self, depth: usize) -> Result<(), Fault> {
+        if depth >= self.max_depth {
+            let reason = "more objects and arrays inside each other than allowed";
+            return Err(Fault { kind: ErrorKind::TooDeep, at: self.at, reason });
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn string(&mut self) -> Result<Text<'a>, Fault> {
+        let start = self.at;
+        let mut escaped = false;
+        self.at += 1;
+        loop {
+            while self.peek().is_some_and(|byte| PLAIN[usize::from(byte)]) {
+                self.at += 1;
+            }
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => self.escape()?,
+                Some(_) => return Err(self.expected("a control character in a string must be escaped")),
+                None => return Err(self.expected("a string is not closed")),
+            }
+            escaped = true;
+        }
+        self.at += 1;
+        Ok(Text { quoted: &self.bytes[start..self.at], escaped })
+    }
+
+    fn escape(&mut self) -> Result<(), Fault> {
+        let start = self.at;
+        self.at += 1;
+        match self.peek() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 1;
+                return Ok(());
+            }
+            Some(b'u') => {}
+            _ => return Err(self.expected("one of \" \\ / b f n r t u is expected after `\\`")),
+        }
+        let is_lone = match self.unit()? {
+            0xD800..=0xDBFF => match self.bytes[self.at..].starts_with(b"\\u") {
+                // A second escape that is no low half is looked at again, as an escape of its own.
+                true => {
+                    let second = self.at;
+                    self.at += 1;
+                    let is_pair = (0xDC00..=0xDFFF).contains(&self.unit()?);
+                    if !is_pair {
+                        self.at = second;
+                    }
+                    !is_pair
+                }
+                false => true,
+            },
+            0xDC00..=0xDFFF => true,
+            _ => false,
+        };
+        if is_lone {
+            self.lone_surrogate.get_or_insert(start);
+        }
+        Ok(())
+    }
+
+    /// Passes `u` and four hexadecimal digits.
+    fn unit(&mut self) -> Result<u32, Fault> {
+        self.at += 1;
+        let mut unit = 0;
+        for _ in 0..4 {
+            let digit = self.peek().and_then(|byte| char::from(byte).to_digit(16));
+            unit = unit << 4
+                | digit.ok_or_else(|| self.expected("four hexadecimal digits are expected after `\\u`"))?;
+            self.at += 1;
+        }
+        Ok(unit)
+    }
+
+    fn number(&mut self) -> Result<&'a [u8], Fault> {
+        let start = self.at;
+        self.take(b'-');
+        if !self.take(b'0') {
+            self.digits()?;
+        }
+        if self.take(b'.') {
+            self.digits()?;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'+') || self.take(b'-');
+            self.digits()?;
+        }
+        Ok(&self.bytes[start..self.at])
+    }
+
+    fn digits(&mut self) -> Result<(), Fault> {
+        let start = self.at;
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        match self.at == start {
+            true => Err(self.expected("a digit is expected in a number")),
+            false => Ok(()),
+        }
+    }
+
+    fn literal(&mut self, word: &'static str) -> Result<&'a [u8], Fault> {
+        if !self.bytes[self.at..].starts_with(word.as_bytes()) {
+            return Err(self.expected("a value is expected"));
+        }
+        self.at += word.len();
+        Ok(word.as_bytes())
+    }
+
+    /// A fault of the grammar at the position.
+    pub fn expected(&self, reason: &'static str) -> Fault {
+        Fault { kind: ErrorKind::NotJson, at: self.at, reason }
+    }
+}
+
+/// The bytes that stand in a string for themselves.
+static PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let mut control = 0;
+    while control < 0x20 {
+        plain[control] = false;
+        control += 1;
+    }
+    plain[b'"' as usize] = false;
+    plain[b'\\' as usize] = false;
+    plain
+};

@@ -1,0 +1,309 @@
+//! Answers as bytes on the wire. Pure: what to say in, one buffer out, so that a reply is one write.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::broker::Receipt;
+
+use super::job::{Job, Outcome};
+
+/// One answer to one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Media type of the body.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Cow<'static, [u8]>,
+    /// `Retry-After`, in whole seconds.
+    pub retry_after: Option<Duration>,
+    /// `Allow`.
+    pub allow: Option<&'static str>,
+    /// Stable word of the error, for metrics.
+    pub tag: &'static str,
+}
+
+/// The body of every error.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
+    retryable: bool,
+}
+
+/// An event of a request that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rejected {
+    /// Its place in the request, from 0.
+    pub index: usize,
+    /// Stable word.
+    pub error: &'static str,
+    /// What is wrong, and where.
+    pub message: String,
+}
+
+#[derive(Serialize)]
+struct ReceiptRange {
+    partition: i32,
+    first_offset: i64,
+    last_offset: i64,
+}
+
+#[derive(Serialize)]
+struct IndexRange {
+    first_index: usize,
+    last_index: usize,
+}
+
+#[derive(Serialize)]
+struct BatchBody<'a> {
+    status: &'a str,
+    topic: &'a str,
+    accepted: usize,
+    rejected: usize,
+    receipts: Vec<ReceiptRange>,
+    errors: &'a [Rejected],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unacknowledged: Vec<IndexRange>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    retryable: bool,
+}
+
+impl Answer {
+    /// A body of the given type.
+    pub fn text(status: u16, content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
+        Self { status, content_type, body: body.into(), retry_after: None, allow: None, tag: "" }
+    }
+
+    /// An error that a repetition of the same request cannot cure.
+    pub fn error(status: u16, tag: &'static str, message: &str) -> Self {
+        Self::failure(status, tag, message, None, false)
+    }
+
+    /// Our trouble, not the client's: come back after `retry_after`.
+    pub fn unavailable(tag: &'static str, message: &str, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::failure(503, tag, message, None, true) }
+    }
+
+    /// Past a limit in bytes.
+    pub fn too_large(what: &str, limit: u64) -> Self {
+        let message = format!("{what} is larger than {limit} bytes; send less at once");
+        Self::failure(413, "payload_too_large", &message, Some(limit), false)
+    }
+
+    /// The path is right, the method is not.
+    pub fn not_allowed(allow: &'static str) -> Self {
+        let message = format!("this path takes {allow}");
+        Self { allow: Some(allow), ..Self::error(405, "method_not_allowed", &message) }
+    }
+
+    fn failure(status: u16, error: &'static str, message: &str, limit: Option<u64>, retryable: bool) -> Self {
+        let body = serde_json::to_vec(&ErrorBody { error, message, limit, retryable }).unwrap_or_default();
+        Self { tag: error, ..Self::text(status, "application/json", body) }
+    }
+
+    /// The single event of a request is in Kafka.
+    pub fn receipt(topic: &str, receipt: Receipt) -> Self {
+        let mut body = Vec::with_capacity(64 + topic.len());
+        let Receipt { partition, offset } = receipt;
+        // A topic's name needs no escaping, see `config::kafka`.
+        let _ =
+            write!(body, r#"{{"status":"ok","topic":"{topic}","partition":{partition},"offset":{offset}}}"#);
+        Self::text(200, "application/json", body)
+    }
+
+    /// A settled request of one event.
+    pub fn single<T>(topic: &str, job: &Job<T>, retry_after: Duration) -> Self {
+        match &job.outcomes[..] {
+            [Outcome::Acknowledged(receipt)] => Self::receipt(topic, *receipt),
+            [Outcome::TooLarge(text)] => Self::failure(413, "event_too_large", text, None, false),
+            [Outcome::Unacknowledged(text)] => Self::unavailable("not_acknowledged", text, retry_after),
+            _ => Self::error(500, "internal", "the event has no outcome; this is a bug"),
+        }
+    }
+
+    /// A settled request of several events, `rejected` among them, of which `indices` tells the accepted ones.
+    pub fn batch<T>(
+        topic: &str,
+        job: &Job<T>,
+        indices: impl Fn(usize) -> usize,
+        rejected: &[Rejected],
+        retry_after: Duration,
+    ) -> Self {
+        let accepted = job.acknowledged();
+        let failure = job.outcomes.iter().find_map(|outcome| match outcome {
+            Outcome::TooLarge(text) | Outcome::Unacknowledged(text) => Some(&**text),
+            _ => None,
+        });
+        let retryable = job.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unacknowledged(_)));
+        let (status, word) = match (failure, retryable, rejected.is_empty()) {
+            (Some(_), true, _) => (503, "incomplete"),
+            (Some(_), false, _) | (None, _, false) => (207, "partial"),
+            (None, _, true) => (200, "ok"),
+        };
+        let body = BatchBody {
+            status: word,
+            topic,
+            accepted,
+            rejected: rejected.len(),
+            receipts: job
+                .receipt_ranges()
+                .into_iter()
+                .map(|(partition, first_offset, last_offset)| ReceiptRange {
+                    partition,
+                    first_offset,
+                    last_offset,
+                })
+                .collect(),
+            errors: rejected,
+            unacknowledged: index_ranges(job, indices),
+            message: failure,
+            retryable,
+        };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let retry_after = retryable.then_some(retry_after);
+        let tag = if retryable { "not_acknowledged" } else { "" };
+        Self { retry_after, tag, ..Self::text(status, "application/json", body) }
+    }
+
+    /// No event of the request was valid.
+    pub fn all_rejected(topic: &str, rejected: &[Rejected]) -> Self {
+        let body = BatchBody {
+            status: "rejected",
+            topic,
+            accepted: 0,
+            rejected: rejected.len(),
+            receipts: Vec::new(),
+            errors: rejected,
+            unacknowledged: Vec::new(),
+            message: Some("no event of this request is valid"),
+            retryable: false,
+        };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        Self { tag: "all_rejected", ..Self::text(400, "application/json", body) }
+    }
+
+    /// Appends the whole answer to `out`. `date` is the current IMF-fixdate, `head_only` leaves the body out.
+    pub fn encode(
+        &self,
+        date: &str,
+        request_id: Option<&str>,
+        close: bool,
+        head_only: bool,
+        out: &mut Vec<u8>,
+    ) {
+        let _ = write!(
+            out,
+            "HTTP/1.1 {} {}\r\nDate: {date}\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
+            self.status,
+            reason(self.status),
+            self.content_type,
+            self.body.len(),
+        );
+        if let Some(after) = self.retry_after {
+            let _ = write!(out, "Retry-After: {}\r\n", after.as_secs().max(1));
+        }
+        if let Some(allow) = self.allow {
+            let _ = write!(out, "Allow: {allow}\r\n");
+        }
+        if let Some(id) = request_id {
+            let _ = write!(out, "X-Request-Id: {id}\r\n");
+        }
+        if close {
+            out.extend_from_slice(b"Connection: close\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        if !head_only {
+            out.extend_from_slice(&self.body);
+        }
+    }
+}
+
+fn index_ranges<T>(job: &Job<T>, indices: impl Fn(usize) -> usize) -> Vec<IndexRange> {
+    let runs = job.unacknowledged();
+    runs.into_iter()
+        .map(|run| IndexRange { first_index: indices(run.start), last_index: indices(run.end - 1) })
+        .collect()
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        207 => "Multi-Status",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        503 => "Service Unavailable",
+        _ => "Internal Server Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::job::tests::job;
+    use super::*;
+
+    fn body(answer: &Answer) -> serde_json::Value {
+        serde_json::from_slice(&answer.body).expect("a body is JSON")
+    }
+
+    fn acknowledged(offset: i64) -> Outcome {
+        Outcome::Acknowledged(Receipt { partition: 2, offset })
+    }
+
+    #[test]
+    fn a_receipt_has_the_promised_bytes() {
+        let answer = Answer::receipt("events", Receipt { partition: 0, offset: 42 });
+        assert_eq!(&*answer.body, br#"{"status":"ok","topic":"events","partition":0,"offset":42}"#);
+        let mut wire = Vec::new();
+        answer.encode("Tue, 24 Nov 2026 08:00:00 GMT", Some("r-1"), false, false, &mut wire);
+        let wire = String::from_utf8(wire).expect("text");
+        assert!(wire.starts_with("HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2026 08:00:00 GMT\r\n"), "{wire}");
+        assert!(wire.contains("Content-Length: 58\r\n") && wire.contains("X-Request-Id: r-1\r\n"), "{wire}");
+    }
+
+    #[test]
+    fn an_error_says_what_and_whether_to_retry() {
+        let answer = Answer::unavailable("queue_full", "full", Duration::from_secs(3));
+        let json = serde_json::json!({"error": "queue_full", "message": "full", "retryable": true});
+        assert_eq!(body(&answer), json);
+        let mut wire = Vec::new();
+        answer.encode("now", None, true, true, &mut wire);
+        let wire = String::from_utf8(wire).expect("text");
+        assert!(wire.contains("Retry-After: 3\r\n") && wire.ends_with("Connection: close\r\n\r\n"), "{wire}");
+        assert_eq!(body(&Answer::too_large("body", 10))["limit"], 10);
+    }
+
+    #[test]
+    fn a_batch_answer_follows_what_became_of_its_events() {
+        let second = Duration::from_secs(1);
+        let rejected = [Rejected { index: 1, error: "not_json", message: "line 1".into() }];
+        let index = |accepted: usize| if accepted == 0 { 0 } else { accepted + 1 };
+        let mut done = job(&["a", "b"], Instant::now(), ());
+        (done.outcomes[0], done.outcomes[1]) = (acknowledged(4), acknowledged(5));
+        assert_eq!(Answer::batch("events", &done, |i| i, &[], second).status, 200);
+        let partial = Answer::batch("events", &done, index, &rejected, second);
+        assert_eq!((partial.status, &body(&partial)["accepted"]), (207, &2.into()));
+        let receipts = serde_json::json!([{"partition": 2, "first_offset": 4, "last_offset": 5}]);
+        assert_eq!(body(&partial)["receipts"], receipts);
+        done.outcomes[1] = Outcome::Unacknowledged("too slow".into());
+        let incomplete = Answer::batch("events", &done, index, &rejected, second);
+        assert_eq!((incomplete.status, incomplete.retry_after), (503, Some(second)));
+        let missing = serde_json::json!([{"first_index": 2, "last_index": 2}]);
+        assert_eq!(body(&incomplete)["unacknowledged"], missing);
+        assert_eq!(Answer::all_rejected("events", &rejected).status, 400);
+    }
+}

@@ -1,0 +1,175 @@
+//! The listening socket and the tiny_http server on it, which can die and is then built anew on the same socket.
+//!
+//! Knows nothing of what requests are for.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use tiny_http::Server;
+
+use super::exchange::Arrival;
+
+/// Connections that the kernel may keep before they are accepted; its own cap is `net.core.somaxconn`.
+const BACKLOG: i32 = 1024;
+
+/// Longest wait for a client to take one write; without it a client that never reads would hold a thread for ever.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Unread bytes that the kernel keeps for one connection, which bounds what a flood can put into our memory.
+const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
+
+/// Requests taken in one go.
+const TAKE_AT_MOST: usize = 32;
+
+/// The open front.
+pub struct Front {
+    /// Address that clients can connect to from this machine.
+    pub local: SocketAddr,
+    listener: TcpListener,
+    server: Mutex<(u64, Arc<Server>)>,
+    taking: Mutex<()>,
+    generation: AtomicU64,
+    stopping: AtomicBool,
+    /// Set once no further connection is accepted: the accept loop's end is then no accident.
+    deaf: AtomicBool,
+}
+
+/// What became of an attempt to take requests.
+pub enum Took {
+    /// Some were taken, or none for a reason that has passed.
+    Some,
+    /// The accept loop of the given generation ended; build it anew.
+    Dead(u64, io::Error),
+    /// The front is closed.
+    Stopped,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Front {
+    /// Listens on `addr`.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub fn open(addr: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr)?;
+        // Linux copies these options to every accepted socket.
+        let socket = SockRef::from(&listener);
+        socket.listen(BACKLOG)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+        socket.set_keepalive(true)?;
+        socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+        let server = serve(&listener)?;
+        Ok(Self {
+            local: reachable(listener.local_addr()?),
+            listener,
+            server: Mutex::new((0, server)),
+            taking: Mutex::new(()),
+            generation: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
+        })
+    }
+
+    /// Waits for requests and gives each to `each`, in the order of arrival.
+    ///
+    /// One thread at a time is in here, so that the order holds across threads.
+    pub fn take(&self, mut each: impl FnMut(Arrival)) -> Took {
+        let _order = lock(&self.taking);
+        if self.stopping.load(Ordering::SeqCst) {
+            return Took::Stopped;
+        }
+        let (generation, server) = lock(&self.server).clone();
+        let mut next = server.recv().map(Some);
+        for taken in 1.. {
+            match next {
+                Ok(Some(request)) => each(Arrival { request, at: Instant::now() }),
+                Ok(None) => break,
+                Err(error) => return self.ended(generation, error),
+            }
+            if taken == TAKE_AT_MOST {
+                break;
+            }
+            next = server.try_recv();
+        }
+        Took::Some
+    }
+
+    /// An error of the server means that somebody stopped or replaced it, or that its accept loop is dead.
+    fn ended(&self, generation: u64, error: io::Error) -> Took {
+        if self.stopping.load(Ordering::SeqCst) {
+            Took::Stopped
+        } else if self.deaf.load(Ordering::SeqCst) || generation != self.generation() {
+            Took::Some
+        } else {
+            Took::Dead(generation, error)
+        }
+    }
+
+    /// Builds the server anew if `generation` is still the current one, and gives back the old one: its open
+    /// connections go on sending requests to it, and somebody has to take them.
+    ///
+    /// # Errors
+    /// The listener cannot be used any more.
+    pub fn rebuild(&self, generation: u64) -> io::Result<Option<Arc<Server>>> {
+        let mut server = lock(&self.server);
+        if server.0 != generation || self.stopping.load(Ordering::SeqCst) || self.deaf.load(Ordering::SeqCst)
+        {
+            return Ok(None);
+        }
+        let fresh = serve(&self.listener)?;
+        let (_, old) = std::mem::replace(&mut *server, (generation + 1, fresh));
+        self.generation.store(generation + 1, Ordering::SeqCst);
+        drop(server);
+        old.unblock();
+        Ok(Some(old))
+    }
+
+    /// True once [`Front::stop`] was called.
+    pub fn is_stopped(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// The current generation, for [`Front::rebuild`].
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Accepts no further connection; open ones are served on.
+    pub fn stop_accepting(&self) {
+        self.deaf.store(true, Ordering::SeqCst);
+        if let Ok(clone) = self.listener.try_clone() {
+            // std has no shutdown for a listener; the descriptor is a socket all the same.
+            let _ = TcpStream::from(OwnedFd::from(clone)).shutdown(Shutdown::Read);
+        }
+    }
+
+    /// Makes every [`Front::take`] return `Stopped`.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        lock(&self.server).1.unblock();
+    }
+}
+
+fn serve(listener: &TcpListener) -> io::Result<Arc<Server>> {
+    Server::from_listener(listener.try_clone()?, None).map(Arc::new).map_err(io::Error::other)
+}
+
+/// Listening on all addresses, we are reached on the loopback one.
+fn reachable(mut addr: SocketAddr) -> SocketAddr {
+    if addr.ip().is_unspecified() {
+        addr.set_ip(match addr.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    addr
+}

@@ -1,0 +1,408 @@
+//! What happens to a request between its turn and its answer; used by workers, body readers and repliers alike.
+//!
+//! Knows no Kafka: events go into the queue and come back settled. Nothing here blocks but a write to the client
+//! and, in the body lane, a read from it; both are bounded.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use crate::event::{Format, Stamp};
+use crate::metrics::CONTENT_TYPE;
+
+use super::answer::{Answer, Rejected};
+use super::connections::{Connections, Entry};
+use super::exchange::{Arrival, Exchange, shut};
+use super::health::{Health, NotReady};
+use super::intake::{Intake, Taken, Unpack, request_index};
+use super::job::{Job, Lines, Outcome};
+use super::metrics::ProducerMetrics;
+use super::queue::{Queue, Reservation};
+use super::routes::{Route, Verdict, judge};
+
+/// When to come back while Kafka does not acknowledge.
+const RETRY_WHEN_DOWN: Duration = Duration::from_secs(2);
+
+/// Large bodies that may wait for a thread to read them.
+const BODY_LANE_CAPACITY: usize = 64;
+
+/// What answers a request once its events are settled.
+pub struct Ticket {
+    exchange: Exchange,
+    /// `None` for an event posted alone.
+    rejected: Option<Vec<Rejected>>,
+    _reservation: Reservation,
+}
+
+impl Ticket {
+    /// When its request was taken.
+    pub fn started(&self) -> Instant {
+        self.exchange.started
+    }
+}
+
+/// A job as it goes through the queue: boxed, so that the channel's slots stay small.
+pub type QueuedJob = Box<Job<Ticket>>;
+
+/// A request whose body is still on the socket.
+pub struct BodyTask {
+    exchange: Exchange,
+    body: Body,
+    reservation: Reservation,
+}
+
+#[derive(Clone, Copy)]
+struct Body {
+    length: usize,
+    gzip: bool,
+    format: Option<Format>,
+}
+
+/// Shared by all threads that serve requests.
+pub struct Handler {
+    /// Our port, to find the client's socket.
+    pub port: u16,
+    /// Topic named in receipts.
+    pub topic: String,
+    /// How events are taken from bodies.
+    pub intake: Intake,
+    /// Longest wait of a request for its acknowledgement.
+    pub delivery_timeout: Duration,
+    /// Most connections that are served.
+    pub max_connections: usize,
+    /// Order of requests on each connection.
+    pub connections: Connections<Arrival>,
+    /// The way to the publisher.
+    pub queue: Queue<QueuedJob>,
+    /// Whether Kafka acknowledges.
+    pub health: Arc<Health>,
+    /// What happened.
+    pub metrics: Arc<ProducerMetrics>,
+    /// `None` once the lane is closed.
+    pub body_lane: Mutex<Option<Sender<BodyTask>>>,
+}
+
+/// The lane of large bodies: its sending end for the handler and its receiving one for the readers.
+pub fn body_lane() -> (Sender<BodyTask>, Receiver<BodyTask>) {
+    bounded(BODY_LANE_CAPACITY)
+}
+
+impl Handler {
+    /// Takes up a request in the order of arrival; `Some` when it is its turn.
+    pub fn arrive(&self, arrival: Arrival) -> Option<Exchange> {
+        // A TCP listener always knows the peer; see `Request::remote_addr`.
+        let peer = *arrival.request.remote_addr()?;
+        match self.connections.enter(peer, arrival) {
+            Entry::Turn(arrival, connection) => Some(Exchange::new(arrival, connection)),
+            Entry::Parked => None,
+            Entry::Flood(peer) => {
+                self.metrics.refuse("max_pipelined");
+                shut(self.port, peer, std::net::Shutdown::Both);
+                None
+            }
+        }
+    }
+
+    /// Serves a request, and those parked behind it as far as they can be answered at once.
+    pub fn serve(&self, exchange: Exchange) {
+        let mut turn = Some(exchange);
+        while let Some(exchange) = turn {
+            turn = self.serve_one(exchange);
+        }
+    }
+
+    fn serve_one(&self, exchange: Exchange) -> Option<Exchange> {
+        match judge(&exchange.head(), self.intake.max_body_bytes) {
+            Verdict::Show(route) => {
+                let answer = self.show(route);
+                self.finish(exchange, &answer, false)
+            }
+            Verdict::Refuse { answer, close } => {
+                match answer.status {
+                    413 => self.metrics.refuse("max_body_bytes"),
+                    400 | 411 if close => self.metrics.refuse("framing"),
+                    _ => {}
+                }
+                self.finish(exchange, &answer, close)
+            }
+            Verdict::Take { length, gzip, format } => self.take(exchange, Body { length, gzip, format }),
+        }
+    }
+
+    fn show(&self, route: Route) -> Answer {
+        let plain =
+            |status, text: &'static str| Answer::text(status, "text/plain; charset=utf-8", text.as_bytes());
+        match route {
+            Route::Livez if self.queue.is_dead() => plain(503, "publisher ended\n"),
+            Route::Livez => plain(200, "ok\n"),
+            Route::Readyz => match self.health.check(Instant::now()) {
+                Ok(()) => plain(200, "ok\n"),
+                Err(reason) => self.not_ready(&reason),
+            },
+            Route::Metrics => Answer::text(200, CONTENT_TYPE, self.render_metrics().into_bytes()),
+            _ => {
+                let body =
+                    concat!(r#"{"name":"event-pipeline","version":""#, env!("CARGO_PKG_VERSION"), "\"}\n");
+                Answer::text(200, "application/json", body.as_bytes())
+            }
+        }
+    }
+
+    fn render_metrics(&self) -> String {
+        let (metrics, usage) = (&self.metrics, self.queue.usage());
+        metrics.queue_events.set(usage.events() as i64);
+        metrics.queue_bytes.set(usage.bytes() as i64);
+        metrics.queue_capacity.set(usage.max_events() as i64);
+        metrics.parked.set(self.connections.parked() as i64);
+        metrics.kafka_connected.set(self.health.is_connected(Instant::now()).into());
+        metrics.common.render()
+    }
+
+    fn not_ready(&self, reason: &NotReady) -> Answer {
+        match reason {
+            NotReady::Draining => {
+                Answer::unavailable("draining", "this producer is stopping; use another one", RETRY_WHEN_DOWN)
+            }
+            NotReady::KafkaUnavailable(text) => {
+                let message = format!("Kafka does not acknowledge: {text}");
+                Answer::unavailable("kafka_unavailable", &message, RETRY_WHEN_DOWN)
+            }
+        }
+    }
+
+    fn take(&self, mut exchange: Exchange, body: Body) -> Option<Exchange> {
+        let here = exchange.body_is_here();
+        if let Err(reason) = self.health.check(exchange.started) {
+            return self.finish(exchange, &self.not_ready(&reason), !here);
+        }
+        if self.connections.len() > self.max_connections {
+            self.metrics.refuse("max_connections");
+            return self.finish(exchange, &self.overloaded("too many connections"), true);
+        }
+        if !here {
+            return self.enqueue_body(exchange, body);
+        }
+        let Some(reservation) = self.queue.reserve(0, body.length) else {
+            return self.finish(exchange, &self.overloaded("the queue is full"), false);
+        };
+        thread_local!(static BODY: RefCell<Vec<u8>> = RefCell::default());
+        BODY.with_borrow_mut(|bytes| match exchange.read_body(body.length, bytes) {
+            Ok(()) => self.accept(exchange, bytes, body, reservation),
+            Err(_) => self.abandon(exchange),
+        })
+    }
+
+    /// A body of this size is still on the socket: only the lane's threads may wait for it.
+    fn enqueue_body(&self, exchange: Exchange, body: Body) -> Option<Exchange> {
+        // The body and the lines made of it are held at the same time.
+        let Some(reservation) = self.queue.reserve(0, 2 * body.length) else {
+            return self.finish(exchange, &self.overloaded("the queue is full"), true);
+        };
+        let lane = self.body_lane.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let task = BodyTask { exchange, body, reservation };
+        let Some(lane) = lane else {
+            return self.finish(task.exchange, &self.not_ready(&NotReady::Draining), true);
+        };
+        match lane.try_send(task) {
+            Ok(()) => None,
+            Err(refused) => {
+                self.metrics.refuse("body_threads");
+                let answer = self.overloaded("all threads that read large bodies are busy");
+                self.finish(refused.into_inner().exchange, &answer, true)
+            }
+        }
+    }
+
+    /// Reads a large body and serves its request, in a thread that may be kept waiting by the client.
+    pub fn read_and_serve(&self, task: BodyTask) {
+        let BodyTask { mut exchange, body, reservation } = task;
+        let mut bytes = Vec::new();
+        exchange.connection.reads_body(Instant::now());
+        let read = exchange.read_body(body.length, &mut bytes);
+        exchange.connection.body_complete();
+        let next = match read {
+            Ok(()) => self.accept(exchange, &bytes, body, reservation),
+            Err(_) => self.abandon(exchange),
+        };
+        if let Some(exchange) = next {
+            self.serve(exchange);
+        }
+    }
+
+    /// The body did not come: the client went away or was too slow and has been cut by the guard.
+    fn abandon(&self, exchange: Exchange) -> Option<Exchange> {
+        let answer = Answer::error(408, "body_incomplete", "the body did not arrive in time");
+        self.finish(exchange, &answer, true)
+    }
+
+    fn accept(
+        &self,
+        exchange: Exchange,
+        bytes: &[u8],
+        body: Body,
+        mut reservation: Reservation,
+    ) -> Option<Exchange> {
+        let taken = if body.gzip {
+            let held = bytes.len();
+            match self.intake.unpack(bytes, |size| reservation.resize(0, held + 2 * size)) {
+                Ok(unpacked) => with_stamp(|stamp| self.intake.take(&unpacked, body.format, stamp)),
+                Err(reason) => return self.refuse_packed(exchange, &reason),
+            }
+        } else {
+            with_stamp(|stamp| self.intake.take(bytes, body.format, stamp))
+        };
+        match taken {
+            Ok(Taken::Single(lines)) => {
+                self.metrics.received.inc();
+                self.submit(exchange, lines, None, reservation)
+            }
+            Ok(Taken::Batch { lines, rejected }) => {
+                self.metrics.received.inc_by((lines.len() + rejected.len()) as u64);
+                for refused in &rejected {
+                    self.metrics.reject(refused.error, 1);
+                }
+                if lines.is_empty() {
+                    return self.finish(exchange, &Answer::all_rejected(&self.topic, &rejected), false);
+                }
+                self.submit(exchange, lines, Some(rejected), reservation)
+            }
+            Err(refusal) => {
+                match refusal.kind {
+                    Some(kind) => {
+                        self.metrics.received.inc();
+                        self.metrics.reject(kind.as_str(), 1);
+                    }
+                    None => self.metrics.refuse("max_request_events"),
+                }
+                self.finish(exchange, &refusal.answer, false)
+            }
+        }
+    }
+
+    fn refuse_packed(&self, exchange: Exchange, reason: &Unpack) -> Option<Exchange> {
+        let answer = match reason {
+            Unpack::NotGzip => {
+                Answer::error(400, "not_gzip", "the body is not whole gzip, as Content-Encoding says")
+            }
+            Unpack::TooLarge => {
+                self.metrics.refuse("max_body_bytes");
+                Answer::too_large("unpacked body", self.intake.max_body_bytes as u64)
+            }
+            Unpack::NoRoom => self.overloaded("the queue is full"),
+        };
+        self.finish(exchange, &answer, false)
+    }
+
+    fn submit(
+        &self,
+        exchange: Exchange,
+        lines: Lines,
+        rejected: Option<Vec<Rejected>>,
+        mut reservation: Reservation,
+    ) -> Option<Exchange> {
+        let events = lines.len();
+        if !reservation.resize(events, lines.held_bytes()) {
+            self.metrics.reject("queue_full", events as u64);
+            return self.finish(exchange, &self.overloaded("the queue is full"), false);
+        }
+        let deadline = exchange.started + self.delivery_timeout;
+        let ticket = Ticket { exchange, rejected, _reservation: reservation };
+        match self.queue.submit(Box::new(Job::new(lines, deadline, ticket))) {
+            Ok(()) => {
+                self.metrics.accepted.inc_by(events as u64);
+                if self.queue.is_dead() {
+                    self.refuse_orphans();
+                }
+                None
+            }
+            Err(job) => {
+                let (reason, answer) = if self.queue.is_dead() {
+                    ("closed", self.not_ready(&NotReady::Draining))
+                } else {
+                    ("queue_full", self.overloaded("the queue is full"))
+                };
+                self.metrics.reject(reason, events as u64);
+                self.finish(job.ticket.exchange, &answer, false)
+            }
+        }
+    }
+
+    fn overloaded(&self, what: &str) -> Answer {
+        let message = format!("{what}; nothing was taken");
+        Answer::unavailable("overloaded", &message, self.queue.usage().retry_after())
+    }
+
+    /// Answers a job whose events all have an outcome.
+    pub fn settle(&self, job: QueuedJob) {
+        let acknowledged = job.acknowledged();
+        self.metrics.acknowledged.inc_by(acknowledged as u64);
+        if acknowledged < job.outcomes.len() {
+            self.count_failures(&job);
+        }
+        let retry_after = if self.health.is_connected(Instant::now()) {
+            self.queue.usage().retry_after()
+        } else {
+            RETRY_WHEN_DOWN
+        };
+        let answer = match &job.ticket.rejected {
+            None => Answer::single(&self.topic, &job, retry_after),
+            Some(rejected) => {
+                Answer::batch(&self.topic, &job, |k| request_index(k, rejected), rejected, retry_after)
+            }
+        };
+        let Ticket { exchange, _reservation, .. } = job.ticket;
+        // Room first, so that a client that was answered finds it.
+        drop(_reservation);
+        if let Some(next) = self.finish(exchange, &answer, false) {
+            self.serve(next);
+        }
+    }
+
+    fn count_failures(&self, job: &Job<Ticket>) {
+        let stopped = self.queue.is_dead();
+        for outcome in &job.outcomes {
+            match outcome {
+                Outcome::TooLarge(_) => self.metrics.fail("too_large", 1),
+                Outcome::Unacknowledged(_) if stopped => self.metrics.fail("stopped", 1),
+                Outcome::Unacknowledged(_) => self.metrics.fail("timeout", 1),
+                Outcome::Open | Outcome::Acknowledged(_) => {}
+            }
+        }
+    }
+
+    /// Answers what a dead publisher left in the queue.
+    pub fn refuse_orphans(&self) {
+        while let Some(mut job) = self.queue.take_orphan() {
+            job.give_up(&"the publisher ended".into());
+            self.settle(job);
+        }
+    }
+
+    /// Writes the answer; returns the request whose turn it is then.
+    fn finish(&self, exchange: Exchange, answer: &Answer, close: bool) -> Option<Exchange> {
+        let connection = exchange.connection.clone();
+        let (route, started) = (exchange.route(), exchange.started);
+        let next = self.connections.leave(&connection);
+        if exchange.answer(answer, close, self.port).is_err() {
+            log::debug!("{}: the client did not take the answer", connection.peer);
+        }
+        self.metrics.answered(route, answer.status);
+        self.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
+        next.map(|arrival| Exchange::new(arrival, connection))
+    }
+}
+
+/// Runs `use_stamp` with the stamp of now, formatted once a millisecond and thread.
+fn with_stamp<T>(use_stamp: impl FnOnce(&Stamp) -> T) -> T {
+    thread_local!(static STAMP: RefCell<Option<(i64, Stamp)>> = const { RefCell::new(None) });
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64);
+    STAMP.with_borrow_mut(|cached| {
+        if cached.as_ref().is_none_or(|(of, _)| *of != millis) {
+            *cached = Some((millis, Stamp::from_unix_millis(millis)));
+        }
+        let (_, stamp) = cached.as_ref().expect("just set");
+        use_stamp(stamp)
+    })
+}

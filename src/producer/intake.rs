@@ -1,0 +1,213 @@
+//! From a body to lines for Kafka. Pure: bytes and a stamp in, lines and refusals out.
+
+use std::io::Read;
+
+use flate2::read::MultiGzDecoder;
+
+use crate::event::{self, ErrorKind, EventError, Format, Limits, Stamp};
+
+use super::answer::{Answer, Rejected};
+use super::job::Lines;
+
+/// How events are taken from bodies.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    /// Limits of one event.
+    pub limits: Limits,
+    /// Most events of one request.
+    pub max_request_events: usize,
+    /// Most bytes of one body, unpacked.
+    pub max_body_bytes: usize,
+    /// Field whose value becomes the key.
+    pub key_field: Option<String>,
+}
+
+/// What a body holds.
+#[derive(Debug)]
+pub enum Taken {
+    /// One event, posted alone.
+    Single(Lines),
+    /// Several events, some of which may be refused; `lines` may be empty.
+    Batch {
+        /// The valid ones.
+        lines: Lines,
+        /// The others.
+        rejected: Vec<Rejected>,
+    },
+}
+
+/// Why nothing is taken from a body, with what to count.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What to say.
+    pub answer: Answer,
+    /// The event's fault; `None` when a limit of the request is to blame.
+    pub kind: Option<ErrorKind>,
+}
+
+impl From<EventError> for Refusal {
+    fn from(error: EventError) -> Self {
+        let status = if error.kind == ErrorKind::TooLarge { 413 } else { 400 };
+        Self { answer: Answer::error(status, error.kind.as_str(), &error.message), kind: Some(error.kind) }
+    }
+}
+
+impl Intake {
+    /// The events of `body`, stamped.
+    ///
+    /// # Errors
+    /// A single event that is none, an array that is not JSON as a whole, or too many events.
+    pub fn take(&self, body: &[u8], format: Option<Format>, stamp: &Stamp) -> Result<Taken, Refusal> {
+        match format.unwrap_or_else(|| event::detect(body)) {
+            Format::Object => {
+                let mut lines = Lines::with_capacity(body.len() + 48);
+                self.add(body, stamp, &mut lines)?;
+                Ok(Taken::Single(lines))
+            }
+            format => self.take_batch(body, format, stamp),
+        }
+    }
+
+    fn take_batch(&self, body: &[u8], format: Format, stamp: &Stamp) -> Result<Taken, Refusal> {
+        let mut lines = Lines::with_capacity(body.len() + body.len() / 2);
+        let mut rejected = Vec::new();
+        for (index, raw) in event::split(body, format)?.enumerate() {
+            if index == self.max_request_events {
+                let message = format!("more than {index} events in one request; send them in several");
+                return Err(Refusal { answer: Answer::error(413, "too_many_events", &message), kind: None });
+            }
+            if let Err(error) = self.add(raw, stamp, &mut lines) {
+                rejected.push(Rejected { index, error: error.kind.as_str(), message: error.message });
+            }
+        }
+        if lines.is_empty() && rejected.is_empty() {
+            let message = "no event in the body: send one JSON object, an array of them, or one a line";
+            let answer = Answer::error(400, ErrorKind::Empty.as_str(), message);
+            return Err(Refusal { answer, kind: Some(ErrorKind::Empty) });
+        }
+        Ok(Taken::Batch { lines, rejected })
+    }
+
+    fn add(&self, raw: &[u8], stamp: &Stamp, lines: &mut Lines) -> Result<(), EventError> {
+        event::prepare(raw, stamp, &self.limits, lines.buffer())?;
+        lines.end_line();
+        if let Some(field) = &self.key_field {
+            let key = event::key_of(lines.last_line(), field).map(|key| key.into_owned());
+            lines.set_key(key.as_deref());
+        }
+        Ok(())
+    }
+
+    /// Unpacks a gzipped body; `grow` is asked before memory grows to the given size.
+    ///
+    /// # Errors
+    /// Not gzip, larger than the limit unpacked, or no room.
+    pub fn unpack(&self, packed: &[u8], mut grow: impl FnMut(usize) -> bool) -> Result<Vec<u8>, Unpack> {
+        const STEP: usize = 64 << 10;
+        let mut reader = MultiGzDecoder::new(packed);
+        let mut body = Vec::new();
+        loop {
+            let start = body.len();
+            if !grow(start + STEP) {
+                return Err(Unpack::NoRoom);
+            }
+            let room = (self.max_body_bytes + 1 - start).min(STEP) as u64;
+            let read = reader.by_ref().take(room).read_to_end(&mut body).map_err(|_| Unpack::NotGzip)?;
+            if body.len() > self.max_body_bytes {
+                return Err(Unpack::TooLarge);
+            }
+            if read == 0 {
+                return Ok(body);
+            }
+        }
+    }
+}
+
+/// Why a body could not be unpacked.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unpack {
+    /// Broken or not gzip at all.
+    NotGzip,
+    /// More than the limit of a body.
+    TooLarge,
+    /// Past the bounds of the queue.
+    NoRoom,
+}
+
+/// The place in the request of the accepted event number `accepted`, given the refused places in rising order.
+pub fn request_index(accepted: usize, rejected: &[Rejected]) -> usize {
+    let mut index = accepted;
+    for refused in rejected {
+        if refused.index > index {
+            break;
+        }
+        index += 1;
+    }
+    index
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn intake() -> Intake {
+        Intake {
+            limits: Limits { max_event_bytes: 1000, max_depth: Limits::DEFAULT_MAX_DEPTH },
+            max_request_events: 3,
+            max_body_bytes: 1000,
+            key_field: Some("user".into()),
+        }
+    }
+
+    fn stamp() -> Stamp {
+        Stamp::from_unix_millis(0)
+    }
+
+    #[test]
+    fn a_single_event_gets_its_stamp_and_key() {
+        let Ok(Taken::Single(lines)) = intake().take(br#"{"user": "ann"}"#, None, &stamp()) else {
+            panic!("single")
+        };
+        assert_eq!(lines.line(0), br#"{"user": "ann", "timestamp": "1970-01-01T00:00:00.000Z"}"#);
+        assert_eq!(lines.record(0).key, Some(&b"ann"[..]));
+    }
+
+    #[test]
+    fn a_batch_keeps_the_valid_and_names_the_others() {
+        let body = b"{\"user\":1}\nnonsense\n{\"timestamp\":0}\n";
+        let Ok(Taken::Batch { lines, rejected }) = intake().take(body, Some(Format::Ndjson), &stamp()) else {
+            panic!("batch")
+        };
+        assert_eq!((lines.len(), lines.line(1)), (2, &b"{\"timestamp\":0}"[..]));
+        assert_eq!((rejected.len(), rejected[0].index, rejected[0].error), (1, 1, "not_json"));
+        assert_eq!((request_index(0, &rejected), request_index(1, &rejected)), (0, 2));
+    }
+
+    #[test]
+    fn nothing_and_too_much_are_refused_whole() {
+        for (body, status) in [("[]", 400), ("[{},{},{},{}]", 413), ("[{}", 400), ("", 400), ("7", 400)] {
+            let refusal = intake().take(body.as_bytes(), None, &stamp()).expect_err(body);
+            assert_eq!(refusal.answer.status, status, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_gzip_bomb_is_stopped_at_the_limit_and_at_the_room() {
+        let pack = |bytes: &[u8]| {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+            encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("pack")
+        };
+        assert_eq!(intake().unpack(&pack(&[b' '; 1000]), |_| true).map(|body| body.len()), Ok(1000));
+        assert_eq!(intake().unpack(&pack(&[b' '; 1001]), |_| true), Err(Unpack::TooLarge));
+        assert_eq!(intake().unpack(&pack(&vec![b' '; 10 << 20]), |_| true), Err(Unpack::TooLarge));
+        assert_eq!(intake().unpack(&pack(b"{}"), |_| false), Err(Unpack::NoRoom));
+        assert_eq!(intake().unpack(b"nonsense", |_| true), Err(Unpack::NotGzip));
+        let whole = pack(b"{}");
+        assert_eq!(intake().unpack(&whole[..whole.len() - 3], |_| true), Err(Unpack::NotGzip), "cut off");
+    }
+}

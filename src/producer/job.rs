@@ -1,0 +1,207 @@
+//! What waits between acceptance and acknowledgement: the events of one request, and what became of them. Pure.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::broker::{Receipt, Record};
+
+/// The events of one request as lines in one allocation, ready for Kafka.
+#[derive(Debug, Default)]
+pub struct Lines {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+    /// Ends of the keys in `key_bytes`, parallel to `ends`; empty without a key field.
+    key_ends: Vec<(bool, u32)>,
+    key_bytes: Vec<u8>,
+}
+
+impl Lines {
+    /// Room for `bytes` bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
+    /// Where the next line is to be appended; follow up with [`Lines::end_line`].
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Ends the line that was appended to the buffer.
+    pub fn end_line(&mut self) {
+        let end = u32::try_from(self.bytes.len()).expect("a body is far below 4 GiB");
+        self.ends.push(end);
+    }
+
+    /// Gives the last line its key; call it for each line or for none.
+    pub fn set_key(&mut self, key: Option<&[u8]>) {
+        self.key_bytes.extend_from_slice(key.unwrap_or_default());
+        self.key_ends.push((key.is_some(), self.key_bytes.len() as u32));
+    }
+
+    /// Number of events.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// True without events.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Bytes held for these events.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.capacity() + self.key_bytes.capacity() + self.ends.capacity() * 4
+    }
+
+    /// The event at `index`, without a line end.
+    pub fn line(&self, index: usize) -> &[u8] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
+        &self.bytes[start..self.ends[index] as usize]
+    }
+
+    /// The last line that was ended.
+    pub fn last_line(&self) -> &[u8] {
+        self.line(self.len() - 1)
+    }
+
+    /// The event at `index` as a record for the broker.
+    pub fn record(&self, index: usize) -> Record<'_> {
+        Record { key: self.key(index), value: self.line(index) }
+    }
+
+    fn key(&self, index: usize) -> Option<&[u8]> {
+        let &(present, end) = self.key_ends.get(index)?;
+        let start = if index == 0 { 0 } else { self.key_ends[index - 1].1 };
+        present.then(|| &self.key_bytes[start as usize..end as usize])
+    }
+}
+
+/// What became of one event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not known yet.
+    #[default]
+    Open,
+    /// In Kafka.
+    Acknowledged(Receipt),
+    /// The topic refuses an event of this size; a retry cannot help.
+    TooLarge(Arc<str>),
+    /// Not acknowledged in time; it may be in Kafka all the same.
+    Unacknowledged(Arc<str>),
+}
+
+/// One request's events on their way, with the ticket that answers it.
+#[derive(Debug)]
+pub struct Job<T> {
+    /// The events.
+    pub lines: Lines,
+    /// What became of each, parallel to `lines`.
+    pub outcomes: Vec<Outcome>,
+    /// After this the request is answered as it stands.
+    pub deadline: Instant,
+    /// Answers the request.
+    pub ticket: T,
+}
+
+impl<T> Job<T> {
+    /// A job of which nothing is known yet.
+    pub fn new(lines: Lines, deadline: Instant, ticket: T) -> Self {
+        Self { outcomes: vec![Outcome::Open; lines.len()], lines, deadline, ticket }
+    }
+
+    /// True when every event has its outcome.
+    pub fn is_settled(&self) -> bool {
+        !self.outcomes.contains(&Outcome::Open)
+    }
+
+    /// Events that are in Kafka.
+    pub fn acknowledged(&self) -> usize {
+        self.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Acknowledged(_))).count()
+    }
+
+    /// Ends all that is still open as not acknowledged, for `reason`.
+    pub fn give_up(&mut self, reason: &Arc<str>) {
+        for outcome in self.outcomes.iter_mut().filter(|outcome| **outcome == Outcome::Open) {
+            *outcome = Outcome::Unacknowledged(reason.clone());
+        }
+    }
+
+    /// Runs of events that the broker did not acknowledge, by index among the accepted ones.
+    pub fn unacknowledged(&self) -> Vec<Range<usize>> {
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for (index, outcome) in self.outcomes.iter().enumerate() {
+            if matches!(outcome, Outcome::Acknowledged(_)) {
+                continue;
+            }
+            match runs.last_mut() {
+                Some(run) if run.end == index => run.end += 1,
+                _ => runs.push(index..index + 1),
+            }
+        }
+        runs
+    }
+
+    /// Receipts as ranges (partition, first offset, last offset), in the order of the events.
+    pub fn receipt_ranges(&self) -> Vec<(i32, i64, i64)> {
+        let mut ranges: Vec<(i32, i64, i64)> = Vec::new();
+        for outcome in &self.outcomes {
+            let Outcome::Acknowledged(receipt) = outcome else { continue };
+            match ranges.last_mut() {
+                Some((partition, _, last))
+                    if *partition == receipt.partition && *last + 1 == receipt.offset =>
+                {
+                    *last = receipt.offset;
+                }
+                _ => ranges.push((receipt.partition, receipt.offset, receipt.offset)),
+            }
+        }
+        ranges
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A job of these lines, without keys.
+    pub fn job<T>(lines: &[&str], deadline: Instant, ticket: T) -> Job<T> {
+        let mut built = Lines::default();
+        for line in lines {
+            built.buffer().extend_from_slice(line.as_bytes());
+            built.end_line();
+        }
+        Job::new(built, deadline, ticket)
+    }
+
+    #[test]
+    fn lines_and_keys_come_back_as_records() {
+        let mut lines = Lines::default();
+        for (line, key) in [("{1}", Some("a")), ("{22}", None), ("{333}", Some("")), ("{4}", Some("bc"))] {
+            lines.buffer().extend_from_slice(line.as_bytes());
+            lines.end_line();
+            lines.set_key(key.map(str::as_bytes));
+        }
+        let got: Vec<_> = (0..4).map(|i| (lines.record(i).value, lines.record(i).key)).collect();
+        let expected: [(&[u8], Option<&[u8]>); 4] =
+            [(b"{1}", Some(b"a")), (b"{22}", None), (b"{333}", Some(b"")), (b"{4}", Some(b"bc"))];
+        assert_eq!(got, expected);
+        assert_eq!(lines.last_line(), b"{4}");
+    }
+
+    #[test]
+    fn receipts_and_gaps_become_ranges_in_order() {
+        let mut job = job(&["a", "b", "c", "d", "e", "f"], Instant::now(), ());
+        let acknowledged = |partition, offset| Outcome::Acknowledged(Receipt { partition, offset });
+        job.outcomes[0] = acknowledged(1, 7);
+        job.outcomes[1] = acknowledged(1, 8);
+        job.outcomes[3] = acknowledged(1, 9);
+        job.outcomes[5] = acknowledged(0, 10);
+        assert!(!job.is_settled());
+        job.give_up(&"too slow".into());
+        assert!(job.is_settled());
+        assert_eq!(job.receipt_ranges(), [(1, 7, 9), (0, 10, 10)]);
+        assert_eq!(job.unacknowledged(), [2..3, 4..5]);
+        assert_eq!(job.acknowledged(), 4);
+    }
+}

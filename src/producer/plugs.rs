@@ -1,0 +1,94 @@
+//! Our own connections to our own port, which keep tiny_http's thread pool from stranding clients.
+//!
+//! Its pool hands a new connection to a waiting thread without counting how many already go to that thread, so
+//! of connections that arrive together some are accepted and never read. Four permanent connections occupy its
+//! four permanent threads, so most new ones get a thread of their own; and each short connection after that
+//! frees one that was stranded all the same.
+
+use std::collections::HashSet;
+use std::io::{self, ErrorKind, Read};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+
+/// tiny_http's `MIN_THREADS`.
+const PLUGS: usize = 4;
+
+/// How often a short connection looks for stranded ones.
+const KICK: Duration = Duration::from_millis(20);
+
+/// A short connection that is not closed by then was itself stranded, so others are.
+const KICK_LIMIT: Duration = Duration::from_millis(10);
+
+/// Short connections sent at once when some were stranded.
+const KICK_VOLLEY: usize = 8;
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// The permanent connections, known by their addresses so that no limit is applied to them.
+#[derive(Debug)]
+pub struct Plugs {
+    addr: SocketAddr,
+    sockets: Mutex<Vec<TcpStream>>,
+}
+
+impl Plugs {
+    /// Will connect to `addr`.
+    pub fn new(addr: SocketAddr) -> Self {
+        Self { addr, sockets: Mutex::default() }
+    }
+
+    /// Our ends of the permanent connections.
+    pub fn addresses(&self) -> HashSet<SocketAddr> {
+        self.lock().iter().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+
+    /// Replaces permanent connections that have ended.
+    ///
+    /// # Errors
+    /// Our own port cannot be reached.
+    pub fn refill(&self) -> io::Result<()> {
+        let mut sockets = self.lock();
+        sockets.retain(is_open);
+        while sockets.len() < PLUGS {
+            let socket = TcpStream::connect_timeout(&self.addr, CONNECT_LIMIT)?;
+            socket.set_nonblocking(true)?;
+            sockets.push(socket);
+        }
+        Ok(())
+    }
+
+    /// Kicks until `stop` disconnects.
+    pub fn run(&self, stop: &Receiver<()>) {
+        while stop.recv_timeout(KICK) == Err(RecvTimeoutError::Timeout) {
+            // A failure is the guard's business, which watches the port by itself.
+            let _ = self.refill();
+            if !kick(self.addr) {
+                for _ in 0..KICK_VOLLEY {
+                    let _ = TcpStream::connect_timeout(&self.addr, CONNECT_LIMIT);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_open(mut socket: &TcpStream) -> bool {
+    matches!(socket.read(&mut [0; 64]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+/// True when the connection was served, that is closed, at once.
+fn kick(addr: SocketAddr) -> bool {
+    let kicked = || -> io::Result<bool> {
+        let mut socket = TcpStream::connect_timeout(&addr, CONNECT_LIMIT)?;
+        socket.shutdown(Shutdown::Write)?;
+        socket.set_read_timeout(Some(KICK_LIMIT))?;
+        Ok(matches!(socket.read(&mut [0; 1]), Ok(0)))
+    };
+    kicked().unwrap_or(true)
+}

@@ -1,0 +1,309 @@
+//! The batching thread: takes all that is ready, sends it, hands out what is settled.
+//!
+//! Group commit: while one batch is on the wire the next one gathers, so no fixed wait is needed under load. It
+//! never writes to a client and never decides what one is told.
+
+use std::io::stdout;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::broker::{BrokerError, Sink};
+use crate::echo::Echo;
+use crate::retry::Backoff;
+
+use super::batch::Batch;
+use super::handler::{QueuedJob, Ticket};
+use super::health::Health;
+use super::job::Outcome;
+use super::metrics::ProducerMetrics;
+use super::queue::{Input, Usage};
+
+/// How often an idle publisher proves that Kafka would acknowledge.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest wait for such a proof: `/readyz` follows a fault within two seconds.
+const PROBE_LIMIT: Duration = Duration::from_millis(900);
+
+/// Waits between tries: from a blink up to what `/readyz` may lag behind a recovery.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(1000));
+
+/// Shortest time a broker call is given, even when a request's time is nearly up.
+const MIN_CALL: Duration = Duration::from_millis(50);
+
+/// Limits of one batch and of one broker call.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most events in one call.
+    pub batch_events: usize,
+    /// Most bytes in one call.
+    pub batch_bytes: usize,
+    /// Wait for more events before a batch is sent.
+    pub linger: Duration,
+    /// Longest broker call.
+    pub call: Duration,
+    /// Parts into which a settled batch is cut, so that as many threads can answer it.
+    pub reply_threads: usize,
+}
+
+/// State of the batching thread.
+pub struct Publisher {
+    /// Where batches go.
+    pub sink: Box<dyn Sink>,
+    /// Where jobs come from.
+    pub inputs: Receiver<Input<QueuedJob>>,
+    /// Where settled jobs go. Unbounded, because the queue's bounds cover them until they are answered.
+    pub settled: Sender<Vec<QueuedJob>>,
+    /// Told of every call.
+    pub health: Arc<Health>,
+    /// Told of every batch.
+    pub metrics: Arc<ProducerMetrics>,
+    /// Told how fast events leave.
+    pub usage: Arc<Usage>,
+    /// Limits.
+    pub limits: Limits,
+    /// The original's lines.
+    pub echo: Echo,
+    /// What is on its way.
+    pub batch: Batch<Ticket>,
+}
+
+/// What wakes the loop.
+enum Wake {
+    Input(Input<QueuedJob>),
+    /// Nothing came in time.
+    Tick,
+    /// All senders are gone.
+    Disconnected,
+}
+
+impl Publisher {
+    /// Runs until the queue is closed and everything is settled. Whatever ends it, no job is left behind.
+    ///
+    /// # Errors
+    /// The broker cannot serve this client at all, or the thread panicked.
+    pub fn run(mut self) -> Result<(), BrokerError> {
+        let end = catch_unwind(AssertUnwindSafe(|| self.publish_all())).unwrap_or_else(|_| {
+            Err(BrokerError::Retryable("the publisher panicked; see the log above".into()))
+        });
+        if let Err(error) = &end {
+            self.health.call_failed(&error.to_string());
+        }
+        let left = self.batch.give_up(&"the publisher ended".into());
+        self.hand_out(left);
+        end
+    }
+
+    fn publish_all(&mut self) -> Result<(), BrokerError> {
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let mut rate = Rate::new(Instant::now());
+        let mut closing = false;
+        self.probe(&mut backoff)?;
+        let mut not_before = Instant::now();
+        loop {
+            closing |= self.gather(not_before, backoff.failures() > 0);
+            if !self.batch.is_empty() {
+                let failed = self.attempt(&mut rate)?;
+                if failed {
+                    not_before = Instant::now() + backoff.next_wait(fastrand::f64());
+                } else {
+                    backoff.reset();
+                }
+            } else if closing {
+                return Ok(());
+            } else if self.probe_is_due(not_before, &backoff) {
+                let wait = self.probe(&mut backoff)?;
+                not_before = Instant::now() + wait;
+            }
+        }
+    }
+
+    fn probe_is_due(&self, not_before: Instant, backoff: &Backoff) -> bool {
+        backoff.failures() == 0 || Instant::now() >= not_before
+    }
+
+    /// Takes jobs: waits for the first one (at most a tick), then all that are ready, up to one batch. After a
+    /// failure it gathers until the next try is due. True when nothing follows.
+    fn gather(&mut self, not_before: Instant, failing: bool) -> bool {
+        let now = Instant::now();
+        let mut closing = false;
+        if self.batch.is_empty() {
+            let until = if failing { not_before } else { now + PROBE_INTERVAL };
+            closing = self.accept_one(until);
+            if self.batch.is_empty() {
+                return closing;
+            }
+        }
+        let linger = if self.limits.linger.is_zero() { now } else { Instant::now() + self.limits.linger };
+        let until = if failing { not_before.max(linger) } else { linger };
+        while !closing && self.has_room() {
+            match self.wake(until) {
+                Wake::Input(Input::Job(job)) => self.batch.push(job),
+                Wake::Input(Input::Close) | Wake::Disconnected => closing = true,
+                Wake::Tick => break,
+            }
+        }
+        if failing && closing {
+            std::thread::sleep(not_before.saturating_duration_since(Instant::now()));
+        }
+        closing
+    }
+
+    fn accept_one(&mut self, until: Instant) -> bool {
+        match self.wake(until) {
+            Wake::Input(Input::Job(job)) => {
+                self.metrics.queue_wait.observe(job.ticket.started().elapsed().as_secs_f64());
+                self.batch.push(job);
+                false
+            }
+            Wake::Input(Input::Close) | Wake::Disconnected => true,
+            Wake::Tick => {
+                self.echo.turn(unix_now().as_secs() as i64, &mut stdout().lock());
+                false
+            }
+        }
+    }
+
+    fn wake(&self, until: Instant) -> Wake {
+        match self.inputs.recv_deadline(until) {
+            Ok(input) => Wake::Input(input),
+            Err(RecvTimeoutError::Timeout) => Wake::Tick,
+            Err(RecvTimeoutError::Disconnected) => Wake::Disconnected,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.batch.open_events() < self.limits.batch_events
+            && self.batch.open_bytes() < self.limits.batch_bytes
+    }
+
+    /// Sends the batch once and hands out what is settled. True when something failed and may succeed later.
+    fn attempt(&mut self, rate: &mut Rate) -> Result<bool, BrokerError> {
+        let began = Instant::now();
+        let time_left = self
+            .batch
+            .earliest_deadline()
+            .map_or(self.limits.call, |deadline| deadline.saturating_duration_since(began).max(MIN_CALL));
+        let (sent, records) = self.batch.records(self.limits.batch_events, self.limits.batch_bytes);
+        let bytes = records.iter().map(|record| record.value.len()).sum();
+        self.health.call_begins(began);
+        let results = self.sink.send(&records, self.limits.call.min(time_left));
+        let acknowledged = results.iter().filter(|result| result.is_ok()).count();
+        let failure = self.batch.note(&sent, results);
+        match &failure {
+            None => self.health.call_succeeded(),
+            Some(error) => {
+                self.health.call_failed(&error.to_string());
+                self.metrics.kafka_errors.with_label_values(&[error.kind()]).inc();
+                log::warn!(
+                    "{} of {} events not acknowledged: {error}",
+                    sent.len() - acknowledged,
+                    sent.len()
+                );
+            }
+        }
+        let now = Instant::now();
+        if acknowledged > 0 {
+            self.metrics.produced(now - began, sent.len(), bytes, unix_now());
+            self.usage.set_rate(rate.add(acknowledged as u64, now));
+        }
+        let reason =
+            failure.as_ref().map_or_else(|| "no acknowledgement in time".into(), |e| e.to_string().into());
+        let settled = self.batch.take_settled(now, &reason);
+        self.hand_out(settled);
+        match failure {
+            Some(error @ BrokerError::Unsupported(_)) => Err(error),
+            failure => Ok(failure.is_some()),
+        }
+    }
+
+    fn probe(&mut self, backoff: &mut Backoff) -> Result<Duration, BrokerError> {
+        self.health.call_begins(Instant::now());
+        match self.sink.probe(PROBE_LIMIT) {
+            Ok(()) => {
+                if backoff.failures() > 0 {
+                    log::info!("Kafka acknowledges again");
+                }
+                backoff.reset();
+                self.health.call_succeeded();
+                self.metrics.kafka_last_success.set(unix_now().as_secs_f64());
+                Ok(Duration::ZERO)
+            }
+            Err(error @ BrokerError::Unsupported(_)) => Err(error),
+            Err(error) => {
+                self.health.call_failed(&error.to_string());
+                self.metrics.kafka_errors.with_label_values(&[error.kind()]).inc();
+                if backoff.failures() == 0 {
+                    log::warn!("not ready: {error}; trying again");
+                }
+                Ok(backoff.next_wait(fastrand::f64()))
+            }
+        }
+    }
+
+    fn hand_out(&mut self, mut settled: Vec<QueuedJob>) {
+        if settled.is_empty() {
+            return;
+        }
+        let second = unix_now().as_secs() as i64;
+        let mut out = stdout().lock();
+        for job in &settled {
+            for (index, outcome) in job.outcomes.iter().enumerate() {
+                if matches!(outcome, Outcome::Acknowledged(_)) {
+                    self.echo.show(job.lines.line(index), second, &mut out);
+                }
+            }
+        }
+        drop(out);
+        let part = settled.len().div_ceil(self.limits.reply_threads);
+        while !settled.is_empty() {
+            let rest = settled.split_off(part.min(settled.len()));
+            // The repliers end only after this sender is dropped.
+            let _ = self.settled.send(std::mem::replace(&mut settled, rest));
+        }
+    }
+}
+
+/// Acknowledged events a second, over windows of one second.
+struct Rate {
+    since: Instant,
+    events: u64,
+    last: u64,
+}
+
+impl Rate {
+    fn new(now: Instant) -> Self {
+        Self { since: now, events: 0, last: 0 }
+    }
+
+    /// Adds events acknowledged at `now` and returns the rate.
+    fn add(&mut self, events: u64, now: Instant) -> u64 {
+        self.events += events;
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed >= Duration::from_secs(1) {
+            self.last = (self.events as f64 / elapsed.as_secs_f64()) as u64;
+            (self.since, self.events) = (now, 0);
+        }
+        self.last.max(self.events)
+    }
+}
+
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_last_second() {
+        let start = Instant::now();
+        let mut rate = Rate::new(start);
+        assert_eq!(rate.add(50, start), 50);
+        assert_eq!(rate.add(50, start + Duration::from_secs(2)), 50);
+        assert_eq!(rate.add(10, start + Duration::from_secs(2)), 50);
+    }
+}

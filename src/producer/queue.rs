@@ -1,0 +1,223 @@
+//! The bounded way from the HTTP side to the publisher: what does not fit is refused, never absorbed.
+//!
+//! Knows nothing of HTTP or Kafka. Its bounds cover everything between acceptance and acknowledgement, so a
+//! batch on the wire counts like one that waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+
+/// What can wake the publisher, besides time.
+pub enum Input<J> {
+    /// Something to publish.
+    Job(J),
+    /// Nothing follows: settle what is there and end.
+    Close,
+}
+
+/// Bounds and the sending end.
+pub struct Queue<J> {
+    sender: Sender<Input<J>>,
+    /// Kept so that a publisher's death leaves nobody waiting: whoever finds it dead empties the channel.
+    spare: Receiver<Input<J>>,
+    dead: AtomicBool,
+    usage: Arc<Usage>,
+}
+
+/// What is inside now, and how fast it leaves.
+#[derive(Debug)]
+pub struct Usage {
+    max_events: usize,
+    max_bytes: usize,
+    events: AtomicUsize,
+    bytes: AtomicUsize,
+    settled_per_second: AtomicU64,
+}
+
+/// A share of the bounds; dropping it gives the share back.
+#[derive(Debug)]
+pub struct Reservation {
+    usage: Arc<Usage>,
+    events: usize,
+    bytes: usize,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.usage.events.fetch_sub(self.events, Ordering::AcqRel);
+        self.usage.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+impl Reservation {
+    /// Changes the share to `events` and `bytes`; `false`, and no change, when that does not fit.
+    pub fn resize(&mut self, events: usize, bytes: usize) -> bool {
+        let more_events = events.saturating_sub(self.events);
+        let more_bytes = bytes.saturating_sub(self.bytes);
+        if (more_events > 0 || more_bytes > 0) && !self.usage.take(more_events, more_bytes) {
+            return false;
+        }
+        self.usage.events.fetch_sub(self.events.saturating_sub(events), Ordering::AcqRel);
+        self.usage.bytes.fetch_sub(self.bytes.saturating_sub(bytes), Ordering::AcqRel);
+        (self.events, self.bytes) = (events, bytes);
+        true
+    }
+}
+
+impl Usage {
+    /// Events inside now.
+    pub fn events(&self) -> usize {
+        self.events.load(Ordering::Acquire)
+    }
+
+    /// Bytes inside now.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    /// Most events.
+    pub fn max_events(&self) -> usize {
+        self.max_events
+    }
+
+    /// Tells how many events left per second lately.
+    pub fn set_rate(&self, settled_per_second: u64) {
+        self.settled_per_second.store(settled_per_second, Ordering::Relaxed);
+    }
+
+    /// When a refused client should come back: the time to drain what is inside, 1 to 30 seconds.
+    pub fn retry_after(&self) -> Duration {
+        let rate = self.settled_per_second.load(Ordering::Relaxed).max(1);
+        Duration::from_secs((self.events() as u64).div_ceil(rate).clamp(1, 30))
+    }
+
+    fn take(&self, events: usize, bytes: usize) -> bool {
+        let had_events = self.events.fetch_add(events, Ordering::AcqRel);
+        let had_bytes = self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        let fits = had_events + events <= self.max_events && had_bytes + bytes <= self.max_bytes;
+        if !fits {
+            self.events.fetch_sub(events, Ordering::AcqRel);
+            self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        }
+        fits
+    }
+}
+
+impl<J> Queue<J> {
+    /// A queue of at most `max_jobs` jobs, `max_events` events and `max_bytes` bytes, and its receiving end.
+    pub fn new(max_jobs: usize, max_events: usize, max_bytes: usize) -> (Self, Receiver<Input<J>>) {
+        let (sender, receiver) = bounded(max_jobs);
+        let usage = Usage {
+            max_events,
+            max_bytes,
+            events: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            settled_per_second: AtomicU64::new(0),
+        };
+        let spare = receiver.clone();
+        (Self { sender, spare, dead: AtomicBool::new(false), usage: Arc::new(usage) }, receiver)
+    }
+
+    /// What is inside now.
+    pub fn usage(&self) -> &Arc<Usage> {
+        &self.usage
+    }
+
+    /// A share of the bounds, or `None` when they are reached.
+    pub fn reserve(&self, events: usize, bytes: usize) -> Option<Reservation> {
+        let usage = self.usage.clone();
+        usage.take(events, bytes).then(|| Reservation { usage, events, bytes })
+    }
+
+    /// Hands `job` to the publisher.
+    ///
+    /// # Errors
+    /// Gives the job back when the queue is full or the publisher is gone.
+    pub fn submit(&self, job: J) -> Result<(), J> {
+        if self.dead.load(Ordering::SeqCst) {
+            return Err(job);
+        }
+        match self.sender.try_send(Input::Job(job)) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(Input::Job(job)) | TrySendError::Disconnected(Input::Job(job))) => {
+                Err(job)
+            }
+            Err(_) => unreachable!("what was sent is a job"),
+        }
+    }
+
+    /// Tells the publisher that nothing follows.
+    pub fn close(&self) {
+        let _ = self.sender.send_timeout(Input::Close, Duration::from_secs(1));
+    }
+
+    /// Marks the publisher dead; from now on every job is given back.
+    pub fn mark_dead(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+    }
+
+    /// True once the publisher is dead.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    /// Takes a job out from under a dead publisher.
+    pub fn take_orphan(&self) -> Option<J> {
+        loop {
+            match self.spare.try_recv().ok()? {
+                Input::Job(job) => return Some(job),
+                Input::Close => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_hold_for_events_and_bytes_and_come_back() {
+        let (queue, _receiver) = Queue::<()>::new(10, 3, 100);
+        let mut first = queue.reserve(2, 50).expect("fits");
+        assert!(queue.reserve(2, 10).is_none(), "events");
+        assert!(queue.reserve(1, 51).is_none(), "bytes");
+        assert_eq!((queue.usage().events(), queue.usage().bytes()), (2, 50));
+        assert!(first.resize(1, 100) && !first.resize(4, 100) && !first.resize(1, 101));
+        assert_eq!((queue.usage().events(), queue.usage().bytes()), (1, 100));
+        drop(first);
+        assert_eq!((queue.usage().events(), queue.usage().bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_job_back() {
+        let (queue, receiver) = Queue::new(1, 10, 10);
+        assert_eq!(queue.submit(1), Ok(()));
+        assert_eq!(queue.submit(2), Err(2));
+        assert!(matches!(receiver.recv(), Ok(Input::Job(1))));
+    }
+
+    #[test]
+    fn a_dead_publisher_leaves_no_job_waiting() {
+        let (queue, receiver) = Queue::new(4, 10, 10);
+        assert_eq!(queue.submit(1), Ok(()));
+        drop(receiver);
+        queue.mark_dead();
+        assert_eq!(queue.submit(2), Err(2));
+        assert_eq!((queue.take_orphan(), queue.take_orphan()), (Some(1), None));
+    }
+
+    #[test]
+    fn retry_after_is_the_time_to_drain() {
+        let (queue, _receiver) = Queue::<()>::new(10, 1000, 100);
+        let _inside = queue.reserve(250, 1);
+        queue.usage().set_rate(100);
+        assert_eq!(queue.usage().retry_after(), Duration::from_secs(3));
+        queue.usage().set_rate(1_000_000);
+        assert_eq!(queue.usage().retry_after(), Duration::from_secs(1));
+        queue.usage().set_rate(0);
+        assert_eq!(queue.usage().retry_after(), Duration::from_secs(30));
+    }
+}

@@ -1,0 +1,391 @@
+//! The threads of the producer: who owns what, who feeds whom, and in which order they end.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use tiny_http::Server;
+
+use crate::broker::Sink;
+use crate::config::ProducerConfig;
+use crate::echo::Echo;
+use crate::event;
+use crate::linux;
+
+use super::Stop;
+use super::batch::Batch;
+use super::connections::Connections;
+use super::exchange::{Arrival, Exchange};
+use super::front::{Front, Took};
+use super::guard::{Alarm, Guard};
+use super::handler::{BodyTask, Handler, QueuedJob, body_lane};
+use super::health::Health;
+use super::intake::Intake;
+use super::metrics::ProducerMetrics;
+use super::plugs::Plugs;
+use super::publisher::{Limits, Publisher};
+use super::queue::{Input, Queue};
+use super::reaper;
+
+/// How often the thread of a replaced server looks whether it is to end.
+const RETIRED_TICK: Duration = Duration::from_secs(1);
+
+/// All threads, and what is needed to end them.
+pub struct Threads {
+    /// Serves requests; shared by most of them.
+    pub handler: Arc<Handler>,
+    front: Arc<Front>,
+    publisher: JoinHandle<()>,
+    repliers: Vec<JoinHandle<()>>,
+    body_readers: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
+    keepers: Vec<JoinHandle<()>>,
+    /// Dropped to end the keepers.
+    keeping: Sender<()>,
+    stops: Receiver<Stop>,
+    retired: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name).spawn(body)
+}
+
+impl Threads {
+    /// Starts all threads.
+    ///
+    /// # Errors
+    /// The address cannot be bound or a thread cannot be started.
+    pub fn start(config: &ProducerConfig, sink: Box<dyn Sink>) -> io::Result<Self> {
+        let front = Arc::new(Front::open(config.http.addr)?);
+        let (lane, lane_end) = body_lane();
+        let (handler, inputs) = handler(config, front.local.port(), lane);
+        let handler = Arc::new(handler);
+        count_panics(&handler.metrics);
+        let (stop, stops) = unbounded();
+        let (settled, settled_end) = unbounded();
+        let publisher = publisher(config, sink, inputs, settled, &handler);
+        let publisher = spawn_publisher(publisher, handler.clone(), stop.clone())?;
+        let repliers = spawn_repliers(config.http.reply_threads, &settled_end, &handler)?;
+        let body_readers = spawn_body_readers(config.http.body_threads, &lane_end, &handler)?;
+        let plugs = Arc::new(Plugs::new(front.local));
+        plugs.refill()?;
+        let retired = Arc::new(Mutex::new(Vec::new()));
+        let mender =
+            Mender { handler: handler.clone(), front: front.clone(), stop, retired: retired.clone() };
+        let workers = (0..config.http.workers)
+            .map(|n| {
+                let mender = mender.clone();
+                spawn(format!("http-{n}"), move || mender.work())
+            })
+            .collect::<io::Result<_>>()?;
+        let (keeping, keep) = bounded(0);
+        let keepers = spawn_keepers(config, &mender, plugs, &keep)?;
+        Ok(Self {
+            handler,
+            front,
+            publisher,
+            repliers,
+            body_readers,
+            workers,
+            keepers,
+            keeping,
+            stops,
+            retired,
+        })
+    }
+
+    /// Address that clients can connect to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.front.local
+    }
+
+    /// Why to stop, besides a signal.
+    pub fn stops(&self) -> &Receiver<Stop> {
+        &self.stops
+    }
+
+    /// From now on every event is refused and no connection accepted.
+    pub fn refuse_new(&self) {
+        self.handler.health.drain();
+        self.front.stop_accepting();
+    }
+
+    /// Ends all threads once nothing is inside any more. Those still busy with a client at `deadline` are left
+    /// to the end of the process.
+    pub fn join(self, deadline: Instant) {
+        drop(self.keeping);
+        join_until(self.keepers, deadline);
+        end_connections(self.front.local.port());
+        self.front.stop();
+        join_until(self.workers, deadline);
+        join_until(std::mem::take(&mut *lock(&self.retired)), deadline);
+        drop(lock(&self.handler.body_lane).take());
+        join_until(self.body_readers, deadline);
+        self.handler.queue.close();
+        join_until(vec![self.publisher], deadline);
+        join_until(self.repliers, deadline);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn join_until(threads: Vec<JoinHandle<()>>, deadline: Instant) {
+    for thread in threads {
+        while !thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if !thread.is_finished() {
+            log::warn!("thread {} is still busy", thread.thread().name().unwrap_or("?"));
+        } else if thread.join().is_err() {
+            log::error!("a thread ended by a panic; see above");
+        }
+    }
+}
+
+/// Every idle client reads the end of its connection instead of waiting for an answer that cannot come.
+fn end_connections(port: u16) {
+    linux::for_each_connection(|socket, local, _| {
+        if local.port() == port {
+            let _ = socket.shutdown(Shutdown::Read);
+        }
+    });
+}
+
+fn handler(
+    config: &ProducerConfig,
+    port: u16,
+    lane: Sender<BodyTask>,
+) -> (Handler, Receiver<Input<QueuedJob>>) {
+    let (http, queue) = (&config.http, &config.queue);
+    // Each job is one request of one connection, and a connection has one on its way.
+    let max_jobs = http.max_connections as usize + 64;
+    let (bounded_queue, inputs) =
+        Queue::new(max_jobs, queue.queue_max_events as usize, queue.queue_max_bytes as usize);
+    let intake = Intake {
+        limits: event::Limits {
+            max_event_bytes: http.max_event_bytes as usize,
+            max_depth: event::Limits::DEFAULT_MAX_DEPTH,
+        },
+        max_request_events: http.max_request_events as usize,
+        max_body_bytes: http.max_body_bytes as usize,
+        key_field: queue.key_field.clone(),
+    };
+    let handler = Handler {
+        port,
+        topic: config.kafka.topic.clone(),
+        intake,
+        delivery_timeout: queue.delivery_timeout(),
+        max_connections: http.max_connections as usize,
+        connections: Connections::new(http.max_pipelined as usize),
+        queue: bounded_queue,
+        health: Arc::new(Health::new(Instant::now())),
+        metrics: Arc::new(ProducerMetrics::new()),
+        body_lane: Mutex::new(Some(lane)),
+    };
+    (handler, inputs)
+}
+
+fn publisher(
+    config: &ProducerConfig,
+    sink: Box<dyn Sink>,
+    inputs: Receiver<Input<QueuedJob>>,
+    settled: Sender<Vec<QueuedJob>>,
+    handler: &Handler,
+) -> Publisher {
+    let queue = &config.queue;
+    Publisher {
+        sink,
+        inputs,
+        settled,
+        health: handler.health.clone(),
+        metrics: handler.metrics.clone(),
+        usage: handler.queue.usage().clone(),
+        limits: Limits {
+            batch_events: queue.batch_max_events as usize,
+            batch_bytes: queue.batch_max_bytes as usize,
+            linger: Duration::from_millis(queue.linger_ms),
+            call: config.kafka.request_timeout(),
+            reply_threads: config.http.reply_threads.into(),
+        },
+        echo: Echo::new(config.event_echo, "✅ Event sent to Kafka:"),
+        batch: Batch::default(),
+    }
+}
+
+/// The publisher's end is the queue's end: what is still in it is answered before anything else happens.
+fn spawn_publisher(
+    publisher: Publisher,
+    handler: Arc<Handler>,
+    stop: Sender<Stop>,
+) -> io::Result<JoinHandle<()>> {
+    spawn("publisher".into(), move || {
+        let end = publisher.run();
+        handler.queue.mark_dead();
+        handler.refuse_orphans();
+        if let Err(error) = end {
+            let _ = stop.send(Stop::PublisherEnded(error));
+        }
+    })
+}
+
+fn spawn_repliers(
+    count: u16,
+    settled: &Receiver<Vec<QueuedJob>>,
+    handler: &Arc<Handler>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let replier = |n| {
+        let (settled, handler) = (settled.clone(), handler.clone());
+        spawn(format!("reply-{n}"), move || {
+            for jobs in settled {
+                for job in jobs {
+                    shielded(&handler, || handler.settle(job));
+                }
+            }
+        })
+    };
+    (0..count).map(replier).collect()
+}
+
+fn spawn_body_readers(
+    count: u16,
+    lane: &Receiver<BodyTask>,
+    handler: &Arc<Handler>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let reader = |n| {
+        let (lane, handler) = (lane.clone(), handler.clone());
+        spawn(format!("body-{n}"), move || {
+            for task in lane {
+                shielded(&handler, || handler.read_and_serve(task));
+            }
+        })
+    };
+    (0..count).map(reader).collect()
+}
+
+fn spawn_keepers(
+    config: &ProducerConfig,
+    mender: &Mender,
+    plugs: Arc<Plugs>,
+    keep: &Receiver<()>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let http = &config.http;
+    let guard = Guard {
+        handler: mender.handler.clone(),
+        front: mender.front.clone(),
+        plugs: plugs.clone(),
+        limits: reaper::Limits {
+            idle: Duration::from_secs(http.idle_timeout_secs.into()),
+            request: Duration::from_secs(http.request_timeout_secs.into()),
+            connections: http.max_connections as usize,
+        },
+        // A client that hung up keeps its thread until its request is settled.
+        lost_after: 2 * config.queue.delivery_timeout() + Duration::from_secs(1),
+        leak_budget: http.leak_budget as usize,
+    };
+    let (mender, guard_keep, kicker_keep) = (mender.clone(), keep.clone(), keep.clone());
+    Ok(vec![
+        spawn("kicker".into(), move || plugs.run(&kicker_keep))?,
+        spawn("guard".into(), move || guard.run(&guard_keep, |alarm| mender.mend(alarm)))?,
+    ])
+}
+
+/// Takes requests, and mends the front when it breaks.
+#[derive(Clone)]
+struct Mender {
+    handler: Arc<Handler>,
+    front: Arc<Front>,
+    stop: Sender<Stop>,
+    retired: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Mender {
+    /// A worker's loop.
+    fn work(&self) {
+        let mut turns: Vec<Exchange> = Vec::new();
+        loop {
+            match self.front.take(|arrival| turns.extend(self.handler.arrive(arrival))) {
+                Took::Some => {}
+                Took::Stopped => return,
+                Took::Dead(generation, error) => {
+                    log::error!("the accept loop ended: {error}; building it anew");
+                    self.rebuild(generation);
+                }
+            }
+            for exchange in turns.drain(..) {
+                shielded(&self.handler, || self.handler.serve(exchange));
+            }
+        }
+    }
+
+    fn mend(&self, alarm: Alarm) {
+        match alarm {
+            Alarm::AcceptLoop(generation) => {
+                log::error!("no answer from our own port; building the accept loop anew");
+                self.rebuild(generation);
+            }
+            Alarm::LeakBudget(lost) => {
+                if !self.handler.health.is_exhausted() {
+                    self.handler.health.set_exhausted();
+                    let _ = self.stop.send(Stop::LeakBudget(lost));
+                }
+            }
+        }
+    }
+
+    fn rebuild(&self, generation: u64) {
+        match self.front.rebuild(generation) {
+            Ok(None) => {}
+            Ok(Some(old)) => {
+                self.handler.metrics.accept_restarts.inc();
+                self.retire(old);
+            }
+            Err(error) => {
+                let _ = self.stop.send(Stop::ListenerLost(error));
+            }
+        }
+    }
+
+    /// Connections of a replaced server live on and send their requests to it: one thread takes those.
+    fn retire(&self, server: Arc<Server>) {
+        let (handler, front) = (self.handler.clone(), self.front.clone());
+        let thread = spawn("http-retired".into(), move || {
+            while !front.is_stopped() {
+                let Ok(Some(request)) = server.recv_timeout(RETIRED_TICK) else { continue };
+                if let Some(exchange) = handler.arrive(Arrival { request, at: Instant::now() }) {
+                    shielded(&handler, || handler.serve(exchange));
+                }
+            }
+        });
+        match thread {
+            Ok(thread) => lock(&self.retired).push(thread),
+            Err(error) => log::error!("clients of the replaced server are not served: {error}"),
+        }
+    }
+}
+
+/// A panic while one request is served ends that request (tiny_http answers 500) and nothing else.
+fn shielded(handler: &Handler, serve: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(serve)).is_err() {
+        log::error!("a request ended by a panic; {} so far", handler.metrics.panics.get());
+    }
+}
+
+/// tiny_http's threads panic on some clients (a reset right after the connect); that is counted, and told only
+/// at debug level, so that a scanner cannot fill the log. Our own threads' panics are told in full.
+fn count_panics(metrics: &Arc<ProducerMetrics>) {
+    let metrics = metrics.clone();
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        metrics.panics.inc();
+        match thread::current().name() {
+            Some(_) => tell(info),
+            None => log::debug!("a connection thread of tiny_http panicked: {info}"),
+        }
+    }));
+}

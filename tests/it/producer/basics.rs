@@ -1,0 +1,172 @@
+//! The contract of the HTTP interface, row by row.
+
+use std::time::Instant;
+
+use crate::producer::{at_once, serve};
+use crate::support::http::{self, Client, request_bytes};
+use crate::support::kafka::{Cluster, shared};
+use crate::support::process::Program;
+use crate::support::wait::{eventually, secs};
+
+#[test]
+fn the_originals_event_is_in_kafka_at_its_receipt() {
+    let topic = shared().topic();
+    let served = serve(&topic, &[]);
+    let answer = served.post(r#"{"event": "login", "user_id": 42}"#);
+    assert_eq!(answer.status, 200);
+    let receipt = answer.json();
+    assert_eq!((&receipt["status"], &receipt["topic"]), (&"ok".into(), &topic.name.as_str().into()));
+    let records = topic.records();
+    assert_eq!(records.len(), 1);
+    assert_eq!((receipt["partition"].as_i64(), receipt["offset"].as_i64()), (Some(records[0].partition.into()), Some(records[0].offset)));
+    let line = records[0].text();
+    let stamped = line.strip_prefix(r#"{"event": "login", "user_id": 42, "timestamp": ""#);
+    let stamp = stamped.and_then(|rest| rest.strip_suffix(r#""}"#)).unwrap_or_else(|| panic!("{line}"));
+    assert!(stamp.len() == 24 && stamp.ends_with('Z'), "{stamp}");
+}
+
+#[test]
+fn every_row_of_the_table_of_answers() {
+    let topic = shared().topic();
+    let served = serve(&topic, &[("MAX_EVENT_BYTES", "200"), ("MAX_BODY_BYTES", "2000"), ("KAFKA_TOPIC", &topic.name)]);
+    let deep = format!("{}1{}", r#"{"a":"#.repeat(100), "}".repeat(100));
+    let long = format!(r#"{{"a": "{}"}}"#, "x".repeat(300));
+    let huge = "x".repeat(3000);
+    let cases: [(&str, &str, &[(&str, &str)], &str, u16); 14] = [
+        ("POST", "/register_event", &[], "nonsense", 400),
+        ("POST", "/register_event", &[], "7", 400),
+        ("POST", "/register_event", &[], "", 400),
+        ("POST", "/register_event", &[], &deep, 400),
+        ("POST", "/register_event", &[], &long, 413),
+        ("POST", "/register_event", &[], &huge, 413),
+        ("POST", "/register_event", &[("Content-Type", "text/html")], "{}", 415),
+        ("POST", "/register_event", &[("Content-Encoding", "br")], "{}", 415),
+        ("PUT", "/register_event", &[], "{}", 405),
+        ("GET", "/register_event", &[], "", 405),
+        ("DELETE", "/livez", &[], "", 405),
+        ("GET", "/nothing", &[], "", 404),
+        ("GET", "/livez", &[], "", 200),
+        ("GET", "/version", &[], "", 200),
+    ];
+    for (method, path, headers, body, status) in cases {
+        let answer = served.client().request(method, path, headers, body.as_bytes()).expect("an answer");
+        assert_eq!(answer.status, status, "{method} {path} {headers:?} {body:.40}: {}", answer.text());
+        assert!(answer.header("date").is_some_and(|date| date.ends_with("GMT")));
+        if status >= 400 {
+            let error = answer.json();
+            assert!(error["error"].is_string() && error["message"].is_string(), "{error}");
+            assert_eq!(error["retryable"], false, "{error}");
+        }
+        assert_eq!(answer.header("allow").is_some(), status == 405);
+    }
+    assert_eq!(topic.count(), 0, "nothing refused is in Kafka");
+    served.assert_serves();
+}
+
+#[test]
+fn a_connection_is_kept_and_ended_as_the_client_asks() {
+    let topic = shared().topic();
+    let served = serve(&topic, &[]);
+    let mut client = served.client();
+    for _ in 0..20 {
+        assert_eq!(client.post_event(b"{}").expect("answer").status, 200);
+    }
+    let close = [("Connection", "close"), ("X-Request-Id", "abc-1")];
+    let answer = client.request("POST", "/register_event", &close, b"{}").expect("answer");
+    assert_eq!((answer.status, answer.header("x-request-id")), (200, Some("abc-1")));
+    assert_eq!(client.read_to_end().expect("the end").len(), 0);
+    let mut old = served.client();
+    old.send_raw(b"POST /register_event HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}").expect("sent");
+    let text = String::from_utf8(old.read_to_end().expect("the end")).expect("text");
+    assert!(text.starts_with("HTTP/1.1 200 OK") && text.contains("\"offset\""), "{text}");
+    let mut head = served.client();
+    head.send_raw(&request_bytes("HEAD", "/livez", &[("Connection", "close")], b"")).expect("sent");
+    let text = String::from_utf8(head.read_to_end().expect("the end")).expect("text");
+    assert!(text.ends_with("\r\n\r\n") && text.contains("Content-Length: 3"), "{text}");
+}
+
+#[test]
+fn a_key_field_picks_the_partition() {
+    let topic = shared().topic();
+    let served = serve(&topic, &[("KAFKA_KEY_FIELD", "user_id")]);
+    for user in 0..20 {
+        for _ in 0..2 {
+            assert_eq!(served.post(&format!(r#"{{"user_id": {user}}}"#)).status, 200);
+        }
+    }
+    let records = topic.records();
+    assert_eq!(records.len(), 40);
+    let partitions: Vec<_> = (0..20)
+        .map(|user: i32| {
+            let key = user.to_string().into_bytes();
+            let of_user: Vec<_> = records.iter().filter(|record| record.key.as_ref() == Some(&key)).collect();
+            assert_eq!(of_user.len(), 2, "user {user}");
+            assert_eq!(of_user[0].partition, of_user[1].partition);
+            of_user[0].partition
+        })
+        .collect();
+    assert!((0..3).all(|partition| partitions.contains(&partition)), "{partitions:?}");
+}
+
+#[test]
+fn without_a_broker_it_starts_says_so_and_heals() {
+    let cluster = Cluster::start(1);
+    let topic = cluster.topic();
+    cluster.kill(1);
+    let mut program = Program::producer()
+        .env("KAFKA_BROKERS", cluster.brokers())
+        .env("KAFKA_TOPIC", &topic.name)
+        .start();
+    let address = program.address();
+    let get = |path| http::get(address, path).expect("an answer").status;
+    assert_eq!((get("/livez"), get("/readyz")), (200, 503));
+    let began = Instant::now();
+    let answer = http::post_event(address, b"{}").expect("an answer");
+    assert!(began.elapsed() < secs(1), "{:?}", began.elapsed());
+    assert_eq!((answer.status, answer.json()["retryable"].as_bool()), (503, Some(true)));
+    assert!(answer.header("retry-after").is_some());
+    cluster.restart(1);
+    eventually(secs(15), "ready once Kafka is up", || get("/readyz") == 200);
+    assert_eq!(http::post_event(address, b"{}").expect("an answer").status, 200);
+    assert_eq!(topic.count(), 1);
+}
+
+#[test]
+fn a_kafka_that_cannot_serve_us_ends_it_with_a_reason() {
+    let cluster = Cluster::start_with(1, &[("KAFKA_VERSION", "4.3.1")]);
+    let end = Program::producer().env("KAFKA_BROKERS", cluster.brokers()).run(secs(30));
+    assert_eq!(end.status.code(), Some(2), "{}", end.stderr);
+    assert!(end.stderr.contains("3.9"), "{}", end.stderr);
+}
+
+#[test]
+fn settings_are_checked_before_anything_starts() {
+    let end = Program::producer().env("QUEUE_MAX_EVENTS", "many").run(secs(10));
+    assert_eq!(end.status.code(), Some(2));
+    assert!(end.stderr.contains("many") && end.stderr.contains("queue-max-events"), "{}", end.stderr);
+    let end = Program::producer().env("MAX_EVENT_BYTES", "5000").args(&["--max-body-bytes", "2000"]).run(secs(10));
+    assert_eq!(end.status.code(), Some(2));
+    let end = Program::producer().args(&["--check-config"]).run(secs(10));
+    assert_eq!((end.status.code(), end.stdout.as_str()), (Some(0), "configuration ok\n"));
+    let end = Program::producer().env("KAFKA_TOPIC", "other").args(&["--print-config"]).run(secs(10));
+    assert!(end.stdout.contains("KAFKA_TOPIC=other  # environment or .env"), "{}", end.stdout);
+    let end = Program::producer().args(&["--help"]).run(secs(10));
+    assert!(end.status.success() && end.stdout.contains("QUEUE_MAX_BYTES"), "{}", end.stdout);
+}
+
+#[test]
+fn two_hundred_clients_that_come_at_once_are_all_answered_every_time() {
+    let topic = shared().topic();
+    let served = serve(&topic, &[]);
+    for round in 0..20 {
+        let slowest = at_once(200, |_| {
+            let began = Instant::now();
+            let mut client = Client::connect(served.address).expect("connects");
+            assert_eq!(client.post_event(b"{}").expect("an answer").status, 200);
+            began.elapsed()
+        });
+        let slowest = slowest.into_iter().max().expect("200");
+        assert!(slowest.as_millis() < 250, "round {round}: slowest {slowest:?}");
+    }
+    assert_eq!(topic.count(), 4000);
+}
