@@ -195,7 +195,9 @@ impl<'a> Auditor<'a> {
             if self.seen[at] > 1 || self.ledger.was_retried(at) {
                 continue;
             }
-            let Some(Fate::Acknowledged(Some(Receipt { partition, offset }))) = self.ledger.fate(at) else { continue };
+            let Some(Fate::Acknowledged(Some(Receipt { partition, offset }))) = self.ledger.fate(at) else {
+                continue;
+            };
             let highest = last.entry(partition).or_insert(i64::MIN);
             if offset <= *highest {
                 self.findings.out_of_order.add(|| seq);
@@ -309,7 +311,11 @@ mod tests {
         assert_eq!(findings.out_of_order.first, [1]);
         let other = Fate::Acknowledged(Some(Receipt { partition: 1, offset: 1 }));
         assert_eq!(audit(&[ack(5), other], &[line(0), line(1)]).out_of_order.count, 0);
-        assert_eq!(audit(&[ack(5), ack(5)], &[line(0), line(1)]).out_of_order.first, [1], "one place, two events");
+        assert_eq!(
+            audit(&[ack(5), ack(5)], &[line(0), line(1)]).out_of_order.first,
+            [1],
+            "one place, two events"
+        );
         let twice = audit(&[ack(9), ack(6)], &[line(0), line(1), line(0)]);
         assert_eq!((twice.out_of_order.count, twice.duplicated.first), (0, vec![0]));
     }
@@ -318,6 +324,9 @@ mod tests {
     fn faults_name_numbers_and_say_when_there_are_more() {
         let findings = audit(&vec![ack(0); 30], &[]);
         assert_eq!(findings.lost.count, 30);
-        assert_eq!(findings.faults(), ["30 acknowledged but not logged (seq 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …)"]);
+        assert_eq!(
+            findings.faults(),
+            ["30 acknowledged but not logged (seq 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …)"]
+        );
     }
 }

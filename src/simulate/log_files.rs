@@ -77,7 +77,8 @@ impl Mark {
 /// # Errors
 /// When the directory cannot be read.
 pub fn list(log: &Path) -> io::Result<Vec<Seen>> {
-    let (Some(directory), Some(name)) = (directory_of(log), log.file_name().and_then(|name| name.to_str())) else {
+    let (Some(directory), Some(name)) = (directory_of(log), log.file_name().and_then(|name| name.to_str()))
+    else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the log must be named by a file"));
     };
     let entries = match fs::read_dir(directory) {
@@ -87,7 +88,9 @@ pub fn list(log: &Path) -> io::Result<Vec<Seen>> {
     let mut found: Vec<(Rank, Seen)> = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|error| named(directory, error))?;
-        let Some(rank) = entry.file_name().to_str().and_then(|candidate| rank(name, candidate)) else { continue };
+        let Some(rank) = entry.file_name().to_str().and_then(|candidate| rank(name, candidate)) else {
+            continue;
+        };
         match entry.metadata() {
             Ok(meta) if meta.is_file() => {
                 let seen = Seen { path: entry.path(), id: (meta.dev(), meta.ino()), len: meta.len() };
@@ -131,7 +134,8 @@ fn open(log: &Path) -> io::Result<Vec<(PathBuf, File)>> {
     let names = |seen: &[Seen]| seen.iter().map(|seen| (seen.path.clone(), seen.id)).collect::<Vec<_>>();
     for _ in 0..MAX_OPENINGS {
         let before = list(log)?;
-        let files: io::Result<Vec<_>> = before.iter().map(|seen| Ok((seen.path.clone(), File::open(&seen.path)?))).collect();
+        let files: io::Result<Vec<_>> =
+            before.iter().map(|seen| Ok((seen.path.clone(), File::open(&seen.path)?))).collect();
         match files {
             Ok(files) if names(&list(log)?) == names(&before) => return Ok(files),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -175,7 +179,8 @@ fn rank(name: &str, candidate: &str) -> Option<Rank> {
     if let Some(number) = plain.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')) {
         return number.parse().ok().map(|number| Rank::Numbered(std::cmp::Reverse(number)));
     }
-    let (stem, extension) = name.rfind('.').filter(|dot| *dot > 0).map_or((name, ""), |dot| name.split_at(dot));
+    let (stem, extension) =
+        name.rfind('.').filter(|dot| *dot > 0).map_or((name, ""), |dot| name.split_at(dot));
     let middle = plain.strip_prefix(stem)?.strip_suffix(extension)?;
     Some(Rank::Named(middle.to_owned()))
 }
@@ -250,7 +255,9 @@ mod tests {
         pack(&path("events.log.10.gz"), "d\ntail");
         fs::write(path("events.log.2"), "e\n").expect("write");
         fs::write(path("events.log"), "f\ng").expect("write");
-        for other in ["events.rejected", "events.log.lock", "events.log.checkpoint", "other.log", "events.log.torn"] {
+        for other in
+            ["events.rejected", "events.log.lock", "events.log.checkpoint", "other.log", "events.log.torn"]
+        {
             fs::write(path(other), "foreign\n").expect("write");
         }
         assert_eq!(
@@ -266,14 +273,22 @@ mod tests {
         assert!(list(&directory.path().join("missing/events.log")).expect("no directory yet").is_empty());
         fs::write(&log, "old 1\nold 2\npart").expect("write");
         let mark = Mark::take(&log).expect("mark");
-        fs::OpenOptions::new().append(true).open(&log).and_then(|mut file| file.write_all(b"ly\nnew\n")).expect("append");
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&log)
+            .and_then(|mut file| file.write_all(b"ly\nnew\n"))
+            .expect("append");
         assert_eq!(lines_after(&log, &mark), ["partly", "new"]);
         fs::rename(&log, directory.path().join("events-20261124T081546032Z-000.log")).expect("rename");
         fs::write(&log, "newer\n").expect("write");
         assert_eq!(lines_after(&log, &mark), ["partly", "new", "newer"]);
         let rotated = directory.path().join("events-20261124T081546032Z-000.log");
         fs::OpenOptions::new().write(true).open(&rotated).and_then(|file| file.set_len(6)).expect("cut");
-        assert_eq!(lines_after(&log, &mark), ["old 1", "newer"], "a file cut back below the mark is read again");
+        assert_eq!(
+            lines_after(&log, &mark),
+            ["old 1", "newer"],
+            "a file cut back below the mark is read again"
+        );
     }
 
     #[test]

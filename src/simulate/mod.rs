@@ -22,15 +22,20 @@ pub mod workload;
 
 use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
 use crate::config::{LoadConfig, Output, SimulateConfig};
 use crate::linux;
 use crate::shutdown::Shutdown;
+use crate::simulate::audit::Findings;
 use crate::simulate::client::Target;
 use crate::simulate::journal::Journal;
+use crate::simulate::ledger::Ledger;
 use crate::simulate::load::{Outcome, Plan};
+use crate::simulate::log_files::Mark;
 use crate::simulate::progress::Progress;
 use crate::simulate::report::Report;
 use crate::simulate::schedule::Phase;
@@ -53,32 +58,52 @@ pub enum SimulateError {
 /// # Errors
 /// Why the exit code shall not be 0, in words for the user.
 pub fn run(config: &SimulateConfig, shutdown: &Shutdown, out: &mut dyn Write) -> Result<(), SimulateError> {
-    let plan = plan(&config.load).map_err(SimulateError::Setting)?;
-    let journal = journal(config, plan.workload.run()).map_err(SimulateError::Setting)?;
-    let text = config.report.output == Output::Text;
-    if text {
-        tell(out, &headline(&config.load))?;
+    let mut out = Teller { out, output: config.report.output, json: Map::new(), failures: Vec::new() };
+    match (&config.audit.audit, &config.audit.verify) {
+        (Some(record), Some(log)) => audit_record(record, log, &mut out)?,
+        _ => run_load(config, shutdown, &mut out)?,
     }
+    out.finish()
+}
+
+/// Audits the record of an earlier run against the log as it stands.
+fn audit_record(record: &Path, log: &Path, out: &mut Teller<'_>) -> Result<(), SimulateError> {
+    let start = Instant::now();
+    let ledger = journal::read_record(record).map_err(SimulateError::Setting)?;
+    let look = verify::look(&ledger, log, &Mark::default())
+        .map_err(|error| SimulateError::Failed(format!("--verify {}: {error}", log.display())))?;
+    out.findings(&ledger, log, &look.findings, start.elapsed())
+}
+
+fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) -> Result<(), SimulateError> {
+    let plan = plan(&config.load).map_err(SimulateError::Setting)?;
+    let log = config.audit.verify.as_deref();
+    let mark = log.map_or(Ok(Mark::default()), Mark::take);
+    let mark = mark.map_err(|error| SimulateError::Setting(format!("--verify: {error}")))?;
+    let journal = journal(config, plan.workload.run()).map_err(SimulateError::Setting)?;
+    let start = Instant::now();
+    out.text(&headline(&config.load))?;
     let mut progress = Progress::new(&plan.phases);
     let outcome = load::run(&plan, shutdown, journal.as_ref(), |sight| progress.show(sight));
     progress.finish();
     let outcome = outcome.map_err(SimulateError::Failed)?;
     let report = Report::new(config, &outcome);
-    let mut failures = report.failures();
-    if text {
-        tell(out, &report.text())?;
-    }
-    failures.extend(write_histogram(config, &outcome).err());
+    out.text(&report.text())?;
+    out.json.extend(report.json());
+    out.json.insert("run".into(), plan.workload.run().into());
+    out.failures.extend(report.failures());
+    out.failures.extend(write_histogram(config, &outcome).err());
     if shutdown.requested() {
-        failures.push("interrupted by a signal".into());
+        out.failures.push("interrupted by a signal".into());
     }
-    if let Some(journal) = journal {
-        journal.finish().map_err(|error| SimulateError::Failed(format!("--record: {error}")))?;
-    }
-    if !text {
-        tell_json(out, report.json(), &failures)?;
-    }
-    if failures.is_empty() { Ok(()) } else { Err(SimulateError::Failed(failures.join("; "))) }
+    let ledger = match journal.map(Journal::finish) {
+        Some(Err(error)) => return Err(SimulateError::Failed(format!("--record: {error}"))),
+        kept => kept.and_then(Result::ok).flatten(),
+    };
+    let (Some(ledger), Some(log)) = (ledger, log) else { return Ok(()) };
+    let findings = verify::wait(&ledger, log, &mark, config.audit.verify_timeout, shutdown)
+        .map_err(|error| SimulateError::Failed(format!("--verify {}: {error}", log.display())))?;
+    out.findings(&ledger, log, &findings, start.elapsed())
 }
 
 fn plan(config: &LoadConfig) -> Result<Plan, String> {
@@ -126,18 +151,47 @@ fn write_histogram(config: &SimulateConfig, outcome: &Outcome) -> Result<(), Str
         .map_err(|error| format!("--histogram {}: {error}", path.display()))
 }
 
-fn tell(out: &mut dyn Write, text: &str) -> Result<(), SimulateError> {
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
-        .map_err(|error| SimulateError::Failed(format!("stdout: {error}")))
+/// Where the report goes: text at once, JSON as one object at the end.
+struct Teller<'a> {
+    out: &'a mut dyn Write,
+    output: Output,
+    json: Map<String, Value>,
+    failures: Vec<String>,
 }
 
-fn tell_json(
-    out: &mut dyn Write,
-    mut report: Map<String, Value>,
-    failures: &[String],
-) -> Result<(), SimulateError> {
-    report.insert("failures".into(), failures.into());
-    tell(out, &format!("{:#}\n", Value::Object(report)))
+impl Teller<'_> {
+    fn text(&mut self, text: &str) -> Result<(), SimulateError> {
+        if self.output == Output::Text { self.write(text) } else { Ok(()) }
+    }
+
+    fn findings(
+        &mut self,
+        ledger: &Ledger,
+        log: &Path,
+        findings: &Findings,
+        elapsed: Duration,
+    ) -> Result<(), SimulateError> {
+        self.failures.extend(findings.faults());
+        self.json.insert("audit".into(), report::findings_json(ledger.run(), findings, elapsed));
+        self.text(&report::findings_text(ledger.run(), log, findings, elapsed))
+    }
+
+    fn finish(mut self) -> Result<(), SimulateError> {
+        if self.output == Output::Json {
+            let mut json = std::mem::take(&mut self.json);
+            json.insert("failures".into(), self.failures.clone().into());
+            self.write(&format!("{:#}\n", Value::Object(json)))?;
+        }
+        if self.failures.is_empty() { Ok(()) } else { Err(SimulateError::Failed(self.failures.join("; "))) }
+    }
+
+    /// A reader that has gone away is no failure of the run.
+    fn write(&mut self, text: &str) -> Result<(), SimulateError> {
+        match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(SimulateError::Failed(format!("stdout: {error}")))
+            }
+            _ => Ok(()),
+        }
+    }
 }

@@ -50,7 +50,13 @@ pub fn look(ledger: &Ledger, log: &Path, mark: &Mark) -> io::Result<Look> {
 ///
 /// # Errors
 /// The last failure to read when the time is up.
-pub fn wait(ledger: &Ledger, log: &Path, mark: &Mark, limit: Duration, shutdown: &Shutdown) -> io::Result<Findings> {
+pub fn wait(
+    ledger: &Ledger,
+    log: &Path,
+    mark: &Mark,
+    limit: Duration,
+    shutdown: &Shutdown,
+) -> io::Result<Findings> {
     let deadline = Instant::now() + limit;
     let mut files: Vec<Seen> = Vec::new();
     let mut changed = Instant::now();
