@@ -62,38 +62,40 @@ impl Answer<'_> {
             fates.resize(events, Fate::Rejected);
             return Ok(());
         }
-        fates.resize(events, Fate::Unknown);
-        for error in &body.errors {
-            let fate = fates.get_mut(error.index).ok_or_else(|| {
-                format!("status {}: error for event {} of {events}", self.status, error.index)
-            })?;
-            *fate = Fate::Rejected;
+        let places = body.errors.iter().map(|error| (error.index, error.index, Fate::Rejected));
+        let open =
+            body.unacknowledged.iter().map(|range| (range.first_index, range.last_index, Fate::Unknown));
+        fates.resize(events, Fate::Acknowledged(None));
+        for (first, last, fate) in places.chain(open) {
+            let Some(named) = fates.get_mut(first..=last) else {
+                fates.fill(Fate::Unknown);
+                return Err(format!("status {}: it names event {last} of {events}", self.status));
+            };
+            named.fill(fate);
         }
-        self.acknowledge(&body, success, fates)
+        self.hand_out(&body, success, fates)
     }
 
-    fn acknowledge(&self, body: &Body, success: bool, fates: &mut [Fate]) -> Result<(), String> {
-        let open = fates.iter().filter(|fate| **fate == Fate::Unknown).count();
+    /// Gives the events that are still acknowledged their receipts.
+    fn hand_out(&self, body: &Body, success: bool, fates: &mut [Fate]) -> Result<(), String> {
+        let accepted = |fate: &&mut Fate| matches!(**fate, Fate::Acknowledged(_));
+        let open = fates.iter_mut().filter(accepted).count();
         let receipts = body.receipts();
         let confirmed: u64 = receipts.iter().map(Range::len).sum();
-        if receipts.is_empty() {
-            let fate = if success { Fate::Acknowledged(None) } else { Fate::Unknown };
-            fates.iter_mut().filter(|fate| **fate == Fate::Unknown).for_each(|open| *open = fate);
+        if confirmed == open as u64 {
+            let mut offsets = receipts.iter().flat_map(Range::receipts);
+            fates.iter_mut().filter(accepted).for_each(|fate| *fate = Fate::Acknowledged(offsets.next()));
             return Ok(());
         }
-        if confirmed != open as u64 {
-            // Which of the events the receipts belong to cannot be told, so none is counted.
-            return if success {
-                Err(format!("status {}: receipts for {confirmed} of {open} accepted events", self.status))
-            } else {
-                Ok(())
-            };
+        if success && receipts.is_empty() {
+            return Ok(());
         }
-        let mut offsets = receipts.iter().flat_map(Range::receipts);
-        for fate in fates.iter_mut().filter(|fate| **fate == Fate::Unknown) {
-            *fate = Fate::Acknowledged(offsets.next());
+        // Which events the receipts belong to cannot be told, so none is counted.
+        fates.iter_mut().filter(accepted).for_each(|fate| *fate = Fate::Unknown);
+        if receipts.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        Err(format!("status {}: receipts for {confirmed} of {open} accepted events", self.status))
     }
 }
 
@@ -118,6 +120,8 @@ struct Body {
     receipts: Vec<Range>,
     #[serde(default)]
     errors: Vec<EventError>,
+    #[serde(default)]
+    unacknowledged: Vec<Indices>,
     retryable: Option<bool>,
     error: Option<String>,
     message: Option<String>,
@@ -150,6 +154,12 @@ impl Range {
         let partition = self.partition;
         (self.first_offset..=self.last_offset).map(move |offset| Receipt { partition, offset })
     }
+}
+
+#[derive(Deserialize)]
+struct Indices {
+    first_index: usize,
+    last_index: usize,
 }
 
 #[derive(Deserialize)]
@@ -195,12 +205,24 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_that_is_only_partly_in_says_which_events_are_not() {
+        let body = r#"{"accepted":2,"rejected":1,"errors":[{"index":0}],"unacknowledged":[{"first_index":2,"last_index":3}],
+            "receipts":[{"partition":0,"first_offset":7,"last_offset":8}],"retryable":true}"#;
+        let (fates, told) = judge(503, body, 5);
+        assert_eq!(told, Ok(()));
+        assert_eq!(fates, [Fate::Rejected, receipt(0, 7), Fate::Unknown, Fate::Unknown, receipt(0, 8)]);
+        assert_eq!(judge(503, r#"{"error":"queue_full"}"#, 2), (vec![Fate::Unknown; 2], Ok(())));
+    }
+
+    #[test]
     fn receipts_that_do_not_add_up_acknowledge_nothing_and_are_told() {
         let body = r#"{"receipts":[{"partition":0,"first_offset":10,"last_offset":10}]}"#;
         let (fates, told) = judge(200, body, 2);
         assert_eq!(fates, [Fate::Unknown, Fate::Unknown]);
         assert!(told.unwrap_err().contains("receipts for 1 of 2"));
-        assert_eq!(judge(503, body, 2), (vec![Fate::Unknown, Fate::Unknown], Ok(())));
+        assert_eq!(judge(503, body, 2).0, [Fate::Unknown, Fate::Unknown]);
+        let reversed = r#"{"unacknowledged":[{"first_index":1,"last_index":0}]}"#;
+        assert_eq!(judge(503, reversed, 2).0, [Fate::Unknown, Fate::Unknown]);
         assert!(judge(207, r#"{"errors":[{"index":9}]}"#, 2).1.is_err());
     }
 

@@ -1,5 +1,6 @@
 //! Tests at the outer boundary: real binaries, real sockets, a real Kafka (`scripts/kafka.sh` starts it).
 
 mod harness;
+mod simulate;
 mod support;
 mod tidy;
