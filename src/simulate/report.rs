@@ -298,3 +298,59 @@ pub fn distribution(latency: &Histogram<u64>) -> String {
     let _ = writeln!(text, "#[Buckets = {buckets:12}, SubBuckets     = {sub_buckets:12}]");
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    /// A run of 1000 requests of one event each, `missed` of them not acknowledged and `late` of them late.
+    fn outcome(missed: u64, late: u64) -> Outcome {
+        let mut measured = Tally::new();
+        (0..1000).for_each(|n| measured.add_latency(Duration::from_micros(n * 10)));
+        (measured.requests, measured.attempts, measured.sent) = (1000, 1000, 1000);
+        (measured.acknowledged, measured.failed, measured.late) = (1000 - missed, missed, late);
+        let (elapsed, cpu) = (Duration::from_millis(400), Duration::from_millis(30));
+        Outcome { measured, warmup: Tally::new(), elapsed, cpu, longest_gap: Duration::from_millis(7) }
+    }
+
+    fn config(args: &[&str]) -> SimulateConfig {
+        SimulateConfig::try_parse_from([&["simulate"], args].concat()).expect("parses")
+    }
+
+    #[test]
+    fn figures_follow_from_the_counts() {
+        let (config, outcome) = (config(&[]), outcome(0, 0));
+        let report = Report::new(&config, &outcome);
+        let text = report.text();
+        assert!(
+            text.starts_with("✅ Finished in 0.4 seconds.\n   1000 acknowledged, 0 rejected, 0 failed\n"),
+            "{text}"
+        );
+        assert!(text.contains("2500 requests/s, latency p50 5.0 ms, p90 9.0 ms"), "{text}");
+        assert!(text.contains("30 µs of processor time a request"), "{text}");
+        assert_eq!(
+            (report.json()["summary"]["requestsPerSec"].as_f64(), report.failures().len()),
+            (Some(2500.0), 0)
+        );
+    }
+
+    #[test]
+    fn a_schedule_is_kept_up_to_one_late_request_in_a_hundred() {
+        let config = config(&["--rate", "2500"]);
+        let missed = |late| {
+            Report::new(&config, &outcome(0, late)).notes().iter().any(|note| note.contains("not kept"))
+        };
+        assert!(!missed(10) && missed(11));
+    }
+
+    #[test]
+    fn each_broken_threshold_is_named() {
+        let failures = |args: &[&str], missed| Report::new(&config(args), &outcome(missed, 0)).failures();
+        assert_eq!(failures(&[], 1), ["1 of 1000 events were not acknowledged"]);
+        assert_eq!(failures(&["--max-error-rate", "0.01"], 10).len(), 0);
+        assert_eq!(failures(&["--max-error-rate", "0.01", "--max-p99-ms", "9.8"], 11).len(), 2);
+        assert_eq!(failures(&["--max-p99-ms", "10"], 0).len(), 0);
+    }
+}
