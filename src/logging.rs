@@ -15,6 +15,8 @@ pub fn init(level: LevelFilter) {
         .set_target_level(LevelFilter::Error)
         .set_thread_level(LevelFilter::Debug)
         .set_location_level(LevelFilter::Off)
+        // Its one message, an accept error, is told again, with what is done about it, by `producer`.
+        .add_filter_ignore_str("tiny_http")
         .build();
     let _ = WriteLogger::init(level.min(LevelFilter::Debug), config, std::io::stderr());
 }

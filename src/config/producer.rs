@@ -67,7 +67,7 @@ pub struct HttpConfig {
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub reply_threads: u16,
 
-    /// Open client connections; further ones are closed
+    /// Open client connections; further ones are closed within half a second
     #[arg(long = "http-max-connections", env = "HTTP_MAX_CONNECTIONS", default_value_t = 2048,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_connections: u32,

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use std::time::Instant;
 pub struct Connection<R> {
     /// The client's end.
     pub peer: SocketAddr,
+    cut: AtomicBool,
     lane: Mutex<Lane<R>>,
 }
 
@@ -44,7 +45,7 @@ pub enum Entry<R> {
     Turn(R, Arc<Connection<R>>),
     /// Parked behind another of its connection.
     Parked,
-    /// Parked too, but its connection has now too many: cut it.
+    /// Parked too, but its connection has now too many: shut it. Told once a connection.
     Flood(SocketAddr),
 }
 
@@ -69,7 +70,7 @@ impl<R> Connections<R> {
 
     /// Takes up a request of `peer`. Call it in the order of arrival.
     pub fn enter(&self, peer: SocketAddr, request: R) -> Entry<R> {
-        let connection = lock(&self.by_peer).entry(peer).or_insert_with(|| Connection::new(peer)).clone();
+        let connection = self.find_or_add(peer);
         let mut lane = lock(&connection.lane);
         lane.taken += 1;
         if !lane.busy {
@@ -79,7 +80,19 @@ impl<R> Connections<R> {
         }
         lane.parked.push_back(request);
         self.parked.fetch_add(1, Ordering::Relaxed);
-        if lane.parked.len() > self.max_parked { Entry::Flood(peer) } else { Entry::Parked }
+        let flooded = lane.parked.len() > self.max_parked;
+        drop(lane);
+        if flooded && connection.cut() { Entry::Flood(peer) } else { Entry::Parked }
+    }
+
+    /// A connection that was cut and has nothing left is over: its address belongs to a new one.
+    fn find_or_add(&self, peer: SocketAddr) -> Arc<Connection<R>> {
+        let mut by_peer = lock(&self.by_peer);
+        let connection = by_peer.entry(peer).or_insert_with(|| Connection::new(peer));
+        if connection.is_cut() && !lock(&connection.lane).busy {
+            *connection = Connection::new(peer);
+        }
+        connection.clone()
     }
 
     /// The request whose turn it is after the one that is about to be answered.
@@ -95,11 +108,6 @@ impl<R> Connections<R> {
             self.parked.fetch_sub(1, Ordering::Relaxed);
         }
         next
-    }
-
-    /// Connections that have sent a request and are still open, as of the last [`Connections::retain`].
-    pub fn len(&self) -> usize {
-        lock(&self.by_peer).len()
     }
 
     /// Requests parked on all connections.
@@ -123,7 +131,17 @@ impl<R> Connections<R> {
 impl<R> Connection<R> {
     fn new(peer: SocketAddr) -> Arc<Self> {
         let lane = Lane { busy: false, parked: VecDeque::new(), taken: 0, reading_body_since: None };
-        Arc::new(Self { peer, lane: Mutex::new(lane) })
+        Arc::new(Self { peer, cut: AtomicBool::new(false), lane: Mutex::new(lane) })
+    }
+
+    /// Marks it as cut; true for the first caller, who shuts the socket.
+    pub fn cut(&self) -> bool {
+        !self.cut.swap(true, Ordering::SeqCst)
+    }
+
+    /// Nobody hears an answer any more.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
     }
 
     /// Notes that the body of its request is being read from the socket since `now`.
@@ -164,11 +182,13 @@ mod tests {
         let Entry::Turn(_, connection) = connections.enter(peer(1), 1) else { panic!("free") };
         connections.enter(peer(1), 2);
         assert!(matches!(connections.enter(peer(1), 3), Entry::Flood(from) if from == peer(1)));
+        assert!(matches!(connections.enter(peer(1), 4), Entry::Parked), "told once");
+        assert!(connection.is_cut());
         connections.retain(|_| false);
-        assert_eq!(connections.len(), 1, "busy ones stay");
+        assert!(connections.progress(peer(1)).is_some(), "busy ones stay");
         while connections.leave(&connection).is_some() {}
         connections.retain(|_| false);
-        assert_eq!((connections.len(), connections.parked()), (0, 0));
+        assert_eq!((connections.progress(peer(1)), connections.parked()), (None, 0));
     }
 
     #[test]

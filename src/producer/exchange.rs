@@ -99,14 +99,19 @@ impl Exchange {
             if close {
                 return self.write_and_close(buffer, port);
             }
-            let peer = self.connection.peer;
+            let connection = self.connection.clone();
             let mut writer = self.request.into_writer();
             let written = writer.write_all(buffer).and_then(|()| writer.flush());
-            if written.is_err() {
-                shut(port, peer, Shutdown::Both);
+            if written.is_err() && connection.cut() {
+                shut(port, connection.peer, Shutdown::Both);
             }
             written
         })
+    }
+
+    /// Gives the request up without an answer; its connection has been cut.
+    pub fn give_up(self) {
+        drop(self.request.into_writer());
     }
 
     fn encode(&self, answer: &Answer, close: bool, out: &mut Vec<u8>) {

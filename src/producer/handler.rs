@@ -70,8 +70,6 @@ pub struct Handler {
     pub intake: Intake,
     /// Longest wait of a request for its acknowledgement.
     pub delivery_timeout: Duration,
-    /// Most connections that are served.
-    pub max_connections: usize,
     /// Order of requests on each connection.
     pub connections: Connections<Arrival>,
     /// The way to the publisher.
@@ -114,6 +112,12 @@ impl Handler {
     }
 
     fn serve_one(&self, exchange: Exchange) -> Option<Exchange> {
+        if exchange.connection.is_cut() && exchange.body_is_here() {
+            let connection = exchange.connection.clone();
+            let next = self.connections.leave(&connection);
+            exchange.give_up();
+            return next.map(|arrival| Exchange::new(arrival, connection));
+        }
         match judge(&exchange.head(), self.intake.max_body_bytes) {
             Verdict::Show(route) => {
                 let answer = self.show(route);
@@ -176,10 +180,6 @@ impl Handler {
         let here = exchange.body_is_here();
         if let Err(reason) = self.health.check(exchange.started) {
             return self.finish(exchange, &self.not_ready(&reason), !here);
-        }
-        if self.connections.len() > self.max_connections {
-            self.metrics.refuse("max_connections");
-            return self.finish(exchange, &self.overloaded("too many connections"), true);
         }
         if !here {
             return self.enqueue_body(exchange, body);

@@ -181,7 +181,6 @@ fn handler(
         topic: config.kafka.topic.clone(),
         intake,
         delivery_timeout: queue.delivery_timeout(),
-        max_connections: http.max_connections as usize,
         connections: Connections::new(http.max_pipelined as usize),
         queue: bounded_queue,
         health: Arc::new(Health::new(Instant::now())),

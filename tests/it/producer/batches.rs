@@ -30,7 +30,8 @@ fn the_valid_are_taken_and_the_invalid_named() {
     let body = answer.json();
     assert_eq!((&body["accepted"], &body["rejected"]), (&json!(2), &json!(2)));
     let errors = body["errors"].as_array().expect("errors");
-    let indices: Vec<_> = errors.iter().map(|error| (error["index"].as_u64(), error["error"].as_str())).collect();
+    let indices: Vec<_> =
+        errors.iter().map(|error| (error["index"].as_u64(), error["error"].as_str())).collect();
     assert_eq!(indices, [(Some(1), Some("not_json")), (Some(3), Some("not_an_object"))]);
     let records = topic.records();
     assert_eq!(records.len(), 2);
@@ -64,7 +65,9 @@ fn a_large_batch_is_split_over_requests_and_every_event_has_its_receipt() {
     for range in answer.json()["receipts"].as_array().expect("receipts") {
         let number = |name: &str| range[name].as_i64().expect("a number");
         for offset in number("first_offset")..=number("last_offset") {
-            let at = |record: &&crate::support::topic::Stored| (i64::from(record.partition), record.offset) == (number("partition"), offset);
+            let at = |record: &&crate::support::topic::Stored| {
+                (i64::from(record.partition), record.offset) == (number("partition"), offset)
+            };
             let record = records.iter().find(at).expect("the receipt's record");
             assert!(record.text().starts_with(&format!("{{\"n\":{index},")), "event {index}");
             index += 1;
@@ -102,7 +105,12 @@ fn an_event_too_large_for_the_topic_does_not_harm_its_neighbours() {
     let served = serve(&topic, &[]);
     let big = format!("{{\"big\": \"{}\"}}", "x".repeat(5000));
     let single = served.post(&big);
-    assert_eq!((single.status, &single.json()["error"]), (413, &json!("event_too_large")), "{}", single.text());
+    assert_eq!(
+        (single.status, &single.json()["error"]),
+        (413, &json!("event_too_large")),
+        "{}",
+        single.text()
+    );
     let answer = post(&served, &[NDJSON], format!("{{\"n\":0}}\n{big}\n{{\"n\":2}}\n").as_bytes());
     assert_eq!(answer.status, 207, "{}", answer.text());
     assert_eq!(answer.json()["unacknowledged"], json!([{"first_index": 1, "last_index": 1}]));

@@ -22,7 +22,9 @@ fn request(n: usize) -> (Vec<u8>, u16) {
 fn pipeline(client: &mut Client) -> Vec<u16> {
     let all: Vec<u8> = (0..100).flat_map(|n| request(n).0).collect();
     client.send_raw(&all).expect("sent");
-    (0..100).map(|n| client.read_response().unwrap_or_else(|error| panic!("answer {n}: {error}")).status).collect()
+    (0..100)
+        .map(|n| client.read_response().unwrap_or_else(|error| panic!("answer {n}: {error}")).status)
+        .collect()
 }
 
 #[test]
