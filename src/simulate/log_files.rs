@@ -16,6 +16,9 @@ const MAX_LINE_BYTES: u64 = 16 << 20;
 /// Read buffer of one file, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
+/// Bytes before a mark by which a file is known again; more than a time and a sequence number need.
+const COMPARED_BYTES: u64 = 256;
+
 /// How often the files are opened again because they changed names meanwhile.
 const MAX_OPENINGS: usize = 50;
 
@@ -40,10 +43,17 @@ pub enum Piece<'a> {
     Open(&'a [u8]),
 }
 
-/// How long each file was at some time, so that only what came later is read.
+/// How far each file went at some time, so that only what came later is read.
 #[derive(Clone, Debug, Default)]
 pub struct Mark {
-    ends: HashMap<(u64, u64), u64>,
+    ends: HashMap<(u64, u64), End>,
+}
+
+/// Where a file ended, and what stood there: the number of a deleted file may be given to a new one.
+#[derive(Clone, Debug)]
+struct End {
+    offset: u64,
+    before: Vec<u8>,
 }
 
 impl Mark {
@@ -53,9 +63,14 @@ impl Mark {
     /// When the directory or a file cannot be read.
     pub fn take(log: &Path) -> io::Result<Self> {
         let mut ends = HashMap::new();
-        for seen in list(log)?.into_iter().filter(|seen| !is_packed(&seen.path)) {
-            match File::open(&seen.path) {
-                Ok(file) => ends.insert(id_of(&file)?, last_line_end(&file)?),
+        for seen in list(log)? {
+            let end = File::open(&seen.path).and_then(|file| {
+                let offset =
+                    if is_packed(&seen.path) { file.metadata()?.len() } else { last_line_end(&file)? };
+                Ok((id_of(&file)?, End { offset, before: before(&file, offset)? }))
+            });
+            match end {
+                Ok((id, end)) => ends.insert(id, end),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(named(&seen.path, error)),
             };
@@ -63,12 +78,11 @@ impl Mark {
         Ok(Self { ends })
     }
 
-    /// Where to begin in `file`: at the mark, if that is still behind a line end.
+    /// Where to begin in `file`: at its mark, if what stood before that still does.
     fn start_in(&self, file: &File) -> io::Result<u64> {
-        let Some(&end) = self.ends.get(&id_of(file)?).filter(|end| **end > 0) else { return Ok(0) };
-        let mut before = [0];
-        let fits = file.read_at(&mut before, end - 1)? == 1 && before[0] == b'\n';
-        Ok(if fits { end } else { 0 })
+        let Some(end) = self.ends.get(&id_of(file)?) else { return Ok(0) };
+        let is_same = file.metadata()?.len() >= end.offset && before(file, end.offset)? == end.before;
+        Ok(if is_same { end.offset } else { 0 })
     }
 }
 
@@ -112,7 +126,11 @@ pub fn list(log: &Path) -> io::Result<Vec<Seen>> {
 /// When a file cannot be read or unpacked, or the files change names faster than they can be opened.
 pub fn read(log: &Path, mark: &Mark, mut take: impl FnMut(Piece<'_>)) -> io::Result<()> {
     for (path, file) in open(log)? {
+        let start = mark.start_in(&file).map_err(|error| named(&path, error))?;
         let read = if is_packed(&path) {
+            if start > 0 {
+                continue;
+            }
             let unpacked = MultiGzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, file));
             let unpacked = BufReader::with_capacity(BUFFER_BYTES, unpacked);
             read_lines(unpacked, |piece| match piece {
@@ -120,7 +138,6 @@ pub fn read(log: &Path, mark: &Mark, mut take: impl FnMut(Piece<'_>)) -> io::Res
                 piece => take(piece),
             })
         } else {
-            let start = mark.start_in(&file)?;
             let mut plain = BufReader::with_capacity(BUFFER_BYTES, file);
             plain.seek(SeekFrom::Start(start)).and_then(|_| read_lines(plain, &mut take))
         };
@@ -195,6 +212,14 @@ fn is_packed(path: &Path) -> bool {
 
 fn id_of(file: &File) -> io::Result<(u64, u64)> {
     file.metadata().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// What stands right before `offset`, at most [`COMPARED_BYTES`].
+fn before(file: &File, offset: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; offset.min(COMPARED_BYTES) as usize];
+    let start = offset - bytes.len() as u64;
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes)
 }
 
 /// The offset behind the last line end of `file`; 0 when it has none.
@@ -289,6 +314,22 @@ mod tests {
             ["old 1", "newer"],
             "a file cut back below the mark is read again"
         );
+        fs::write(&rotated, "other\nlines\nthat are longer\n").expect("write");
+        assert_eq!(
+            lines_after(&log, &mark).len(),
+            4,
+            "a new file with the number of an old one is read whole"
+        );
+    }
+
+    #[test]
+    fn a_packed_file_that_was_there_is_not_read_again_and_a_new_one_is() {
+        let directory = tempfile::tempdir().expect("directory");
+        let log = directory.path().join("events.log");
+        pack(&directory.path().join("events-1.log.gz"), "old\n");
+        let mark = Mark::take(&log).expect("mark");
+        pack(&directory.path().join("events-2.log.gz"), "new\n");
+        assert_eq!(lines_after(&log, &mark), ["new"]);
     }
 
     #[test]

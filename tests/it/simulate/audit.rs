@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -165,9 +165,10 @@ fn the_audit_waits_until_the_log_has_caught_up_but_not_for_ever() {
             behind.append_raw(end);
         }
     });
-    let events = Mutex::new(Some(events));
+    let events = Arc::new(Mutex::new(Some(events)));
+    let forwarding = events.clone();
     let double = Double::start(move |event| {
-        if let Some(events) = &*events.lock().expect("events") {
+        if let Some(events) = &*forwarding.lock().expect("events") {
             events.send(event.to_vec()).expect("the consumer lives");
         }
         writer.receipt()
@@ -182,11 +183,26 @@ fn the_audit_waits_until_the_log_has_caught_up_but_not_for_ever() {
     assert_eq!(code, 0, "{report:#}");
     expect(&report["audit"], json!({ "logged": 100, "lost": 0, "torn": 0 }));
     assert!(report["audit"]["seconds"].as_f64().expect("seconds") > 1.0);
-    let (code, report) = run("200ms");
-    assert_eq!(code, 1);
-    assert!(report["audit"]["lost"].as_u64().expect("lost") > 10, "{report:#}");
-    drop(double);
+    events.lock().expect("events").take();
     consumer.join().expect("consumer");
+    let (code, report) = run("200ms");
+    assert_eq!((code, &report["audit"]["lost"]), (1, &100.into()), "{report:#}");
+}
+
+/// The last line of the log may be another client's, and only half there when the simulator looks.
+#[test]
+fn a_line_that_is_being_written_is_not_torn() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (code, audit) = audited(&directory.path().join("events.log"), "1", |log, event| {
+        let reply = log.append(event);
+        if seq_of(event) == 99 {
+            log.append_raw(&FOREIGN[..40]);
+            log.finish_later(&FOREIGN[40..], Duration::from_millis(300));
+        }
+        reply
+    });
+    assert_eq!(code, 0, "{audit:#}");
+    expect(&audit, json!({ "logged": 100, "torn": 0, "foreign": 1 }));
 }
 
 #[test]
@@ -227,10 +243,11 @@ fn a_record_survives_the_death_of_the_simulator() {
     let path = |name: &str| directory.path().join(name).to_str().expect("path").to_owned();
     let writer = Log::create(&directory.path().join("events.log"));
     let double = Double::start(move |event| writer.append(event));
-    let arguments = ["--url", &double.url(), "-z", "60s", "-t", "8", "--record", &path("record")];
+    let arguments =
+        ["--url", &double.url(), "-z", "60s", "-t", "8", "--rate", "200", "--record", &path("record")];
     let mut running = Program::simulate().args(&arguments).start();
-    eventually(secs(20), "5000 recorded events", || {
-        fs::read_to_string(path("record")).is_ok_and(|text| text.lines().count() > 5000)
+    eventually(secs(8), "300 recorded events", || {
+        fs::read_to_string(path("record")).is_ok_and(|text| text.lines().count() > 300)
     });
     running.kill();
     drop(double);
@@ -238,7 +255,7 @@ fn a_record_survives_the_death_of_the_simulator() {
     assert_eq!(code, 0, "{report:#}");
     let count = |name: &str| report["audit"][name].as_u64().expect("a count");
     let lines = fs::read_to_string(path("events.log")).expect("log").lines().count() as u64;
-    assert!(count("acknowledged") >= 5000 && count("lost") == 0, "{report:#}");
+    assert!(count("acknowledged") >= 300 && count("lost") == 0, "{report:#}");
     assert_eq!(count("logged") + count("unrecorded"), lines, "every line is accounted for");
     assert!(count("unrecorded") < count("acknowledged"), "{report:#}");
 }

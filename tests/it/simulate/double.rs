@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -110,14 +111,14 @@ fn read_request(reader: &mut impl BufRead) -> Option<Vec<u8>> {
 
 /// The event log as the consumer writes it, and the receipts as the producer gives them: one partition.
 pub struct Log {
-    file: Mutex<File>,
+    file: Arc<Mutex<File>>,
     next_offset: AtomicI64,
 }
 
 impl Log {
     pub fn create(path: &Path) -> Arc<Self> {
         let file = OpenOptions::new().append(true).create(true).open(path).expect("log");
-        Arc::new(Self { file: Mutex::new(file), next_offset: AtomicI64::new(0) })
+        Arc::new(Self { file: Arc::new(Mutex::new(file)), next_offset: AtomicI64::new(0) })
     }
 
     /// Appends one event as its line and returns the answer with its receipt.
@@ -135,6 +136,15 @@ impl Log {
             "",
             format!(r#"{{"status":"ok","topic":"events","partition":0,"offset":{offset}}}"#),
         )
+    }
+
+    /// Appends `bytes` when `delay` has passed.
+    pub fn finish_later(&self, bytes: &'static [u8], delay: Duration) {
+        let file = self.file.clone();
+        thread::spawn(move || {
+            thread::sleep(delay);
+            file.lock().expect("log").write_all(bytes).expect("append");
+        });
     }
 
     /// Appends bytes as they are.
