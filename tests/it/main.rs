@@ -4,5 +4,6 @@ mod broker;
 mod consumer;
 mod harness;
 mod producer;
+mod simulate;
 mod support;
 mod tidy;
