@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,7 @@ pub(super) struct Cluster {
     first_host: usize,
     /// Brokers that the last metadata named.
     known_hosts: Vec<String>,
-    metadata: Option<(Metadata, Instant)>,
+    metadata: Option<(Arc<Metadata>, Instant)>,
 }
 
 impl Cluster {
@@ -81,13 +82,14 @@ impl Cluster {
     ///
     /// # Errors
     /// Retryable when no broker answers or the topic does not exist and is not created; unsupported.
-    pub fn metadata(&mut self, deadline: Instant) -> Result<&Metadata, BrokerError> {
-        let fresh = self.metadata.as_ref().is_some_and(|(_, loaded)| loaded.elapsed() < METADATA_MAX_AGE);
-        if !fresh {
-            let metadata = self.load_metadata(deadline)?;
-            self.metadata = Some((metadata, Instant::now()));
+    pub fn metadata(&mut self, deadline: Instant) -> Result<Arc<Metadata>, BrokerError> {
+        if let Some((metadata, loaded)) = &self.metadata
+            && loaded.elapsed() < METADATA_MAX_AGE
+        {
+            return Ok(metadata.clone());
         }
-        let (metadata, _) = self.metadata.as_ref().expect("loaded above");
+        let metadata = Arc::new(self.load_metadata(deadline)?);
+        self.metadata = Some((metadata.clone(), Instant::now()));
         Ok(metadata)
     }
 
@@ -222,8 +224,7 @@ impl Cluster {
         let hosts = self.bootstrap_hosts();
         let mut failures = Vec::new();
         for (tried, host) in hosts.iter().enumerate() {
-            let share = left(deadline) / u32::try_from(hosts.len() - tried).unwrap_or(u32::MAX);
-            match self.metadata_from(host, Instant::now() + share) {
+            match self.metadata_from(host, share(deadline, hosts.len() - tried)) {
                 Ok(metadata) => {
                     self.known_hosts = metadata.brokers.clone();
                     return Ok(metadata);
@@ -276,6 +277,11 @@ impl Cluster {
         };
         BrokerError::Retryable(format!("broker {host}: topic {topic}: {code}{hint}"))
     }
+}
+
+/// A deadline that leaves as much time for each of `waiting` brokers, the first of which begins now.
+pub(super) fn share(deadline: Instant, waiting: usize) -> Instant {
+    Instant::now() + left(deadline) / u32::try_from(waiting.max(1)).unwrap_or(u32::MAX)
 }
 
 fn open_broker<'a>(

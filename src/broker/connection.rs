@@ -128,10 +128,11 @@ impl Connection {
     }
 
     fn failed(&self, what: &str, error: &io::Error) -> BrokerError {
-        use io::ErrorKind::{TimedOut, UnexpectedEof, WouldBlock};
+        use io::ErrorKind::{InvalidData, TimedOut, UnexpectedEof, WouldBlock};
         let cause = match error.kind() {
             TimedOut | WouldBlock => "it did not answer in time".to_owned(),
             UnexpectedEof => "it closed the connection".to_owned(),
+            InvalidData => format!("{error}: is it a Kafka broker, without TLS?"),
             _ => error.to_string(),
         };
         BrokerError::Retryable(format!("broker {}: {what}: {cause}", self.host))

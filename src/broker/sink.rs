@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::client::Batch;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, share};
 use super::code::Code;
 use super::connection::left;
 use super::control::{PerPartition, outcome_of};
@@ -24,7 +24,7 @@ impl KafkaSink {
     }
 
     fn split(&mut self, records: &[Record<'_>], deadline: Instant) -> Result<Vec<Part>, BrokerError> {
-        let metadata = self.cluster.metadata(deadline)?.clone();
+        let metadata = self.cluster.metadata(deadline)?;
         let led: Vec<(i32, &str)> =
             metadata.partitions.iter().filter_map(|p| Some((p.id, p.leader.as_deref()?))).collect();
         let awake: Vec<i32> =
@@ -49,16 +49,18 @@ impl KafkaSink {
             }
         };
         let mut round = round;
-        for (leader, partitions) in groups {
+        let brokers = groups.len();
+        for (done, (leader, partitions)) in groups.into_iter().enumerate() {
             let (parts, rest): (Vec<Part>, Vec<Part>) =
                 round.into_iter().partition(|part| partitions.contains(&part.partition));
             round = rest;
             let answers = match &leader {
-                Some(host) => self.send_to(host, &parts, records, deadline),
+                // One that is silent must leave time for the others.
+                Some(host) => self.send_to(host, &parts, records, share(deadline, brokers - done)),
                 None => Err(BrokerError::Retryable("it has no leader at the moment".into())),
             };
             for part in parts {
-                let answer = self.answer(&answers, &part);
+                let answer = self.answer(&answers, &part, records);
                 dispatch.settle(part, answer);
             }
         }
@@ -89,6 +91,7 @@ impl KafkaSink {
         &mut self,
         answers: &Result<PerPartition<i64>, BrokerError>,
         part: &Part,
+        records: &[Record<'_>],
     ) -> Result<i64, Refusal> {
         let (topic, partition) = (self.cluster.topic(), part.partition);
         let code = match answers {
@@ -102,7 +105,7 @@ impl KafkaSink {
             return Err(Refusal::TooLarge(format!(
                 "{topic}/{partition}: a record of {} bytes is more than the topic takes ({code}); \
                  raise max.message.bytes on the topic or send smaller events",
-                part.bytes
+                part.records.iter().map(|&index| records[index].value.len()).max().unwrap_or(0)
             )));
         }
         let text =
@@ -113,7 +116,10 @@ impl KafkaSink {
 
     fn prove(&mut self, deadline: Instant) -> Result<(), BrokerError> {
         let ids: Vec<i32> = self.cluster.metadata(deadline)?.partitions.iter().map(|p| p.id).collect();
-        for (leader, partitions) in self.cluster.by_leader(ids.into_iter(), deadline)? {
+        let groups = self.cluster.by_leader(ids.into_iter(), deadline)?;
+        let brokers = groups.len();
+        for (done, (leader, partitions)) in groups.into_iter().enumerate() {
+            let deadline = share(deadline, brokers - done);
             let Some(host) = leader else {
                 self.cluster.forget_leaders();
                 let topic = self.cluster.topic();
