@@ -226,7 +226,9 @@ impl Cluster {
         for (tried, host) in hosts.iter().enumerate() {
             match self.metadata_from(host, share(deadline, hosts.len() - tried)) {
                 Ok(metadata) => {
-                    self.known_hosts = metadata.brokers.clone();
+                    self.known_hosts.clone_from(&metadata.brokers);
+                    // What has left the cluster shall not keep its sockets.
+                    self.brokers.retain(|host, _| hosts.contains(host) || metadata.brokers.contains(host));
                     return Ok(metadata);
                 }
                 Err(unsupported @ BrokerError::Unsupported(_)) => return Err(unsupported),
@@ -237,7 +239,7 @@ impl Cluster {
         Err(BrokerError::Retryable(failures.join("; ")))
     }
 
-    /// The configured brokers and those that the last metadata named: rested ones first, then in turn.
+    /// The configured brokers and those that the last metadata named, in turn; those that rest come last.
     fn bootstrap_hosts(&self) -> Vec<String> {
         let mut hosts: Vec<String> = self.config.brokers.clone();
         hosts.extend(self.known_hosts.iter().filter(|host| !self.config.brokers.contains(host)).cloned());

@@ -150,8 +150,8 @@ impl CrateClient {
                 };
                 match partition_of(&responses, partition).map(|data| page(data, offset)) {
                     // The broker always sends the first batch whole, so without records it has none left.
-                    Some(Ok(page)) if page.is_empty() => {
-                        Ok(Ok(Page::new((first_last + 1).max(offset), page.high_watermark)))
+                    Some(Ok(page)) if page.is_empty() && page.high_watermark > first_last => {
+                        Ok(Ok(Page::new(first_last + 1, page.high_watermark)))
                     }
                     Some(Ok(page)) => Ok(Ok(page)),
                     Some(Err(code)) => Ok(Err(self.refusal(partition, code))),

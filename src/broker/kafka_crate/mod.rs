@@ -18,14 +18,14 @@ use kafka::error::KafkaCode;
 
 use super::client::{Batch, Client, Connector};
 use super::code::Code;
-use super::connection::{CLIENT_ID, Connection, left};
+use super::connection::{Api, CLIENT_ID, Connection, left};
 use super::control::{PerPartition, Versions};
 use super::frame::Writer;
 use super::limit::{CallLimit, Target};
 use super::{BrokerError, Fetched, Position, control, preflight};
 use crate::linux;
 
-const PRODUCE: (i16, i16) = (0, 0);
+const PRODUCE: Api = Api { name: "Produce", key: 0, version: 0 };
 
 /// Opens clients over the crate.
 pub(super) struct CrateConnector {
@@ -206,7 +206,8 @@ impl CrateClient {
             .map(|confirm| (confirm.partition, confirm.offset.map_err(code_of)))
             .collect();
         let all = sent.iter().all(|partition| outcomes.iter().filter(|(id, _)| id == partition).count() == 1);
-        if foreign || !all || outcomes.len() != sent.len() {
+        let absurd = outcomes.iter().any(|(_, outcome)| outcome.is_ok_and(|offset| offset < 0));
+        if foreign || absurd || !all || outcomes.len() != sent.len() {
             let host = &self.host;
             return Err(BrokerError::Retryable(format!(
                 "broker {host}: produce: an answer to another request"

@@ -23,6 +23,10 @@ pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
 pub struct Body(Vec<u8>);
 
 impl Body {
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     pub fn i8(mut self, value: i8) -> Self {
         self.0.extend(value.to_be_bytes());
         self
