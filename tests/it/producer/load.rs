@@ -125,11 +125,8 @@ impl Shared {
             let answer = self.post(&mut connection, &event);
             let took = began.elapsed();
             let acknowledged = answer.as_ref().is_some_and(|answer| answer.status == 200);
-            let (count, pace) = if acknowledged {
-                (&self.acknowledged, self.pace)
-            } else {
-                (&self.refused, PACE_REFUSED)
-            };
+            let (count, pace) =
+                if acknowledged { (&self.acknowledged, self.pace) } else { (&self.refused, PACE_REFUSED) };
             count.fetch_add(1, Ordering::Relaxed);
             told.push(Told { event, answer, took });
             if !pace.is_zero() {

@@ -104,10 +104,11 @@ fn a_leader_that_becomes_a_black_hole_is_left_alone() {
     let began = Instant::now();
     while began.elapsed() < secs(8) {
         assert_eq!(served.readyz(), 200, "{}", served.program.stderr());
+    }
+    for _ in 0..6 {
         let posted = Instant::now();
         assert_eq!(served.post("{}").status, 200);
-        assert!(posted.elapsed() < secs(2), "{:?}", posted.elapsed());
-        std::thread::sleep(Duration::from_millis(500));
+        assert!(posted.elapsed() < secs(1), "{:?}", posted.elapsed());
     }
     proxies[leader - 1].set(Mode::Forward);
     proxies[leader - 1].cut();
