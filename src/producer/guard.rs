@@ -68,7 +68,7 @@ impl Guard {
             let (samples, over) = self.look();
             self.cut(&reaper.sweep(&samples, now, self.lane_is_full()));
             let lost = note_lost(&mut over_since, &over, now, self.lost_after);
-            self.handler.metrics.leaked.set(lost as i64);
+            self.handler.metrics.http.leaked.set(lost as i64);
             if lost > self.leak_budget {
                 alarm(Alarm::LeakBudget(lost));
             }
@@ -106,7 +106,7 @@ impl Guard {
                 _ => {}
             }
         });
-        self.handler.metrics.connections.set(samples.len() as i64);
+        self.handler.metrics.http.connections.set(samples.len() as i64);
         self.handler.connections.retain(|peer| peers.contains(&peer));
         (samples, over)
     }

@@ -20,12 +20,15 @@ mod handler;
 mod health;
 mod intake;
 mod job;
+mod mender;
 mod metrics;
+mod pages;
 mod plugs;
 mod publisher;
 mod queue;
 mod reaper;
 mod routes;
+mod settle;
 mod threads;
 
 use std::io;

@@ -9,15 +9,20 @@ use std::collections::HashSet;
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 /// tiny_http's `MIN_THREADS`.
 const PLUGS: usize = 4;
 
-/// How often a short connection looks for stranded ones.
+/// How often a short connection looks for stranded ones while clients are connecting, and else. Each keeps a
+/// thread of the pool from ending for five seconds, so that in quiet times there are few.
 const KICK: Duration = Duration::from_millis(20);
+const QUIET_KICK: Duration = Duration::from_millis(500);
+
+/// Clients are connecting if one has sent its first request so lately.
+const CONNECTING: Duration = Duration::from_secs(1);
 
 /// A short connection that is not closed by then was itself stranded, so others are.
 const KICK_LIMIT: Duration = Duration::from_millis(10);
@@ -60,9 +65,23 @@ impl Plugs {
         Ok(())
     }
 
-    /// Kicks until `stop` disconnects.
-    pub fn run(&self, stop: &Receiver<()>) {
+    /// Lets go of all of them: the threads of a replaced server are then free for what was stranded in it.
+    pub fn pull(&self) {
+        self.lock().clear();
+    }
+
+    /// Kicks until `stop` disconnects; `first_requests` counts connections that have sent one.
+    pub fn run(&self, stop: &Receiver<()>, first_requests: impl Fn() -> u64) {
+        let (mut counted, mut connecting_until, mut last_kick) = (0, Instant::now(), Instant::now());
         while stop.recv_timeout(KICK) == Err(RecvTimeoutError::Timeout) {
+            let (count, now) = (first_requests(), Instant::now());
+            if count != counted {
+                (counted, connecting_until) = (count, now + CONNECTING);
+            }
+            if now > connecting_until && now.saturating_duration_since(last_kick) < QUIET_KICK {
+                continue;
+            }
+            last_kick = now;
             // A failure is the guard's business, which watches the port by itself.
             let _ = self.refill();
             if !kick(self.addr) {

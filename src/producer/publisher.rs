@@ -177,7 +177,7 @@ impl Publisher {
     fn accept_one(&mut self, until: Instant) -> bool {
         match self.wake(until) {
             Wake::Input(Input::Job(job)) => {
-                self.metrics.queue_wait.observe(job.ticket.started().elapsed().as_secs_f64());
+                self.metrics.queue.wait.observe(job.ticket.started().elapsed().as_secs_f64());
                 self.batch.push(job);
                 false
             }
@@ -219,7 +219,7 @@ impl Publisher {
             None => self.health.call_succeeded(),
             Some(error) => {
                 self.health.call_failed(&error.to_string());
-                self.metrics.kafka_errors.with_label_values(&[error.kind()]).inc();
+                self.metrics.kafka.failed(error.kind());
                 log::warn!(
                     "{} of {} events not acknowledged: {error}",
                     sent.len() - acknowledged,
@@ -229,7 +229,7 @@ impl Publisher {
         }
         let now = Instant::now();
         if acknowledged > 0 {
-            self.metrics.produced(now - began, sent.len(), bytes, unix_now());
+            self.metrics.kafka.produced(now - began, sent.len(), bytes, unix_now());
             self.usage.set_rate(rate.add(acknowledged as u64, now));
         }
         let reason =
@@ -251,13 +251,13 @@ impl Publisher {
                 }
                 backoff.reset();
                 self.health.call_succeeded();
-                self.metrics.kafka_last_success.set(unix_now().as_secs_f64());
+                self.metrics.kafka.last_success.set(unix_now().as_secs_f64());
                 Ok(Duration::ZERO)
             }
             Err(error @ BrokerError::Unsupported(_)) => Err(error),
             Err(error) => {
                 self.health.call_failed(&error.to_string());
-                self.metrics.kafka_errors.with_label_values(&[error.kind()]).inc();
+                self.metrics.kafka.failed(error.kind());
                 if backoff.failures() == 0 {
                     log::warn!("not ready: {error}; trying again");
                 }
