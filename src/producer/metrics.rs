@@ -268,6 +268,11 @@ impl ProducerMetrics {
         self.events.failed.with_label_values(&[cause]).inc_by(events);
     }
 
+    /// Accepted events so far that were not acknowledged, though a retry could have helped.
+    pub fn unacknowledged(&self) -> u64 {
+        ["timeout", "stopped"].iter().map(|cause| self.failed.with_label_values(&[cause]).get()).sum()
+    }
+
     /// Counts what a limit refused.
     pub fn refuse(&self, limit: &str) {
         self.http.refused.with_label_values(&[limit]).inc();
