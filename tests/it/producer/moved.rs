@@ -1,6 +1,6 @@
 //! A cluster of three of which one breaks: the others serve on.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::producer::faults::{ANSWERED_WITHIN, TIMEOUTS, readyz_turns};
 use crate::producer::load::Load;
