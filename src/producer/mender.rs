@@ -21,8 +21,10 @@ use super::threads::spawn;
 /// How often the thread of a replaced server looks whether it is to end.
 const RETIRED_TICK: Duration = Duration::from_secs(1);
 
-/// Failures in a row to build the accept loop, seconds apart, after which the process has to be replaced.
-const MAX_FAILED_REBUILDS: u32 = 20;
+/// Failures in a row to build the accept loop, and the pause between them, after which the process has to be
+/// replaced: about a minute.
+const MAX_FAILED_REBUILDS: u32 = 300;
+const REBUILD_PAUSE: Duration = Duration::from_millis(200);
 
 /// Takes requests, and mends the front when it breaks.
 #[derive(Clone)]
@@ -51,7 +53,9 @@ impl Mender {
                 Took::Stopped => return,
                 Took::Dead(generation, error) => {
                     log::error!("the accept loop ended: {error}; trying to build it anew");
-                    self.rebuild(generation);
+                    while !self.rebuild(generation) {
+                        thread::sleep(REBUILD_PAUSE);
+                    }
                 }
             }
             for exchange in turns.drain(..) {
@@ -76,22 +80,27 @@ impl Mender {
         }
     }
 
-    fn rebuild(&self, generation: u64) {
+    /// True when nothing is left to be done for this generation.
+    fn rebuild(&self, generation: u64) -> bool {
         match self.front.rebuild(generation) {
-            Ok(None) => {}
+            Ok(None) => true,
             Ok(Some(old)) => {
                 self.failed_rebuilds.store(0, Ordering::Relaxed);
                 self.handler.metrics.http.accept_restarts.inc();
                 self.plugs.pull();
                 self.retire(old);
                 log::info!("the accept loop is built anew");
+                true
             }
-            // Out of descriptors or threads, most likely: the guard asks again in a few seconds.
+            // Out of descriptors or threads, most likely, which clients give back when they leave.
             Err(error) => {
-                log::error!("cannot build the accept loop now: {error}");
-                if self.failed_rebuilds.fetch_add(1, Ordering::Relaxed) >= MAX_FAILED_REBUILDS {
+                let failed = self.failed_rebuilds.fetch_add(1, Ordering::Relaxed);
+                if failed == 0 {
+                    log::error!("cannot build the accept loop now: {error}; trying on");
+                } else if failed == MAX_FAILED_REBUILDS {
                     let _ = self.stop.send(Stop::ListenerLost(error));
                 }
+                failed >= MAX_FAILED_REBUILDS
             }
         }
     }
@@ -122,15 +131,19 @@ pub fn shielded(handler: &Handler, serve: impl FnOnce()) {
 }
 
 /// tiny_http's threads panic on some clients (a reset right after the connect); that is counted, and told only
-/// at debug level, so that a scanner cannot fill the log. Our own threads' panics are told in full.
-pub fn count_panics(metrics: &Arc<ProducerMetrics>) {
-    let metrics = metrics.clone();
+/// at debug level, so that a scanner cannot fill the log. Our own threads' panics are told in full. Its accept
+/// thread panics, without a word to anybody, when it cannot duplicate a socket.
+pub fn count_panics(metrics: &Arc<ProducerMetrics>, front: &Arc<Front>) {
+    let (metrics, front) = (metrics.clone(), front.clone());
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         metrics.http.panics.inc();
-        match thread::current().name() {
-            Some(_) => tell(info),
-            None => log::debug!("a connection thread of tiny_http panicked: {info}"),
+        if thread::current().name().is_some() {
+            return tell(info);
+        }
+        log::debug!("a thread of tiny_http panicked: {info}");
+        if info.location().is_some_and(|at| at.file().ends_with("refined_tcp_stream.rs")) {
+            front.suspect();
         }
     }));
 }

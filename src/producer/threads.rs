@@ -63,7 +63,7 @@ impl Threads {
         let (lane, lane_end) = body_lane();
         let (handler, inputs) = handler(config, front.local.port(), lane);
         let handler = Arc::new(handler);
-        count_panics(&handler.metrics);
+        count_panics(&handler.metrics, &front);
         let (stop, stops) = unbounded();
         let (settled, settled_end) = unbounded();
         let publisher = publisher(config, sink, inputs, settled, &handler);
