@@ -105,7 +105,10 @@ impl Publisher {
         let mut failure = None;
         loop {
             closing |= self.gather(not_before, backoff.failures() > 0);
-            self.answer_the_due(failure.as_deref());
+            if self.answer_the_due(failure.as_deref()) && self.batch.is_empty() && !closing {
+                // Others wait behind them; a probe in between would only make those late too.
+                continue;
+            }
             if !self.batch.is_empty() {
                 if backoff.failures() > 0 && Instant::now() < not_before {
                     continue;
@@ -119,8 +122,8 @@ impl Publisher {
             } else if closing {
                 return Ok(());
             } else if self.probe_is_due(not_before, &backoff) {
-                let wait = self.probe(&mut backoff)?;
-                not_before = Instant::now() + wait;
+                failure = None;
+                not_before = Instant::now() + self.probe(&mut backoff)?;
             }
         }
     }
@@ -163,15 +166,17 @@ impl Publisher {
         earliest.checked_sub(self.limits.least_call).unwrap_or(earliest)
     }
 
-    /// Answers the requests that have too little time left for another try; `failure` is the last one's.
-    fn answer_the_due(&mut self, failure: Option<&str>) {
+    /// Answers the requests that have too little time left for another try; `failure` is the last one's. True
+    /// if there were any.
+    fn answer_the_due(&mut self, failure: Option<&str>) -> bool {
         let now = Instant::now();
         if self.batch.is_empty() || now < self.next_due() {
-            return;
+            return false;
         }
         let reason = failure.unwrap_or("Kafka is too slow for what is waiting; it was not sent in time");
         let settled = self.batch.take_settled(now + self.limits.least_call, &reason.into());
         self.hand_out(settled);
+        true
     }
 
     fn accept_one(&mut self, until: Instant) -> bool {

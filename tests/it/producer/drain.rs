@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::producer::load::{Ledger, Load};
 use crate::producer::{Served, at_once, serve, serve_via};
+use crate::support::http::Client;
 use crate::support::kafka::{Cluster, shared};
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
@@ -41,6 +42,35 @@ fn under_full_load_every_200_is_in_kafka_and_what_was_refused_is_not() {
         // A connection that ended without a byte of answer: its event was not taken either.
         assert_eq!(topic.count(), ledger.count(200));
     }
+}
+
+#[test]
+fn while_it_drains_what_is_inside_is_answered_and_what_comes_is_told_so() {
+    let cluster = Cluster::start(1);
+    let topic = cluster.topic();
+    let mut served = serve_via(&cluster.brokers(), &topic, &[]);
+    let (mut open, mut half) = (served.client(), served.client());
+    assert_eq!(open.get("/readyz").expect("an answer").status, 200);
+    half.send_raw(b"POST /register_event HTTP/1.1\r\nHost: test\r\nContent-Length: 5000\r\n\r\n{")
+        .expect("sent");
+    cluster.pause(1);
+    let answer = thread::scope(|scope| {
+        let inside = scope.spawn(|| served.post(r#"{"n": 1}"#));
+        eventually(secs(5), "it is taken", || served.metric("pipeline_queue_events") == 1.0);
+        served.program.signal(libc::SIGTERM);
+        eventually(secs(5), "no new connection is accepted", || Client::connect(served.address).is_err());
+        let late = open.post_event(br#"{"n": 2}"#).expect("an answer");
+        assert_eq!((late.status, late.json()["error"].as_str()), (503, Some("draining")));
+        assert!(late.header("retry-after").is_some());
+        assert_eq!(open.get("/readyz").expect("an answer").status, 503);
+        assert_eq!(open.get("/livez").expect("an answer").status, 200);
+        cluster.resume(1);
+        inside.join().expect("no panic")
+    });
+    assert_eq!((answer.status, served.program.wait(secs(5)).code()), (200, Some(0)));
+    let records = topic.records();
+    assert_eq!(records.len(), 1, "neither the late one nor the half one");
+    assert!(records[0].text().starts_with(r#"{"n": 1,"#));
 }
 
 #[test]

@@ -254,6 +254,27 @@ fn retries_back_off_with_jitter_whether_a_batch_waits_or_not() {
 }
 
 #[test]
+fn a_broker_too_slow_for_all_is_still_used_for_some() {
+    let topic = shared().topic();
+    let proxy = Proxy::kafka(&topic.brokers()).remove(0);
+    let settings =
+        [("BATCH_MAX_EVENTS", "4"), ("KAFKA_REQUEST_TIMEOUT_MS", "1500"), ("DELIVERY_TIMEOUT_MS", "3000")];
+    let served = serve_via(&proxy.address().to_string(), &topic, &settings);
+    let load = Load::start(served.address, 40);
+    load.wait_acknowledged(100);
+    // Four events each 0.5 s: most of the forty clients wait too long.
+    proxy.set(Mode::Delay(Duration::from_millis(250)));
+    load.wait_refused(40);
+    let began = Instant::now();
+    load.wait_acknowledged(40);
+    assert!(began.elapsed() < secs(10), "40 events took {:?}", began.elapsed());
+    proxy.set(Mode::Forward);
+    let ledger = load.finish();
+    ledger.assert_answers(ANSWERED_WITHIN);
+    assert_eq!(ledger.assert_kept(&topic), 0, "no call was cut short and repeated");
+}
+
+#[test]
 fn a_topic_just_created_does_not_make_it_unready() {
     for _ in 0..5 {
         let topic = shared().topic();

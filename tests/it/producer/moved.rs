@@ -91,10 +91,15 @@ fn a_leader_that_becomes_a_black_hole_is_left_alone() {
     let proxies = Proxy::kafka(&cluster.brokers());
     let brokers: Vec<String> = proxies.iter().map(|proxy| proxy.address().to_string()).collect();
     let served = serve_via(&brokers.join(","), &topic, &TIMEOUTS);
+    let keyed_settings = [&TIMEOUTS[..], &[("KAFKA_KEY_FIELD", "user")]].concat();
+    let keyed = serve_via(&brokers.join(","), &topic, &keyed_settings);
+    assert_eq!(keyed.post(r#"{"user": "ann"}"#).status, 200);
     let load = Load::start(served.address, 8);
     load.wait_acknowledged(200);
     let leader = topic.metadata().partitions[0].leader as usize;
     proxies[leader - 1].set(Mode::Blackhole);
+    // A key may belong to the partition that cannot be written.
+    readyz_turns(&keyed, 503);
     load.wait_acknowledged(2000);
     let ledger = load.finish();
     ledger.assert_answers(ANSWERED_WITHIN);
@@ -112,6 +117,7 @@ fn a_leader_that_becomes_a_black_hole_is_left_alone() {
     }
     proxies[leader - 1].set(Mode::Forward);
     proxies[leader - 1].cut();
+    readyz_turns(&keyed, 200);
     eventually(secs(10), "it is written to again", || {
         let before = topic.end_offset(0);
         (0..3).for_each(|_| drop(served.post("{}")));

@@ -54,7 +54,8 @@ impl Cluster {
             }
             // Another program may have taken a port between the look and the start.
             let text = String::from_utf8_lossy(&output.stderr);
-            assert!(text.contains("taken"), "kafka.sh start: {text}");
+            let taken = text.contains("taken") || text.contains("Address already in use");
+            assert!(taken, "kafka.sh start: {text}");
         }
         panic!("no free ports for a cluster of {count}, three times");
     }
