@@ -167,7 +167,6 @@ impl<S: Storage> EventLog<S> {
             }
             self.covered.rotate_to = Some(to);
         }
-        self.save()?;
         self.finish_rotation()
     }
 
