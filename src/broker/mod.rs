@@ -78,7 +78,8 @@ pub trait Sink: Send {
     /// An `Err` that is retryable may still have been written (a lost answer): a retry can duplicate.
     fn send(&mut self, records: &[Record<'_>], limit: Duration) -> Vec<Result<Receipt, BrokerError>>;
 
-    /// Connects if need be and proves that the topic's partitions would acknowledge now; writes nothing.
+    /// Connects if need be and proves that the topic would acknowledge now; writes nothing. Once records had
+    /// keys, every partition must; before that, those that records without a key would go to.
     ///
     /// # Errors
     /// Why a `send` would fail now.

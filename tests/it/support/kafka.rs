@@ -108,7 +108,15 @@ impl Cluster {
 
     /// SIGSTOP: the broker keeps its sockets and says nothing.
     pub fn pause(&self, id: usize) {
-        send_signal(self.pid(id), libc::SIGSTOP);
+        let pid = self.pid(id);
+        send_signal(pid, libc::SIGSTOP);
+        // Its threads stop one after another, and one that still runs may answer.
+        eventually(secs(10), "every thread of the broker has stopped", || {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a live broker");
+            tasks.flatten().all(|task| {
+                fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
+            })
+        });
     }
 
     /// SIGCONT after [`Cluster::pause`].

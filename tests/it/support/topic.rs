@@ -145,6 +145,10 @@ impl Topic {
             Err(_) => true,
         };
         eventually(secs(30), "all brokers know the topic", || self.brokers.iter().all(ready));
+        // A leader may be told to clients before it has taken the role itself.
+        for partition in 0..expected {
+            self.end_offset(partition);
+        }
     }
 }
 
