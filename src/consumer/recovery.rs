@@ -166,12 +166,12 @@ impl<S: Storage> Placing<'_, S> {
             self.cut_open_line(path)?;
         }
         let files = (self.open(&self.paths.log)?, self.open(&self.paths.rejected)?);
-        if files.0.len() > 0 {
+        if files.0.bytes() > 0 {
             self.notes.push(format!(
                 "{} has {} bytes and no checkpoint: new lines follow them; events that were logged but not \
                  committed to the group are repeated",
                 self.paths.log.display(),
-                files.0.len()
+                files.0.bytes()
             ));
         }
         let (log, rejected) = (files.0.mark(), files.1.mark());
@@ -274,9 +274,12 @@ impl<S: Storage> Placing<'_, S> {
     /// A log without checkpoint that ends in the middle of a line would tear the first new one.
     fn cut_open_line(&mut self, path: &Path) -> Result<(), LogError> {
         let len = doing("look at", path, self.storage.stat(path))?.map_or(0, |stat| stat.len);
+        if len == 0 {
+            return Ok(());
+        }
         let from = len.saturating_sub(LINE_MAX_BYTES);
         let mut window = TAIL_BYTES;
-        while len > 0 {
+        loop {
             let start = len.saturating_sub(window).max(from);
             let tail = doing("read", path, self.storage.read_range(path, start, len - start))?;
             let whole = tail.iter().rposition(|&byte| byte == b'\n').map(|at| start + at as u64 + 1);
@@ -285,7 +288,6 @@ impl<S: Storage> Placing<'_, S> {
             }
             window *= 16;
         }
-        Ok(())
     }
 }
 

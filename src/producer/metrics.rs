@@ -270,7 +270,7 @@ impl ProducerMetrics {
 
     /// Accepted events so far that were not acknowledged, though a retry could have helped.
     pub fn unacknowledged(&self) -> u64 {
-        ["timeout", "stopped"].iter().map(|cause| self.failed.with_label_values(&[cause]).get()).sum()
+        ["timeout", "stopped"].iter().map(|cause| self.events.failed.with_label_values(&[cause]).get()).sum()
     }
 
     /// Counts what a limit refused.
