@@ -185,6 +185,11 @@ impl<S: Storage> EventLog<S> {
         &self.saved.as_ref().unwrap_or(&self.covered).offsets
     }
 
+    /// Identity of the topic that the offsets belong to.
+    pub fn topic_id(&self) -> Option<&str> {
+        self.covered.topic_id.as_deref()
+    }
+
     /// Bytes of the log with those staged.
     pub fn bytes(&self) -> u64 {
         self.log.bytes()

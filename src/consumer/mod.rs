@@ -120,7 +120,7 @@ pub fn run<S: Source + 'static>(
     };
     let reader = Reader::new(
         source,
-        &config.kafka.topic,
+        (&config.kafka.topic, log.topic_id()),
         &config.reading,
         log.offsets(),
         pages,

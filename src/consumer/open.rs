@@ -70,6 +70,7 @@ fn attempt(config: &ConsumerConfig, paths: &Paths, source: &mut impl Source) -> 
     let checkpoint = read_checkpoint(&Disk, paths).map_err(Try::Recovery)?;
     let topic = Topic {
         name: &config.kafka.topic,
+        id: source.topic_id().map_err(Try::Kafka)?,
         shard: reading.shard.to_string(),
         bounds: source.bounds(&partitions).map_err(Try::Kafka)?,
         committed: committed(source, &reading.group, &partitions, checkpoint.as_ref()).map_err(Try::Kafka)?,

@@ -12,7 +12,7 @@ use crate::config::{Fsync, OffsetReset};
 use super::checkpoint::{Checkpoint, FileMark, TAIL_BYTES, tail_crc};
 use super::durable_file::DurableFile;
 use super::event_log::{EventLog, LogError, Paths, doing};
-use super::start::{Start, decide};
+use super::start::{Start, decide, from_the_beginning};
 use super::storage::{AppendFile, Stat, Storage, beside};
 
 /// Longest line that is looked for when a log without checkpoint ends in the middle of one.
@@ -23,6 +23,8 @@ const LINE_MAX_BYTES: u64 = 64 << 20;
 pub struct Topic<'a> {
     /// Its name.
     pub name: &'a str,
+    /// Its identity, if the broker has one.
+    pub id: Option<String>,
     /// Our share of it, `i/n`.
     pub shard: String,
     /// Our partitions.
@@ -88,17 +90,25 @@ pub fn recover<S: Storage>(
     if let Some(checkpoint) = &checkpoint {
         same_source(checkpoint, topic, paths)?;
     }
-    let known = checkpoint.as_ref().map(|checkpoint| &checkpoint.offsets);
-    let start = decide(topic.name, known, &topic.committed, &topic.bounds, topic.reset)
-        .map_err(RecoveryError::Refused)?;
+    let start = start_of(checkpoint.as_ref(), topic).map_err(RecoveryError::Refused)?;
     let mut place = Placing { storage: &storage, paths, notes: start.warnings.clone() };
     let (files, checkpoint) = match checkpoint {
-        Some(checkpoint) => place.by_checkpoint(checkpoint, &start, boot)?,
+        Some(checkpoint) => place.by_checkpoint(checkpoint, topic, &start, boot)?,
         None => place.without_checkpoint(topic, &start)?,
     };
     let notes = place.notes;
     let log = EventLog::new(storage, paths.clone(), fsync, boot, files, checkpoint)?;
     Ok(Recovered { log, notes })
+}
+
+/// Offsets of a topic that was deleted and created again mean nothing in the new one, even if they are in range.
+fn start_of(checkpoint: Option<&Checkpoint>, topic: &Topic<'_>) -> Result<Start, String> {
+    let id_then = checkpoint.and_then(|checkpoint| checkpoint.topic_id.as_ref());
+    if id_then.is_some() && topic.id.is_some() && id_then != topic.id.as_ref() {
+        return from_the_beginning(topic.name, &topic.bounds, topic.reset);
+    }
+    let known = checkpoint.map(|checkpoint| &checkpoint.offsets);
+    decide(topic.name, known, &topic.committed, &topic.bounds, topic.reset)
 }
 
 fn same_source(checkpoint: &Checkpoint, topic: &Topic<'_>, paths: &Paths) -> Result<(), RecoveryError> {
@@ -129,6 +139,7 @@ impl<S: Storage> Placing<'_, S> {
     fn by_checkpoint(
         &mut self,
         mut checkpoint: Checkpoint,
+        topic: &Topic<'_>,
         start: &Start,
         boot: &str,
     ) -> Result<(Files<S>, Checkpoint), RecoveryError> {
@@ -142,6 +153,7 @@ impl<S: Storage> Placing<'_, S> {
         self.place(&self.paths.rejected, &checkpoint.rejected, &check)?;
         let files = (self.open(&self.paths.log)?, self.open(&self.paths.rejected)?);
         checkpoint.offsets.clone_from(&start.offsets);
+        checkpoint.topic_id.clone_from(&topic.id);
         Ok((files, checkpoint))
     }
 
@@ -175,7 +187,8 @@ impl<S: Storage> Placing<'_, S> {
             ));
         }
         let (log, rejected) = (files.0.mark(), files.1.mark());
-        let checkpoint = Checkpoint::new(topic.name, &topic.shard, start.offsets.clone(), log, rejected);
+        let mut checkpoint = Checkpoint::new(topic.name, &topic.shard, start.offsets.clone(), log, rejected);
+        checkpoint.topic_id.clone_from(&topic.id);
         Ok((files, checkpoint))
     }
 

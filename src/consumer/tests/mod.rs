@@ -45,6 +45,7 @@ fn topic() -> Topic<'static> {
     let bound = |partition| Bounds { partition, earliest: 0, latest: RECORDS };
     Topic {
         name: "events",
+        id: Some("first".into()),
         shard: "0/1".into(),
         bounds: (0..PARTITIONS).map(bound).collect(),
         committed: vec![None; PARTITIONS as usize],
