@@ -48,7 +48,7 @@ def serve(setup, candidate, topic, env=None):
         "axum5": _axum(setup, address, topic, axum),
         "original": [python(setup), setup.root / "benches/peers/original/app.py", port, broker, topic],
     }
-    settings = {"HTTP_ADDR": address, "KAFKA_BROKERS": broker, "KAFKA_TOPIC": topic, "PYTHONUNBUFFERED": "1"}
+    settings = {"HTTP_ADDR": address, "KAFKA_BROKERS": broker, "KAFKA_TOPIC": topic or "events", "PYTHONUNBUFFERED": "1"}
     return Program(candidate, commands[candidate], setup.work, port, {**settings, **(env or {})})
 
 

@@ -117,7 +117,7 @@ def figures(document, plots):
 def table(case):
     """One case as a table."""
     medians = {name: candidate["median"] for name, candidate in case["candidates"].items()}
-    keys = [key for key in COLUMNS if any(values.get(key) for values in medians.values())]
+    keys = [key for key in COLUMNS if any(values.get(key) is not None for values in medians.values())]
     heads = [COLUMNS[key][0] for key in keys]
     lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(keys)]
     for name, values in medians.items():

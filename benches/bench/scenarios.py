@@ -1,6 +1,7 @@
 """What is measured over HTTP: one function measures one candidate once, and checks that nothing was lost."""
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from programs import BenchError, Meter, resident_mib, run
 
 EVENT = '{"event": "purchase", "user_id": 203}'
 HERE = Path(__file__).parent
-WARMUP_S = 1.5
+WARMUP_S = 2
 
 
 def closed_loop(setup, candidate, connections, batch, seconds):
@@ -45,7 +46,7 @@ def wrk(setup, port, connections, batch, seconds):
     body = setup.work / f"body-{batch}"
     if not body.exists():
         body.write_text(EVENT if batch == 1 else f"{EVENT}\n" * batch)
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "10s", "--latency"]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", "--timeout", "10s", "--latency"]
     kind = "application/json" if batch == 1 else "application/x-ndjson"
     output = run(
         [*command, "-s", HERE / "post.lua", f"http://127.0.0.1:{port}/register_event"],

@@ -53,7 +53,7 @@ fn connect(broker: &str, topic: &str) -> (KafkaClient, Vec<i32>) {
         // The first one creates the topic.
         let loaded = client.load_metadata(&[topic]);
         let partitions: Vec<i32> = (client.topics().partitions(topic))
-            .map(|partitions| partitions.iter().filter(|p| p.1.is_available()).map(|p| p.0).collect())
+            .map(|partitions| partitions.iter().filter(|p| p.is_available()).map(|p| p.id()).collect())
             .unwrap_or_default();
         if !partitions.is_empty() {
             return (client, partitions);
