@@ -116,6 +116,20 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Processor time that this process has used so far, in user and kernel mode.
+pub fn cpu_time() -> Duration {
+    // SAFETY: `rusage` is plain integers, for which zero is a value; the kernel fills the local.
+    let usage = unsafe {
+        let mut usage: libc::rusage = mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    let duration = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
+    };
+    duration(usage.ru_utime) + duration(usage.ru_stime)
+}
+
 /// The size of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessSize {
@@ -189,6 +203,16 @@ mod tests {
         while is_quiet(&server) {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn work_costs_processor_time() {
+        let before = cpu_time();
+        let mut sum = 0_u64;
+        while cpu_time() < before + Duration::from_millis(2) {
+            sum = (0..10_000).fold(sum, |sum, n| std::hint::black_box(sum ^ n));
+        }
+        assert!(cpu_time() > before, "{sum}");
     }
 
     #[test]

@@ -1,2 +1,35 @@
-//! placeholder
-fn main() {}
+//! The simulator: load, figures, audit. Settings in, exit code out.
+
+use std::io;
+use std::process::{self, ExitCode};
+
+use event_pipeline::config::{self, EXIT_BAD_CONFIG, Settings, SimulateConfig};
+use event_pipeline::logging;
+use event_pipeline::shutdown::Shutdown;
+use event_pipeline::simulate::{self, SimulateError};
+
+fn main() -> ExitCode {
+    let config = match config::load::<SimulateConfig>() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    logging::init(config.common().log_level);
+    let shutdown = match Shutdown::on_signals(|| process::exit(1)) {
+        Ok(shutdown) => shutdown,
+        Err(error) => return fail(1, &format!("signals: {error}")),
+    };
+    match simulate::run(&config, &shutdown, &mut io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(SimulateError::Setting(reason)) => fail(EXIT_BAD_CONFIG, &reason),
+        Err(SimulateError::Failed(reason)) => fail(1, &reason),
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the reason of the exit code belongs to the user, whatever the log level"
+)]
+fn fail(code: u8, reason: &str) -> ExitCode {
+    eprintln!("error: {reason}");
+    ExitCode::from(code)
+}

@@ -24,6 +24,9 @@ const SLOW: Duration = Duration::from_millis(300);
 /// How long a broker that held us up is left alone.
 const REST: Duration = Duration::from_secs(3);
 
+/// How long a broker that failed at once is passed over where another one can serve.
+const SHORT_REST: Duration = Duration::from_millis(500);
+
 /// How long a missing topic may take to be created, within the call's own deadline.
 const CREATION: Duration = Duration::from_secs(3);
 
@@ -45,13 +48,15 @@ pub(super) struct Cluster {
     config: KafkaConfig,
     connector: Box<dyn Connector>,
     brokers: HashMap<String, Broker>,
-    /// Brokers that held us up, and until when they rest.
-    resting: HashMap<String, Instant>,
+    /// Brokers that failed, until when they rest, and whether they held us up.
+    resting: HashMap<String, (Instant, bool)>,
     /// Where the search for a live broker starts: rotated at each failure.
     first_host: usize,
     /// Brokers that the last metadata named.
     known_hosts: Vec<String>,
     metadata: Option<(Arc<Metadata>, Instant)>,
+    /// Said once, until the topic is there.
+    told_missing: bool,
 }
 
 impl Cluster {
@@ -65,6 +70,7 @@ impl Cluster {
             first_host: 0,
             known_hosts: Vec::new(),
             metadata: None,
+            told_missing: false,
         }
     }
 
@@ -98,18 +104,22 @@ impl Cluster {
         self.metadata = None;
     }
 
-    /// True while `host` is left alone because it held us up and others can serve.
+    /// True while `host` is left alone because it failed and others can serve.
     pub fn is_resting(&self, host: &str) -> bool {
-        self.resting.get(host).is_some_and(|until| Instant::now() < *until)
+        self.resting.get(host).is_some_and(|(until, _)| Instant::now() < *until)
     }
 
-    /// Fails at once while `host` rests, unless it is the only broker there is.
+    fn holds_us_up(&self, host: &str) -> bool {
+        self.resting.get(host).is_some_and(|(until, slow)| *slow && Instant::now() < *until)
+    }
+
+    /// Fails at once while `host` rests after it held us up, unless it is the only broker there is.
     ///
     /// # Errors
     /// Retryable.
     pub fn refuse_resting(&self, host: &str) -> Result<(), BrokerError> {
         let others = self.known_hosts.iter().any(|other| other != host && !self.is_resting(other));
-        if others && self.is_resting(host) {
+        if others && self.holds_us_up(host) {
             return Err(BrokerError::Retryable(format!(
                 "broker {host} did not answer in time; it is tried again {} s later",
                 REST.as_secs()
@@ -196,7 +206,7 @@ impl Cluster {
         open_broker(&mut self.brokers, &*self.connector, &self.config, host, deadline)
     }
 
-    /// Throws the connections to `host` away after an error, and lets it rest if it held us up.
+    /// Throws the connections to `host` away after an error, and lets it rest.
     fn settle<T>(
         &mut self,
         host: &str,
@@ -211,9 +221,9 @@ impl Cluster {
                 log::debug!("connections to {host} are dropped: {error}");
                 self.brokers.remove(host);
                 self.metadata = None;
-                if started.elapsed() >= SLOW {
-                    self.resting.insert(host.to_owned(), Instant::now() + REST);
-                }
+                let slow = started.elapsed() >= SLOW;
+                let rest = if slow { REST } else { SHORT_REST };
+                self.resting.insert(host.to_owned(), (Instant::now() + rest, slow));
             }
         }
         outcome
@@ -226,6 +236,7 @@ impl Cluster {
         for (tried, host) in hosts.iter().enumerate() {
             match self.metadata_from(host, share(deadline, hosts.len() - tried)) {
                 Ok(metadata) => {
+                    self.told_missing = false;
                     self.known_hosts.clone_from(&metadata.brokers);
                     // What has left the cluster shall not keep its sockets.
                     self.brokers.retain(|host, _| hosts.contains(host) || metadata.brokers.contains(host));
@@ -262,6 +273,9 @@ impl Cluster {
                 Ok(_) => Code::LEADER_NOT_AVAILABLE,
                 Err(code) => code,
             };
+            if code == Code::UNKNOWN_TOPIC_OR_PARTITION && !std::mem::replace(&mut self.told_missing, true) {
+                log::warn!("topic {topic} does not exist; broker {host} is asked to create it");
+            }
             let creating = matches!(code, Code::UNKNOWN_TOPIC_OR_PARTITION | Code::LEADER_NOT_AVAILABLE);
             if !creating || left(give_up) < CREATION_POLL {
                 return Err(self.no_topic(host, code));
@@ -300,6 +314,8 @@ fn open_broker<'a>(
     match brokers.entry(host.to_owned()) {
         Entry::Occupied(entry) => Ok(entry.into_mut()),
         Entry::Vacant(entry) => {
+            // A stopped broker still accepts connections: without an answer it counts as not connected.
+            let deadline = deadline.min(Instant::now() + config.connect_timeout());
             let mut control = Connection::open(host, config.connect_timeout(), deadline)?;
             connector.check(host, &control::versions(&mut control, deadline)?)?;
             Ok(entry.insert(Broker { control, client: None }))

@@ -18,12 +18,14 @@ const RESERVE: Duration = Duration::from_millis(500);
 pub struct KafkaSink {
     cluster: Cluster,
     turn: Turn,
+    /// Some records had a key: then every partition must acknowledge, else the available ones will do.
+    keyed: bool,
 }
 
 impl KafkaSink {
     pub(super) fn new(cluster: Cluster) -> Self {
         // Several producers shall not all begin with the same partition.
-        Self { cluster, turn: Turn(fastrand::usize(..1 << 20)) }
+        Self { cluster, turn: Turn(fastrand::usize(..1 << 20)), keyed: false }
     }
 
     fn split(&mut self, records: &[Record<'_>], deadline: Instant) -> Result<Vec<Part>, BrokerError> {
@@ -117,28 +119,53 @@ impl KafkaSink {
         Err(Refusal::Failed(BrokerError::Retryable(text)))
     }
 
+    /// Asks every leader. One that cannot be reached, or that is missing, matters only when keys decide where
+    /// records go, or when there is no other: `split` passes it over.
     fn prove(&mut self, deadline: Instant) -> Result<(), BrokerError> {
         let ids: Vec<i32> = self.cluster.metadata(deadline)?.partitions.iter().map(|p| p.id).collect();
         let groups = self.cluster.by_leader(ids.into_iter(), deadline)?;
         let brokers = groups.len();
+        let (mut proven, mut passed_over) = (false, None);
         for (done, (leader, partitions)) in groups.into_iter().enumerate() {
             let deadline = share(deadline, brokers - done);
-            let Some(host) = leader else {
-                self.cluster.forget_leaders();
-                let topic = self.cluster.topic();
-                return Err(BrokerError::Retryable(format!("{topic}/{}: it has no leader", partitions[0])));
-            };
-            let outcomes = self.cluster.on_client(&host, deadline, |client, control| {
-                client.would_acknowledge(control, &partitions, deadline)
-            })?;
-            for partition in partitions {
-                if let Err(code) = outcome_of(&outcomes, partition) {
-                    self.cluster.forget_leaders();
-                    return Err(not_acknowledging(self.cluster.topic(), partition, code));
+            match self.prove_leader(leader.as_deref(), &partitions, deadline) {
+                Ok(outcomes) => {
+                    for partition in partitions {
+                        if let Err(code) = outcome_of(&outcomes, partition) {
+                            self.cluster.forget_leaders();
+                            return Err(not_acknowledging(self.cluster.topic(), partition, code));
+                        }
+                    }
+                    proven = true;
                 }
+                Err(error) if self.keyed || !error.is_retryable() => return Err(error),
+                Err(error) => passed_over = Some(error),
             }
         }
-        Ok(())
+        match passed_over {
+            Some(error) if !proven => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn prove_leader(
+        &mut self,
+        leader: Option<&str>,
+        partitions: &[i32],
+        deadline: Instant,
+    ) -> Result<PerPartition<()>, BrokerError> {
+        let Some(host) = leader else {
+            self.cluster.forget_leaders();
+            let topic = self.cluster.topic();
+            return Err(BrokerError::Retryable(format!("{topic}/{}: it has no leader", partitions[0])));
+        };
+        if !self.keyed {
+            // It was found silent a moment ago: the others shall not wait for it at each probe.
+            self.cluster.refuse_resting(host)?;
+        }
+        self.cluster.on_client(host, deadline, |client, control| {
+            client.would_acknowledge(control, partitions, deadline)
+        })
     }
 }
 
@@ -157,6 +184,7 @@ fn not_acknowledging(topic: &str, partition: i32, code: Code) -> BrokerError {
 impl Sink for KafkaSink {
     fn send(&mut self, records: &[Record<'_>], limit: Duration) -> Vec<Result<Receipt, BrokerError>> {
         let deadline = Instant::now() + limit;
+        self.keyed = self.keyed || records.iter().any(|record| record.key.is_some());
         let parts = match self.split(records, deadline) {
             Ok(parts) => parts,
             Err(error) => return vec![Err(error); records.len()],

@@ -1,16 +1,159 @@
-//! Settings of the simulate.
+//! Settings of the simulator: how much load, what is reported, what is audited.
 
-use clap::Parser;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, ValueEnum};
 
 use super::{CommonConfig, Settings};
 
-/// placeholder
+/// Requests that are sent when neither `--requests` nor `--duration` says how many.
+const DEFAULT_REQUESTS: u64 = 10_000;
+
+/// Sends events to the producer from many threads, measures the answers, and checks that what was
+/// acknowledged stands in the log.
+///
+/// Exit code 0: everything was acknowledged, every threshold held, the audit found nothing. 1: something
+/// of that did not hold; the last lines say which. 2: a bad setting.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "simulate", version, about, max_term_width = 110)]
 pub struct SimulateConfig {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub common: CommonConfig,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub load: LoadConfig,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub report: ReportConfig,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub audit: AuditConfig,
+}
+
+/// How events are grouped into one request body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BatchFormat {
+    /// A JSON array.
+    Array,
+    /// One JSON object a line.
+    Ndjson,
+}
+
+/// What is sent, and how fast.
+#[derive(Args, Clone, Debug)]
+pub struct LoadConfig {
+    /// Where events are posted
+    #[arg(long, env = "SIMULATE_URL", default_value = "http://127.0.0.1:5000/register_event",
+          value_parser = http_url)]
+    pub url: String,
+
+    /// Requests to send; 10000 when no duration is given
+    #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..=4_000_000_000))]
+    pub requests: Option<u64>,
+
+    /// Threads, each with a connection of its own
+    #[arg(short = 't', long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub threads: u32,
+
+    /// Stop after so long, for example 30s, 5m, 500ms
+    #[arg(short = 'z', long, value_parser = positive_duration, value_name = "TIME")]
+    pub duration: Option<Duration>,
+
+    /// Requests a second on a fixed schedule (open loop); without it each thread sends as fast as it is
+    /// answered (closed loop)
+    #[arg(long, value_parser = positive_number)]
+    pub rate: Option<f64>,
+
+    /// Events in one request
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub batch: u32,
+
+    /// How a batch is written
+    #[arg(long, default_value = "ndjson", value_enum)]
+    pub format: BatchFormat,
+
+    /// Bytes of one event, reached by padding; a smaller figure than an event needs changes nothing
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16 << 20), value_name = "BYTES")]
+    pub size: Option<u32>,
+
+    /// Same kinds and user ids again for the same seed; the run id is always new
+    #[arg(long)]
+    pub seed: Option<u64>,
+
+    /// Send for so long before the clock starts; counted by the audit, not by the figures
+    #[arg(long, value_parser = positive_duration, value_name = "TIME")]
+    pub warmup: Option<Duration>,
+
+    /// Send again, at most N times, what the server calls retryable, after its Retry-After
+    #[arg(long, default_value_t = 0, num_args = 0..=1, default_missing_value = "10", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub retry: u32,
+
+    /// Longest wait for an answer, and for a connection
+    #[arg(long, default_value = "30s", value_parser = positive_duration, value_name = "TIME")]
+    pub timeout: Duration,
+
+    /// Further request header, `Name: value`; may be repeated
+    #[arg(short = 'H', long = "header", value_parser = header, value_name = "HEADER")]
+    pub headers: Vec<(String, String)>,
+}
+
+/// How the figures are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// One JSON object on stdout, for scripts.
+    Json,
+}
+
+/// What is told at the end, and what counts as a failure.
+#[derive(Args, Clone, Debug)]
+pub struct ReportConfig {
+    /// Form of the report on stdout
+    #[arg(long, default_value = "text", value_enum)]
+    pub output: Output,
+
+    /// Write the latency distribution there, in the text form that HdrHistogram's plotter reads
+    #[arg(long, value_name = "FILE")]
+    pub histogram: Option<PathBuf>,
+
+    /// Fail when the 99th percentile of the latency is above this
+    #[arg(long, value_parser = positive_number, value_name = "MS")]
+    pub max_p99_ms: Option<f64>,
+
+    /// Fail when more than this share of the events (0 to 1) is not acknowledged; without it, any
+    #[arg(long, value_parser = share, value_name = "SHARE")]
+    pub max_error_rate: Option<f64>,
+}
+
+/// What is compared with the log.
+#[derive(Args, Clone, Debug)]
+pub struct AuditConfig {
+    /// Write the outcome and receipt of every event there while the run goes on; must not exist yet
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+
+    /// Compare with this event log, its rotated and its gzipped files
+    #[arg(long, value_name = "LOG")]
+    pub verify: Option<PathBuf>,
+
+    /// Longest wait for the log to catch up
+    #[arg(long, default_value = "60s", value_parser = positive_duration, value_name = "TIME")]
+    pub verify_timeout: Duration,
+
+    /// Send nothing: audit the record of an earlier run against the log given by --verify
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
+}
+
+impl LoadConfig {
+    /// Requests after which the run ends; `None` when only the duration ends it.
+    pub fn request_limit(&self) -> Option<u64> {
+        self.requests.or(if self.duration.is_some() { None } else { Some(DEFAULT_REQUESTS) })
+    }
 }
 
 impl Settings for SimulateConfig {
@@ -19,6 +162,125 @@ impl Settings for SimulateConfig {
     }
 
     fn validate(&self) -> Result<(), String> {
+        let (load, audit) = (&self.load, &self.audit);
+        if audit.audit.is_some() && audit.verify.is_none() {
+            return Err("--audit needs the log to compare with: add --verify logs/events.log".into());
+        }
+        if audit.audit.is_some() && audit.record.is_some() {
+            return Err("--audit sends nothing, so there is nothing to --record; drop one of them".into());
+        }
+        let events = load.request_limit().unwrap_or(0).saturating_mul(load.batch.into());
+        if events > u64::from(u32::MAX) {
+            return Err(format!(
+                "--requests={} with --batch={} is {events} events; at most {} carry a sequence number",
+                load.request_limit().unwrap_or(0),
+                load.batch,
+                u32::MAX
+            ));
+        }
         Ok(())
+    }
+}
+
+fn http_url(value: &str) -> Result<String, String> {
+    let rest =
+        value.strip_prefix("http://").ok_or("expected http://host:port/path (TLS is not supported)")?;
+    if rest.is_empty() || rest.starts_with(['/', ':']) || rest.contains(char::is_whitespace) {
+        return Err("expected http://host:port/path".into());
+    }
+    Ok(value.to_owned())
+}
+
+fn positive_duration(value: &str) -> Result<Duration, String> {
+    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let scale = match &value[digits.len()..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("expected a number with ms, s, m or h, for example 30s".into()),
+    };
+    match digits.parse::<f64>() {
+        Ok(number) if number > 0.0 && number * scale <= 7.0 * 86_400.0 => {
+            Ok(Duration::from_secs_f64(number * scale))
+        }
+        _ => Err("expected more than 0 and at most 7 days, for example 30s, 5m, 500ms".into()),
+    }
+}
+
+fn positive_number(value: &str) -> Result<f64, String> {
+    match value.parse::<f64>() {
+        Ok(number) if number > 0.0 && number <= 1e9 => Ok(number),
+        _ => Err("expected a number above 0 and up to 1000000000".into()),
+    }
+}
+
+fn share(value: &str) -> Result<f64, String> {
+    match value.parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        _ => Err("expected a share from 0 to 1, for example 0.01 for one percent".into()),
+    }
+}
+
+fn header(value: &str) -> Result<(String, String), String> {
+    let (name, content) = value.split_once(':').ok_or("expected Name: value")?;
+    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if name.is_empty() || !name.chars().all(token) || content.contains(|c: char| c.is_control()) {
+        return Err("expected Name: value, without line breaks".into());
+    }
+    Ok((name.to_owned(), content.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<SimulateConfig, clap::Error> {
+        SimulateConfig::try_parse_from([&["simulate"], args].concat())
+    }
+
+    #[test]
+    fn without_arguments_it_is_the_original_run() {
+        let config = parse(&[]).expect("parses");
+        assert_eq!(config.validate(), Ok(()));
+        assert_eq!(
+            (config.load.request_limit(), config.load.threads, config.load.retry),
+            (Some(10_000), 200, 0)
+        );
+        assert_eq!(parse(&["-z", "2s"]).expect("parses").load.request_limit(), None);
+        assert_eq!(parse(&["--retry"]).expect("parses").load.retry, 10);
+        assert_eq!(parse(&["--retry", "3"]).expect("parses").load.retry, 3);
+    }
+
+    #[test]
+    fn a_time_has_a_unit() {
+        for (text, millis) in
+            [("500ms", 500), ("2", 2000), ("1.5s", 1500), ("2m", 120_000), ("1h", 3_600_000)]
+        {
+            assert_eq!(positive_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", "0", "-1s", "s", "3 days", "8000h", "NaN", "inf"] {
+            assert!(positive_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bad_values_and_relations_are_refused() {
+        for bad in [
+            &["--url", "https://x/"][..],
+            &["--url", "127.0.0.1:5000"],
+            &["-n", "0"],
+            &["-t", "0"],
+            &["--rate", "0"],
+            &["--max-error-rate", "1.5"],
+            &["-H", "no colon"],
+            &["-H", "a b: c"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        let reason = parse(&["--audit", "x"]).expect("parses").validate().unwrap_err();
+        assert!(reason.contains("--verify"), "{reason}");
+        let reason = parse(&["-n", "4000000000", "--batch", "10"]).expect("parses").validate().unwrap_err();
+        assert!(reason.contains("--batch=10"), "{reason}");
     }
 }

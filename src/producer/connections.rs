@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -41,7 +41,7 @@ pub struct Progress {
 /// What [`Connections::enter`] says of a request.
 #[derive(Debug)]
 pub enum Entry<R> {
-    /// Its turn: answer it, then [`Connection::leave`].
+    /// Its turn: answer it, then [`Connections::leave`].
     Turn(R, Arc<Connection<R>>),
     /// Parked behind another of its connection.
     Parked,
@@ -55,6 +55,7 @@ pub struct Connections<R> {
     by_peer: Mutex<HashMap<SocketAddr, Arc<Connection<R>>>>,
     max_parked: usize,
     parked: AtomicUsize,
+    first_requests: AtomicU64,
 }
 
 /// A poisoned lock guards plain data that is whole between any two statements, so it can be used on.
@@ -65,7 +66,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<R> Connections<R> {
     /// No connections yet; each may have `max_parked` requests waiting behind one on its way.
     pub fn new(max_parked: usize) -> Self {
-        Self { by_peer: Mutex::default(), max_parked, parked: AtomicUsize::new(0) }
+        Self {
+            by_peer: Mutex::default(),
+            max_parked,
+            parked: AtomicUsize::new(0),
+            first_requests: AtomicU64::new(0),
+        }
     }
 
     /// Takes up a request of `peer`. Call it in the order of arrival.
@@ -88,7 +94,10 @@ impl<R> Connections<R> {
     /// A connection that was cut and has nothing left is over: its address belongs to a new one.
     fn find_or_add(&self, peer: SocketAddr) -> Arc<Connection<R>> {
         let mut by_peer = lock(&self.by_peer);
-        let connection = by_peer.entry(peer).or_insert_with(|| Connection::new(peer));
+        let connection = by_peer.entry(peer).or_insert_with(|| {
+            self.first_requests.fetch_add(1, Ordering::Relaxed);
+            Connection::new(peer)
+        });
         if connection.is_cut() && !lock(&connection.lane).busy {
             *connection = Connection::new(peer);
         }
@@ -113,6 +122,11 @@ impl<R> Connections<R> {
     /// Requests parked on all connections.
     pub fn parked(&self) -> usize {
         self.parked.load(Ordering::Relaxed)
+    }
+
+    /// How many connections have sent a first request so far.
+    pub fn first_requests(&self) -> u64 {
+        self.first_requests.load(Ordering::Relaxed)
     }
 
     /// What is known of `peer`, if it has sent a request.

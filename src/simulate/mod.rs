@@ -1,1 +1,197 @@
-//! placeholder
+//! The outside world: sends events to the producer from many threads, measures the answers, and checks that
+//! what was acknowledged stands in the log.
+//!
+//! It knows the producer by its HTTP contract and the consumer by its log lines, and imports neither. The only
+//! room that names `ureq`.
+
+pub mod answer;
+pub mod audit;
+pub mod client;
+pub mod journal;
+pub mod ledger;
+pub mod load;
+pub mod log_files;
+pub mod progress;
+pub mod report;
+pub mod schedule;
+pub mod tally;
+pub mod transport;
+pub mod verify;
+pub mod worker;
+pub mod workload;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use crate::config::{LoadConfig, Output, SimulateConfig};
+use crate::linux;
+use crate::shutdown::Shutdown;
+use crate::simulate::audit::Findings;
+use crate::simulate::client::Target;
+use crate::simulate::journal::Journal;
+use crate::simulate::ledger::Ledger;
+use crate::simulate::load::{Outcome, Plan};
+use crate::simulate::log_files::Mark;
+use crate::simulate::progress::Progress;
+use crate::simulate::report::Report;
+use crate::simulate::schedule::Phase;
+use crate::simulate::workload::Workload;
+
+/// Descriptors that a run needs besides one a thread.
+const SPARE_FILES: u64 = 64;
+
+/// Why a run did not start or did not end well.
+#[derive(Debug)]
+pub enum SimulateError {
+    /// A setting that only the machine or the network could refuse; nothing was sent.
+    Setting(String),
+    /// The run failed, or something did not hold.
+    Failed(String),
+}
+
+/// Does what `config` asks for and writes the report to `out`.
+///
+/// # Errors
+/// Why the exit code shall not be 0, in words for the user.
+pub fn run(config: &SimulateConfig, shutdown: &Shutdown, out: &mut dyn Write) -> Result<(), SimulateError> {
+    let mut out = Teller { out, output: config.report.output, json: Map::new(), failures: Vec::new() };
+    match (&config.audit.audit, &config.audit.verify) {
+        (Some(record), Some(log)) => audit_record(record, log, &mut out)?,
+        _ => run_load(config, shutdown, &mut out)?,
+    }
+    out.finish()
+}
+
+/// Audits the record of an earlier run against the log as it stands.
+fn audit_record(record: &Path, log: &Path, out: &mut Teller<'_>) -> Result<(), SimulateError> {
+    let start = Instant::now();
+    let ledger = journal::read_record(record).map_err(SimulateError::Setting)?;
+    let look = verify::look(&ledger, log, &Mark::default())
+        .map_err(|error| SimulateError::Failed(format!("--verify {}: {error}", log.display())))?;
+    out.findings(&ledger, log, &look.findings, start.elapsed())
+}
+
+fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) -> Result<(), SimulateError> {
+    let plan = plan(&config.load).map_err(SimulateError::Setting)?;
+    let log = config.audit.verify.as_deref();
+    let mark = log.map_or(Ok(Mark::default()), Mark::take);
+    let mark = mark.map_err(|error| SimulateError::Setting(format!("--verify: {error}")))?;
+    let journal = journal(config, plan.workload.run()).map_err(SimulateError::Setting)?;
+    let start = Instant::now();
+    out.text(&headline(&config.load))?;
+    let mut progress = Progress::new(&plan.phases);
+    let outcome = load::run(&plan, shutdown, journal.as_ref(), |sight| progress.show(sight));
+    progress.finish();
+    let outcome = outcome.map_err(SimulateError::Failed)?;
+    let report = Report::new(config, &outcome);
+    out.text(&report.text())?;
+    out.json.extend(report.json());
+    out.json.insert("run".into(), plan.workload.run().into());
+    out.failures.extend(report.failures());
+    out.failures.extend(write_histogram(config, &outcome).err());
+    if shutdown.requested() {
+        out.failures.push("interrupted by a signal".into());
+    }
+    let ledger = match journal.map(Journal::finish) {
+        Some(Err(error)) => return Err(SimulateError::Failed(format!("--record: {error}"))),
+        kept => kept.and_then(Result::ok).flatten(),
+    };
+    let (Some(ledger), Some(log)) = (ledger, log) else { return Ok(()) };
+    let findings = verify::wait(&ledger, log, &mark, config.audit.verify_timeout, shutdown)
+        .map_err(|error| SimulateError::Failed(format!("--verify {}: {error}", log.display())))?;
+    out.findings(&ledger, log, &findings, start.elapsed())
+}
+
+fn plan(config: &LoadConfig) -> Result<Plan, String> {
+    let files = linux::raise_open_files_limit().map_err(|error| format!("limit of open files: {error}"))?;
+    if files < u64::from(config.threads) + SPARE_FILES {
+        return Err(format!(
+            "--threads {} needs {} open files, the limit is {files}; use fewer, or raise `ulimit -n`",
+            config.threads,
+            u64::from(config.threads) + SPARE_FILES
+        ));
+    }
+    let mut random = fastrand::Rng::new();
+    let workload = Workload::new(config, workload::new_run_id(&mut random), random.u64(..));
+    let target = Target::resolve(&config.url, workload.content_type(), &config.headers, config.timeout)?;
+    let warmup =
+        config.warmup.map(|warmup| Phase { requests: None, duration: Some(warmup), rate: config.rate });
+    let measured = Phase { requests: config.request_limit(), duration: config.duration, rate: config.rate };
+    let phases = warmup.into_iter().chain([measured]).collect();
+    Ok(Plan { threads: config.threads, phases, retries: config.retry, workload, target })
+}
+
+fn journal(config: &SimulateConfig, run: &str) -> Result<Option<Journal>, String> {
+    let (record, keep) = (config.audit.record.as_deref(), config.audit.verify.is_some());
+    if record.is_none() && !keep {
+        return Ok(None);
+    }
+    Journal::create(run, keep, record).map(Some).map_err(|error| {
+        let path = record.map_or("".into(), |path| path.to_string_lossy());
+        format!("--record {path}: {error}; name a file that does not exist yet")
+    })
+}
+
+fn headline(config: &LoadConfig) -> String {
+    let what = match (config.request_limit(), config.duration) {
+        (Some(requests), None) => format!("{requests} requests"),
+        (Some(requests), Some(duration)) => format!("{requests} requests for at most {duration:?}"),
+        (None, duration) => format!("requests for {:?}", duration.unwrap_or_default()),
+    };
+    format!("🚀 Sending {what} with {} threads...\n", config.threads)
+}
+
+fn write_histogram(config: &SimulateConfig, outcome: &Outcome) -> Result<(), String> {
+    let Some(path) = &config.report.histogram else { return Ok(()) };
+    fs::write(path, report::distribution(&outcome.measured.latency))
+        .map_err(|error| format!("--histogram {}: {error}", path.display()))
+}
+
+/// Where the report goes: text at once, JSON as one object at the end.
+struct Teller<'a> {
+    out: &'a mut dyn Write,
+    output: Output,
+    json: Map<String, Value>,
+    failures: Vec<String>,
+}
+
+impl Teller<'_> {
+    fn text(&mut self, text: &str) -> Result<(), SimulateError> {
+        if self.output == Output::Text { self.write(text) } else { Ok(()) }
+    }
+
+    fn findings(
+        &mut self,
+        ledger: &Ledger,
+        log: &Path,
+        findings: &Findings,
+        elapsed: Duration,
+    ) -> Result<(), SimulateError> {
+        self.failures.extend(findings.faults());
+        self.json.insert("audit".into(), report::findings_json(ledger.run(), findings, elapsed));
+        self.text(&report::findings_text(ledger.run(), log, findings, elapsed))
+    }
+
+    fn finish(mut self) -> Result<(), SimulateError> {
+        if self.output == Output::Json {
+            let mut json = std::mem::take(&mut self.json);
+            json.insert("failures".into(), self.failures.clone().into());
+            self.write(&format!("{:#}\n", Value::Object(json)))?;
+        }
+        if self.failures.is_empty() { Ok(()) } else { Err(SimulateError::Failed(self.failures.join("; "))) }
+    }
+
+    /// A reader that has gone away is no failure of the run.
+    fn write(&mut self, text: &str) -> Result<(), SimulateError> {
+        match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(SimulateError::Failed(format!("stdout: {error}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}

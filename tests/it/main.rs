@@ -1,7 +1,9 @@
 //! Tests at the outer boundary: real binaries, real sockets, a real Kafka (`scripts/kafka.sh` starts it).
 
 mod broker;
+mod consumer;
 mod harness;
 mod producer;
+mod simulate;
 mod support;
 mod tidy;

@@ -1,7 +1,7 @@
 //! Real Kafka brokers through `scripts/kafka.sh`: one shared by all tests, and private clusters to be harmed.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::OnceLock;
@@ -54,7 +54,8 @@ impl Cluster {
             }
             // Another program may have taken a port between the look and the start.
             let text = String::from_utf8_lossy(&output.stderr);
-            assert!(text.contains("taken"), "kafka.sh start: {text}");
+            let taken = text.contains("taken") || text.contains("Address already in use");
+            assert!(taken, "kafka.sh start: {text}");
         }
         panic!("no free ports for a cluster of {count}, three times");
     }
@@ -79,6 +80,11 @@ impl Cluster {
         Topic::create(self.addresses.clone(), partitions, settings)
     }
 
+    /// A topic of that name, which was deleted before.
+    pub fn topic_named(&self, name: &str, partitions: i32) -> Topic {
+        Topic::create_named(self.addresses.clone(), name.to_owned(), partitions, &[])
+    }
+
     /// Process id of broker `id`, dead or alive.
     pub fn pid(&self, id: usize) -> u32 {
         let file = self.dir().join(format!("broker-{id}/pid"));
@@ -97,6 +103,8 @@ impl Cluster {
         eventually(secs(10), "the broker is gone", || {
             fs::read(&command_line).map_or(true, |line| line.is_empty())
         });
+        // Its threads die one by one, and the last one closes the sockets.
+        eventually(secs(10), "its port is free", || TcpStream::connect(self.address(id)).is_err());
     }
 
     /// SIGSTOP: the broker keeps its sockets and says nothing.

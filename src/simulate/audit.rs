@@ -1,0 +1,332 @@
+//! Compares the lines of the event log with the ledger of a run. Pure: lines in, findings out.
+//!
+//! Five bytes an event beside the ledger. Events of other runs and of other clients are foreign and ignored;
+//! a line that is not a whole log line is torn, whoever wrote it.
+
+use std::collections::BTreeMap;
+
+use serde::de::IgnoredAny;
+
+use crate::broker::Receipt;
+use crate::simulate::answer::Fate;
+use crate::simulate::ledger::Ledger;
+use crate::simulate::workload::run_marker;
+
+/// Examples that a finding names at most.
+const MAX_EXAMPLES: usize = 10;
+
+/// Characters of a torn line that are shown.
+const SHOWN_CHARS: usize = 120;
+
+/// `2025-07-08 00:12:01,782 - `, with `0` for any digit.
+const LINE_START: &[u8] = b"0000-00-00 00:00:00,000 - ";
+
+/// A count with the first examples of what was counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed<T> {
+    /// How many.
+    pub count: u64,
+    /// The first few.
+    pub first: Vec<T>,
+}
+
+impl<T> Default for Listed<T> {
+    fn default() -> Self {
+        Self { count: 0, first: Vec::new() }
+    }
+}
+
+impl<T> Listed<T> {
+    fn add(&mut self, example: impl FnOnce() -> T) {
+        self.count += 1;
+        if self.first.len() < MAX_EXAMPLES {
+            self.first.push(example());
+        }
+    }
+}
+
+/// What an audit found. Events are named by their sequence numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// Events with a recorded outcome.
+    pub sent: u64,
+    /// Events that were acknowledged.
+    pub acknowledged: u64,
+    /// Events with a recorded outcome that stand in the log, each counted once.
+    pub logged: u64,
+    /// Acknowledged but not in the log.
+    pub lost: Listed<u32>,
+    /// In the log more than once.
+    pub duplicated: Listed<u32>,
+    /// Those of the duplicated that the simulator itself had sent more than once.
+    pub duplicated_by_retry: u64,
+    /// Without an acknowledgement, yet in the log: no fault.
+    pub unknown_found: u64,
+    /// Without an acknowledgement and not in the log: no fault.
+    pub unknown_missing: u64,
+    /// Refused for good, yet in the log.
+    pub rejected_logged: Listed<u32>,
+    /// Lines of this run whose outcome was never recorded: the simulator died before it could.
+    pub unrecorded: u64,
+    /// Behind an event of the same partition that has a higher offset.
+    pub out_of_order: Listed<u32>,
+    /// Lines that are not whole log lines.
+    pub torn: Listed<String>,
+    /// Whole lines that are not of this run.
+    pub foreign: u64,
+}
+
+impl Findings {
+    /// Each fault in words; empty when the log keeps the promise.
+    pub fn faults(&self) -> Vec<String> {
+        let numbers = [
+            ("acknowledged but not logged", &self.lost),
+            ("logged more than once", &self.duplicated),
+            ("rejected but logged", &self.rejected_logged),
+            ("out of order", &self.out_of_order),
+        ];
+        let mut faults: Vec<String> = numbers
+            .iter()
+            .filter(|(_, listed)| listed.count > 0)
+            .map(|(what, listed)| {
+                let more = if listed.count > listed.first.len() as u64 { ", …" } else { "" };
+                let first: Vec<String> = listed.first.iter().map(u32::to_string).collect();
+                format!("{} {what} (seq {}{more})", listed.count, first.join(", "))
+            })
+            .collect();
+        if let Some(example) = self.torn.first.first() {
+            faults.push(format!("{} torn lines (first: {example})", self.torn.count));
+        }
+        faults
+    }
+}
+
+/// One pass over the log.
+pub struct Auditor<'a> {
+    ledger: &'a Ledger,
+    marker: Vec<u8>,
+    /// How often each event was seen.
+    seen: Vec<u8>,
+    /// Events in the order of their first appearance.
+    order: Vec<u32>,
+    findings: Findings,
+}
+
+impl<'a> Auditor<'a> {
+    /// An audit of the run in `ledger` that has seen no line yet.
+    pub fn new(ledger: &'a Ledger) -> Self {
+        Self {
+            ledger,
+            marker: run_marker(ledger.run()).into_bytes(),
+            seen: vec![0; ledger.len()],
+            order: Vec::new(),
+            findings: Findings::default(),
+        }
+    }
+
+    /// Takes one line, without its line end.
+    pub fn line(&mut self, line: &[u8]) {
+        if !is_whole(line) {
+            return self.torn(line);
+        }
+        let Some(seq) = self.seq_of(line) else {
+            self.findings.foreign += 1;
+            return;
+        };
+        match self.seen.get_mut(seq as usize) {
+            Some(times) if self.ledger.fate(seq as usize).is_some() => {
+                if *times == 0 {
+                    self.order.push(seq);
+                }
+                *times = times.saturating_add(1);
+            }
+            _ => self.findings.unrecorded += 1,
+        }
+    }
+
+    /// Takes a line that has no line end and will not get one.
+    pub fn torn(&mut self, line: &[u8]) {
+        self.findings.torn.add(|| {
+            let text = String::from_utf8_lossy(line);
+            text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS).collect()
+        });
+    }
+
+    /// The sequence number in a line of this run.
+    fn seq_of(&self, line: &[u8]) -> Option<u32> {
+        let at = find(line, &self.marker)? + self.marker.len();
+        let digits = line[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        std::str::from_utf8(&line[at..at + digits]).ok()?.parse().ok()
+    }
+
+    /// What the lines add up to.
+    pub fn finish(mut self) -> Findings {
+        for seq in 0..self.ledger.len() {
+            let Some(fate) = self.ledger.fate(seq) else { continue };
+            let times = self.seen[seq];
+            let findings = &mut self.findings;
+            findings.sent += 1;
+            findings.logged += u64::from(times > 0);
+            if times > 1 {
+                findings.duplicated.add(|| seq as u32);
+                findings.duplicated_by_retry += u64::from(self.ledger.was_retried(seq));
+            }
+            match (fate, times) {
+                (Fate::Acknowledged(_), 0) => {
+                    findings.acknowledged += 1;
+                    findings.lost.add(|| seq as u32);
+                }
+                (Fate::Acknowledged(_), _) => findings.acknowledged += 1,
+                (Fate::Rejected, 0) => {}
+                (Fate::Rejected, _) => findings.rejected_logged.add(|| seq as u32),
+                (Fate::Unknown, 0) => findings.unknown_missing += 1,
+                (Fate::Unknown, _) => findings.unknown_found += 1,
+            }
+        }
+        self.check_order();
+        self.findings
+    }
+
+    /// An event that was written twice has two places and one receipt, so it says nothing about the order.
+    fn check_order(&mut self) {
+        let mut last: BTreeMap<i32, i64> = BTreeMap::new();
+        for &seq in &self.order {
+            let at = seq as usize;
+            if self.seen[at] > 1 || self.ledger.was_retried(at) {
+                continue;
+            }
+            let Some(Fate::Acknowledged(Some(Receipt { partition, offset }))) = self.ledger.fate(at) else {
+                continue;
+            };
+            let highest = last.entry(partition).or_insert(i64::MIN);
+            if offset <= *highest {
+                self.findings.out_of_order.add(|| seq);
+            }
+            *highest = offset.max(*highest);
+        }
+    }
+}
+
+/// True for a time, a dash and one JSON object.
+fn is_whole(line: &[u8]) -> bool {
+    let Some((start, json)) = line.split_at_checked(LINE_START.len()) else { return false };
+    let starts_well = start.iter().zip(LINE_START).all(|(byte, form)| match form {
+        b'0' => byte.is_ascii_digit(),
+        fixed => byte == fixed,
+    });
+    starts_well && json.first() == Some(&b'{') && serde_json::from_slice::<IgnoredAny>(json).is_ok()
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    let first = *part.first()?;
+    let mut from = 0;
+    while let Some(step) = text.get(from..)?.iter().position(|byte| *byte == first) {
+        let at = from + step;
+        if text[at..].starts_with(part) {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulate::ledger::Entry;
+
+    fn ledger(fates: &[Fate]) -> Ledger {
+        let mut ledger = Ledger::new("k3x9".into());
+        for (first, fate) in fates.iter().enumerate() {
+            ledger.enter(&Entry { first: first as u32, count: 1, fate: *fate, retried: false });
+        }
+        ledger
+    }
+
+    fn ack(offset: i64) -> Fate {
+        Fate::Acknowledged(Some(Receipt { partition: 0, offset }))
+    }
+
+    fn line(seq: u32) -> String {
+        format!(
+            "2025-07-08 00:12:01,782 - {{\"event\": \"login\", \"user_id\": 1, \"run\": \"k3x9\", \"seq\": {seq}, \
+             \"timestamp\": \"2025-07-08T00:12:01.781Z\"}}"
+        )
+    }
+
+    fn audit(fates: &[Fate], lines: &[String]) -> Findings {
+        let ledger = ledger(fates);
+        let mut auditor = Auditor::new(&ledger);
+        lines.iter().for_each(|line| auditor.line(line.as_bytes()));
+        auditor.finish()
+    }
+
+    #[test]
+    fn a_log_that_holds_each_event_once_has_no_faults() {
+        let findings = audit(&[ack(5), ack(6), ack(9)], &[line(0), line(1), line(2)]);
+        assert_eq!(findings.faults(), Vec::<String>::new());
+        assert_eq!((findings.sent, findings.acknowledged, findings.logged), (3, 3, 3));
+    }
+
+    #[test]
+    fn a_removed_line_is_lost_and_a_doubled_one_duplicated_by_number() {
+        let findings = audit(&[ack(0), ack(1), ack(2)], &[line(0), line(2), line(2)]);
+        assert_eq!((findings.lost.first, findings.duplicated.first), (vec![1], vec![2]));
+        assert_eq!((findings.logged, findings.out_of_order.count), (2, 0));
+        assert_eq!(findings.duplicated_by_retry, 0);
+    }
+
+    #[test]
+    fn a_cut_line_is_torn_wherever_it_was_cut() {
+        let whole = line(0);
+        for cut in 1..whole.len() {
+            let findings = audit(&[ack(0)], &[whole[..cut].to_owned()]);
+            assert_eq!((findings.torn.count, findings.lost.count), (1, 1), "cut at {cut}");
+        }
+        let glued = format!("{}{}", &whole[..60], line(1));
+        assert_eq!(audit(&[ack(0), ack(1)], &[glued]).torn.count, 1);
+        assert_eq!(audit(&[], &[whole[5..].to_owned()]).torn.count, 1);
+    }
+
+    #[test]
+    fn foreign_lines_are_ignored() {
+        let other = line(0).replace("k3x9", "zzzz");
+        let plain = "2025-07-08 00:12:01,782 - {\"event\": \"login\", \"user_id\": 42}".to_owned();
+        let findings = audit(&[ack(0)], &[other, plain, line(0)]);
+        assert_eq!((findings.foreign, findings.faults().len(), findings.logged), (2, 0, 1));
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_is_found_or_not_but_no_fault() {
+        let findings = audit(&[Fate::Unknown, Fate::Unknown, ack(1)], &[line(0), line(2), line(7)]);
+        assert_eq!((findings.unknown_found, findings.unknown_missing, findings.unrecorded), (1, 1, 1));
+        assert_eq!((findings.faults().len(), findings.logged, findings.sent), (0, 2, 3));
+        assert_eq!(audit(&[Fate::Rejected], &[line(0)]).rejected_logged.first, [0]);
+        assert_eq!(audit(&[Fate::Rejected], &[]).faults().len(), 0);
+    }
+
+    #[test]
+    fn the_order_of_a_partition_follows_its_receipts() {
+        let findings = audit(&[ack(5), ack(6), ack(7)], &[line(0), line(2), line(1)]);
+        assert_eq!(findings.out_of_order.first, [1]);
+        let other = Fate::Acknowledged(Some(Receipt { partition: 1, offset: 1 }));
+        assert_eq!(audit(&[ack(5), other], &[line(0), line(1)]).out_of_order.count, 0);
+        assert_eq!(
+            audit(&[ack(5), ack(5)], &[line(0), line(1)]).out_of_order.first,
+            [1],
+            "one place, two events"
+        );
+        let twice = audit(&[ack(9), ack(6)], &[line(0), line(1), line(0)]);
+        assert_eq!((twice.out_of_order.count, twice.duplicated.first), (0, vec![0]));
+    }
+
+    #[test]
+    fn faults_name_numbers_and_say_when_there_are_more() {
+        let findings = audit(&vec![ack(0); 30], &[]);
+        assert_eq!(findings.lost.count, 30);
+        assert_eq!(
+            findings.faults(),
+            ["30 acknowledged but not logged (seq 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …)"]
+        );
+    }
+}

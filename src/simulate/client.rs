@@ -1,0 +1,139 @@
+//! One thread's HTTP client: ureq, one connection, the answer's body in a buffer that is used again.
+//!
+//! Never retries and follows no redirect: what the server said is what the caller sees.
+
+use std::io::{self, Read};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use ureq::{Agent, Error};
+
+use crate::simulate::transport::{FixedResolver, TcpConnector};
+
+/// Longest body of an answer that is read, in bytes; a longer one is an error.
+const MAX_ANSWER_BYTES: u64 = 64 << 20;
+
+/// A connection that was not used for so long is not used again; below the producer's idle timeout.
+const MAX_IDLE: Duration = Duration::from_secs(15);
+
+/// What all clients of a run have in common.
+#[derive(Clone, Debug)]
+pub struct Target {
+    uri: Uri,
+    addresses: Vec<SocketAddr>,
+    headers: HeaderMap,
+    timeout: Duration,
+}
+
+impl Target {
+    /// Resolves the host of `url` once.
+    ///
+    /// # Errors
+    /// Text for a human: the URL or a header is malformed, or the host is not found.
+    pub fn resolve(
+        url: &str,
+        content_type: &'static str,
+        headers: &[(String, String)],
+        timeout: Duration,
+    ) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|error| format!("--url {url}: {error}"))?;
+        let host = uri.host().ok_or_else(|| format!("--url {url}: no host"))?;
+        let port = uri.port_u16().unwrap_or(80);
+        let addresses: Vec<_> = (host.trim_matches(['[', ']']), port)
+            .to_socket_addrs()
+            .map_err(|error| format!("--url {url}: {error}"))?
+            .collect();
+        let mut map = HeaderMap::new();
+        map.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        for (name, value) in headers {
+            let bad = |what: String| format!("--header {name}: {what}");
+            map.insert(
+                name.parse::<HeaderName>().map_err(|error| bad(error.to_string()))?,
+                value.parse::<HeaderValue>().map_err(|error| bad(error.to_string()))?,
+            );
+        }
+        Ok(Self { uri, addresses, headers: map, timeout })
+    }
+}
+
+/// Posts bodies over one kept-alive connection.
+pub struct Client {
+    agent: Agent,
+    target: Target,
+    answer: Vec<u8>,
+}
+
+/// Status, Retry-After and body of an answer.
+#[derive(Debug)]
+pub struct Response<'a> {
+    /// HTTP status.
+    pub status: u16,
+    /// What `Retry-After` says, when it is a number of seconds.
+    pub retry_after: Option<Duration>,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+impl Client {
+    /// A client that is not connected yet.
+    pub fn new(target: Target) -> Self {
+        // Limits on single reads and writes: a limit on the whole call would cost ureq a thread per request.
+        let config = Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("event-pipeline-simulate/", env!("CARGO_PKG_VERSION")))
+            .accept("")
+            .timeout_connect(Some(target.timeout))
+            .timeout_per_read(Some(target.timeout))
+            .timeout_per_write(Some(target.timeout))
+            .max_idle_age(MAX_IDLE)
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
+            .input_buffer_size(4096)
+            .output_buffer_size(4096)
+            .build();
+        let agent = Agent::with_parts(config, TcpConnector, FixedResolver(target.addresses.clone()));
+        Self { agent, target, answer: Vec::new() }
+    }
+
+    /// Posts `body` once and reads the whole answer.
+    ///
+    /// # Errors
+    /// A short cause without addresses, fit to be counted by; the request may have been carried out.
+    pub fn post(&mut self, body: &[u8]) -> Result<Response<'_>, String> {
+        self.answer.clear();
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.target.uri.clone();
+        request.headers_mut().clone_from(&self.target.headers);
+        let mut response = self.agent.run(request).map_err(|error| cause(&error))?;
+        let status = response.status().as_u16();
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs);
+        let mut reader = response.body_mut().as_reader().take(MAX_ANSWER_BYTES);
+        reader.read_to_end(&mut self.answer).map_err(|error| io_cause(&error))?;
+        Ok(Response { status, retry_after, body: &self.answer })
+    }
+}
+
+fn cause(error: &Error) -> String {
+    match error {
+        Error::Io(error) => io_cause(error),
+        Error::Timeout(which) => format!("timeout ({which})"),
+        other => other.to_string(),
+    }
+}
+
+/// The kind alone: texts with a number in them could not be counted.
+fn io_cause(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(inner) => cause(inner),
+        None => error.kind().to_string(),
+    }
+}

@@ -1,0 +1,273 @@
+//! The threads of a run: all ready, then the clock, then requests until the phase ends.
+//!
+//! Each thread owns its client and its counts; what they share is a number to draw the next request from.
+//! Knows nothing of reports and logs.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::linux;
+use crate::shutdown::Shutdown;
+use crate::simulate::client::Target;
+use crate::simulate::journal::Journal;
+use crate::simulate::schedule::Phase;
+use crate::simulate::tally::Tally;
+use crate::simulate::worker::Worker;
+use crate::simulate::workload::Workload;
+
+/// How often the observer is called.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a run does.
+pub struct Plan {
+    /// Threads, each with one connection.
+    pub threads: u32,
+    /// Phases in turn; only the last one is measured.
+    pub phases: Vec<Phase>,
+    /// Further attempts for what the server calls retryable.
+    pub retries: u32,
+    /// Makes the bodies.
+    pub workload: Workload,
+    /// Where they go.
+    pub target: Target,
+}
+
+/// What came of a run.
+pub struct Outcome {
+    /// Counts of the measured phase.
+    pub measured: Tally,
+    /// Counts of the phases before it.
+    pub warmup: Tally,
+    /// From the clock's start to the end of the last request.
+    pub elapsed: Duration,
+    /// Processor time of this process in the measured phase.
+    pub cpu: Duration,
+    /// Longest time without an acknowledgement in the measured phase.
+    pub longest_gap: Duration,
+}
+
+/// What the threads share.
+pub struct Shared<'a> {
+    /// What the run does.
+    pub plan: &'a Plan,
+    /// Told to end early.
+    pub shutdown: &'a Shutdown,
+    /// Where outcomes go, if anyone wants them.
+    pub journal: Option<&'a Journal>,
+    /// Requests that are through.
+    pub done: AtomicU64,
+    /// Those of them that were not wholly acknowledged.
+    pub failed: AtomicU64,
+    /// The run's next request.
+    pub next: AtomicU64,
+    /// The gap between acknowledgements.
+    pub gap: Gap,
+    starts: Vec<OnceLock<PhaseStart>>,
+}
+
+impl<'a> Shared<'a> {
+    fn new(plan: &'a Plan, shutdown: &'a Shutdown, journal: Option<&'a Journal>) -> Self {
+        Self {
+            plan,
+            shutdown,
+            journal,
+            done: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            next: AtomicU64::new(0),
+            gap: Gap::new(Instant::now()),
+            starts: plan.phases.iter().map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    fn look(&self, phase: usize, observe: &mut impl FnMut(Sight)) {
+        if let Some(start) = self.starts[phase].get() {
+            observe(Sight {
+                phase,
+                age: start.at.elapsed(),
+                done: self.done.load(Ordering::Relaxed),
+                failed: self.failed.load(Ordering::Relaxed),
+            });
+        }
+    }
+}
+
+/// Clock and first request of a phase.
+#[derive(Clone, Copy, Debug)]
+pub struct PhaseStart {
+    /// The phase's zero.
+    pub at: Instant,
+    /// Number of its first request; earlier phases leave unused numbers behind.
+    pub first: u64,
+}
+
+/// The longest time without an acknowledgement, seen by all threads.
+pub struct Gap {
+    origin: Instant,
+    last_micros: AtomicU64,
+    longest_micros: AtomicU64,
+}
+
+impl Gap {
+    fn new(origin: Instant) -> Self {
+        Self { origin, last_micros: AtomicU64::new(0), longest_micros: AtomicU64::new(0) }
+    }
+
+    /// An acknowledgement came at `now`.
+    pub fn acknowledged(&self, now: Instant) {
+        let micros = now.saturating_duration_since(self.origin).as_micros() as u64;
+        let last = self.last_micros.fetch_max(micros, Ordering::Relaxed);
+        let gap = micros.saturating_sub(last);
+        if gap > self.longest_micros.load(Ordering::Relaxed) {
+            self.longest_micros.fetch_max(gap, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins again at `now`.
+    fn restart(&self, now: Instant) {
+        self.acknowledged(now);
+        self.longest_micros.store(0, Ordering::Relaxed);
+    }
+
+    /// The longest gap when the run ended at `end`.
+    fn longest(&self, end: Instant) -> Duration {
+        self.acknowledged(end);
+        Duration::from_micros(self.longest_micros.load(Ordering::Relaxed))
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight {
+    /// Index of the phase.
+    pub phase: usize,
+    /// Its age.
+    pub age: Duration,
+    /// Requests of the whole run that are through.
+    pub done: u64,
+    /// Those of them that were not wholly acknowledged.
+    pub failed: u64,
+}
+
+/// Runs `plan`; `observe` is told now and then how far it is.
+///
+/// # Errors
+/// Text for a human: a thread could not be started, or died.
+pub fn run(
+    plan: &Plan,
+    shutdown: &Shutdown,
+    journal: Option<&Journal>,
+    mut observe: impl FnMut(Sight),
+) -> Result<Outcome, String> {
+    let shared = Shared::new(plan, shutdown, journal);
+    let (open, gates): (Vec<Sender<()>>, Vec<Receiver<()>>) = plan.phases.iter().map(|_| bounded(0)).unzip();
+    thread::scope(|scope| {
+        let (ready, arrivals) = bounded::<()>(plan.threads as usize);
+        let mut threads = Vec::with_capacity(plan.threads as usize);
+        for number in 0..plan.threads {
+            let (shared, gates, ready) = (&shared, &gates, ready.clone());
+            let started = thread::Builder::new()
+                .name(format!("sim-{number}"))
+                .spawn_scoped(scope, move || run_thread(shared, gates, &ready));
+            match started {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    // A gate that opens without a clock sends the others home.
+                    drop(open);
+                    return Err(format!(
+                        "thread {number} of {} did not start: {error}; use fewer --threads",
+                        plan.threads
+                    ));
+                }
+            }
+        }
+        drop(ready);
+        let died = || threads.iter().any(|thread| thread.is_finished());
+        let cpu_before = pass_gates(&shared, open, &arrivals, &died, &mut observe);
+        let cpu = linux::cpu_time().saturating_sub(cpu_before);
+        let counts = threads.into_iter().map(|thread| thread.join().map_err(|_| "a load thread panicked"));
+        Ok(sum_up(&shared, counts.collect::<Result<_, _>>()?, cpu))
+    })
+}
+
+/// Opens each gate when all threads are there, then waits for the end. Returns the processor time that was
+/// used when the last clock started.
+fn pass_gates(
+    shared: &Shared,
+    open: Vec<Sender<()>>,
+    arrivals: &Receiver<()>,
+    died: &dyn Fn() -> bool,
+    observe: &mut impl FnMut(Sight),
+) -> Duration {
+    let mut cpu_before = linux::cpu_time();
+    for (phase, gate) in open.into_iter().enumerate() {
+        let mut there = 0;
+        while there < shared.plan.threads {
+            match arrivals.recv_timeout(TICK) {
+                Ok(()) => there += 1,
+                Err(RecvTimeoutError::Timeout) if !died() => shared.look(phase.saturating_sub(1), observe),
+                // Leaving drops the gates: the threads that live go home.
+                Err(_) => return cpu_before,
+            }
+        }
+        cpu_before = linux::cpu_time();
+        let at = Instant::now();
+        shared.gap.restart(at);
+        let first = shared.next.load(Ordering::SeqCst);
+        let _ = shared.starts[phase].set(PhaseStart { at, first });
+        drop(gate);
+    }
+    while let Err(RecvTimeoutError::Timeout) = arrivals.recv_timeout(TICK) {
+        shared.look(shared.plan.phases.len() - 1, observe);
+    }
+    cpu_before
+}
+
+fn run_thread(shared: &Shared, gates: &[Receiver<()>], ready: &Sender<()>) -> Vec<Tally> {
+    let mut worker = Worker::new(shared);
+    let mut tallies = Vec::with_capacity(gates.len());
+    for (phase, gate) in gates.iter().enumerate() {
+        if ready.send(()).is_err() {
+            break;
+        }
+        let _ = gate.recv();
+        let Some(start) = shared.starts[phase].get() else { break };
+        tallies.push(worker.run_phase(&shared.plan.phases[phase], *start));
+    }
+    tallies
+}
+
+fn sum_up(shared: &Shared, counts: Vec<Vec<Tally>>, cpu: Duration) -> Outcome {
+    let (mut warmup, mut measured) = (Tally::new(), Tally::new());
+    let last = shared.plan.phases.len() - 1;
+    for (phase, tally) in counts.iter().flat_map(|tallies| tallies.iter().enumerate()) {
+        if phase == last { &mut measured } else { &mut warmup }.add(tally);
+    }
+    let start = shared.starts[last].get().map(|start| start.at);
+    let end = measured.finished.or(start);
+    let elapsed = end.zip(start).map_or(Duration::ZERO, |(end, start)| end.saturating_duration_since(start));
+    let longest_gap = end.map_or(Duration::ZERO, |end| shared.gap.longest(end));
+    Outcome { measured, warmup, elapsed, cpu, longest_gap }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_gap_runs_from_the_start_to_the_end() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let gap = Gap::new(start);
+        gap.acknowledged(at(500));
+        gap.restart(at(600));
+        for millis in [700, 690, 950, 1000] {
+            gap.acknowledged(at(millis));
+        }
+        assert_eq!(gap.longest(at(1100)), Duration::from_millis(250));
+        assert_eq!(gap.longest(at(2000)), Duration::from_millis(900));
+    }
+}

@@ -1,0 +1,350 @@
+//! The event log on disk: the file itself, its rotated and its gzipped ones, read in the order of their lines.
+//!
+//! Files may be rotated, packed and cut back while they are read. Knows nothing of what the lines say.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
+
+/// A longer piece without a line end is given out as it is, in bytes.
+const MAX_LINE_BYTES: u64 = 16 << 20;
+
+/// Read buffer of one file, in bytes.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Bytes before a mark by which a file is known again; more than a time and a sequence number need.
+const COMPARED_BYTES: u64 = 256;
+
+/// How often the files are opened again because they changed names meanwhile.
+const MAX_OPENINGS: usize = 50;
+
+/// One file of the log as the directory shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its path.
+    pub path: PathBuf,
+    /// Device and inode: stays when the file is renamed.
+    pub id: (u64, u64),
+    /// Bytes.
+    pub len: u64,
+}
+
+/// What a reader is given.
+pub enum Piece<'a> {
+    /// A line, without its line end.
+    Line(&'a [u8]),
+    /// The end of a packed file that has no line end, or a piece of an endless line.
+    Torn(&'a [u8]),
+    /// The end of a plain file that has no line end yet: it may be being written.
+    Open(&'a [u8]),
+}
+
+/// How far each file went at some time, so that only what came later is read.
+#[derive(Clone, Debug, Default)]
+pub struct Mark {
+    ends: HashMap<(u64, u64), End>,
+}
+
+/// Where a file ended, and what stood there: the number of a deleted file may be given to a new one.
+#[derive(Clone, Debug)]
+struct End {
+    offset: u64,
+    before: Vec<u8>,
+}
+
+impl Mark {
+    /// The log as it is now, back to the last line end of each file.
+    ///
+    /// # Errors
+    /// When the directory or a file cannot be read.
+    pub fn take(log: &Path) -> io::Result<Self> {
+        let mut ends = HashMap::new();
+        for seen in list(log)? {
+            let end = File::open(&seen.path).and_then(|file| {
+                let offset =
+                    if is_packed(&seen.path) { file.metadata()?.len() } else { last_line_end(&file)? };
+                Ok((id_of(&file)?, End { offset, before: before(&file, offset)? }))
+            });
+            match end {
+                Ok((id, end)) => ends.insert(id, end),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(named(&seen.path, error)),
+            };
+        }
+        Ok(Self { ends })
+    }
+
+    /// Where to begin in `file`: at its mark, if what stood before that still does.
+    fn start_in(&self, file: &File) -> io::Result<u64> {
+        let Some(end) = self.ends.get(&id_of(file)?) else { return Ok(0) };
+        let is_same = file.metadata()?.len() >= end.offset && before(file, end.offset)? == end.before;
+        Ok(if is_same { end.offset } else { 0 })
+    }
+}
+
+/// The files of `log`, oldest first; none when the directory is not there yet.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn list(log: &Path) -> io::Result<Vec<Seen>> {
+    let (Some(directory), Some(name)) = (directory_of(log), log.file_name().and_then(|name| name.to_str()))
+    else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the log must be named by a file"));
+    };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| named(directory, error))?,
+    };
+    let mut found: Vec<(Rank, Seen)> = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| named(directory, error))?;
+        let Some(rank) = entry.file_name().to_str().and_then(|candidate| rank(name, candidate)) else {
+            continue;
+        };
+        match entry.metadata() {
+            Ok(meta) if meta.is_file() => {
+                let seen = Seen { path: entry.path(), id: (meta.dev(), meta.ino()), len: meta.len() };
+                found.push((rank, seen));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(&entry.path(), error)),
+            _ => {}
+        }
+    }
+    // While a file is being packed both stand there; the plain one is whole. It sorts first.
+    found.sort_by(|one, other| (&one.0, &one.1.path).cmp(&(&other.0, &other.1.path)));
+    found.dedup_by(|packed, plain| packed.0 == plain.0);
+    Ok(found.into_iter().map(|(_, seen)| seen).collect())
+}
+
+/// Gives `take` all lines of `log` that came after `mark`.
+///
+/// # Errors
+/// When a file cannot be read or unpacked, or the files change names faster than they can be opened.
+pub fn read(log: &Path, mark: &Mark, mut take: impl FnMut(Piece<'_>)) -> io::Result<()> {
+    for (path, file) in open(log)? {
+        let start = mark.start_in(&file).map_err(|error| named(&path, error))?;
+        let read = if is_packed(&path) {
+            if start > 0 {
+                continue;
+            }
+            let unpacked = MultiGzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, file));
+            let unpacked = BufReader::with_capacity(BUFFER_BYTES, unpacked);
+            read_lines(unpacked, |piece| match piece {
+                Piece::Open(rest) => take(Piece::Torn(rest)),
+                piece => take(piece),
+            })
+        } else {
+            let mut plain = BufReader::with_capacity(BUFFER_BYTES, file);
+            plain.seek(SeekFrom::Start(start)).and_then(|_| read_lines(plain, &mut take))
+        };
+        read.map_err(|error| named(&path, error))?;
+    }
+    Ok(())
+}
+
+/// Opens all files at one moment: what is open stays readable, whatever its name becomes.
+fn open(log: &Path) -> io::Result<Vec<(PathBuf, File)>> {
+    let names = |seen: &[Seen]| seen.iter().map(|seen| (seen.path.clone(), seen.id)).collect::<Vec<_>>();
+    for _ in 0..MAX_OPENINGS {
+        let before = list(log)?;
+        let files: io::Result<Vec<_>> =
+            before.iter().map(|seen| Ok((seen.path.clone(), File::open(&seen.path)?))).collect();
+        match files {
+            Ok(files) if names(&list(log)?) == names(&before) => return Ok(files),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "its files change names faster than they can be opened"))
+}
+
+fn read_lines(mut reader: impl BufRead, mut take: impl FnMut(Piece<'_>)) -> io::Result<()> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+        match line.strip_suffix(b"\n") {
+            Some(line) => take(Piece::Line(line)),
+            None if read == 0 => return Ok(()),
+            None if read as u64 == MAX_LINE_BYTES => take(Piece::Torn(&line)),
+            None => take(Piece::Open(&line)),
+        }
+    }
+}
+
+/// Place of a file in the order of the log.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// `events-20261124T081546032Z-000.log`, and any other name between stem and extension.
+    Named(String),
+    /// `events.log.2`: the higher the older.
+    Numbered(std::cmp::Reverse<u32>),
+    /// The log itself.
+    Current,
+}
+
+/// The place of `candidate` among the files of the log called `name`, `None` if it is not one of them.
+fn rank(name: &str, candidate: &str) -> Option<Rank> {
+    let plain = candidate.strip_suffix(".gz").unwrap_or(candidate);
+    if candidate == name {
+        return Some(Rank::Current);
+    }
+    if let Some(number) = plain.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')) {
+        return number.parse().ok().map(|number| Rank::Numbered(std::cmp::Reverse(number)));
+    }
+    let (stem, extension) =
+        name.rfind('.').filter(|dot| *dot > 0).map_or((name, ""), |dot| name.split_at(dot));
+    let middle = plain.strip_prefix(stem)?.strip_suffix(extension)?;
+    Some(Rank::Named(middle.to_owned()))
+}
+
+fn directory_of(log: &Path) -> Option<&Path> {
+    log.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+}
+
+fn is_packed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gz")
+}
+
+fn id_of(file: &File) -> io::Result<(u64, u64)> {
+    file.metadata().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// What stands right before `offset`, at most [`COMPARED_BYTES`].
+fn before(file: &File, offset: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; offset.min(COMPARED_BYTES) as usize];
+    let start = offset - bytes.len() as u64;
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes)
+}
+
+/// The offset behind the last line end of `file`; 0 when it has none.
+fn last_line_end(file: &File) -> io::Result<u64> {
+    let mut end = file.metadata()?.len();
+    let mut block = vec![0; BUFFER_BYTES];
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let part = &mut block[..(end - start) as usize];
+        file.read_exact_at(part, start)?;
+        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn lines_after(log: &Path, mark: &Mark) -> Vec<String> {
+        let mut lines = Vec::new();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        read(log, mark, |piece| {
+            lines.push(match piece {
+                Piece::Line(line) => text(line),
+                Piece::Torn(line) => format!("torn {}", text(line)),
+                Piece::Open(line) => format!("open {}", text(line)),
+            });
+        })
+        .expect("read");
+        lines
+    }
+
+    fn pack(path: &Path, text: &str) {
+        let mut packed = GzEncoder::new(File::create(path).expect("create"), Compression::fast());
+        packed.write_all(text.as_bytes()).and_then(|()| packed.try_finish()).expect("pack");
+    }
+
+    #[test]
+    fn files_are_read_oldest_first_and_no_other_file_is() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = |name: &str| directory.path().join(name);
+        pack(&path("events-20261124T081546032Z-000.log.gz"), "a\nb\n");
+        fs::write(path("events-20261124T081546032Z-001.log"), "c\n").expect("write");
+        pack(&path("events-20261124T081546032Z-001.log.gz"), "half");
+        pack(&path("events.log.10.gz"), "d\ntail");
+        fs::write(path("events.log.2"), "e\n").expect("write");
+        fs::write(path("events.log"), "f\ng").expect("write");
+        for other in
+            ["events.rejected", "events.log.lock", "events.log.checkpoint", "other.log", "events.log.torn"]
+        {
+            fs::write(path(other), "foreign\n").expect("write");
+        }
+        assert_eq!(
+            lines_after(&path("events.log"), &Mark::default()),
+            ["a", "b", "c", "d", "torn tail", "e", "f", "open g"]
+        );
+    }
+
+    #[test]
+    fn only_what_came_after_the_mark_is_read_also_from_a_renamed_or_shortened_file() {
+        let directory = tempfile::tempdir().expect("directory");
+        let log = directory.path().join("events.log");
+        assert!(list(&directory.path().join("missing/events.log")).expect("no directory yet").is_empty());
+        fs::write(&log, "old 1\nold 2\npart").expect("write");
+        let mark = Mark::take(&log).expect("mark");
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&log)
+            .and_then(|mut file| file.write_all(b"ly\nnew\n"))
+            .expect("append");
+        assert_eq!(lines_after(&log, &mark), ["partly", "new"]);
+        fs::rename(&log, directory.path().join("events-20261124T081546032Z-000.log")).expect("rename");
+        fs::write(&log, "newer\n").expect("write");
+        assert_eq!(lines_after(&log, &mark), ["partly", "new", "newer"]);
+        let rotated = directory.path().join("events-20261124T081546032Z-000.log");
+        fs::OpenOptions::new().write(true).open(&rotated).and_then(|file| file.set_len(6)).expect("cut");
+        assert_eq!(
+            lines_after(&log, &mark),
+            ["old 1", "newer"],
+            "a file cut back below the mark is read again"
+        );
+        fs::write(&rotated, "other\nlines\nthat are longer\n").expect("write");
+        assert_eq!(
+            lines_after(&log, &mark).len(),
+            4,
+            "a new file with the number of an old one is read whole"
+        );
+    }
+
+    #[test]
+    fn a_packed_file_that_was_there_is_not_read_again_and_a_new_one_is() {
+        let directory = tempfile::tempdir().expect("directory");
+        let log = directory.path().join("events.log");
+        pack(&directory.path().join("events-1.log.gz"), "old\n");
+        let mark = Mark::take(&log).expect("mark");
+        pack(&directory.path().join("events-2.log.gz"), "new\n");
+        assert_eq!(lines_after(&log, &mark), ["new"]);
+    }
+
+    #[test]
+    fn an_endless_line_is_given_out_in_pieces_and_a_broken_gzip_is_an_error() {
+        let directory = tempfile::tempdir().expect("directory");
+        let log = directory.path().join("events.log");
+        fs::write(&log, vec![b'x'; MAX_LINE_BYTES as usize + 1]).expect("write");
+        let mut lengths = Vec::new();
+        read(&log, &Mark::default(), |piece| match piece {
+            Piece::Torn(piece) | Piece::Open(piece) | Piece::Line(piece) => lengths.push(piece.len() as u64),
+        })
+        .expect("read");
+        assert_eq!(lengths, [MAX_LINE_BYTES, 1]);
+        fs::write(directory.path().join("events-1.log.gz"), "no gzip").expect("write");
+        let error = read(&log, &Mark::default(), |_| {}).expect_err("not gzip");
+        assert!(error.to_string().contains("events-1.log.gz"), "{error}");
+    }
+}

@@ -1,0 +1,58 @@
+//! When each request of a phase begins and when the phase ends. Pure: `now` is passed in.
+
+use std::time::{Duration, Instant};
+
+/// A part of a run with one clock of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Phase {
+    /// Requests in it; `None` when only time ends it.
+    pub requests: Option<u64>,
+    /// Time after which no request begins.
+    pub duration: Option<Duration>,
+    /// Requests a second on a fixed schedule (open loop); `None` sends as fast as answers come (closed loop).
+    pub rate: Option<f64>,
+}
+
+impl Phase {
+    /// The intended start of request `index` of a phase that began at `start`, or `None` when the phase ends
+    /// before it.
+    pub fn intended_start(&self, index: u64, start: Instant, now: Instant) -> Option<Instant> {
+        if self.requests.is_some_and(|requests| index >= requests) {
+            return None;
+        }
+        let intended = match self.rate {
+            Some(rate) => start + Duration::from_secs_f64(index as f64 / rate),
+            None => now,
+        };
+        let ended = self.duration.is_some_and(|duration| intended >= start + duration);
+        (!ended).then_some(intended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn an_open_loop_keeps_its_schedule_however_late_it_is() {
+        let start = Instant::now();
+        let phase = Phase { requests: None, duration: Some(SECOND), rate: Some(4.0) };
+        let late = start + SECOND * 30;
+        let starts: Vec<_> =
+            (0..5).map(|index| phase.intended_start(index, start, late).map(|at| at - start)).collect();
+        let quarter = SECOND / 4;
+        assert_eq!(starts, [Some(Duration::ZERO), Some(quarter), Some(quarter * 2), Some(quarter * 3), None]);
+    }
+
+    #[test]
+    fn a_closed_loop_begins_now_until_the_count_or_the_time_is_used_up() {
+        let start = Instant::now();
+        let phase = Phase { requests: Some(2), duration: Some(SECOND), rate: None };
+        let now = start + SECOND / 2;
+        assert_eq!(phase.intended_start(1, start, now), Some(now));
+        assert_eq!(phase.intended_start(2, start, now), None);
+        assert_eq!(phase.intended_start(1, start, start + SECOND), None);
+    }
+}

@@ -1,0 +1,192 @@
+//! One load thread: draws a request, waits for its time, sends it, counts what came back.
+
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::retry::Backoff;
+use crate::simulate::answer::{Answer, Fate};
+use crate::simulate::client::Client;
+use crate::simulate::journal::JournalWriter;
+use crate::simulate::ledger::Entry;
+use crate::simulate::load::{PhaseStart, Shared};
+use crate::simulate::schedule::Phase;
+use crate::simulate::tally::Tally;
+
+/// A wait is cut into pieces of this length, so that a shutdown is seen.
+const NAP: Duration = Duration::from_millis(100);
+
+/// Longest `Retry-After` that is honoured.
+const MAX_RETRY_WAIT: Duration = Duration::from_secs(60);
+
+/// What one thread owns.
+pub struct Worker<'a> {
+    shared: &'a Shared<'a>,
+    client: Client,
+    journal: Option<JournalWriter<'a>>,
+    tally: Tally,
+    body: Vec<u8>,
+    /// Numbers of the events that still need an acknowledgement.
+    pending: Vec<u32>,
+    fates: Vec<Fate>,
+    retry: Backoff,
+    /// Holds back a closed loop whose server is gone; without it one would count millions of refused connections.
+    absent: Backoff,
+    absence: Option<Duration>,
+}
+
+/// What an attempt says about another one.
+enum Advice {
+    Enough,
+    AgainAfter(Option<Duration>),
+}
+
+impl<'a> Worker<'a> {
+    /// A worker that has sent nothing and is not connected.
+    pub fn new(shared: &'a Shared<'a>) -> Self {
+        Self {
+            shared,
+            client: Client::new(shared.plan.target.clone()),
+            journal: shared.journal.map(JournalWriter::new),
+            tally: Tally::new(),
+            body: Vec::new(),
+            pending: Vec::new(),
+            fates: Vec::new(),
+            retry: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+            absent: Backoff::new(Duration::from_millis(10), Duration::from_secs(1)),
+            absence: None,
+        }
+    }
+
+    /// Sends requests until `phase` ends and returns what was counted.
+    pub fn run_phase(&mut self, phase: &Phase, start: PhaseStart) -> Tally {
+        self.tally = Tally::new();
+        let mut now = start.at;
+        loop {
+            let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
+            let Some(intended) = phase.intended_start(number - start.first, start.at, now) else { break };
+            if !self.sleep_until(intended, now) || !self.draw(number) {
+                break;
+            }
+            self.perform(intended);
+            now = Instant::now();
+            self.tally.add_latency(now.saturating_duration_since(intended));
+            self.tally.finished = Some(now);
+            if let Some(wait) = self.absence.take()
+                && phase.rate.is_none()
+            {
+                self.sleep_until(now + wait, now);
+                now = Instant::now();
+            }
+        }
+        std::mem::take(&mut self.tally)
+    }
+
+    /// Takes the events of request `number`; false when their numbers are used up.
+    fn draw(&mut self, number: u64) -> bool {
+        let batch = u64::from(self.shared.plan.workload.batch());
+        let Ok(end) = u32::try_from((number + 1) * batch) else { return false };
+        self.pending.clear();
+        self.pending.extend(end - batch as u32..end);
+        true
+    }
+
+    /// False when the run shall end before `time`.
+    fn sleep_until(&mut self, time: Instant, mut now: Instant) -> bool {
+        if let Some(journal) = &mut self.journal {
+            journal.settle(now);
+        }
+        while now < time && !self.shared.shutdown.requested() {
+            thread::sleep((time - now).min(NAP));
+            now = Instant::now();
+        }
+        !self.shared.shutdown.requested()
+    }
+
+    fn perform(&mut self, intended: Instant) {
+        self.tally.add_delay(intended.elapsed());
+        self.tally.requests += 1;
+        self.tally.sent += self.pending.len() as u64;
+        let acknowledged_before = self.tally.acknowledged;
+        let sent = self.pending.len() as u64;
+        self.retry.reset();
+        for attempt in 0.. {
+            let advice = self.attempt();
+            let wait = match advice {
+                Advice::AgainAfter(wait) if attempt < self.shared.plan.retries => {
+                    wait.unwrap_or_else(|| self.retry.next_wait(fastrand::f64()))
+                }
+                _ => {
+                    self.settle(attempt > 0, true);
+                    break;
+                }
+            };
+            self.settle(attempt > 0, false);
+            let now = Instant::now();
+            if self.pending.is_empty() || !self.sleep_until(now + wait.min(MAX_RETRY_WAIT), now) {
+                self.fates.resize(self.pending.len(), Fate::Unknown);
+                self.settle(attempt > 0, true);
+                break;
+            }
+        }
+        self.shared.done.fetch_add(1, Ordering::Relaxed);
+        if self.tally.acknowledged - acknowledged_before < sent {
+            self.shared.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Sends the pending events once and fills `fates`.
+    fn attempt(&mut self) -> Advice {
+        self.shared.plan.workload.write_body(&self.pending, &mut self.body);
+        self.tally.attempts += 1;
+        let response = match self.client.post(&self.body) {
+            Ok(response) => response,
+            Err(cause) => {
+                self.tally.add_error(cause);
+                self.fates.clear();
+                self.fates.resize(self.pending.len(), Fate::Unknown);
+                self.absence = Some(self.absent.next_wait(fastrand::f64()));
+                return Advice::Enough;
+            }
+        };
+        let answer = Answer { status: response.status, body: response.body };
+        let success = (200..300).contains(&answer.status);
+        self.tally.add_status(answer.status, || if success { String::new() } else { answer.reason() });
+        if let Err(words) = answer.judge(self.pending.len(), &mut self.fates) {
+            self.tally.add_error(words);
+        }
+        self.absent.reset();
+        if !success && answer.is_retryable() {
+            Advice::AgainAfter(response.retry_after)
+        } else {
+            Advice::Enough
+        }
+    }
+
+    /// Books what is settled and leaves the rest pending; with `last` all of it is settled.
+    fn settle(&mut self, retried: bool, last: bool) {
+        let mut kept = 0;
+        let mut acknowledged = false;
+        for index in 0..self.pending.len() {
+            let (seq, fate) = (self.pending[index], self.fates[index]);
+            if fate == Fate::Unknown && !last {
+                self.pending[kept] = seq;
+                kept += 1;
+                continue;
+            }
+            match fate {
+                Fate::Acknowledged(_) => self.tally.acknowledged += 1,
+                Fate::Rejected => self.tally.rejected += 1,
+                Fate::Unknown => self.tally.failed += 1,
+            }
+            acknowledged |= matches!(fate, Fate::Acknowledged(_));
+            if let Some(journal) = &mut self.journal {
+                journal.add(Entry { first: seq, count: 1, fate, retried });
+            }
+        }
+        self.pending.truncate(kept);
+        if acknowledged {
+            self.shared.gap.acknowledged(Instant::now());
+        }
+    }
+}
