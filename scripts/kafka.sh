@@ -3,7 +3,8 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-self="$root/scripts/kafka.sh"
+# shellcheck source=scripts/lib.sh
+source "$root/scripts/lib.sh"
 
 usage() {
   cat <<'TEXT'
@@ -15,6 +16,7 @@ usage: scripts/kafka.sh COMMAND
   stop              stop what this script started; data stays
   status            say what runs; exit code 0 when Kafka answers, 3 when not
   wipe              stop, and delete all data
+  fetch             only fetch what the jvm runtime needs
 
 Environment:
   KAFKA_RUNTIME     docker | jvm (default: a broker that already answers, else docker, else jvm)
@@ -30,28 +32,24 @@ Environment:
 TEXT
 }
 
-say() { printf 'kafka.sh: %s\n' "$*" >&2; }
-die() {
-  say "$*"
-  exit 1
-}
-
-dir=${KAFKA_DIR:-$root/target/kafka}
+dir=$(realpath --canonicalize-missing "${KAFKA_DIR:-$root/target/kafka}")
 brokers=${KAFKA_BROKERS:-}
 # What was started here stays what it is, unless told otherwise.
 version=3.9.2 mode=kraft port=9092
-[[ ! -f $dir/made-by ]] || read -r version mode port <"$dir/made-by"
+[[ ! -d $dir/broker-1 || ! -f $dir/made-by ]] || read -r version mode port <"$dir/made-by"
 version=${KAFKA_VERSION:-$version}
 mode=${KAFKA_MODE:-$mode}
 case ${KAFKA_PORT:-}/${brokers%%,*} in
   /127.0.0.1:* | /localhost:*) port=${brokers%%,*} port=${port##*:} ;;
   *) port=${KAFKA_PORT:-$port} ;;
 esac
+brokers=${brokers:-127.0.0.1:$port}
 zookeeper_port=$((port + 2))
 libs=$root/target/kafka/libs/$version
 read -ra java_options <<<"${KAFKA_JVM_OPTS:--Xmx512m -Xms128m -XX:TieredStopAtLevel=1}"
 java_options+=(-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true
   "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss,SSS" -classpath "$libs/*")
+without_jvm="or set KAFKA_RUNTIME=docker, or point KAFKA_BROKERS at a Kafka that runs"
 start_timeout_s=90
 stop_timeout_s=20
 # Any valid id will do, and a fixed one lets broker N join the data of broker 1.
@@ -79,10 +77,10 @@ brokers_behind() {
 
 port_is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# Prints HOST:PORT of the first of KAFKA_BROKERS (or of our own port) that answers.
+# Prints HOST:PORT of the first of KAFKA_BROKERS that answers.
 answering() {
   local address
-  for address in ${brokers//,/ } "127.0.0.1:$port"; do
+  for address in ${brokers//,/ }; do
     if brokers_behind "${address%:*}" "${address##*:}" >/dev/null; then
       echo "$address"
       return
@@ -134,21 +132,10 @@ wait_for_end() {
   done
 }
 
-# --- What has to be installed ---
-
-need() { # need COMMAND PACKAGE: install it when that is possible, else say how
-  command -v "$1" >/dev/null && return
-  if ((EUID == 0)) && command -v apt-get >/dev/null; then
-    say "$1 is missing: installing $2 with apt-get"
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$2"; } >&2
-  else
-    die "$1 is missing. Install it (Debian, Ubuntu: sudo apt-get install $2), or set KAFKA_RUNTIME=docker," \
-      "or point KAFKA_BROKERS at a Kafka that runs"
-  fi
-}
+# --- The JVM runtime ---
 
 fetch_jars() {
-  need java openjdk-17-jre-headless
+  need java default-jre-headless "$without_jvm"
   mkdir --parents "$libs"
   # Other directories share the jars, and may fetch them at this moment.
   (flock 8 && download_jars) 8>"$libs/.lock"
@@ -156,16 +143,16 @@ fetch_jars() {
 
 download_jars() {
   [[ ! -f $libs/.complete ]] || return 0
-  need mvn maven
+  need mvn maven "$without_jvm"
   say "fetching Apache Kafka $version with Maven (once)"
-  mvn --batch-mode --quiet --file "$root/scripts/pom.xml" -Dkafka.version="$version" \
+  local output
+  output=$(mvn --batch-mode --quiet --file "$root/scripts/pom.xml" -Dkafka.version="$version" \
     -DincludeScope=runtime -DoutputDirectory="$libs" \
-    org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies >&2 ||
-    die "Maven could not fetch org.apache.kafka:kafka_2.13:$version; is the version right and the network up?"
+    org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies 2>&1) ||
+    die "Maven could not fetch Apache Kafka $version; is the version right and the network up? It said:
+$(grep --max-count=1 ERROR <<<"$output" || echo "$output")"
   touch "$libs/.complete"
 }
-
-# --- The JVM runtime ---
 
 write_server_properties() {
   local id=$1 count=$2 file="$dir/broker-$1/server.properties"
@@ -221,7 +208,10 @@ PROPERTIES
 spawn() { # spawn NAME CLASS CONFIG: detached from this terminal, without our lock
   local home="$dir/$1"
   setsid nohup java "${java_options[@]}" "$2" "$3" >>"$home/log" 2>&1 </dev/null 9>&- &
-  echo $! >"$home/pid"
+  local pid=$!
+  echo "$pid" >"$home/pid"
+  # Between fork and exec the command line is still ours, and would look like a node that has ended.
+  until pid_of "$1" >/dev/null || ! kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
 }
 
 spawn_broker() {
@@ -233,7 +223,8 @@ spawn_broker() {
   write_server_properties "$id" "$count"
   if [[ $mode == kraft && ! -f $home/data/meta.properties ]]; then
     java "${java_options[@]}" kafka.tools.StorageTool format --ignore-formatted --cluster-id "$cluster_id" \
-      --config "$home/server.properties" >"$home/log" 2>&1 9>&- || die "formatting failed: $(tail -5 "$home/log")"
+      --config "$home/server.properties" >"$home/log" 2>&1 9>&- ||
+      die "the data directory could not be formatted: $(grep --max-count=3 --ignore-case exception "$home/log")"
   fi
   spawn "broker-$id" kafka.Kafka "$home/server.properties"
 }
@@ -242,11 +233,21 @@ wait_for_node() { # wait_for_node NAME CHECK…: until CHECK succeeds or the pro
   local name=$1 deadline=$((SECONDS + start_timeout_s))
   shift
   until "$@" >/dev/null; do
-    pid_of "$name" >/dev/null || die "$name ended while starting; the end of $dir/$name/log:
-$(tail --lines=15 "$dir/$name/log")"
+    if ! pid_of "$name" >/dev/null && ! respawn_after_session "$name"; then
+      die "$name ended while starting; the end of $dir/$name/log:
+$(grep --invert-match '^\s*at ' "$dir/$name/log" | tail --lines=8)"
+    fi
     ((SECONDS < deadline)) || die "$name does not answer after $start_timeout_s s; see $dir/$name/log"
     sleep 0.05
   done
+}
+
+# ZooKeeper keeps a killed broker's name until its session ends, and refuses the new one so long.
+respawn_after_session() {
+  [[ $mode == zookeeper && $1 == broker-* ]] && tail --lines=40 "$dir/$1/log" | grep --quiet NodeExistsException ||
+    return 1
+  sleep 1
+  spawn "$1" kafka.Kafka "$dir/$1/server.properties"
 }
 
 sees_brokers() { [[ $(brokers_behind 127.0.0.1 "$1" || echo 0) -ge $2 ]]; }
@@ -273,17 +274,21 @@ lock() {
   flock 9
 }
 
-start_jvm() {
-  local count=$1 id
-  local recorded="$version $mode $port"
-  if [[ -f $dir/made-by && $(cat "$dir/made-by") != "$recorded" ]]; then
-    die "$dir holds data of Kafka '$(cat "$dir/made-by")' (version, mode, port), not '$recorded'; run" \
+refuse_other_data() {
+  local made_by
+  made_by=$(cat "$dir/made-by")
+  [[ $made_by == "$version $mode $port" ]] ||
+    die "$dir holds data of Kafka '$made_by' (version, mode, port), not '$version $mode $port'; run" \
       "'scripts/kafka.sh wipe' first or choose another KAFKA_DIR"
-  fi
+}
+
+start_jvm() {
+  local count=$1 had=$2 id
+  ((had == 0)) || refuse_other_data
   [[ $mode == kraft || $version == [123].* ]] ||
     die "Kafka $version has no ZooKeeper mode; use KAFKA_MODE=kraft or KAFKA_VERSION=3.9.2"
   fetch_jars
-  echo "$recorded" >"$dir/made-by"
+  echo "$version $mode $port" >"$dir/made-by"
   [[ $mode == kraft ]] || start_zookeeper
   for ((id = 1; id <= count; id++)); do
     spawn_broker "$id" "$count"
@@ -306,7 +311,7 @@ watch_owner() {
   [[ -n ${KAFKA_OWNER_PID:-} && ! -f $dir/owner ]] || return 0
   echo "$KAFKA_OWNER_PID" >"$dir/owner"
   # shellcheck disable=SC2016 # expanded by the inner shell
-  setsid --fork bash -c 'tail --pid="$1" --follow /dev/null; exec "$2" wipe' _ "$KAFKA_OWNER_PID" "$self" \
+  setsid --fork bash -c 'tail --pid="$1" --follow /dev/null; exec "$2" wipe' _ "$KAFKA_OWNER_PID" "$root/scripts/kafka.sh" \
     >/dev/null 2>&1 </dev/null 9>&-
 }
 
@@ -343,7 +348,7 @@ start() {
   [[ $count -ne 0 ]] || count=$((had > 0 ? had : 1))
   if [[ -z $runtime ]] && ! runs_here && reuse "$count"; then return; fi
   case ${brokers%%,*} in
-    '' | "127.0.0.1:$port" | "localhost:$port") ;;
+    "127.0.0.1:$port" | "localhost:$port") ;;
     *) die "no Kafka answers at KAFKA_BROKERS=$brokers; start it, or unset KAFKA_BROKERS to run one here" ;;
   esac
   # One broker without further wishes is what docker-compose.yml has.
@@ -355,7 +360,7 @@ start() {
     docker) start_docker "$count" ;;
     jvm)
       ((had == 0 || count == had)) || die "$dir holds a cluster of $had, not of $count; run 'scripts/kafka.sh wipe' first"
-      start_jvm "$count"
+      start_jvm "$count" "$had"
       ;;
     *) die "KAFKA_RUNTIME=$runtime: expected docker or jvm" ;;
   esac
@@ -382,8 +387,8 @@ reuse() { # reuse COUNT: fails when nothing answers
 start_one() {
   lock
   [[ -d $dir/broker-$1 ]] || die "there is no broker $1 in $dir; 'scripts/kafka.sh start N' makes one"
-  read -r version mode port <"$dir/made-by"
-  libs=$root/target/kafka/libs/$version
+  refuse_other_data
+  [[ $mode == kraft ]] || start_zookeeper
   spawn_broker "$1" "$(broker_count)"
   wait_for_node "broker-$1" sees_brokers "$(broker_port "$1")" 1
   say "broker $1 answers at 127.0.0.1:$(broker_port "$1")"
@@ -400,10 +405,7 @@ stop() {
   local signal=${1:-TERM} names name
   [[ -d $dir ]] || { say "nothing to stop: $dir does not exist" && return; }
   lock
-  if [[ -f $dir/docker ]]; then
-    compose down
-    rm "$dir/docker"
-  fi
+  [[ ! -f $dir/docker ]] || compose down
   mapfile -t names < <(nodes | grep '^broker-' || true)
   for name in "${names[@]}"; do end_node "$name" "$signal"; done
   wait_for_end "${names[@]}"
@@ -417,7 +419,11 @@ stop() {
 }
 
 wipe() {
-  [[ ! -f $dir/docker ]] || { compose down --volumes && rm "$dir/docker"; }
+  [[ ! -f $dir/docker ]] || compose down --volumes
+  rm --force "$dir/docker"
+  if [[ $dir == "$root/target/kafka" && -d $dir/broker-1 ]] && compgen -G "$root/logs/*.checkpoint" >/dev/null; then
+    say "the topics go, but logs/ remembers them: move its files away before the consumer starts on a new topic"
+  fi
   stop KILL
   # Only what this script made: KAFKA_DIR may hold other things.
   rm --recursive --force "$dir"/broker-[1-9] "$dir/zookeeper" "$dir/made-by" "$dir/owner" "$dir/lock"
@@ -432,7 +438,7 @@ status() {
   if address=$(answering); then
     echo "Kafka answers at $address: $(brokers_behind "${address%:*}" "${address##*:}") broker(s)"
   else
-    echo "no Kafka answers at ${brokers:-127.0.0.1:$port}"
+    echo "no Kafka answers at $brokers"
     return 3
   fi
 }
@@ -451,6 +457,7 @@ case ${1:-} in
   stop) stop ;;
   status) status ;;
   wipe) wipe ;;
+  fetch) fetch_jars ;;
   help | --help | -h) usage ;;
   *)
     usage >&2

@@ -1,2 +1,34 @@
-//! placeholder
-fn main() {}
+//! `consumer`: settings in, exit code out. All else is in the library.
+
+use std::process::{self, ExitCode};
+
+use event_pipeline::config::{self, ConsumerConfig};
+use event_pipeline::shutdown::Shutdown;
+use event_pipeline::{broker, consumer, logging};
+
+fn main() -> ExitCode {
+    let config: ConsumerConfig = match config::load() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    logging::init(config.common.log_level);
+    let started = Shutdown::on_signals(|| {
+        log::error!("second signal: lines that no checkpoint covers are read again at the next start");
+        process::exit(1);
+    })
+    .and_then(|shutdown| Ok((shutdown, broker::open_source(&config.kafka)?)));
+    let (shutdown, source) = match started {
+        Ok(parts) => parts,
+        Err(error) => {
+            log::error!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match consumer::run(&config, &shutdown, source) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            log::error!("{failure}");
+            ExitCode::from(failure.exit_code)
+        }
+    }
+}

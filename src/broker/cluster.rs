@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,9 @@ const SLOW: Duration = Duration::from_millis(300);
 
 /// How long a broker that held us up is left alone.
 const REST: Duration = Duration::from_secs(3);
+
+/// How long a broker that failed at once is passed over where another one can serve.
+const SHORT_REST: Duration = Duration::from_millis(500);
 
 /// How long a missing topic may take to be created, within the call's own deadline.
 const CREATION: Duration = Duration::from_secs(3);
@@ -44,13 +48,15 @@ pub(super) struct Cluster {
     config: KafkaConfig,
     connector: Box<dyn Connector>,
     brokers: HashMap<String, Broker>,
-    /// Brokers that held us up, and until when they rest.
-    resting: HashMap<String, Instant>,
+    /// Brokers that failed, until when they rest, and whether they held us up.
+    resting: HashMap<String, (Instant, bool)>,
     /// Where the search for a live broker starts: rotated at each failure.
     first_host: usize,
     /// Brokers that the last metadata named.
     known_hosts: Vec<String>,
-    metadata: Option<(Metadata, Instant)>,
+    metadata: Option<(Arc<Metadata>, Instant)>,
+    /// Said once, until the topic is there.
+    told_missing: bool,
 }
 
 impl Cluster {
@@ -64,6 +70,7 @@ impl Cluster {
             first_host: 0,
             known_hosts: Vec::new(),
             metadata: None,
+            told_missing: false,
         }
     }
 
@@ -81,13 +88,14 @@ impl Cluster {
     ///
     /// # Errors
     /// Retryable when no broker answers or the topic does not exist and is not created; unsupported.
-    pub fn metadata(&mut self, deadline: Instant) -> Result<&Metadata, BrokerError> {
-        let fresh = self.metadata.as_ref().is_some_and(|(_, loaded)| loaded.elapsed() < METADATA_MAX_AGE);
-        if !fresh {
-            let metadata = self.load_metadata(deadline)?;
-            self.metadata = Some((metadata, Instant::now()));
+    pub fn metadata(&mut self, deadline: Instant) -> Result<Arc<Metadata>, BrokerError> {
+        if let Some((metadata, loaded)) = &self.metadata
+            && loaded.elapsed() < METADATA_MAX_AGE
+        {
+            return Ok(metadata.clone());
         }
-        let (metadata, _) = self.metadata.as_ref().expect("loaded above");
+        let metadata = Arc::new(self.load_metadata(deadline)?);
+        self.metadata = Some((metadata.clone(), Instant::now()));
         Ok(metadata)
     }
 
@@ -96,18 +104,22 @@ impl Cluster {
         self.metadata = None;
     }
 
-    /// True while `host` is left alone because it held us up and others can serve.
+    /// True while `host` is left alone because it failed and others can serve.
     pub fn is_resting(&self, host: &str) -> bool {
-        self.resting.get(host).is_some_and(|until| Instant::now() < *until)
+        self.resting.get(host).is_some_and(|(until, _)| Instant::now() < *until)
     }
 
-    /// Fails at once while `host` rests, unless it is the only broker there is.
+    fn holds_us_up(&self, host: &str) -> bool {
+        self.resting.get(host).is_some_and(|(until, slow)| *slow && Instant::now() < *until)
+    }
+
+    /// Fails at once while `host` rests after it held us up, unless it is the only broker there is.
     ///
     /// # Errors
     /// Retryable.
     pub fn refuse_resting(&self, host: &str) -> Result<(), BrokerError> {
         let others = self.known_hosts.iter().any(|other| other != host && !self.is_resting(other));
-        if others && self.is_resting(host) {
+        if others && self.holds_us_up(host) {
             return Err(BrokerError::Retryable(format!(
                 "broker {host} did not answer in time; it is tried again {} s later",
                 REST.as_secs()
@@ -194,7 +206,7 @@ impl Cluster {
         open_broker(&mut self.brokers, &*self.connector, &self.config, host, deadline)
     }
 
-    /// Throws the connections to `host` away after an error, and lets it rest if it held us up.
+    /// Throws the connections to `host` away after an error, and lets it rest.
     fn settle<T>(
         &mut self,
         host: &str,
@@ -209,9 +221,9 @@ impl Cluster {
                 log::debug!("connections to {host} are dropped: {error}");
                 self.brokers.remove(host);
                 self.metadata = None;
-                if started.elapsed() >= SLOW {
-                    self.resting.insert(host.to_owned(), Instant::now() + REST);
-                }
+                let slow = started.elapsed() >= SLOW;
+                let rest = if slow { REST } else { SHORT_REST };
+                self.resting.insert(host.to_owned(), (Instant::now() + rest, slow));
             }
         }
         outcome
@@ -222,10 +234,12 @@ impl Cluster {
         let hosts = self.bootstrap_hosts();
         let mut failures = Vec::new();
         for (tried, host) in hosts.iter().enumerate() {
-            let share = left(deadline) / u32::try_from(hosts.len() - tried).unwrap_or(u32::MAX);
-            match self.metadata_from(host, Instant::now() + share) {
+            match self.metadata_from(host, share(deadline, hosts.len() - tried)) {
                 Ok(metadata) => {
-                    self.known_hosts = metadata.brokers.clone();
+                    self.told_missing = false;
+                    self.known_hosts.clone_from(&metadata.brokers);
+                    // What has left the cluster shall not keep its sockets.
+                    self.brokers.retain(|host, _| hosts.contains(host) || metadata.brokers.contains(host));
                     return Ok(metadata);
                 }
                 Err(unsupported @ BrokerError::Unsupported(_)) => return Err(unsupported),
@@ -236,7 +250,7 @@ impl Cluster {
         Err(BrokerError::Retryable(failures.join("; ")))
     }
 
-    /// The configured brokers and those that the last metadata named: rested ones first, then in turn.
+    /// The configured brokers and those that the last metadata named, in turn; those that rest come last.
     fn bootstrap_hosts(&self) -> Vec<String> {
         let mut hosts: Vec<String> = self.config.brokers.clone();
         hosts.extend(self.known_hosts.iter().filter(|host| !self.config.brokers.contains(host)).cloned());
@@ -259,6 +273,9 @@ impl Cluster {
                 Ok(_) => Code::LEADER_NOT_AVAILABLE,
                 Err(code) => code,
             };
+            if code == Code::UNKNOWN_TOPIC_OR_PARTITION && !std::mem::replace(&mut self.told_missing, true) {
+                log::warn!("topic {topic} does not exist; broker {host} is asked to create it");
+            }
             let creating = matches!(code, Code::UNKNOWN_TOPIC_OR_PARTITION | Code::LEADER_NOT_AVAILABLE);
             if !creating || left(give_up) < CREATION_POLL {
                 return Err(self.no_topic(host, code));
@@ -278,6 +295,11 @@ impl Cluster {
     }
 }
 
+/// A deadline that leaves as much time for each of `waiting` brokers, the first of which begins now.
+pub(super) fn share(deadline: Instant, waiting: usize) -> Instant {
+    Instant::now() + left(deadline) / u32::try_from(waiting.max(1)).unwrap_or(u32::MAX)
+}
+
 fn open_broker<'a>(
     brokers: &'a mut HashMap<String, Broker>,
     connector: &dyn Connector,
@@ -292,6 +314,8 @@ fn open_broker<'a>(
     match brokers.entry(host.to_owned()) {
         Entry::Occupied(entry) => Ok(entry.into_mut()),
         Entry::Vacant(entry) => {
+            // A stopped broker still accepts connections: without an answer it counts as not connected.
+            let deadline = deadline.min(Instant::now() + config.connect_timeout());
             let mut control = Connection::open(host, config.connect_timeout(), deadline)?;
             connector.check(host, &control::versions(&mut control, deadline)?)?;
             Ok(entry.insert(Broker { control, client: None }))

@@ -19,6 +19,14 @@ pub(super) const CLIENT_ID: &str = "event-pipeline";
 /// Longest answer read; the longest one expected is a fetched batch of 16 MiB.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
 
+/// A request and the version of it that we speak.
+#[derive(Clone, Copy)]
+pub(super) struct Api {
+    pub name: &'static str,
+    pub key: i16,
+    pub version: i16,
+}
+
 /// An open connection.
 pub(super) struct Connection {
     stream: TcpStream,
@@ -71,19 +79,17 @@ impl Connection {
     /// Retryable: cut, past `deadline`, or an answer that makes no sense.
     pub fn call<T>(
         &mut self,
-        api: (i16, i16),
+        api: Api,
         body: Writer,
         deadline: Instant,
         read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
     ) -> Result<T, BrokerError> {
         self.correlation = self.correlation.wrapping_add(1);
-        let header = Writer::default().i16(api.0).i16(api.1).i32(self.correlation).str(CLIENT_ID);
+        let header = Writer::default().i16(api.key).i16(api.version).i32(self.correlation).str(CLIENT_ID);
         let (header, body) = (header.into_bytes(), body.into_bytes());
         let length = i32::try_from(header.len() + body.len()).expect("a control request is small");
         let request = [&length.to_be_bytes()[..], &header, &body].concat();
-        let answer = self
-            .exchange(&request, deadline)
-            .map_err(|error| self.failed(&format!("request {}", api.0), &error))?;
+        let answer = self.exchange(&request, deadline).map_err(|error| self.failed(api.name, &error))?;
         let mut reader = Reader::new(&answer);
         if reader.i32() != Ok(self.correlation) {
             return Err(self.malformed("an answer to another request"));
@@ -128,10 +134,11 @@ impl Connection {
     }
 
     fn failed(&self, what: &str, error: &io::Error) -> BrokerError {
-        use io::ErrorKind::{TimedOut, UnexpectedEof, WouldBlock};
+        use io::ErrorKind::{InvalidData, TimedOut, UnexpectedEof, WouldBlock};
         let cause = match error.kind() {
             TimedOut | WouldBlock => "it did not answer in time".to_owned(),
             UnexpectedEof => "it closed the connection".to_owned(),
+            InvalidData => format!("{error}: is it a Kafka broker, without TLS?"),
             _ => error.to_string(),
         };
         BrokerError::Retryable(format!("broker {}: {what}: {cause}", self.host))

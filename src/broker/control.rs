@@ -6,16 +6,16 @@
 use std::time::Instant;
 
 use super::code::Code;
-use super::connection::Connection;
+use super::connection::{Api, Connection};
 use super::frame::{Malformed, Reader, Writer};
 use super::{Bounds, BrokerError, Position};
 
-const LIST_OFFSETS: (i16, i16) = (2, 1);
-const METADATA: (i16, i16) = (3, 4);
-const OFFSET_COMMIT: (i16, i16) = (8, 2);
-const OFFSET_FETCH: (i16, i16) = (9, 2);
-const FIND_COORDINATOR: (i16, i16) = (10, 0);
-const API_VERSIONS: (i16, i16) = (18, 0);
+const LIST_OFFSETS: Api = Api { name: "ListOffsets", key: 2, version: 1 };
+const METADATA: Api = Api { name: "Metadata", key: 3, version: 4 };
+const OFFSET_COMMIT: Api = Api { name: "OffsetCommit", key: 8, version: 2 };
+const OFFSET_FETCH: Api = Api { name: "OffsetFetch", key: 9, version: 2 };
+const FIND_COORDINATOR: Api = Api { name: "FindCoordinator", key: 10, version: 0 };
+const API_VERSIONS: Api = Api { name: "ApiVersions", key: 18, version: 0 };
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;

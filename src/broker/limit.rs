@@ -148,3 +148,79 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A peer that accepts, says nothing and keeps the connections.
+    fn silent_peer() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address");
+        (listener, address)
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(120)
+    }
+
+    #[test]
+    fn a_read_ends_at_the_deadline_and_the_next_call_has_its_own() {
+        let (_listener, address) = silent_peer();
+        let limit = CallLimit::start().expect("thread");
+        for _ in 0..3 {
+            let socket = TcpStream::connect(address).expect("connect");
+            let target = Target::Socket(Arc::new(socket.try_clone().expect("duplicate")));
+            let start = Instant::now();
+            let (read, expired) = limit.run(target, soon(), || (&socket).read(&mut [0]));
+            assert_eq!((read.expect("end of stream"), expired), (0, true));
+            let took = start.elapsed();
+            assert!((120..1000).contains(&took.as_millis()), "{took:?}");
+        }
+    }
+
+    #[test]
+    fn a_socket_opened_within_the_call_is_found_and_older_ones_are_left_alone() {
+        let (_listener, address) = silent_peer();
+        let older = TcpStream::connect(address).expect("connect");
+        let target = Target::opening(address);
+        let limit = CallLimit::start().expect("thread");
+        let (read, expired) = limit
+            .run(target.clone(), soon(), || TcpStream::connect(address).expect("connect").read(&mut [0]));
+        assert_eq!((read.expect("end of stream"), expired), (0, true));
+        assert!(linux::is_quiet(&older), "not shut");
+        assert!(target.socket().is_none(), "gone with its call");
+    }
+
+    #[test]
+    fn a_call_in_time_keeps_its_socket_long_after() {
+        let (_listener, address) = silent_peer();
+        let socket = Arc::new(TcpStream::connect(address).expect("connect"));
+        let limit = CallLimit::start().expect("thread");
+        let (value, expired) = limit.run(Target::Socket(socket.clone()), soon(), || 7);
+        assert_eq!((value, expired), (7, false));
+        // A second call that outlives the first one's deadline shows that the thread forgot it.
+        let other = TcpStream::connect(address).expect("connect");
+        let target = Target::Socket(Arc::new(other.try_clone().expect("duplicate")));
+        let later = Instant::now() + Duration::from_millis(300);
+        assert!(limit.run(target, later, || (&other).read(&mut [0])).1);
+        assert!(linux::is_quiet(&socket));
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_is_woken_by_a_call() {
+        let (_listener, address) = silent_peer();
+        let limit = CallLimit::start().expect("thread");
+        let start = Instant::now();
+        while !limit.shared.lock().asleep {
+            assert!(start.elapsed() < Duration::from_secs(20));
+            thread::yield_now();
+        }
+        let socket = TcpStream::connect(address).expect("connect");
+        let target = Target::Socket(Arc::new(socket.try_clone().expect("duplicate")));
+        assert!(limit.run(target, soon(), || (&socket).read(&mut [0])).1);
+    }
+}

@@ -18,6 +18,7 @@ mod peek;
 mod preflight;
 mod sink;
 mod source;
+mod topic_id;
 
 use std::io;
 use std::time::Duration;
@@ -78,7 +79,8 @@ pub trait Sink: Send {
     /// An `Err` that is retryable may still have been written (a lost answer): a retry can duplicate.
     fn send(&mut self, records: &[Record<'_>], limit: Duration) -> Vec<Result<Receipt, BrokerError>>;
 
-    /// Connects if need be and proves that the topic's partitions would acknowledge now; writes nothing.
+    /// Connects if need be and proves that the topic would acknowledge now; writes nothing. Once records had
+    /// keys, every partition must; before that, those that records without a key would go to.
     ///
     /// # Errors
     /// Why a `send` would fail now.
@@ -92,6 +94,12 @@ pub trait Source: Send {
     /// # Errors
     /// Retryable when no broker answers or a partition has no leader.
     fn partitions(&mut self) -> Result<Vec<i32>, BrokerError>;
+
+    /// An identity of the topic that changes when it is deleted and created again; `None` from an old broker.
+    ///
+    /// # Errors
+    /// Retryable when no broker answers.
+    fn topic_id(&mut self) -> Result<Option<String>, BrokerError>;
 
     /// First readable offset and the one after the last record, for each of `partitions`.
     ///

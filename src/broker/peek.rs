@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::BrokerError;
 use super::code::Code;
-use super::connection::Connection;
+use super::connection::{Api, Connection};
 use super::control::{outcome_of, per_partition};
 use super::frame::{Malformed, Reader, Writer};
 
-const FETCH: (i16, i16) = (1, 4);
+const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
 
 /// How far a peek looks; the broker adds the rest of the first batch.
 const PEEK_BYTES: i32 = 256 << 10;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::client::Batch;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, share};
 use super::code::Code;
 use super::connection::left;
 use super::control::{PerPartition, outcome_of};
@@ -15,16 +15,18 @@ use super::{BrokerError, Receipt, Record, Sink};
 pub struct KafkaSink {
     cluster: Cluster,
     turn: Turn,
+    /// Some records had a key: then every partition must acknowledge, else the available ones will do.
+    keyed: bool,
 }
 
 impl KafkaSink {
     pub(super) fn new(cluster: Cluster) -> Self {
         // Several producers shall not all begin with the same partition.
-        Self { cluster, turn: Turn(fastrand::usize(..1 << 20)) }
+        Self { cluster, turn: Turn(fastrand::usize(..1 << 20)), keyed: false }
     }
 
     fn split(&mut self, records: &[Record<'_>], deadline: Instant) -> Result<Vec<Part>, BrokerError> {
-        let metadata = self.cluster.metadata(deadline)?.clone();
+        let metadata = self.cluster.metadata(deadline)?;
         let led: Vec<(i32, &str)> =
             metadata.partitions.iter().filter_map(|p| Some((p.id, p.leader.as_deref()?))).collect();
         let awake: Vec<i32> =
@@ -49,16 +51,18 @@ impl KafkaSink {
             }
         };
         let mut round = round;
-        for (leader, partitions) in groups {
+        let brokers = groups.len();
+        for (done, (leader, partitions)) in groups.into_iter().enumerate() {
             let (parts, rest): (Vec<Part>, Vec<Part>) =
                 round.into_iter().partition(|part| partitions.contains(&part.partition));
             round = rest;
             let answers = match &leader {
-                Some(host) => self.send_to(host, &parts, records, deadline),
+                // One that is silent must leave time for the others.
+                Some(host) => self.send_to(host, &parts, records, share(deadline, brokers - done)),
                 None => Err(BrokerError::Retryable("it has no leader at the moment".into())),
             };
             for part in parts {
-                let answer = self.answer(&answers, &part);
+                let answer = self.answer(&answers, &part, records);
                 dispatch.settle(part, answer);
             }
         }
@@ -89,6 +93,7 @@ impl KafkaSink {
         &mut self,
         answers: &Result<PerPartition<i64>, BrokerError>,
         part: &Part,
+        records: &[Record<'_>],
     ) -> Result<i64, Refusal> {
         let (topic, partition) = (self.cluster.topic(), part.partition);
         let code = match answers {
@@ -102,7 +107,7 @@ impl KafkaSink {
             return Err(Refusal::TooLarge(format!(
                 "{topic}/{partition}: a record of {} bytes is more than the topic takes ({code}); \
                  raise max.message.bytes on the topic or send smaller events",
-                part.bytes
+                part.records.iter().map(|&index| records[index].value.len()).max().unwrap_or(0)
             )));
         }
         let text =
@@ -111,25 +116,53 @@ impl KafkaSink {
         Err(Refusal::Failed(BrokerError::Retryable(text)))
     }
 
+    /// Asks every leader. One that cannot be reached, or that is missing, matters only when keys decide where
+    /// records go, or when there is no other: `split` passes it over.
     fn prove(&mut self, deadline: Instant) -> Result<(), BrokerError> {
         let ids: Vec<i32> = self.cluster.metadata(deadline)?.partitions.iter().map(|p| p.id).collect();
-        for (leader, partitions) in self.cluster.by_leader(ids.into_iter(), deadline)? {
-            let Some(host) = leader else {
-                self.cluster.forget_leaders();
-                let topic = self.cluster.topic();
-                return Err(BrokerError::Retryable(format!("{topic}/{}: it has no leader", partitions[0])));
-            };
-            let outcomes = self.cluster.on_client(&host, deadline, |client, control| {
-                client.would_acknowledge(control, &partitions, deadline)
-            })?;
-            for partition in partitions {
-                if let Err(code) = outcome_of(&outcomes, partition) {
-                    self.cluster.forget_leaders();
-                    return Err(not_acknowledging(self.cluster.topic(), partition, code));
+        let groups = self.cluster.by_leader(ids.into_iter(), deadline)?;
+        let brokers = groups.len();
+        let (mut proven, mut passed_over) = (false, None);
+        for (done, (leader, partitions)) in groups.into_iter().enumerate() {
+            let deadline = share(deadline, brokers - done);
+            match self.prove_leader(leader.as_deref(), &partitions, deadline) {
+                Ok(outcomes) => {
+                    for partition in partitions {
+                        if let Err(code) = outcome_of(&outcomes, partition) {
+                            self.cluster.forget_leaders();
+                            return Err(not_acknowledging(self.cluster.topic(), partition, code));
+                        }
+                    }
+                    proven = true;
                 }
+                Err(error) if self.keyed || !error.is_retryable() => return Err(error),
+                Err(error) => passed_over = Some(error),
             }
         }
-        Ok(())
+        match passed_over {
+            Some(error) if !proven => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn prove_leader(
+        &mut self,
+        leader: Option<&str>,
+        partitions: &[i32],
+        deadline: Instant,
+    ) -> Result<PerPartition<()>, BrokerError> {
+        let Some(host) = leader else {
+            self.cluster.forget_leaders();
+            let topic = self.cluster.topic();
+            return Err(BrokerError::Retryable(format!("{topic}/{}: it has no leader", partitions[0])));
+        };
+        if !self.keyed {
+            // It was found silent a moment ago: the others shall not wait for it at each probe.
+            self.cluster.refuse_resting(host)?;
+        }
+        self.cluster.on_client(host, deadline, |client, control| {
+            client.would_acknowledge(control, partitions, deadline)
+        })
     }
 }
 
@@ -140,6 +173,7 @@ fn not_acknowledging(topic: &str, partition: i32, code: Code) -> BrokerError {
 impl Sink for KafkaSink {
     fn send(&mut self, records: &[Record<'_>], limit: Duration) -> Vec<Result<Receipt, BrokerError>> {
         let deadline = Instant::now() + limit;
+        self.keyed = self.keyed || records.iter().any(|record| record.key.is_some());
         let parts = match self.split(records, deadline) {
             Ok(parts) => parts,
             Err(error) => return vec![Err(error); records.len()],

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::cluster::Cluster;
 use super::code::Code;
+use super::connection::Connection;
 use super::control::{self, PerPartition, outcome_of};
+use super::topic_id::topic_id;
 use super::{Bounds, BrokerError, Fetched, Position, Source};
 
 /// How long a fetch waits when nothing is there.
@@ -32,7 +34,7 @@ impl KafkaSource {
         &mut self,
         group: &str,
         deadline: Instant,
-        call: impl FnOnce(&mut super::connection::Connection, &str) -> Result<T, BrokerError>,
+        call: impl FnOnce(&mut Connection, &str) -> Result<T, BrokerError>,
     ) -> Result<T, BrokerError> {
         let host = match self.coordinators.remove(group) {
             Some(host) => host,
@@ -109,6 +111,15 @@ impl Source for KafkaSource {
         Err(BrokerError::Retryable(format!("{}/{partition} has no leader", self.cluster.topic())))
     }
 
+    fn topic_id(&mut self) -> Result<Option<String>, BrokerError> {
+        let deadline = self.cluster.request_deadline();
+        let topic = self.cluster.topic().to_owned();
+        let any = self.cluster.any_broker(deadline)?;
+        self.cluster
+            .on_control(&any, deadline, |on| topic_id(on, &topic, deadline))?
+            .map_err(|code| BrokerError::Retryable(format!("broker {any}: id of topic {topic}: {code}")))
+    }
+
     fn bounds(&mut self, partitions: &[i32]) -> Result<Vec<Bounds>, BrokerError> {
         let deadline = self.cluster.request_deadline();
         let topic = self.cluster.topic().to_owned();
@@ -134,11 +145,13 @@ impl Source for KafkaSource {
     }
 
     fn fetch(&mut self, positions: &[Position]) -> Result<Vec<Fetched>, BrokerError> {
+        let all = positions.len();
         let positions = self.in_turn(positions);
         let deadline = self.cluster.request_deadline();
         let groups = self.cluster.by_leader(positions.iter().map(|position| position.partition), deadline)?;
-        // Brokers are asked one after another; each may hold us up only for its share.
-        let wait = LONG_POLL / u32::try_from(groups.len().max(1)).unwrap_or(u32::MAX);
+        // Brokers are asked one after another, and partitions may take turns: what waits its turn shall not wait long.
+        let turns = groups.len().max(1) * all.div_ceil(MAX_PARTITIONS_PER_FETCH).max(1);
+        let wait = LONG_POLL / u32::try_from(turns).unwrap_or(u32::MAX);
         let mut answers = Vec::with_capacity(positions.len());
         for (leader, group) in groups {
             let wanted: Vec<Position> =

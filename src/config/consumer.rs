@@ -1,16 +1,218 @@
-//! Settings of the consumer.
+//! Settings of the consumer: where the log stands, how durable it is, which part of the topic it takes.
 
-use clap::Parser;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
 
-use super::{CommonConfig, Settings};
+use clap::{ArgAction, Args, Parser, ValueEnum};
 
-/// placeholder
+use super::{CommonConfig, EventEcho, KafkaConfig, Settings};
+
+/// Writes every event of a topic to one log file, exactly once.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "consumer", version, about, max_term_width = 110)]
 pub struct ConsumerConfig {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub common: CommonConfig,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub kafka: KafkaConfig,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub reading: ReadingConfig,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogConfig,
+
+    /// Address of /metrics, /livez, /readyz and /version; `off` for none
+    #[arg(long, env = "METRICS_ADDR", default_value = "127.0.0.1:5001", value_name = "IP:PORT|off")]
+    pub metrics_addr: MetricsAddr,
+
+    /// Print "📥 Received event" lines: sampled (the first few each second), all, off
+    #[arg(long, env = "EVENT_ECHO", default_value = "sampled", value_enum)]
+    pub event_echo: EventEcho,
+}
+
+/// Which records are read, and from where.
+#[derive(Args, Clone, Debug)]
+pub struct ReadingConfig {
+    /// Group under which offsets are stored for lag tools; also the start when there is no checkpoint
+    #[arg(long = "kafka-group", env = "KAFKA_GROUP", default_value = "event-logger", value_parser = group_name)]
+    pub group: String,
+
+    /// Share of the topic, `i/n`: the partitions p with p % n == i. With n > 1 the log file's name gets `-i`
+    #[arg(long = "consumer-shard", env = "CONSUMER_SHARD", default_value = "0/1", value_name = "I/N")]
+    pub shard: Shard,
+
+    /// When the next offset is not in the topic any more: none stops and says what to do, earliest goes on
+    /// there and says what is missing
+    #[arg(
+        long = "kafka-auto-offset-reset",
+        env = "KAFKA_AUTO_OFFSET_RESET",
+        default_value = "none",
+        value_enum
+    )]
+    pub offset_reset: OffsetReset,
+
+    /// Partitions that were added to the topic are found within this time, in milliseconds
+    #[arg(long = "kafka-metadata-max-age-ms", env = "KAFKA_METADATA_MAX_AGE_MS", default_value_t = 30_000,
+          value_parser = clap::value_parser!(u64).range(100..=3_600_000), value_name = "MS")]
+    pub metadata_max_age_ms: u64,
+}
+
+/// The file and how it grows.
+#[derive(Args, Clone, Debug)]
+pub struct LogConfig {
+    /// The event log; its checkpoint, lock and rejected events stand beside it
+    #[arg(long = "log-file", env = "LOG_FILE", default_value = "logs/events.log", value_name = "PATH")]
+    pub file: PathBuf,
+
+    /// When lines are forced to the disk: batch, interval:MS, never. Killed processes lose and repeat nothing
+    /// under any of them; only never can lose lines when the machine loses power
+    #[arg(
+        long = "log-fsync",
+        env = "LOG_FSYNC",
+        default_value = "batch",
+        value_name = "batch|interval:MS|never"
+    )]
+    pub fsync: Fsync,
+
+    /// The log is closed and renamed before it grows past this, in bytes; 0 never
+    #[arg(long = "log-rotate-bytes", env = "LOG_ROTATE_BYTES", default_value_t = 0,
+          value_parser = rotate_bytes, value_name = "BYTES")]
+    pub rotate_bytes: u64,
+
+    /// The log is also closed and renamed when the UTC day changes
+    #[arg(long = "log-rotate-daily", env = "LOG_ROTATE_DAILY", default_value_t = false,
+          action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub rotate_daily: bool,
+
+    /// Closed logs to keep, the newest ones; 0 keeps all
+    #[arg(long = "log-rotate-keep", env = "LOG_ROTATE_KEEP", default_value_t = 0, value_name = "FILES")]
+    pub rotate_keep: u32,
+
+    /// Closed logs are packed to .gz
+    #[arg(long = "log-rotate-gzip", env = "LOG_ROTATE_GZIP", default_value_t = false,
+          action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub rotate_gzip: bool,
+}
+
+/// `IP:PORT` or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricsAddr(pub Option<SocketAddr>);
+
+impl FromStr for MetricsAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let addr = text.parse().map_err(|_| "expected IP:PORT, for example 127.0.0.1:5001, or off")?;
+        Ok(Self(Some(addr)))
+    }
+}
+
+/// When written lines are forced to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// After every batch.
+    Batch,
+    /// So long after the first line that is not yet forced.
+    Interval(Duration),
+    /// Never while running; the kernel decides.
+    Never,
+}
+
+impl FromStr for Fsync {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || "expected batch, interval:MS (1 to 60000) or never".to_owned();
+        match text {
+            "batch" => Ok(Self::Batch),
+            "never" => Ok(Self::Never),
+            _ => {
+                let millis = text.strip_prefix("interval:").ok_or_else(expected)?;
+                let millis: u64 = millis.parse().map_err(|_| expected())?;
+                if (1..=60_000).contains(&millis) {
+                    Ok(Self::Interval(Duration::from_millis(millis)))
+                } else {
+                    Err(expected())
+                }
+            }
+        }
+    }
+}
+
+/// The partitions `p` with `p % count == index`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Which of the shards, from 0.
+    pub index: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+impl Shard {
+    /// True if this shard reads `partition`.
+    pub fn takes(self, partition: i32) -> bool {
+        partition.unsigned_abs() % self.count == self.index
+    }
+
+    /// The log file of this shard: with more than one, `logs/events.log` becomes `logs/events-0.log`.
+    pub fn log_file(self, file: &Path) -> PathBuf {
+        if self.count == 1 {
+            return file.to_path_buf();
+        }
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let extension =
+            file.extension().map(|text| format!(".{}", text.to_string_lossy())).unwrap_or_default();
+        file.with_file_name(format!("{stem}-{}{extension}", self.index))
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = "expected I/N with 0 <= I < N <= 1000, for example 0/3";
+        let (index, count) = text.split_once('/').ok_or(expected)?;
+        let shard =
+            Self { index: index.parse().map_err(|_| expected)?, count: count.parse().map_err(|_| expected)? };
+        if shard.index < shard.count && shard.count <= 1000 { Ok(shard) } else { Err(expected.into()) }
+    }
+}
+
+impl std::fmt::Display for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.index, self.count)
+    }
+}
+
+/// What to do when the next offset is no longer, or not yet, in the topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OffsetReset {
+    /// Stop with an error that names the ways out.
+    None,
+    /// Go on at the first offset that the topic still has, and say what is missing.
+    Earliest,
+}
+
+fn group_name(value: &str) -> Result<String, String> {
+    if value.is_empty() || value.len() > 249 {
+        return Err("a group's name has 1 to 249 bytes".into());
+    }
+    Ok(value.to_owned())
+}
+
+fn rotate_bytes(value: &str) -> Result<u64, String> {
+    match value.parse() {
+        Ok(bytes) if bytes == 0 || bytes >= 4096 => Ok(bytes),
+        _ => Err("expected 0 (never) or at least 4096".into()),
+    }
 }
 
 impl Settings for ConsumerConfig {
@@ -19,6 +221,73 @@ impl Settings for ConsumerConfig {
     }
 
     fn validate(&self) -> Result<(), String> {
+        let log = &self.log;
+        if log.file.file_name().is_none() {
+            return Err(format!(
+                "LOG_FILE={} names no file; give a path like logs/events.log",
+                log.file.display()
+            ));
+        }
+        if (log.rotate_keep > 0 || log.rotate_gzip) && log.rotate_bytes == 0 && !log.rotate_daily {
+            return Err(format!(
+                "LOG_ROTATE_KEEP={} and LOG_ROTATE_GZIP={} have no effect without LOG_ROTATE_BYTES or \
+                 LOG_ROTATE_DAILY; set one of these",
+                log.rotate_keep, log.rotate_gzip
+            ));
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<ConsumerConfig, clap::Error> {
+        ConsumerConfig::try_parse_from([&["consumer"], args].concat())
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(parse(&[]).expect("parses").validate(), Ok(()));
+    }
+
+    #[test]
+    fn fsync_has_three_forms() {
+        let fsync = |text: &str| text.parse::<Fsync>();
+        assert_eq!(fsync("batch"), Ok(Fsync::Batch));
+        assert_eq!(fsync("interval:250"), Ok(Fsync::Interval(Duration::from_millis(250))));
+        assert_eq!(fsync("never"), Ok(Fsync::Never));
+        for bad in ["", "always", "interval", "interval:", "interval:0", "interval:60001", "interval:1s"] {
+            assert!(fsync(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shards_share_the_partitions_without_overlap() {
+        for count in 1..5 {
+            for partition in 0..20 {
+                let takers = (0..count).filter(|&index| Shard { index, count }.takes(partition)).count();
+                assert_eq!(takers, 1);
+            }
+        }
+        for bad in ["", "1", "1/1", "0/0", "-1/2", "0/1001", "a/b"] {
+            assert!(bad.parse::<Shard>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_of_several_shards_has_its_own_file() {
+        let file =
+            |shard: &str| shard.parse::<Shard>().expect("shard").log_file(Path::new("logs/events.log"));
+        assert_eq!(file("0/1"), Path::new("logs/events.log"));
+        assert_eq!(file("2/3"), Path::new("logs/events-2.log"));
+    }
+
+    #[test]
+    fn keeping_needs_a_rotation() {
+        let reason = parse(&["--log-rotate-keep", "3"]).expect("parses").validate().unwrap_err();
+        assert!(reason.contains("LOG_ROTATE_KEEP=3") && reason.contains("LOG_ROTATE_BYTES"), "{reason}");
+        assert!(parse(&["--log-rotate-bytes", "100"]).is_err());
     }
 }

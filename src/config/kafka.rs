@@ -22,7 +22,7 @@ pub struct KafkaConfig {
     #[arg(long = "kafka-topic", env = "KAFKA_TOPIC", default_value = "events", value_parser = topic_name)]
     pub topic: String,
 
-    /// Longest wait for one TCP connect to a broker, in milliseconds
+    /// Longest wait until a broker is connected and has greeted, in milliseconds
     #[arg(long = "kafka-connect-timeout-ms", env = "KAFKA_CONNECT_TIMEOUT_MS", default_value_t = 1000,
           value_parser = clap::value_parser!(u64).range(10..=60_000), value_name = "MS")]
     pub connect_timeout_ms: u64,
@@ -34,7 +34,7 @@ pub struct KafkaConfig {
 }
 
 impl KafkaConfig {
-    /// Longest wait for one TCP connect.
+    /// Longest wait until a broker is connected and has answered a first request.
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
     }

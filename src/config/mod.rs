@@ -8,7 +8,7 @@ mod kafka;
 mod producer;
 mod simulate;
 
-pub use consumer::ConsumerConfig;
+pub use consumer::{ConsumerConfig, Fsync, LogConfig, MetricsAddr, OffsetReset, ReadingConfig, Shard};
 pub use kafka::KafkaConfig;
 pub use producer::{EventEcho, ProducerConfig};
 pub use simulate::{AuditConfig, BatchFormat, LoadConfig, Output, ReportConfig, SimulateConfig};

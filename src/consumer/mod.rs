@@ -1,1 +1,196 @@
-//! placeholder
+//! From the topic to the log, exactly once: who starts, who stops, in which order.
+//!
+//! ```text
+//! reader (Kafka) ──pages──▶ writer (files) ──covered offsets──▶ reader ──▶ group
+//! ```
+//!
+//! Two threads joined by a small channel, so that fetching and writing overlap. Read on in `reader`, `writer`,
+//! `event_log` (the order of writes), `checkpoint` and `recovery`. Knows no HTTP client, no producer.
+
+mod archiver;
+mod checkpoint;
+mod durable_file;
+mod event_log;
+mod hangup;
+pub mod lines;
+mod lock;
+mod metrics;
+mod open;
+mod reader;
+mod recovery;
+mod rejects;
+mod rotation;
+mod start;
+mod state;
+mod status;
+mod storage;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam::channel::bounded;
+
+use crate::broker::Source;
+use crate::config::{ConsumerConfig, EXIT_BAD_CONFIG};
+use crate::echo::Echo;
+use crate::shutdown::Shutdown;
+
+use archiver::Archive;
+use checkpoint::Offsets;
+use event_log::Paths;
+use hangup::Hangups;
+use lock::LogLock;
+use reader::{Batch, Reader, positions_of};
+use rotation::Rotation;
+use state::State;
+use status::StatusPage;
+use storage::parent;
+use writer::{Parts, Writer};
+
+/// Fetches that wait for the writer: one is enough to keep both sides busy, and each can hold megabytes.
+const PAGES_MAX: usize = 1;
+
+/// Why the consumer ended other than by a signal.
+#[derive(Debug)]
+pub struct Failure {
+    /// Exit code of the program: 1 failed while running, 2 bad configuration.
+    pub exit_code: u8,
+    /// What happened and the ways out.
+    pub reason: String,
+}
+
+impl Failure {
+    fn failed(reason: impl Into<String>) -> Self {
+        Self { exit_code: 1, reason: reason.into() }
+    }
+
+    fn bad_config(reason: impl Into<String>) -> Self {
+        Self { exit_code: EXIT_BAD_CONFIG, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs until `shutdown` begins: then the batch at hand is finished and everything written is covered.
+///
+/// # Errors
+/// What needs a human: a held lock, a checkpoint that does not fit, offsets that are gone, a broker that cannot
+/// serve us. Unreachable brokers and failing disks are waited for.
+pub fn run<S: Source + 'static>(
+    config: &ConsumerConfig,
+    shutdown: &Shutdown,
+    mut source: S,
+) -> Result<(), Failure> {
+    let paths = Paths::of(&config.reading.shard.log_file(&config.log.file));
+    std::fs::create_dir_all(parent(&paths.log)).map_err(|error| {
+        Failure::failed(format!("cannot create {}: {error}", parent(&paths.log).display()))
+    })?;
+    let lock = LogLock::take(&paths.lock).map_err(Failure::failed)?;
+    let cannot_start = |error: io::Error| Failure::failed(format!("cannot start a thread: {error}"));
+    let hangups = Hangups::listen().map_err(cannot_start)?;
+    let state = Arc::new(State::new());
+    let _status = status_page(config, &state)?;
+    let Some(log) = open::open_log(config, &paths, &mut source, &state, shutdown)? else { return Ok(()) };
+    log::info!(
+        "topic {} shard {} into {}, from {}",
+        config.kafka.topic,
+        config.reading.shard,
+        paths.log.display(),
+        in_words(log.offsets())
+    );
+
+    let (pages, batches) = bounded::<Batch>(PAGES_MAX);
+    let (closed_logs, to_archive) = bounded(1);
+    let archive = Archive {
+        log: paths.log.clone(),
+        keep: config.log.rotate_keep as usize,
+        gzip: config.log.rotate_gzip,
+    };
+    let reader = Reader::new(
+        source,
+        (&config.kafka.topic, log.topic_id()),
+        &config.reading,
+        log.offsets(),
+        pages,
+        state.clone(),
+        shutdown.clone(),
+    );
+    let writer = Writer::new(Parts {
+        log,
+        lock,
+        rotation: Rotation { max_bytes: config.log.rotate_bytes, daily: config.log.rotate_daily },
+        fsync: config.log.fsync,
+        echo: Echo::new(config.event_echo, "📥 Received event:"),
+        topic: config.kafka.topic.clone(),
+        pages: batches,
+        hangups: hangups.messages.clone(),
+        closed_logs,
+        state: state.clone(),
+        shutdown: shutdown.clone(),
+    });
+    // Each thread ends when the one before it has dropped its channel: reader, writer, archiver.
+    let archiver = spawn("archiver", move || archive.run(&to_archive)).map_err(cannot_start)?;
+    let writer = spawn("writer", move || writer.run()).map_err(cannot_start)?;
+    let reader = spawn("reader", move || reader.run()).map_err(cannot_start)?;
+    let read = join(reader);
+    let written = join(writer);
+    join(archiver)?;
+    let (source, result) = read?;
+    written?;
+    commit_the_rest(source, &config.reading.group, &state);
+    result?;
+    if shutdown.requested() { Ok(()) } else { Err(Failure::failed("the writer ended")) }
+}
+
+fn status_page(config: &ConsumerConfig, state: &Arc<State>) -> Result<Option<StatusPage>, Failure> {
+    let Some(addr) = config.metrics_addr.0 else { return Ok(None) };
+    let page = StatusPage::start(addr, state.clone()).map_err(|error| {
+        Failure::bad_config(format!("METRICS_ADDR={addr}: {error}; choose a free address, or `off`"))
+    })?;
+    log::info!("listening on {}", page.addr());
+    Ok(Some(page))
+}
+
+/// The group learns where the log ends. Recovery does not need it, so a failure is only told.
+fn commit_the_rest(mut source: impl Source, group: &str, state: &State) {
+    let covered = state.covered();
+    if covered.is_empty() {
+        return;
+    }
+    match source.commit(group, &positions_of(&covered)) {
+        Ok(()) => log::info!("stopped at {}", in_words(&covered)),
+        Err(error) => log::warn!("stopped; group {group} does not know the last offsets: {error}"),
+    }
+}
+
+fn in_words(offsets: &Offsets) -> String {
+    let words: Vec<String> =
+        offsets.iter().map(|(partition, offset)| format!("partition {partition} offset {offset}")).collect();
+    if words.is_empty() { "no partition".into() } else { words.join(", ") }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    thread::Builder::new().name(name.into()).spawn(run)
+}
+
+fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {
+    let name = thread.thread().name().unwrap_or_default().to_owned();
+    thread
+        .join()
+        .map_err(|_| Failure::failed(format!("thread {name} panicked; nothing is lost, start again")))
+}

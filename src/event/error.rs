@@ -43,7 +43,7 @@ impl ErrorKind {
 pub struct EventError {
     /// What to decide by.
     pub kind: ErrorKind,
-    /// Byte at which it was noticed, counted from 0 in the slice that was judged; `None` where no byte is to blame.
+    /// Byte at which it was noticed, from 0 in the slice that was judged; `None` where no byte is to blame.
     pub offset: Option<usize>,
     /// What is wrong and where, for a human; the same as `Display`.
     pub message: String,

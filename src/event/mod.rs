@@ -1,13 +1,13 @@
 //! What an event is: one JSON object on one line, its bytes as the client wrote them, with a `timestamp`.
 //!
 //! Pure: bytes and a moment in, bytes out; no threads, I/O or clock, and nothing of HTTP, Kafka or files.
-//! [`split`] cuts a body into events to be, [`prepare`] makes each the line that goes to Kafka, [`key_of`]
-//! reads the field that picks its partition, and [`one_line`] judges what the consumer finds in the topic.
+//! [`split()`] cuts a body into events to be, [`prepare`] makes each the line that goes to Kafka,
+//! [`key_of`] reads the field that picks its partition, [`one_line`] judges what stands in the topic.
 //!
-//! One rule for both ends: UTF-8, JSON of RFC 8259, an object, and every `\u` escape a character. Half a surrogate
-//! pair (`"\ud800"`) is refused although the grammar allows it: Python reads it and then fails to print it, Go and
-//! jq replace it, `serde_json` fails. Numbers too large for a double, repeated keys and U+0085, U+2028 and U+2029 stay as
-//! they are: only CR and LF end a line here.
+//! One rule for both ends: UTF-8, JSON of RFC 8259, an object, and every `\u` escape a character.
+//! Half a surrogate pair (`"\ud800"`) is refused although the grammar allows it: Python reads it and then
+//! fails to print it, Go and jq replace it, `serde_json` fails. Numbers too large for a double, repeated
+//! keys and U+0085, U+2028 and U+2029 stay as they are: only CR and LF end a line here.
 
 mod error;
 mod scan;
@@ -24,7 +24,7 @@ pub use stamp::Stamp;
 use std::borrow::Cow;
 
 use error::Fault;
-use scan::{MAX_DEPTH, Scanner, Text, Value};
+use scan::{MAX_DEPTH, Scanner, Text, Value, trim};
 
 const TIMESTAMP: &[u8] = b"timestamp";
 const BEFORE_STAMP: &[u8] = b"\"timestamp\": \"";
@@ -46,15 +46,15 @@ impl Limits {
 
 /// Appends the event in `raw` to `out` as exactly one line without an end.
 ///
-/// White space around the object is dropped and each CR or LF between tokens becomes a space; all else stays as it was written.
-/// Without a top-level key `timestamp` (in any escaped spelling, with any value), `, "timestamp": "…"` is
-/// added before the closing brace. On an error `out` is unchanged.
+/// White space around the object is dropped, each CR or LF between tokens becomes a space, all else stays
+/// as it was written. Without a top-level key `timestamp` (in any escaped spelling, with any value),
+/// `, "timestamp": "…"` is added before the closing brace. On an error `out` is unchanged.
 ///
 /// # Errors
 /// Any [`ErrorKind`]; the size is looked at first, so that a huge body costs nothing.
 pub fn prepare(raw: &[u8], stamp: &Stamp, limits: &Limits, out: &mut Vec<u8>) -> Result<(), EventError> {
     let max = limits.max_event_bytes;
-    let n_bytes = raw.trim_ascii().len();
+    let n_bytes = trim(raw).len();
     if n_bytes > max {
         return Err(EventError::too_large(n_bytes, max));
     }
@@ -87,8 +87,8 @@ pub fn prepare(raw: &[u8], stamp: &Stamp, limits: &Limits, out: &mut Vec<u8>) ->
 
 /// The line that a record of the topic becomes in the log; borrowed when nothing needs to change.
 ///
-/// A record from [`prepare`] comes back as it is. Other producers' records get the same rule but no timestamp, and may be
-/// of any size and nested up to 127 levels.
+/// A record from [`prepare`] comes back as it is. Other producers' records get the same rule but no
+/// timestamp, and may be of any size and nested up to 127 levels.
 ///
 /// # Errors
 /// Any [`ErrorKind`] but `TooLarge`; a record without a value is `Empty`.
@@ -104,8 +104,9 @@ pub fn one_line(value: &[u8]) -> Result<Cow<'_, [u8]>, EventError> {
 
 /// The value of the top-level `field` of an event as the bytes of a Kafka key.
 ///
-/// A string gives its characters without quotes and escapes, a number or a bool its text. `None` if the field is missing, `null`,
-/// an object or an array, and if `line` is no event. Of a repeated field the last counts, as for most JSON readers.
+/// A string gives its characters without quotes and escapes, a number or a bool its text. `None` if the
+/// field is missing, `null`, an object or an array, and if `line` is no event. Of a repeated field the last
+/// counts, as for most JSON readers.
 pub fn key_of<'a>(line: &'a [u8], field: &str) -> Option<Cow<'a, [u8]>> {
     let mut found = None;
     let mut scanner = Scanner::new(line, MAX_DEPTH);
@@ -140,7 +141,7 @@ fn check<'a>(
     max_depth: usize,
     each: impl FnMut(Text<'a>, Value<'a>),
 ) -> Result<Object<'a>, EventError> {
-    if raw.trim_ascii().is_empty() {
+    if trim(raw).is_empty() {
         return Err(EventError::empty());
     }
     scan_object(raw, max_depth, each).map_err(|fault| EventError::from_fault(fault, raw))

@@ -2,7 +2,8 @@
 //! members of the outermost object. Knows nothing of events, timestamps or limits on size.
 //!
 //! Bytes above 0x7F are taken as they are: whoever needs UTF-8 checks it apart. Written by hand because
-//! `serde_json` tells neither the depth, nor the byte of an error, nor half surrogate pairs without building values.
+//! `serde_json` tells neither the depth, nor the byte of an error, nor half surrogate pairs without
+//! building values.
 
 use std::borrow::Cow;
 
@@ -53,6 +54,26 @@ pub(super) enum Value<'a> {
     Null,
     /// An object or an array.
     Nested,
+}
+
+/// True for the four bytes that JSON calls white space; a form feed is none.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// The text without the white space around it.
+pub(super) fn trim(mut text: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = text
+        && is_space(*first)
+    {
+        text = rest;
+    }
+    while let [rest @ .., last] = text
+        && is_space(*last)
+    {
+        text = rest;
+    }
+    text
 }
 
 /// A position in JSON text. After an error the position has no meaning.
@@ -228,20 +249,11 @@ impl<'a> Scanner<'a> {
             _ => return Err(self.expected("one of \" \\ / b f n r t u is expected after `\\`")),
         }
         let is_lone = match self.unit()? {
-            0xD800..=0xDBFF => match self.bytes[self.at..].starts_with(b"\\u") {
-                // A second escape that is no low half is looked at again, as an escape of its own.
-                true => {
-                    let second = self.at;
-                    self.at += 1;
-                    let is_pair = (0xDC00..=0xDFFF).contains(&self.unit()?);
-                    if !is_pair {
-                        self.at = second;
-                    }
-                    !is_pair
-                }
-                false => true,
-            },
-            0xDC00..=0xDFFF => true,
+            0xD800..=0xDBFF if self.bytes[self.at..].starts_with(b"\\u") => {
+                self.at += 1;
+                !(0xDC00..=0xDFFF).contains(&self.unit()?)
+            }
+            0xD800..=0xDFFF => true,
             _ => false,
         };
         if is_lone {

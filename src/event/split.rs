@@ -4,7 +4,7 @@ use std::iter::FusedIterator;
 
 use crate::event::{
     error::{EventError, Fault},
-    scan::{MAX_DEPTH, Scanner},
+    scan::{MAX_DEPTH, Scanner, trim},
 };
 
 /// How events stand in a body.
@@ -20,7 +20,7 @@ pub enum Format {
 
 /// `Array` if the first byte that is not white space is `[`, else `Object`. For bodies said to be JSON.
 pub fn detect(body: &[u8]) -> Format {
-    match body.trim_ascii_start().first() {
+    match trim(body).first() {
         Some(b'[') => Format::Array,
         _ => Format::Object,
     }
@@ -29,9 +29,10 @@ pub fn detect(body: &[u8]) -> Format {
 /// The slices of `body` that are each one event to be, in order, without copying.
 ///
 /// An object is the whole body. An array is checked as a whole before its first element is handed out;
-/// its elements may still be refused one by one (not an object, not UTF-8, too deep, too large, half a surrogate
-/// pair). NDJSON is cut at each line feed; lines of nothing but white space are no events and take no index,
-/// `\r\n` and a last line without an end are fine. How many events a body may hold is the caller's limit.
+/// its elements may still be refused one by one (not an object, not UTF-8, too deep, too large, half a
+/// surrogate pair). NDJSON is cut at each line feed; lines of nothing but white space are no events and take
+/// no index, `\r\n` and a last line without an end are fine. How many events a body may hold is the
+/// caller's limit.
 ///
 /// # Errors
 /// An array that is not JSON as a whole, or has an element nested deeper than 127 levels: nothing in it can
@@ -85,7 +86,7 @@ fn next_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
         let end = rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len());
         let line = &rest[..end];
         *rest = rest.get(end + 1..).unwrap_or_default();
-        if !line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
+        if !trim(line).is_empty() {
             return Some(line);
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ struct Lane<R> {
     busy: bool,
     parked: VecDeque<R>,
     taken: u64,
-    reading_body_since: Option<Instant>,
+    body_awaited_since: Option<Instant>,
 }
 
 /// What the guard wants to know of a connection.
@@ -34,14 +34,14 @@ pub struct Progress {
     pub taken: u64,
     /// A request is on its way, so nothing is expected from the client.
     pub busy: bool,
-    /// Since when its body is being read.
-    pub reading_body_since: Option<Instant>,
+    /// Since when its body is waited for.
+    pub body_awaited_since: Option<Instant>,
 }
 
 /// What [`Connections::enter`] says of a request.
 #[derive(Debug)]
 pub enum Entry<R> {
-    /// Its turn: answer it, then [`Connection::leave`].
+    /// Its turn: answer it, then [`Connections::leave`].
     Turn(R, Arc<Connection<R>>),
     /// Parked behind another of its connection.
     Parked,
@@ -55,6 +55,7 @@ pub struct Connections<R> {
     by_peer: Mutex<HashMap<SocketAddr, Arc<Connection<R>>>>,
     max_parked: usize,
     parked: AtomicUsize,
+    first_requests: AtomicU64,
 }
 
 /// A poisoned lock guards plain data that is whole between any two statements, so it can be used on.
@@ -65,7 +66,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<R> Connections<R> {
     /// No connections yet; each may have `max_parked` requests waiting behind one on its way.
     pub fn new(max_parked: usize) -> Self {
-        Self { by_peer: Mutex::default(), max_parked, parked: AtomicUsize::new(0) }
+        Self {
+            by_peer: Mutex::default(),
+            max_parked,
+            parked: AtomicUsize::new(0),
+            first_requests: AtomicU64::new(0),
+        }
     }
 
     /// Takes up a request of `peer`. Call it in the order of arrival.
@@ -88,7 +94,10 @@ impl<R> Connections<R> {
     /// A connection that was cut and has nothing left is over: its address belongs to a new one.
     fn find_or_add(&self, peer: SocketAddr) -> Arc<Connection<R>> {
         let mut by_peer = lock(&self.by_peer);
-        let connection = by_peer.entry(peer).or_insert_with(|| Connection::new(peer));
+        let connection = by_peer.entry(peer).or_insert_with(|| {
+            self.first_requests.fetch_add(1, Ordering::Relaxed);
+            Connection::new(peer)
+        });
         if connection.is_cut() && !lock(&connection.lane).busy {
             *connection = Connection::new(peer);
         }
@@ -101,7 +110,7 @@ impl<R> Connections<R> {
     /// free, and whoever answers that one waits only for a write that is already under way.
     pub fn leave(&self, connection: &Connection<R>) -> Option<R> {
         let mut lane = lock(&connection.lane);
-        lane.reading_body_since = None;
+        lane.body_awaited_since = None;
         let next = lane.parked.pop_front();
         lane.busy = next.is_some();
         if next.is_some() {
@@ -115,11 +124,16 @@ impl<R> Connections<R> {
         self.parked.load(Ordering::Relaxed)
     }
 
+    /// How many connections have sent a first request so far.
+    pub fn first_requests(&self) -> u64 {
+        self.first_requests.load(Ordering::Relaxed)
+    }
+
     /// What is known of `peer`, if it has sent a request.
     pub fn progress(&self, peer: SocketAddr) -> Option<Progress> {
         let connection = lock(&self.by_peer).get(&peer)?.clone();
         let lane = lock(&connection.lane);
-        Some(Progress { taken: lane.taken, busy: lane.busy, reading_body_since: lane.reading_body_since })
+        Some(Progress { taken: lane.taken, busy: lane.busy, body_awaited_since: lane.body_awaited_since })
     }
 
     /// Forgets idle connections for which `is_open` is false.
@@ -130,7 +144,7 @@ impl<R> Connections<R> {
 
 impl<R> Connection<R> {
     fn new(peer: SocketAddr) -> Arc<Self> {
-        let lane = Lane { busy: false, parked: VecDeque::new(), taken: 0, reading_body_since: None };
+        let lane = Lane { busy: false, parked: VecDeque::new(), taken: 0, body_awaited_since: None };
         Arc::new(Self { peer, cut: AtomicBool::new(false), lane: Mutex::new(lane) })
     }
 
@@ -144,14 +158,14 @@ impl<R> Connection<R> {
         self.cut.load(Ordering::SeqCst)
     }
 
-    /// Notes that the body of its request is being read from the socket since `now`.
-    pub fn reads_body(&self, now: Instant) {
-        lock(&self.lane).reading_body_since = Some(now);
+    /// Notes that the body of its request is waited for since `now`.
+    pub fn awaits_body(&self, now: Instant) {
+        lock(&self.lane).body_awaited_since = Some(now);
     }
 
     /// Notes that the body is complete.
     pub fn body_complete(&self) {
-        lock(&self.lane).reading_body_since = None;
+        lock(&self.lane).body_awaited_since = None;
     }
 }
 
@@ -192,14 +206,14 @@ mod tests {
     }
 
     #[test]
-    fn the_guard_sees_bodies_being_read() {
+    fn the_guard_sees_bodies_that_are_waited_for() {
         let (connections, now) = (Connections::new(1), Instant::now());
         assert_eq!(connections.progress(peer(1)), None);
         let Entry::Turn((), connection) = connections.enter(peer(1), ()) else { panic!("free") };
-        connection.reads_body(now);
-        let progress = Progress { taken: 1, busy: true, reading_body_since: Some(now) };
+        connection.awaits_body(now);
+        let progress = Progress { taken: 1, busy: true, body_awaited_since: Some(now) };
         assert_eq!(connections.progress(peer(1)), Some(progress));
         connection.body_complete();
-        assert_eq!(connections.progress(peer(1)).expect("known").reading_body_since, None);
+        assert_eq!(connections.progress(peer(1)).expect("known").body_awaited_since, None);
     }
 }

@@ -37,6 +37,7 @@ pub struct Front {
     stopping: AtomicBool,
     /// Set once no further connection is accepted: the accept loop's end is then no accident.
     deaf: AtomicBool,
+    suspect: AtomicBool,
 }
 
 /// What became of an attempt to take requests.
@@ -76,6 +77,7 @@ impl Front {
             generation: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
         })
     }
 
@@ -131,6 +133,16 @@ impl Front {
         drop(server);
         old.unblock();
         Ok(Some(old))
+    }
+
+    /// Notes that the accept loop is most likely dead.
+    pub fn suspect(&self) {
+        self.suspect.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was suspected since the last call.
+    pub fn take_suspicion(&self) -> bool {
+        self.suspect.swap(false, Ordering::SeqCst)
     }
 
     /// True once [`Front::stop`] was called.

@@ -5,7 +5,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -25,9 +24,8 @@ use super::reaper::{Cut, Limits, Reaper, Sample};
 /// How often connections are looked at.
 const SWEEP: Duration = Duration::from_millis(500);
 
-/// How often the accept loop has to prove that it lives, and how long it may take.
+/// How often the accept loop has to prove that it lives.
 const WATCH: Duration = Duration::from_secs(1);
-const WATCH_LIMIT: Duration = Duration::from_secs(2);
 
 /// Failed proofs in a row after which the server is built anew.
 const FAILED_WATCHES: u32 = 3;
@@ -68,18 +66,20 @@ impl Guard {
             let (samples, over) = self.look();
             self.cut(&reaper.sweep(&samples, now, self.lane_is_full()));
             let lost = note_lost(&mut over_since, &over, now, self.lost_after);
-            self.handler.metrics.leaked.set(lost as i64);
+            self.handler.metrics.http.leaked.set(lost as i64);
             if lost > self.leak_budget {
                 alarm(Alarm::LeakBudget(lost));
             }
-            if now.saturating_duration_since(watched) >= WATCH {
+            let generation = self.front.generation();
+            if self.front.take_suspicion() {
+                failures = FAILED_WATCHES;
+            } else if now.saturating_duration_since(watched) >= WATCH {
                 watched = now;
-                let generation = self.front.generation();
-                failures = if answers(self.front.local) { 0 } else { failures + 1 };
-                if failures >= FAILED_WATCHES {
-                    failures = 0;
-                    alarm(Alarm::AcceptLoop(generation));
-                }
+                failures = if self.plugs.watch() { 0 } else { failures + 1 };
+            }
+            if failures >= FAILED_WATCHES {
+                failures = 0;
+                alarm(Alarm::AcceptLoop(generation));
             }
         }
     }
@@ -106,7 +106,7 @@ impl Guard {
                 _ => {}
             }
         });
-        self.handler.metrics.connections.set(samples.len() as i64);
+        self.handler.metrics.http.connections.set(samples.len() as i64);
         self.handler.connections.retain(|peer| peers.contains(&peer));
         (samples, over)
     }
@@ -149,19 +149,6 @@ fn note_lost(
 fn inode(socket: &TcpStream) -> Option<u64> {
     let owned = socket.as_fd().try_clone_to_owned().ok()?;
     Some(File::from(owned).metadata().ok()?.ino())
-}
-
-/// True when a fresh connection gets an answer.
-fn answers(addr: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut socket = TcpStream::connect_timeout(&addr, WATCH_LIMIT)?;
-        socket.set_read_timeout(Some(WATCH_LIMIT))?;
-        socket.write_all(b"GET /livez HTTP/1.1\r\nHost: self\r\nConnection: close\r\n\r\n")?;
-        let mut status = [0; 8];
-        socket.read_exact(&mut status)?;
-        Ok(&status == b"HTTP/1.1")
-    };
-    ask().unwrap_or(false)
 }
 
 #[cfg(test)]

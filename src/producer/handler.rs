@@ -10,30 +10,26 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::event::{Format, Stamp};
-use crate::metrics::CONTENT_TYPE;
 
 use super::answer::{Answer, Rejected};
 use super::connections::{Connections, Entry};
 use super::exchange::{Arrival, Exchange, shut};
 use super::health::{Health, NotReady};
-use super::intake::{Intake, Taken, Unpack, request_index};
-use super::job::{Job, Lines, Outcome};
+use super::intake::{Intake, Taken, Unpack};
+use super::job::{Job, Lines};
 use super::metrics::ProducerMetrics;
 use super::queue::{Queue, Reservation};
-use super::routes::{Route, Verdict, judge};
-
-/// When to come back while Kafka does not acknowledge.
-const RETRY_WHEN_DOWN: Duration = Duration::from_secs(2);
+use super::routes::{Verdict, judge};
 
 /// Large bodies that may wait for a thread to read them.
-const BODY_LANE_CAPACITY: usize = 64;
+const BODY_LANE_CAPACITY: usize = 512;
 
 /// What answers a request once its events are settled.
 pub struct Ticket {
-    exchange: Exchange,
+    pub(super) exchange: Exchange,
     /// `None` for an event posted alone.
-    rejected: Option<Vec<Rejected>>,
-    _reservation: Reservation,
+    pub(super) rejected: Option<Vec<Rejected>>,
+    pub(super) reservation: Reservation,
 }
 
 impl Ticket {
@@ -135,47 +131,6 @@ impl Handler {
         }
     }
 
-    fn show(&self, route: Route) -> Answer {
-        let plain =
-            |status, text: &'static str| Answer::text(status, "text/plain; charset=utf-8", text.as_bytes());
-        match route {
-            Route::Livez if self.queue.is_dead() => plain(503, "publisher ended\n"),
-            Route::Livez => plain(200, "ok\n"),
-            Route::Readyz => match self.health.check(Instant::now()) {
-                Ok(()) => plain(200, "ok\n"),
-                Err(reason) => self.not_ready(&reason),
-            },
-            Route::Metrics => Answer::text(200, CONTENT_TYPE, self.render_metrics().into_bytes()),
-            _ => {
-                let body =
-                    concat!(r#"{"name":"event-pipeline","version":""#, env!("CARGO_PKG_VERSION"), "\"}\n");
-                Answer::text(200, "application/json", body.as_bytes())
-            }
-        }
-    }
-
-    fn render_metrics(&self) -> String {
-        let (metrics, usage) = (&self.metrics, self.queue.usage());
-        metrics.queue_events.set(usage.events() as i64);
-        metrics.queue_bytes.set(usage.bytes() as i64);
-        metrics.queue_capacity.set(usage.max_events() as i64);
-        metrics.parked.set(self.connections.parked() as i64);
-        metrics.kafka_connected.set(self.health.is_connected(Instant::now()).into());
-        metrics.common.render()
-    }
-
-    fn not_ready(&self, reason: &NotReady) -> Answer {
-        match reason {
-            NotReady::Draining => {
-                Answer::unavailable("draining", "this producer is stopping; use another one", RETRY_WHEN_DOWN)
-            }
-            NotReady::KafkaUnavailable(text) => {
-                let message = format!("Kafka does not acknowledge: {text}");
-                Answer::unavailable("kafka_unavailable", &message, RETRY_WHEN_DOWN)
-            }
-        }
-    }
-
     fn take(&self, mut exchange: Exchange, body: Body) -> Option<Exchange> {
         let here = exchange.body_is_here();
         if let Err(reason) = self.health.check(exchange.started) {
@@ -200,6 +155,7 @@ impl Handler {
         let Some(reservation) = self.queue.reserve(0, 2 * body.length) else {
             return self.finish(exchange, &self.overloaded("the queue is full"), true);
         };
+        exchange.connection.awaits_body(Instant::now());
         let lane = self.body_lane.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let task = BodyTask { exchange, body, reservation };
         let Some(lane) = lane else {
@@ -219,7 +175,6 @@ impl Handler {
     pub fn read_and_serve(&self, task: BodyTask) {
         let BodyTask { mut exchange, body, reservation } = task;
         let mut bytes = Vec::new();
-        exchange.connection.reads_body(Instant::now());
         let read = exchange.read_body(body.length, &mut bytes);
         exchange.connection.body_complete();
         let next = match read {
@@ -255,11 +210,11 @@ impl Handler {
         };
         match taken {
             Ok(Taken::Single(lines)) => {
-                self.metrics.received.inc();
+                self.metrics.events.received.inc();
                 self.submit(exchange, lines, None, reservation)
             }
             Ok(Taken::Batch { lines, rejected }) => {
-                self.metrics.received.inc_by((lines.len() + rejected.len()) as u64);
+                self.metrics.events.received.inc_by((lines.len() + rejected.len()) as u64);
                 for refused in &rejected {
                     self.metrics.reject(refused.error, 1);
                 }
@@ -271,7 +226,7 @@ impl Handler {
             Err(refusal) => {
                 match refusal.kind {
                     Some(kind) => {
-                        self.metrics.received.inc();
+                        self.metrics.events.received.inc();
                         self.metrics.reject(kind.as_str(), 1);
                     }
                     None => self.metrics.refuse("max_request_events"),
@@ -308,10 +263,10 @@ impl Handler {
             return self.finish(exchange, &self.overloaded("the queue is full"), false);
         }
         let deadline = exchange.started + self.delivery_timeout;
-        let ticket = Ticket { exchange, rejected, _reservation: reservation };
+        let ticket = Ticket { exchange, rejected, reservation };
         match self.queue.submit(Box::new(Job::new(lines, deadline, ticket))) {
             Ok(()) => {
-                self.metrics.accepted.inc_by(events as u64);
+                self.metrics.events.accepted.inc_by(events as u64);
                 if self.queue.is_dead() {
                     self.refuse_orphans();
                 }
@@ -329,59 +284,8 @@ impl Handler {
         }
     }
 
-    fn overloaded(&self, what: &str) -> Answer {
-        let message = format!("{what}; nothing was taken");
-        Answer::unavailable("overloaded", &message, self.queue.usage().retry_after())
-    }
-
-    /// Answers a job whose events all have an outcome.
-    pub fn settle(&self, job: QueuedJob) {
-        let acknowledged = job.acknowledged();
-        self.metrics.acknowledged.inc_by(acknowledged as u64);
-        if acknowledged < job.outcomes.len() {
-            self.count_failures(&job);
-        }
-        let retry_after = if self.health.is_connected(Instant::now()) {
-            self.queue.usage().retry_after()
-        } else {
-            RETRY_WHEN_DOWN
-        };
-        let answer = match &job.ticket.rejected {
-            None => Answer::single(&self.topic, &job, retry_after),
-            Some(rejected) => {
-                Answer::batch(&self.topic, &job, |k| request_index(k, rejected), rejected, retry_after)
-            }
-        };
-        let Ticket { exchange, _reservation, .. } = job.ticket;
-        // Room first, so that a client that was answered finds it.
-        drop(_reservation);
-        if let Some(next) = self.finish(exchange, &answer, false) {
-            self.serve(next);
-        }
-    }
-
-    fn count_failures(&self, job: &Job<Ticket>) {
-        let stopped = self.queue.is_dead();
-        for outcome in &job.outcomes {
-            match outcome {
-                Outcome::TooLarge(_) => self.metrics.fail("too_large", 1),
-                Outcome::Unacknowledged(_) if stopped => self.metrics.fail("stopped", 1),
-                Outcome::Unacknowledged(_) => self.metrics.fail("timeout", 1),
-                Outcome::Open | Outcome::Acknowledged(_) => {}
-            }
-        }
-    }
-
-    /// Answers what a dead publisher left in the queue.
-    pub fn refuse_orphans(&self) {
-        while let Some(mut job) = self.queue.take_orphan() {
-            job.give_up(&"the publisher ended".into());
-            self.settle(job);
-        }
-    }
-
     /// Writes the answer; returns the request whose turn it is then.
-    fn finish(&self, exchange: Exchange, answer: &Answer, close: bool) -> Option<Exchange> {
+    pub(super) fn finish(&self, exchange: Exchange, answer: &Answer, close: bool) -> Option<Exchange> {
         let connection = exchange.connection.clone();
         let (route, started) = (exchange.route(), exchange.started);
         let next = self.connections.leave(&connection);
@@ -389,7 +293,7 @@ impl Handler {
             log::debug!("{}: the client did not take the answer", connection.peer);
         }
         self.metrics.answered(route, answer.status);
-        self.metrics.request_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.http.request_seconds.observe(started.elapsed().as_secs_f64());
         next.map(|arrival| Exchange::new(arrival, connection))
     }
 }

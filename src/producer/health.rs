@@ -7,15 +7,22 @@ use std::time::{Duration, Instant};
 /// A broker call that takes longer than this makes us not ready until it returns.
 const STALL: Duration = Duration::from_millis(1500);
 
+/// Calls may fail for this long, from the begin of the first one that failed, before we are not ready: a leader
+/// that moves or a connection that breaks is mended within it, and no client needs to know.
+const GRACE: Duration = Duration::from_millis(400);
+
 /// Shared by the publisher, which writes it, and the HTTP side, which reads it.
 #[derive(Debug)]
 pub struct Health {
     origin: Instant,
+    /// Kafka has acknowledged once, and the publisher has not given up.
     up: AtomicBool,
     draining: AtomicBool,
     exhausted: AtomicBool,
     /// Milliseconds since `origin` when the call on the wire began; 0 without one.
     call_began: AtomicU64,
+    /// Milliseconds since `origin` when the first of the calls began that failed since; 0 after a success.
+    failing_since: AtomicU64,
     reason: Mutex<String>,
 }
 
@@ -37,6 +44,7 @@ impl Health {
             draining: AtomicBool::new(false),
             exhausted: AtomicBool::new(false),
             call_began: AtomicU64::new(0),
+            failing_since: AtomicU64::new(0),
             reason: Mutex::new("not connected to Kafka yet".into()),
         }
     }
@@ -49,14 +57,23 @@ impl Health {
     /// The call is over and the broker acknowledged.
     pub fn call_succeeded(&self) {
         self.call_began.store(0, Ordering::Release);
+        self.failing_since.store(0, Ordering::Release);
         self.up.store(true, Ordering::Release);
     }
 
     /// The call is over and failed.
     pub fn call_failed(&self, reason: &str) {
-        self.call_began.store(0, Ordering::Release);
-        self.up.store(false, Ordering::Release);
         reason.clone_into(&mut self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let began = self.call_began.swap(0, Ordering::AcqRel);
+        if self.failing_since.load(Ordering::Acquire) == 0 {
+            self.failing_since.store(began.max(1), Ordering::Release);
+        }
+    }
+
+    /// Nothing will be published any more.
+    pub fn gave_up(&self, reason: &str) {
+        self.call_failed(reason);
+        self.up.store(false, Ordering::Release);
     }
 
     /// From now on no request is taken.
@@ -79,9 +96,10 @@ impl Health {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// True while the broker acknowledges and no call has stalled.
+    /// True while the broker acknowledges, but for a moment of failures, and no call has stalled.
     pub fn is_connected(&self, now: Instant) -> bool {
-        self.up.load(Ordering::Acquire) && !self.is_stalled(now)
+        let failing = self.lasts_longer(&self.failing_since, GRACE, now);
+        self.up.load(Ordering::Acquire) && !failing && !self.is_stalled(now)
     }
 
     /// Whether a request would be taken now.
@@ -103,8 +121,12 @@ impl Health {
     }
 
     fn is_stalled(&self, now: Instant) -> bool {
-        let began = self.call_began.load(Ordering::Acquire);
-        began > 0 && self.millis(now).saturating_sub(began) > STALL.as_millis() as u64
+        self.lasts_longer(&self.call_began, STALL, now)
+    }
+
+    fn lasts_longer(&self, since: &AtomicU64, limit: Duration, now: Instant) -> bool {
+        let since = since.load(Ordering::Acquire);
+        since > 0 && self.millis(now).saturating_sub(since) > limit.as_millis() as u64
     }
 
     fn millis(&self, now: Instant) -> u64 {
@@ -129,10 +151,27 @@ mod tests {
         assert!(health.check(start + STALL * 2).is_err(), "a stalled call");
         health.call_succeeded();
         assert_eq!(health.check(start + STALL * 2), Ok(()));
-        health.call_failed("broker gone");
-        assert_eq!(health.check(start), Err(NotReady::KafkaUnavailable("broker gone".into())));
-        health.call_succeeded();
         health.drain();
         assert_eq!(health.check(start), Err(NotReady::Draining));
+    }
+
+    #[test]
+    fn a_moment_of_failures_is_forgiven_counted_from_the_first_call_that_failed() {
+        let start = Instant::now();
+        let health = Health::new(start);
+        health.call_succeeded();
+        let (first, moment) = (start + Duration::from_secs(9), Duration::from_millis(1));
+        let gone = Err(NotReady::KafkaUnavailable("broker gone".into()));
+        for retry in 0..3 {
+            health.call_begins(first + moment * retry);
+            health.call_failed("broker gone");
+        }
+        assert_eq!(health.check(first + GRACE), Ok(()));
+        assert_eq!(health.check(first + GRACE + moment), gone);
+        health.call_succeeded();
+        assert_eq!(health.check(first + GRACE * 2), Ok(()));
+        health.call_begins(first + GRACE * 2);
+        health.gave_up("broker gone");
+        assert_eq!(health.check(first + GRACE * 2), gone, "for good, so at once");
     }
 }

@@ -13,7 +13,7 @@ use super::routes::Route;
 const STATUSES: [u16; 11] = [200, 207, 400, 404, 405, 408, 411, 413, 415, 500, 503];
 
 /// Reasons besides those of `event` for which a received event is not accepted.
-const REFUSALS: [&str; 4] = ["queue_full", "unavailable", "draining", "closed"];
+const REFUSALS: [&str; 2] = ["queue_full", "closed"];
 
 /// What makes an accepted event fail.
 const FAILURES: [&str; 3] = ["timeout", "too_large", "stopped"];
@@ -34,38 +34,22 @@ const LIMITS: [&str; 8] = [
 pub struct ProducerMetrics {
     /// Registry and text.
     pub common: Metrics,
+    /// Requests and connections.
+    pub http: HttpMetrics,
+    /// Events on the HTTP side.
+    pub events: EventMetrics,
+    /// Between acceptance and acknowledgement.
+    pub queue: QueueMetrics,
+    /// Towards the broker.
+    pub kafka: KafkaMetrics,
+}
+
+/// Requests and connections.
+pub struct HttpMetrics {
     requests: Vec<[IntCounter; STATUSES.len()]>,
+    refused: IntCounterVec,
     /// From the moment a request was taken to its answer.
     pub request_seconds: Histogram,
-    /// Events in requests whose body was read.
-    pub received: IntCounter,
-    /// Events that went into the queue.
-    pub accepted: IntCounter,
-    rejected: IntCounterVec,
-    /// Events that Kafka acknowledged.
-    pub acknowledged: IntCounter,
-    failed: IntCounterVec,
-    refused: IntCounterVec,
-    /// Events between acceptance and acknowledgement.
-    pub queue_events: IntGauge,
-    /// Bytes held for them and for bodies being read.
-    pub queue_bytes: IntGauge,
-    /// Most of the former.
-    pub queue_capacity: IntGauge,
-    /// From acceptance to the first try to send.
-    pub queue_wait: Histogram,
-    /// One broker call.
-    pub produce_seconds: Histogram,
-    /// Events in one broker call.
-    pub batch_events: Histogram,
-    /// Bytes in one broker call.
-    pub batch_bytes: Histogram,
-    /// Failed broker calls and records, by kind.
-    pub kafka_errors: IntCounterVec,
-    /// 1 while Kafka acknowledges.
-    pub kafka_connected: IntGauge,
-    /// When Kafka last acknowledged, since the epoch.
-    pub kafka_last_success: Gauge,
     /// Open client connections.
     pub connections: IntGauge,
     /// Requests that wait behind another of their connection.
@@ -78,93 +62,76 @@ pub struct ProducerMetrics {
     pub leaked: IntGauge,
 }
 
+/// Events on the HTTP side.
+pub struct EventMetrics {
+    /// In requests whose body was read.
+    pub received: IntCounter,
+    /// Went into the queue.
+    pub accepted: IntCounter,
+    rejected: IntCounterVec,
+    /// Acknowledged by Kafka.
+    pub acknowledged: IntCounter,
+    failed: IntCounterVec,
+}
+
+/// Between acceptance and acknowledgement.
+pub struct QueueMetrics {
+    /// Events.
+    pub events: IntGauge,
+    /// Bytes held for them and for bodies being read.
+    pub bytes: IntGauge,
+    /// Most events.
+    pub capacity: IntGauge,
+    /// From acceptance to the first try to send.
+    pub wait: Histogram,
+}
+
+/// Towards the broker.
+pub struct KafkaMetrics {
+    produce_seconds: Histogram,
+    batch_events: Histogram,
+    batch_bytes: Histogram,
+    errors: IntCounterVec,
+    /// 1 while Kafka acknowledges.
+    pub connected: IntGauge,
+    /// When Kafka last acknowledged, since the epoch.
+    pub last_success: Gauge,
+}
+
 impl Default for ProducerMetrics {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl ProducerMetrics {
-    /// All figures at zero, every label value present.
-    pub fn new() -> Self {
-        let m = Metrics::new();
-        let with_labels = |name: &str, help: &str, label: &str, values: &[&str]| {
-            let counters = m.counters(name, help, &[label]);
-            for value in values {
-                counters.with_label_values(&[value]);
-            }
-            counters
-        };
-        let kinds = ErrorKind::ALL.map(ErrorKind::as_str);
-        let decades = |first: f64, factor: f64, count| {
-            prometheus::exponential_buckets(first, factor, count).expect("legal buckets")
-        };
+/// Counters that are there from the start for each value of their label.
+fn labelled(m: &Metrics, name: &str, help: &str, label: &str, values: &[&str]) -> IntCounterVec {
+    let counters = m.counters(name, help, &[label]);
+    for value in values {
+        counters.with_label_values(&[value]);
+    }
+    counters
+}
+
+fn powers_of_four(first: f64) -> Vec<f64> {
+    prometheus::exponential_buckets(first, 4.0, 9).expect("legal buckets")
+}
+
+impl HttpMetrics {
+    fn new(m: &Metrics) -> Self {
         Self {
-            requests: requests(&m),
-            request_seconds: m.histogram(
-                "pipeline_http_request_duration_seconds",
-                "From taking a request to its answer",
-                &SECONDS_BUCKETS,
-            ),
-            received: m.counter("pipeline_events_received_total", "Events in bodies that were read"),
-            accepted: m.counter("pipeline_events_accepted_total", "Events that went into the queue"),
-            rejected: with_labels(
-                "pipeline_events_rejected_total",
-                "Events not accepted, by reason",
-                "reason",
-                &[&kinds[..], &REFUSALS].concat(),
-            ),
-            acknowledged: m.counter("pipeline_events_acknowledged_total", "Events acknowledged by Kafka"),
-            failed: with_labels(
-                "pipeline_events_failed_total",
-                "Accepted events not acknowledged, by cause",
-                "cause",
-                &FAILURES,
-            ),
-            refused: with_labels(
+            requests: requests(m),
+            refused: labelled(
+                m,
                 "pipeline_http_refused_total",
                 "Requests and connections refused, by limit",
                 "limit",
                 &LIMITS,
             ),
-            queue_events: m
-                .int_gauge("pipeline_queue_events", "Events between acceptance and acknowledgement"),
-            queue_bytes: m
-                .int_gauge("pipeline_queue_bytes", "Bytes held between acceptance and acknowledgement"),
-            queue_capacity: m.int_gauge(
-                "pipeline_queue_capacity_events",
-                "Most events between acceptance and acknowledgement",
-            ),
-            queue_wait: m.histogram(
-                "pipeline_queue_wait_seconds",
-                "From acceptance to the first try to send",
+            request_seconds: m.histogram(
+                "pipeline_http_request_duration_seconds",
+                "From taking a request to its answer",
                 &SECONDS_BUCKETS,
-            ),
-            produce_seconds: m.histogram(
-                "pipeline_kafka_produce_duration_seconds",
-                "One produce call",
-                &SECONDS_BUCKETS,
-            ),
-            batch_events: m.histogram(
-                "pipeline_kafka_batch_events",
-                "Events in one produce call",
-                &decades(1.0, 4.0, 9),
-            ),
-            batch_bytes: m.histogram(
-                "pipeline_kafka_batch_bytes",
-                "Bytes in one produce call",
-                &decades(64.0, 4.0, 9),
-            ),
-            kafka_errors: with_labels(
-                "pipeline_kafka_errors_total",
-                "Failed produce calls, by kind",
-                "kind",
-                &["retryable", "unsupported"],
-            ),
-            kafka_connected: m.int_gauge("pipeline_kafka_connected", "1 while Kafka acknowledges"),
-            kafka_last_success: m.gauge(
-                "pipeline_kafka_last_success_timestamp_seconds",
-                "Last acknowledgement or probe, since the epoch",
             ),
             connections: m.int_gauge("pipeline_http_connections", "Open client connections"),
             parked: m.int_gauge(
@@ -178,37 +145,137 @@ impl ProducerMetrics {
                 "pipeline_http_leaked_connections",
                 "Connections whose thread tiny_http lost for good",
             ),
-            common: m,
+        }
+    }
+}
+
+impl EventMetrics {
+    fn new(m: &Metrics) -> Self {
+        let reasons = [&ErrorKind::ALL.map(ErrorKind::as_str)[..], &REFUSALS].concat();
+        Self {
+            received: m.counter("pipeline_events_received_total", "Events in bodies that were read"),
+            accepted: m.counter("pipeline_events_accepted_total", "Events that went into the queue"),
+            rejected: labelled(
+                m,
+                "pipeline_events_rejected_total",
+                "Events not accepted, by reason",
+                "reason",
+                &reasons,
+            ),
+            acknowledged: m.counter("pipeline_events_acknowledged_total", "Events acknowledged by Kafka"),
+            failed: labelled(
+                m,
+                "pipeline_events_failed_total",
+                "Accepted events not acknowledged, by cause",
+                "cause",
+                &FAILURES,
+            ),
+        }
+    }
+}
+
+impl QueueMetrics {
+    fn new(m: &Metrics) -> Self {
+        Self {
+            events: m.int_gauge("pipeline_queue_events", "Events between acceptance and acknowledgement"),
+            bytes: m.int_gauge("pipeline_queue_bytes", "Bytes held between acceptance and acknowledgement"),
+            capacity: m.int_gauge(
+                "pipeline_queue_capacity_events",
+                "Most events between acceptance and acknowledgement",
+            ),
+            wait: m.histogram(
+                "pipeline_queue_wait_seconds",
+                "From acceptance to the first try to send",
+                &SECONDS_BUCKETS,
+            ),
+        }
+    }
+}
+
+impl KafkaMetrics {
+    fn new(m: &Metrics) -> Self {
+        Self {
+            produce_seconds: m.histogram(
+                "pipeline_kafka_produce_duration_seconds",
+                "One produce call",
+                &SECONDS_BUCKETS,
+            ),
+            batch_events: m.histogram(
+                "pipeline_kafka_batch_events",
+                "Events in one produce call",
+                &powers_of_four(1.0),
+            ),
+            batch_bytes: m.histogram(
+                "pipeline_kafka_batch_bytes",
+                "Bytes in one produce call",
+                &powers_of_four(64.0),
+            ),
+            errors: labelled(
+                m,
+                "pipeline_kafka_errors_total",
+                "Failed produce calls and probes, by kind",
+                "kind",
+                &["retryable", "unsupported"],
+            ),
+            connected: m.int_gauge("pipeline_kafka_connected", "1 while Kafka acknowledges"),
+            last_success: m.gauge(
+                "pipeline_kafka_last_success_timestamp_seconds",
+                "Last acknowledgement or probe, since the epoch",
+            ),
+        }
+    }
+
+    /// Notes a broker call that acknowledged something.
+    pub fn produced(&self, took: Duration, events: usize, bytes: usize, since_epoch: Duration) {
+        self.produce_seconds.observe(took.as_secs_f64());
+        self.batch_events.observe(events as f64);
+        self.batch_bytes.observe(bytes as f64);
+        self.last_success.set(since_epoch.as_secs_f64());
+    }
+
+    /// Notes a broker call that failed.
+    pub fn failed(&self, kind: &str) {
+        self.errors.with_label_values(&[kind]).inc();
+    }
+}
+
+impl ProducerMetrics {
+    /// All figures at zero, every label value present.
+    pub fn new() -> Self {
+        let common = Metrics::new();
+        Self {
+            http: HttpMetrics::new(&common),
+            events: EventMetrics::new(&common),
+            queue: QueueMetrics::new(&common),
+            kafka: KafkaMetrics::new(&common),
+            common,
         }
     }
 
     /// Counts an answer.
     pub fn answered(&self, route: Route, status: u16) {
         let column = STATUSES.iter().position(|&known| known == status).unwrap_or(STATUSES.len() - 2);
-        self.requests[route as usize][column].inc();
+        self.http.requests[route as usize][column].inc();
     }
 
     /// Counts events that were received and not accepted.
     pub fn reject(&self, reason: &str, events: u64) {
-        self.rejected.with_label_values(&[reason]).inc_by(events);
+        self.events.rejected.with_label_values(&[reason]).inc_by(events);
     }
 
     /// Counts accepted events that failed.
     pub fn fail(&self, cause: &str, events: u64) {
-        self.failed.with_label_values(&[cause]).inc_by(events);
+        self.events.failed.with_label_values(&[cause]).inc_by(events);
+    }
+
+    /// Accepted events so far that were not acknowledged, though a retry could have helped.
+    pub fn unacknowledged(&self) -> u64 {
+        ["timeout", "stopped"].iter().map(|cause| self.events.failed.with_label_values(&[cause]).get()).sum()
     }
 
     /// Counts what a limit refused.
     pub fn refuse(&self, limit: &str) {
-        self.refused.with_label_values(&[limit]).inc();
-    }
-
-    /// Notes a broker call that succeeded.
-    pub fn produced(&self, took: Duration, events: usize, bytes: usize, since_epoch: Duration) {
-        self.produce_seconds.observe(took.as_secs_f64());
-        self.batch_events.observe(events as f64);
-        self.batch_bytes.observe(bytes as f64);
-        self.kafka_last_success.set(since_epoch.as_secs_f64());
+        self.http.refused.with_label_values(&[limit]).inc();
     }
 }
 

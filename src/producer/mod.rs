@@ -20,12 +20,15 @@ mod handler;
 mod health;
 mod intake;
 mod job;
+mod mender;
 mod metrics;
+mod pages;
 mod plugs;
 mod publisher;
 mod queue;
 mod reaper;
 mod routes;
+mod settle;
 mod threads;
 
 use std::io;
@@ -125,7 +128,10 @@ impl Producer {
             }
             (_, unsent) => {
                 if unsent > 0 {
-                    log::error!("{unsent} events were not acknowledged before SHUTDOWN_TIMEOUT_SECS");
+                    log::error!(
+                        "{unsent} events were not acknowledged; their clients got 503 or no answer and may send \
+                         them again"
+                    );
                 }
                 1
             }
@@ -139,18 +145,20 @@ impl Producer {
         }
     }
 
-    /// Refuses new requests, waits for what is inside, and ends all threads. Returns how many events stay unsent.
+    /// Refuses new requests, waits for what is inside, and ends all threads. Returns how many events were taken
+    /// and not acknowledged: those still inside, and those whose clients were told so meanwhile.
     fn drain(self) -> usize {
         let deadline = Instant::now() + self.shutdown_timeout;
-        let usage = self.threads.handler.queue.usage().clone();
+        let handler = self.threads.handler.clone();
+        let usage = handler.queue.usage();
+        let failed_before = handler.metrics.unacknowledged();
         self.threads.refuse_new();
         while usage.events() > 0 && Instant::now() < deadline {
             std::thread::sleep(DRAIN_STEP);
         }
-        let unsent = usage.events();
-        if unsent == 0 {
+        if usage.events() == 0 {
             self.threads.join(deadline);
         }
-        unsent
+        usage.events() + (handler.metrics.unacknowledged() - failed_before) as usize
     }
 }

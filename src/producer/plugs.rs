@@ -6,24 +6,33 @@
 //! frees one that was stranded all the same.
 
 use std::collections::HashSet;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 /// tiny_http's `MIN_THREADS`.
 const PLUGS: usize = 4;
 
-/// How often a short connection looks for stranded ones.
+/// How often a short connection looks for stranded ones while clients are connecting, and else. Each keeps a
+/// thread of the pool from ending for five seconds, so that in quiet times there are few.
 const KICK: Duration = Duration::from_millis(20);
+const QUIET_KICK: Duration = Duration::from_millis(500);
+
+/// Clients are connecting if one has sent its first request so lately.
+const CONNECTING: Duration = Duration::from_secs(1);
 
 /// A short connection that is not closed by then was itself stranded, so others are.
 const KICK_LIMIT: Duration = Duration::from_millis(10);
 
 /// Short connections sent at once when some were stranded.
 const KICK_VOLLEY: usize = 8;
+
+/// How long the accept loop may take to prove that it lives.
+const WATCH_LIMIT: Duration = Duration::from_secs(2);
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
@@ -32,12 +41,14 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 pub struct Plugs {
     addr: SocketAddr,
     sockets: Mutex<Vec<TcpStream>>,
+    /// Requests of our own that were answered.
+    watches: AtomicU64,
 }
 
 impl Plugs {
     /// Will connect to `addr`.
     pub fn new(addr: SocketAddr) -> Self {
-        Self { addr, sockets: Mutex::default() }
+        Self { addr, sockets: Mutex::default(), watches: AtomicU64::new(0) }
     }
 
     /// Our ends of the permanent connections.
@@ -60,9 +71,39 @@ impl Plugs {
         Ok(())
     }
 
-    /// Kicks until `stop` disconnects.
-    pub fn run(&self, stop: &Receiver<()>) {
+    /// Lets go of all of them: the threads of a replaced server are then free for what was stranded in it.
+    pub fn pull(&self) {
+        self.lock().clear();
+    }
+
+    /// True when a request on a fresh connection gets an answer.
+    pub fn watch(&self) -> bool {
+        let ask = || -> io::Result<bool> {
+            let mut socket = TcpStream::connect_timeout(&self.addr, WATCH_LIMIT)?;
+            socket.set_read_timeout(Some(WATCH_LIMIT))?;
+            socket.write_all(b"GET /livez HTTP/1.1\r\nHost: self\r\nConnection: close\r\n\r\n")?;
+            let mut status = [0; 8];
+            socket.read_exact(&mut status)?;
+            Ok(&status == b"HTTP/1.1")
+        };
+        let answered = ask().unwrap_or(false);
+        self.watches.fetch_add(answered.into(), Ordering::Relaxed);
+        answered
+    }
+
+    /// Kicks until `stop` disconnects; `first_requests` counts connections that have sent one.
+    pub fn run(&self, stop: &Receiver<()>, first_requests: impl Fn() -> u64) {
+        let (mut counted, mut connecting_until, mut last_kick) = (0, Instant::now(), Instant::now());
         while stop.recv_timeout(KICK) == Err(RecvTimeoutError::Timeout) {
+            let by_clients = first_requests().wrapping_sub(self.watches.load(Ordering::Relaxed));
+            let now = Instant::now();
+            if by_clients != counted {
+                (counted, connecting_until) = (by_clients, now + CONNECTING);
+            }
+            if now > connecting_until && now.saturating_duration_since(last_kick) < QUIET_KICK {
+                continue;
+            }
+            last_kick = now;
             // A failure is the guard's business, which watches the port by itself.
             let _ = self.refill();
             if !kick(self.addr) {

@@ -22,16 +22,13 @@ use super::metrics::ProducerMetrics;
 use super::queue::{Input, Usage};
 
 /// How often an idle publisher proves that Kafka would acknowledge.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_millis(750);
 
 /// Longest wait for such a proof: `/readyz` follows a fault within two seconds.
 const PROBE_LIMIT: Duration = Duration::from_millis(900);
 
 /// Waits between tries: from a blink up to what `/readyz` may lag behind a recovery.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(1000));
-
-/// Shortest time a broker call is given, even when a request's time is nearly up.
-const MIN_CALL: Duration = Duration::from_millis(50);
 
 /// Limits of one batch and of one broker call.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +41,9 @@ pub struct Limits {
     pub linger: Duration,
     /// Longest broker call.
     pub call: Duration,
+    /// A request with less time left than this is answered instead of sent. Without it, one that is nearly due
+    /// would cut short the call of all others, and a slow broker would be sent the same events again and again.
+    pub least_call: Duration,
     /// Parts into which a settled batch is cut, so that as many threads can answer it.
     pub reply_threads: usize,
 }
@@ -89,7 +89,7 @@ impl Publisher {
             Err(BrokerError::Retryable("the publisher panicked; see the log above".into()))
         });
         if let Err(error) = &end {
-            self.health.call_failed(&error.to_string());
+            self.health.gave_up(&error.to_string());
         }
         let left = self.batch.give_up(&"the publisher ended".into());
         self.hand_out(left);
@@ -102,11 +102,19 @@ impl Publisher {
         let mut closing = false;
         self.probe(&mut backoff)?;
         let mut not_before = Instant::now();
+        let mut failure = None;
         loop {
             closing |= self.gather(not_before, backoff.failures() > 0);
+            if self.answer_the_due(failure.as_deref()) && self.batch.is_empty() && !closing {
+                // Others wait behind them; a probe in between would only make those late too.
+                continue;
+            }
             if !self.batch.is_empty() {
-                let failed = self.attempt(&mut rate)?;
-                if failed {
+                if backoff.failures() > 0 && Instant::now() < not_before {
+                    continue;
+                }
+                failure = self.attempt(&mut rate)?;
+                if failure.is_some() {
                     not_before = Instant::now() + backoff.next_wait(fastrand::f64());
                 } else {
                     backoff.reset();
@@ -114,8 +122,8 @@ impl Publisher {
             } else if closing {
                 return Ok(());
             } else if self.probe_is_due(not_before, &backoff) {
-                let wait = self.probe(&mut backoff)?;
-                not_before = Instant::now() + wait;
+                failure = None;
+                not_before = Instant::now() + self.probe(&mut backoff)?;
             }
         }
     }
@@ -137,7 +145,7 @@ impl Publisher {
             }
         }
         let linger = if self.limits.linger.is_zero() { now } else { Instant::now() + self.limits.linger };
-        let until = if failing { not_before.max(linger) } else { linger };
+        let until = if failing { not_before.max(linger).min(self.next_due()) } else { linger };
         while !closing && self.has_room() {
             match self.wake(until) {
                 Wake::Input(Input::Job(job)) => self.batch.push(job),
@@ -145,16 +153,36 @@ impl Publisher {
                 Wake::Tick => break,
             }
         }
-        if failing && closing {
-            std::thread::sleep(not_before.saturating_duration_since(Instant::now()));
+        if failing {
+            // Also when the batch is full or nothing follows, or each failure would be tried again at once.
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
         }
         closing
+    }
+
+    /// When the first of the batch has too little time left for another try.
+    fn next_due(&self) -> Instant {
+        let earliest = self.batch.earliest_deadline().unwrap_or_else(Instant::now);
+        earliest.checked_sub(self.limits.least_call).unwrap_or(earliest)
+    }
+
+    /// Answers the requests that have too little time left for another try; `failure` is the last one's. True
+    /// if there were any.
+    fn answer_the_due(&mut self, failure: Option<&str>) -> bool {
+        let now = Instant::now();
+        if self.batch.is_empty() || now < self.next_due() {
+            return false;
+        }
+        let reason = failure.unwrap_or("Kafka is too slow for what is waiting; it was not sent in time");
+        let settled = self.batch.take_settled(now + self.limits.least_call, &reason.into());
+        self.hand_out(settled);
+        true
     }
 
     fn accept_one(&mut self, until: Instant) -> bool {
         match self.wake(until) {
             Wake::Input(Input::Job(job)) => {
-                self.metrics.queue_wait.observe(job.ticket.started().elapsed().as_secs_f64());
+                self.metrics.queue.wait.observe(job.ticket.started().elapsed().as_secs_f64());
                 self.batch.push(job);
                 false
             }
@@ -179,13 +207,13 @@ impl Publisher {
             && self.batch.open_bytes() < self.limits.batch_bytes
     }
 
-    /// Sends the batch once and hands out what is settled. True when something failed and may succeed later.
-    fn attempt(&mut self, rate: &mut Rate) -> Result<bool, BrokerError> {
+    /// Sends the batch once and hands out what is settled. Returns the failure that may pass, if any.
+    fn attempt(&mut self, rate: &mut Rate) -> Result<Option<String>, BrokerError> {
         let began = Instant::now();
         let time_left = self
             .batch
             .earliest_deadline()
-            .map_or(self.limits.call, |deadline| deadline.saturating_duration_since(began).max(MIN_CALL));
+            .map_or(self.limits.call, |deadline| deadline.saturating_duration_since(began));
         let (sent, records) = self.batch.records(self.limits.batch_events, self.limits.batch_bytes);
         let bytes = records.iter().map(|record| record.value.len()).sum();
         self.health.call_begins(began);
@@ -196,7 +224,7 @@ impl Publisher {
             None => self.health.call_succeeded(),
             Some(error) => {
                 self.health.call_failed(&error.to_string());
-                self.metrics.kafka_errors.with_label_values(&[error.kind()]).inc();
+                self.metrics.kafka.failed(error.kind());
                 log::warn!(
                     "{} of {} events not acknowledged: {error}",
                     sent.len() - acknowledged,
@@ -206,7 +234,7 @@ impl Publisher {
         }
         let now = Instant::now();
         if acknowledged > 0 {
-            self.metrics.produced(now - began, sent.len(), bytes, unix_now());
+            self.metrics.kafka.produced(now - began, sent.len(), bytes, unix_now());
             self.usage.set_rate(rate.add(acknowledged as u64, now));
         }
         let reason =
@@ -215,7 +243,7 @@ impl Publisher {
         self.hand_out(settled);
         match failure {
             Some(error @ BrokerError::Unsupported(_)) => Err(error),
-            failure => Ok(failure.is_some()),
+            failure => Ok(failure.map(|error| error.to_string())),
         }
     }
 
@@ -228,13 +256,13 @@ impl Publisher {
                 }
                 backoff.reset();
                 self.health.call_succeeded();
-                self.metrics.kafka_last_success.set(unix_now().as_secs_f64());
+                self.metrics.kafka.last_success.set(unix_now().as_secs_f64());
                 Ok(Duration::ZERO)
             }
             Err(error @ BrokerError::Unsupported(_)) => Err(error),
             Err(error) => {
                 self.health.call_failed(&error.to_string());
-                self.metrics.kafka_errors.with_label_values(&[error.kind()]).inc();
+                self.metrics.kafka.failed(error.kind());
                 if backoff.failures() == 0 {
                     log::warn!("not ready: {error}; trying again");
                 }

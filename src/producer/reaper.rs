@@ -11,8 +11,9 @@ use crate::linux::TcpCounters;
 
 use super::connections::Progress;
 
-/// While all threads that read large bodies are busy, a body may take only so long.
+/// While large bodies wait for a thread, one may take only so long, and pause only so long.
 const PRESSED_BODY: Duration = Duration::from_secs(2);
+const PRESSED_PAUSE: Duration = Duration::from_millis(300);
 
 /// Limits on connections.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +70,7 @@ impl Reaper {
         Self { limits, seen: HashMap::new() }
     }
 
-    /// Judges all open connections. `pressed`: no thread is free to read large bodies.
+    /// Judges all open connections. `pressed`: large bodies wait for a thread to read them.
     pub fn sweep(&mut self, samples: &[Sample], now: Instant, pressed: bool) -> Vec<(SocketAddr, Cut)> {
         let mut cuts = Vec::new();
         let mut seen = HashMap::with_capacity(samples.len());
@@ -108,9 +109,12 @@ impl Reaper {
         if taken != seen.taken || known.is_none() && taken > 0 {
             seen = Seen { taken, bytes_at_taken: bytes, partial_since: None };
         }
-        if let Some(since) = sample.progress.and_then(|progress| progress.reading_body_since) {
+        if let Some(since) = sample.progress.and_then(|progress| progress.body_awaited_since) {
+            let waited = now.saturating_duration_since(since);
+            let paused = sample.counters.since_last_data > PRESSED_PAUSE;
             let limit = if pressed { self.limits.request.min(PRESSED_BODY) } else { self.limits.request };
-            return (seen, (now.saturating_duration_since(since) > limit).then_some(Cut::SlowBody));
+            // One that is whole and only waits for a thread loses nothing: what has arrived can still be read.
+            return (seen, (waited > limit || pressed && paused).then_some(Cut::SlowBody));
         }
         if sample.progress.is_some_and(|progress| progress.busy) {
             seen.partial_since = None;
@@ -142,8 +146,8 @@ mod tests {
         Sample { peer: ([127, 0, 0, 1], port).into(), counters, progress }
     }
 
-    fn progress(taken: u64, busy: bool, reading_body_since: Option<Instant>) -> Option<Progress> {
-        Some(Progress { taken, busy, reading_body_since })
+    fn progress(taken: u64, busy: bool, body_awaited_since: Option<Instant>) -> Option<Progress> {
+        Some(Progress { taken, busy, body_awaited_since })
     }
 
     /// Verdicts on one connection over sweeps at the given seconds.

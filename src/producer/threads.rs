@@ -2,13 +2,11 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
-use tiny_http::Server;
 
 use crate::broker::Sink;
 use crate::config::ProducerConfig;
@@ -19,20 +17,17 @@ use crate::linux;
 use super::Stop;
 use super::batch::Batch;
 use super::connections::Connections;
-use super::exchange::{Arrival, Exchange};
-use super::front::{Front, Took};
-use super::guard::{Alarm, Guard};
+use super::front::Front;
+use super::guard::Guard;
 use super::handler::{BodyTask, Handler, QueuedJob, body_lane};
 use super::health::Health;
 use super::intake::Intake;
+use super::mender::{Mender, count_panics, shielded};
 use super::metrics::ProducerMetrics;
 use super::plugs::Plugs;
 use super::publisher::{Limits, Publisher};
 use super::queue::{Input, Queue};
 use super::reaper;
-
-/// How often the thread of a replaced server looks whether it is to end.
-const RETIRED_TICK: Duration = Duration::from_secs(1);
 
 /// All threads, and what is needed to end them.
 pub struct Threads {
@@ -50,7 +45,11 @@ pub struct Threads {
     retired: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
-fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+/// Starts a named thread.
+///
+/// # Errors
+/// The system has none left.
+pub fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name).spawn(body)
 }
 
@@ -64,7 +63,7 @@ impl Threads {
         let (lane, lane_end) = body_lane();
         let (handler, inputs) = handler(config, front.local.port(), lane);
         let handler = Arc::new(handler);
-        count_panics(&handler.metrics);
+        count_panics(&handler.metrics, &front);
         let (stop, stops) = unbounded();
         let (settled, settled_end) = unbounded();
         let publisher = publisher(config, sink, inputs, settled, &handler);
@@ -74,8 +73,14 @@ impl Threads {
         let plugs = Arc::new(Plugs::new(front.local));
         plugs.refill()?;
         let retired = Arc::new(Mutex::new(Vec::new()));
-        let mender =
-            Mender { handler: handler.clone(), front: front.clone(), stop, retired: retired.clone() };
+        let mender = Mender {
+            handler: handler.clone(),
+            front: front.clone(),
+            stop,
+            retired: retired.clone(),
+            failed_rebuilds: Arc::default(),
+            plugs,
+        };
         let workers = (0..config.http.workers)
             .map(|n| {
                 let mender = mender.clone();
@@ -83,7 +88,7 @@ impl Threads {
             })
             .collect::<io::Result<_>>()?;
         let (keeping, keep) = bounded(0);
-        let keepers = spawn_keepers(config, &mender, plugs, &keep)?;
+        let keepers = spawn_keepers(config, &mender, &keep)?;
         Ok(Self {
             handler,
             front,
@@ -210,6 +215,7 @@ fn publisher(
             batch_bytes: queue.batch_max_bytes as usize,
             linger: Duration::from_millis(queue.linger_ms),
             call: config.kafka.request_timeout(),
+            least_call: config.kafka.request_timeout().min(queue.delivery_timeout() / 4),
             reply_threads: config.http.reply_threads.into(),
         },
         echo: Echo::new(config.event_echo, "✅ Event sent to Kafka:"),
@@ -270,14 +276,13 @@ fn spawn_body_readers(
 fn spawn_keepers(
     config: &ProducerConfig,
     mender: &Mender,
-    plugs: Arc<Plugs>,
     keep: &Receiver<()>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let http = &config.http;
     let guard = Guard {
         handler: mender.handler.clone(),
         front: mender.front.clone(),
-        plugs: plugs.clone(),
+        plugs: mender.plugs.clone(),
         limits: reaper::Limits {
             idle: Duration::from_secs(http.idle_timeout_secs.into()),
             request: Duration::from_secs(http.request_timeout_secs.into()),
@@ -287,104 +292,10 @@ fn spawn_keepers(
         lost_after: 2 * config.queue.delivery_timeout() + Duration::from_secs(1),
         leak_budget: http.leak_budget as usize,
     };
-    let (mender, guard_keep, kicker_keep) = (mender.clone(), keep.clone(), keep.clone());
+    let (plugs, handler, mender) = (mender.plugs.clone(), mender.handler.clone(), mender.clone());
+    let (guard_keep, kicker_keep) = (keep.clone(), keep.clone());
     Ok(vec![
-        spawn("kicker".into(), move || plugs.run(&kicker_keep))?,
+        spawn("kicker".into(), move || plugs.run(&kicker_keep, || handler.connections.first_requests()))?,
         spawn("guard".into(), move || guard.run(&guard_keep, |alarm| mender.mend(alarm)))?,
     ])
-}
-
-/// Takes requests, and mends the front when it breaks.
-#[derive(Clone)]
-struct Mender {
-    handler: Arc<Handler>,
-    front: Arc<Front>,
-    stop: Sender<Stop>,
-    retired: Arc<Mutex<Vec<JoinHandle<()>>>>,
-}
-
-impl Mender {
-    /// A worker's loop.
-    fn work(&self) {
-        let mut turns: Vec<Exchange> = Vec::new();
-        loop {
-            match self.front.take(|arrival| turns.extend(self.handler.arrive(arrival))) {
-                Took::Some => {}
-                Took::Stopped => return,
-                Took::Dead(generation, error) => {
-                    log::error!("the accept loop ended: {error}; building it anew");
-                    self.rebuild(generation);
-                }
-            }
-            for exchange in turns.drain(..) {
-                shielded(&self.handler, || self.handler.serve(exchange));
-            }
-        }
-    }
-
-    fn mend(&self, alarm: Alarm) {
-        match alarm {
-            Alarm::AcceptLoop(generation) => {
-                log::error!("no answer from our own port; building the accept loop anew");
-                self.rebuild(generation);
-            }
-            Alarm::LeakBudget(lost) => {
-                if !self.handler.health.is_exhausted() {
-                    self.handler.health.set_exhausted();
-                    let _ = self.stop.send(Stop::LeakBudget(lost));
-                }
-            }
-        }
-    }
-
-    fn rebuild(&self, generation: u64) {
-        match self.front.rebuild(generation) {
-            Ok(None) => {}
-            Ok(Some(old)) => {
-                self.handler.metrics.accept_restarts.inc();
-                self.retire(old);
-            }
-            Err(error) => {
-                let _ = self.stop.send(Stop::ListenerLost(error));
-            }
-        }
-    }
-
-    /// Connections of a replaced server live on and send their requests to it: one thread takes those.
-    fn retire(&self, server: Arc<Server>) {
-        let (handler, front) = (self.handler.clone(), self.front.clone());
-        let thread = spawn("http-retired".into(), move || {
-            while !front.is_stopped() {
-                let Ok(Some(request)) = server.recv_timeout(RETIRED_TICK) else { continue };
-                if let Some(exchange) = handler.arrive(Arrival { request, at: Instant::now() }) {
-                    shielded(&handler, || handler.serve(exchange));
-                }
-            }
-        });
-        match thread {
-            Ok(thread) => lock(&self.retired).push(thread),
-            Err(error) => log::error!("clients of the replaced server are not served: {error}"),
-        }
-    }
-}
-
-/// A panic while one request is served ends that request (tiny_http answers 500) and nothing else.
-fn shielded(handler: &Handler, serve: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(serve)).is_err() {
-        log::error!("a request ended by a panic; {} so far", handler.metrics.panics.get());
-    }
-}
-
-/// tiny_http's threads panic on some clients (a reset right after the connect); that is counted, and told only
-/// at debug level, so that a scanner cannot fill the log. Our own threads' panics are told in full.
-fn count_panics(metrics: &Arc<ProducerMetrics>) {
-    let metrics = metrics.clone();
-    let tell = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        metrics.panics.inc();
-        match thread::current().name() {
-            Some(_) => tell(info),
-            None => log::debug!("a connection thread of tiny_http panicked: {info}"),
-        }
-    }));
 }

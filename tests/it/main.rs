@@ -1,5 +1,7 @@
 //! Tests at the outer boundary: real binaries, real sockets, a real Kafka (`scripts/kafka.sh` starts it).
 
+mod broker;
+mod consumer;
 mod harness;
 mod producer;
 mod simulate;

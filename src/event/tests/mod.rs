@@ -100,6 +100,7 @@ fn what_is_refused_says_what_and_where() {
         (b"-1.5E-7", ErrorKind::NotAnObject, Some(0), "one JSON object"),
         (b"nul", ErrorKind::NotJson, Some(0), "a value"),
         (b"[1", ErrorKind::NotJson, Some(2), "the end"),
+        (b" \x0c", ErrorKind::NotJson, Some(1), "a value"),
         (b"event=login", ErrorKind::NotJson, Some(0), "a value"),
         (b"{\n \"a\": 01}", ErrorKind::NotJson, Some(9), "at byte 9 (line 2, column 8)"),
         (b"{\"a\" 1}", ErrorKind::NotJson, Some(5), "`:`"),
@@ -134,6 +135,10 @@ fn half_surrogate_pairs_are_refused_and_whole_ones_kept() {
         (r#"{"a":"\ud83d\ude00"}"#, None),
         (r#"{"a":"\uD83D\uDE00x\ud83d\ude00"}"#, None),
         (r#"{"a":"\\ud800"}"#, None),
+        (r#"{"a":"\ud800\udc00\udbff\udfff"}"#, None),
+        (r#"{"a":"\udbff"}"#, Some(6)),
+        (r#"{"a":"\udfff"}"#, Some(6)),
+        (r#"{"a":"\ud800\n"}"#, Some(6)),
         (r#"{"a":"\ud7ff\ue000\uffff"}"#, None),
         (r#"{"a":"\ud800"}"#, Some(6)),
         (r#"{"a":"x\udc00"}"#, Some(7)),
@@ -146,6 +151,28 @@ fn half_surrogate_pairs_are_refused_and_whole_ones_kept() {
         assert_eq!(result.as_ref().err().and_then(|error| error.offset), lone_at, "{raw}: {result:?}");
         assert_eq!(result.is_ok(), serde_json::from_str::<serde_json::Value>(raw).is_ok(), "{raw}");
         assert_eq!(one_line(raw.as_bytes()).is_ok(), result.is_ok(), "{raw}");
+    }
+}
+
+#[test]
+fn every_byte_is_judged_in_every_place_as_serde_json_does() {
+    for byte in 0..=u8::MAX {
+        for (before, after) in [
+            ("{\"a\":\"", "\"}"),
+            ("{\"a\":\"\\", "\"}"),
+            ("{\"a\":\"\\u00", "0\"}"),
+            ("{\"a\":1", "}"),
+            ("{\"a\":1.", "5}"),
+            ("{\"a\":1e", "5}"),
+            ("{", "\"a\":1}"),
+            ("{\"a\"", "1}"),
+            ("", "{}"),
+            ("{}", ""),
+        ] {
+            let raw = [before.as_bytes(), &[byte], after.as_bytes()].concat();
+            let judged = serde_json::from_slice::<serde_json::Value>(&raw);
+            assert_eq!(prepared(&raw).is_ok(), judged.is_ok(), "{}: {judged:?}", raw.escape_ascii());
+        }
     }
 }
 
@@ -205,7 +232,8 @@ fn kinds_have_distinct_stable_words() {
 
 #[test]
 fn keys_are_what_other_producers_would_take() {
-    let line = r#"{"s":"A\u00e9\n","p":"Aé","n":-1.50,"b":false,"z":null,"o":{"n":1},"l":[],"e":"","é":7,"n2":1,"n2":"last"}"#;
+    let line = r#"{"s":"A\u00e9\n","p":"Aé","n":-1.50,"b":false,"z":null,"o":{"n":1},
+        "l":[],"e":"","é":7,"n2":1,"n2":"last"}"#;
     for (field, key) in [
         ("s", Some("Aé\n")),
         ("p", Some("Aé")),

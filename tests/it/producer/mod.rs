@@ -3,7 +3,11 @@
 mod attack;
 mod basics;
 mod batches;
+mod drain;
+mod faults;
+mod load;
 mod metrics;
+mod moved;
 mod overload;
 mod pipelining;
 

@@ -1,1 +1,128 @@
-//! later
+//! More than it can take: refused at once, in bounded memory, and at full speed again right after.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::producer::{Served, at_once, serve_via};
+use crate::support::http::{Client, request_bytes};
+use crate::support::kafka::shared;
+use crate::support::proxy::{Mode, Proxy};
+use crate::support::wait::{eventually, secs};
+
+/// What one client saw.
+#[derive(Default)]
+struct Seen {
+    acknowledged: usize,
+    refused: Vec<Duration>,
+    other: Vec<u16>,
+}
+
+#[test]
+fn five_times_too_much_for_thirty_seconds() {
+    let topic = shared().topic();
+    let [proxy] = &Proxy::kafka(&topic.brokers())[..] else { panic!("one broker") };
+    let settings = [("QUEUE_MAX_EVENTS", "400"), ("DELIVERY_TIMEOUT_MS", "60000"), ("EVENT_ECHO", "off")];
+    let served = serve_via(&proxy.address().to_string(), &topic, &settings);
+    // Ten events of about 1 kB take a hundredth of a second each way: some 500 events a second get through.
+    proxy.set(Mode::Throttle(500_000));
+    let (clients, peak) = (AtomicUsize::new(100), AtomicUsize::new(0));
+    let body = format!("{{\"padding\": \"{}\"}}\n", "x".repeat(950)).repeat(10);
+    let headers = [("Content-Type", "application/x-ndjson")];
+    let request = request_bytes("POST", "/register_event", &headers, body.as_bytes());
+    let all = at_once(101, |index| {
+        let mut seen = Seen::default();
+        if index > 0 {
+            offer(&served, &request, index, &mut seen);
+            clients.fetch_sub(1, Ordering::Relaxed);
+            return seen;
+        }
+        let began = Instant::now();
+        while clients.load(Ordering::Relaxed) > 0 && began.elapsed() < secs(120) {
+            peak.fetch_max(served.program.size().resident_bytes as usize, Ordering::Relaxed);
+            thread::sleep(Duration::from_millis(50));
+        }
+        seen
+    });
+    let acknowledged: usize = all.iter().map(|seen| seen.acknowledged).sum();
+    let mut refused: Vec<Duration> = all.iter().flat_map(|seen| seen.refused.clone()).collect();
+    let other: Vec<u16> = all.iter().flat_map(|seen| seen.other.clone()).collect();
+    refused.sort();
+    assert!(other.is_empty(), "{other:?}");
+    assert!(refused.len() > 4 * acknowledged, "{} refused, {acknowledged} acknowledged", refused.len());
+    let p99 = refused[refused.len() * 99 / 100];
+    assert!(p99 < Duration::from_millis(100), "p99 of the refusals {p99:?}");
+    let peak = peak.into_inner();
+    assert!(peak < 128 << 20, "{peak} bytes at the peak");
+    proxy.set(Mode::Forward);
+    let began = Instant::now();
+    eventually(secs(2), "full speed again", || served.post("{}").status == 200);
+    assert!(began.elapsed() < secs(2));
+    assert!(
+        topic.count() >= acknowledged * 10,
+        "{} in the topic, {acknowledged} requests of ten",
+        topic.count()
+    );
+}
+
+/// Offers a request every 20 ms for 30 s, whatever became of the one before (on a second connection when the
+/// first still waits), and notes the answers.
+fn offer(served: &Served, request: &[u8], index: usize, seen: &mut Seen) {
+    let begin = Instant::now();
+    let mut waiting: Vec<Client> = Vec::new();
+    let mut free = served.client();
+    let mut next = begin + Duration::from_micros(200 * index as u64);
+    while begin.elapsed() < secs(30) {
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+        next += Duration::from_millis(20);
+        let sent = Instant::now();
+        free.send_raw(request).expect("sent");
+        free.stream().set_read_timeout(Some(Duration::from_millis(500))).expect("set");
+        match free.read_response() {
+            Ok(answer) if answer.status == 503 => {
+                seen.refused.push(sent.elapsed());
+                assert!(answer.header("retry-after").is_some());
+                // Where its body was not read, the connection ends with the answer.
+                if answer.header("connection") == Some("close") {
+                    free = served.client();
+                }
+            }
+            Ok(answer) if answer.status == 200 => seen.acknowledged += 1,
+            Ok(answer) => seen.other.push(answer.status),
+            Err(_) => waiting.push(std::mem::replace(&mut free, served.client())),
+        }
+        next = next.max(Instant::now() - Duration::from_millis(20));
+    }
+    for mut client in waiting {
+        client.stream().set_read_timeout(Some(secs(90))).expect("set");
+        match client.read_response().map(|answer| answer.status) {
+            Ok(200) => seen.acknowledged += 1,
+            Ok(status) => seen.other.push(status),
+            Err(error) => panic!("no answer at all: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_full_queue_refuses_by_events_and_by_bytes() {
+    let topic = shared().topic();
+    let [proxy] = &Proxy::kafka(&topic.brokers())[..] else { panic!("one broker") };
+    let settings = [
+        ("QUEUE_MAX_EVENTS", "5"),
+        ("MAX_BODY_BYTES", "65536"),
+        ("MAX_EVENT_BYTES", "65536"),
+        ("QUEUE_MAX_BYTES", "65536"),
+        ("DELIVERY_TIMEOUT_MS", "3000"),
+    ];
+    let served = serve_via(&proxy.address().to_string(), &topic, &settings);
+    proxy.set(Mode::Stall);
+    let statuses = at_once(20, |_| served.post("{}").status);
+    assert!(statuses.iter().filter(|status| **status == 503).count() >= 15, "{statuses:?}");
+    assert!(served.metric("pipeline_events_rejected_total{reason=\"queue_full\"}") >= 1.0);
+    proxy.set(Mode::Forward);
+    served.wait_ready();
+    let large = format!("[{}]", vec![format!("{{\"p\":\"{}\"}}", "x".repeat(30_000)); 2].join(","));
+    let answer = served.post(&large);
+    assert_eq!(answer.status, 503, "60 kB as sent and as lines do not fit into 64 kB: {}", answer.text());
+    served.assert_serves();
+}

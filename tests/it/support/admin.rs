@@ -15,6 +15,7 @@ pub const METADATA: i16 = 3;
 pub const CREATE_TOPICS: i16 = 19;
 pub const DELETE_TOPICS: i16 = 20;
 pub const CREATE_PARTITIONS: i16 = 37;
+pub const ELECT_LEADERS: i16 = 43;
 pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
 
 /// The body of a request under construction.
@@ -22,6 +23,10 @@ pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
 pub struct Body(Vec<u8>);
 
 impl Body {
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     pub fn i8(mut self, value: i8) -> Self {
         self.0.extend(value.to_be_bytes());
         self
@@ -203,6 +208,26 @@ pub fn alter_topic(address: &str, topic: &str, name: &str, value: &str) {
     answer.i32();
     for (code, reason, ..) in answer.array(|a| (a.i16(), a.string(), a.i8(), a.string())) {
         assert_eq!(code, 0, "{topic} {name}={value}: {reason}");
+    }
+}
+
+/// Gives each of `partitions` back to its preferred leader; one that leads already is left as it is.
+pub fn elect_preferred(address: &str, topic: &str, partitions: &[i32]) {
+    const PREFERRED: i8 = 0;
+    const ELECTION_NOT_NEEDED: i16 = 84;
+    let mut body = Body::default().i8(PREFERRED).i32(1).string(topic).i32(partitions.len() as i32);
+    for partition in partitions {
+        body = body.i32(*partition);
+    }
+    let mut answer = call(address, ELECT_LEADERS, 1, body.i32(15_000)).expect("elect");
+    answer.i32();
+    assert_eq!(answer.i16(), 0, "elect leaders of {topic}");
+    let outcomes = answer.array(|a| {
+        a.string();
+        a.array(|a| (a.i32(), a.i16(), a.string()))
+    });
+    for (partition, code, reason) in outcomes.into_iter().flatten() {
+        assert!(matches!(code, 0 | ELECTION_NOT_NEEDED), "{topic}/{partition}: {code} {reason}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Real Kafka brokers through `scripts/kafka.sh`: one shared by all tests, and private clusters to be harmed.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::OnceLock;
@@ -54,7 +54,8 @@ impl Cluster {
             }
             // Another program may have taken a port between the look and the start.
             let text = String::from_utf8_lossy(&output.stderr);
-            assert!(text.contains("taken"), "kafka.sh start: {text}");
+            let taken = text.contains("taken") || text.contains("Address already in use");
+            assert!(taken, "kafka.sh start: {text}");
         }
         panic!("no free ports for a cluster of {count}, three times");
     }
@@ -79,6 +80,11 @@ impl Cluster {
         Topic::create(self.addresses.clone(), partitions, settings)
     }
 
+    /// A topic of that name, which was deleted before.
+    pub fn topic_named(&self, name: &str, partitions: i32) -> Topic {
+        Topic::create_named(self.addresses.clone(), name.to_owned(), partitions, &[])
+    }
+
     /// Process id of broker `id`, dead or alive.
     pub fn pid(&self, id: usize) -> u32 {
         let file = self.dir().join(format!("broker-{id}/pid"));
@@ -97,11 +103,21 @@ impl Cluster {
         eventually(secs(10), "the broker is gone", || {
             fs::read(&command_line).map_or(true, |line| line.is_empty())
         });
+        // Its threads die one by one, and the last one closes the sockets.
+        eventually(secs(10), "its port is free", || TcpStream::connect(self.address(id)).is_err());
     }
 
     /// SIGSTOP: the broker keeps its sockets and says nothing.
     pub fn pause(&self, id: usize) {
-        send_signal(self.pid(id), libc::SIGSTOP);
+        let pid = self.pid(id);
+        send_signal(pid, libc::SIGSTOP);
+        // Its threads stop one after another, and one that still runs may answer.
+        eventually(secs(10), "every thread of the broker has stopped", || {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a live broker");
+            tasks.flatten().all(|task| {
+                fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
+            })
+        });
     }
 
     /// SIGCONT after [`Cluster::pause`].

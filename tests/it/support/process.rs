@@ -167,6 +167,8 @@ impl Running {
     #[track_caller]
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         eventually(limit, &format!("{} ends", self.name), || !self.is_alive());
+        // Its last words may still be in the pipes.
+        let _ = (self.stdout.all(), self.stderr.all());
         self.child.wait().expect("it has ended")
     }
 

@@ -39,6 +39,16 @@ impl Topic {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("test-{}-{number}-{:08x}", process::id(), fastrand::u32(..));
+        Self::create_named(brokers, name, partitions, settings)
+    }
+
+    /// Creates the topic `name`, which no broker knows, and waits as [`Topic::create`] does.
+    pub fn create_named(
+        brokers: Vec<String>,
+        name: String,
+        partitions: i32,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let topic = Self { name, brokers };
         let copies = topic.brokers.len().min(3) as i16;
         admin::create_topic(topic.any_broker(), &topic.name, partitions, copies, settings);
@@ -135,6 +145,10 @@ impl Topic {
             Err(_) => true,
         };
         eventually(secs(30), "all brokers know the topic", || self.brokers.iter().all(ready));
+        // A leader may be told to clients before it has taken the role itself.
+        for partition in 0..expected {
+            self.end_offset(partition);
+        }
     }
 }
 

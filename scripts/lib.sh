@@ -1,0 +1,22 @@
+# What the scripts share; sourced, not run. Expects $root, the project's directory.
+# shellcheck shell=bash
+set -euo pipefail
+
+say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
+
+die() {
+  say "$*"
+  exit 1
+}
+
+# need COMMAND PACKAGE [HINT]: installs the Debian package when that is possible, else says how to.
+need() {
+  command -v "$1" >/dev/null && return
+  if ((EUID == 0)) && command -v apt-get >/dev/null; then
+    say "$1 is missing: installing $2 with apt-get"
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$2"; } >&2 ||
+      die "apt-get could not install $2, which has $1"
+  else
+    die "$1 is missing; install it (Debian, Ubuntu: sudo apt-get install $2)${3:+, $3}"
+  fi
+}

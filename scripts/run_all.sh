@@ -1,0 +1,194 @@
+#!/usr/bin/env bash
+# The whole pipeline, once: Kafka, consumer, producer, load, audit.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+source "$root/scripts/lib.sh"
+
+usage() {
+  cat <<'TEXT'
+usage: scripts/run_all.sh [--keep]
+
+Starts Kafka, the consumer and the producer, sends 10000 events from 200 threads, waits until they stand in
+the log, compares, and stops what it started. Exit code 0 when nothing was lost or doubled.
+
+  --keep    leave everything running, and say how to stop it
+
+Environment (two runs at a time need their own):
+  KAFKA_PORT, KAFKA_BROKERS, KAFKA_RUNTIME, KAFKA_VERSION, KAFKA_DIR …   see scripts/kafka.sh --help
+  KAFKA_TOPIC     default events
+  HTTP_ADDR       producer, default 127.0.0.1:5000
+  METRICS_ADDR    consumer, default 127.0.0.1:5001
+  LOG_FILE        default logs/events.log
+  REQUESTS        default 10000
+  THREADS         default 200
+  RUN_DIR         logs of the programs, default a new directory under target/run_all
+All other settings of the programs count too (`cargo run --bin producer -- --help`).
+TEXT
+}
+
+keep=false
+case ${1:-} in
+  '') ;;
+  --keep) keep=true ;;
+  --help | -h)
+    usage
+    exit
+    ;;
+  *)
+    usage >&2
+    exit 2
+    ;;
+esac
+
+caller_dir=$PWD
+cd "$root"
+absolute() { realpath --canonicalize-missing --strip "$1"; }
+
+export KAFKA_BROKERS=${KAFKA_BROKERS:-127.0.0.1:${KAFKA_PORT:-9092}}
+export HTTP_ADDR=${HTTP_ADDR:-127.0.0.1:5000}
+export METRICS_ADDR=${METRICS_ADDR:-127.0.0.1:5001}
+if [[ -n ${LOG_FILE:-} ]]; then LOG_FILE=$(cd "$caller_dir" && absolute "$LOG_FILE"); fi
+export LOG_FILE=${LOG_FILE:-$root/logs/events.log}
+requests=${REQUESTS:-10000}
+threads=${THREADS:-200}
+mkdir --parents target/run_all
+run_dir=$(absolute "${RUN_DIR:-$(mktemp --directory target/run_all/XXXXXX)}")
+mkdir --parents "$run_dir"
+bin=${CARGO_TARGET_DIR:-target}/release
+ready_timeout_s=60
+stop_timeout_s=30
+started_kafka=false
+# Name and pid of what we started, in the order of starting.
+declare -a names=() pids=()
+
+# --- Stopping ---
+
+running() { kill -0 "$1" 2>/dev/null; }
+
+stop_program() { # stop_program NAME PID
+  local deadline=$((SECONDS + stop_timeout_s)) code=0
+  running "$2" || return 0
+  kill -TERM "$2" 2>/dev/null || true
+  while running "$2"; do
+    if ((SECONDS >= deadline)); then
+      say "$1 did not stop within $stop_timeout_s s: killing it; see $run_dir/$1.log"
+      kill -KILL "$2" 2>/dev/null || true
+      break
+    fi
+    sleep 0.05
+  done
+  wait "$2" 2>/dev/null || code=$?
+  ((code == 0)) || say "$1 ended with exit code $code; see $run_dir/$1.log"
+  return "$code"
+}
+
+# The producer first: what it acknowledged is in Kafka before the consumer stops.
+stop_all() {
+  local index failed=0
+  for ((index = ${#pids[@]} - 1; index >= 0; index--)); do
+    stop_program "${names[index]}" "${pids[index]}" || failed=1
+  done
+  names=() pids=()
+  if $started_kafka; then
+    started_kafka=false
+    scripts/kafka.sh stop 2>"$run_dir/kafka-stop.log" || { failed=1 && cat "$run_dir/kafka-stop.log" >&2; }
+  fi
+  return "$failed"
+}
+
+on_exit() {
+  local code=$?
+  trap - EXIT
+  stop_all || true
+  exit "$code"
+}
+trap on_exit EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# --- Starting ---
+
+step=preparing
+begin() {
+  step=$1
+  say "$step"
+}
+
+fail() { # fail REASON [LOG]: with the end of the log that tells more
+  say "failed while $step: $1"
+  if [[ -n ${2:-} ]]; then
+    say "the end of $2:"
+    tail --lines=20 "$2" >&2
+  fi
+  exit 1
+}
+
+start_program() { # start_program NAME ADDRESS: returns when it is ready
+  local name=$1 address=$2 log="$run_dir/$1.log" deadline=$((SECONDS + ready_timeout_s)) pid
+  begin "starting the $name"
+  [[ $(http_status "$address") == none ]] ||
+    fail "$address, where the $name shall answer, is taken by another program"
+  # In a session of its own, so that Ctrl-C reaches it only through us: a second signal would cut its drain.
+  setsid "$bin/$name" >"$log" 2>&1 </dev/null &
+  pid=$!
+  names+=("$name") pids+=("$pid")
+  until [[ $(http_status "$address") == 200 ]]; do
+    running "$pid" || fail "the $name ended" "$log"
+    ((SECONDS < deadline)) || fail "http://$address/readyz is not 200 after $ready_timeout_s s" "$log"
+    sleep 0.05
+  done
+}
+
+http_status() { # status of GET /readyz at HOST:PORT, or none
+  # shellcheck disable=SC2016 # expanded by the inner shell
+  timeout 2 bash -c '
+    exec 3<>"/dev/tcp/${1%:*}/${1##*:}" || exit 1
+    printf "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" >&3
+    read -r _ status _ <&3 && echo "$status"' _ "$1" 2>/dev/null || echo none
+}
+
+log_bytes() { stat --format=%s "$LOG_FILE" 2>/dev/null || echo 0; }
+
+# --- The run ---
+
+begin "starting Kafka"
+if ! scripts/kafka.sh status >/dev/null; then
+  started_kafka=true
+fi
+scripts/kafka.sh start 2>"$run_dir/kafka.log" || fail "scripts/kafka.sh start" "$run_dir/kafka.log"
+cat "$run_dir/kafka.log" >&2
+
+begin "building"
+cargo build --locked --release --bins --quiet 2>"$run_dir/build.log" || fail "cargo build" "$run_dir/build.log"
+
+before=$(log_bytes)
+rm --force "$run_dir/record"
+start_program consumer "$METRICS_ADDR"
+start_program producer "$HTTP_ADDR"
+
+begin "sending $requests events from $threads threads"
+code=0
+"$bin/simulate" --requests "$requests" --threads "$threads" --url "http://$HTTP_ADDR/register_event" \
+  --record "$run_dir/record" --verify "$LOG_FILE" 2>"$run_dir/simulate.log" | tee "$run_dir/report.txt" || code=$?
+((code == 0)) || {
+  tail --lines=5 "$run_dir/producer.log" "$run_dir/consumer.log" >&2
+  fail "the simulator ended with exit code $code; all logs are in $run_dir" "$run_dir/simulate.log"
+}
+
+begin "checking the lines"
+pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2},[0-9]{3} - \{.*\}$'
+malformed=$(tail --bytes=+$((before + 1)) "$LOG_FILE" | LC_ALL=C grep --count --invert-match --extended-regexp "$pattern" || true)
+((malformed == 0)) || fail "$malformed lines of $LOG_FILE are not 'TIME - {EVENT}'"
+
+if $keep; then
+  trap - EXIT
+  say "left running: producer http://$HTTP_ADDR, consumer http://$METRICS_ADDR, log $LOG_FILE, Kafka $KAFKA_BROKERS"
+  say "stop with: kill ${pids[*]}$(if $started_kafka; then echo "; $root/scripts/kafka.sh stop"; fi)"
+else
+  begin "stopping"
+  stop_all || fail "not everything stopped well; all logs are in $run_dir"
+fi
+summary=$(grep --extended-regexp '^[0-9]+ sent, ' "$run_dir/report.txt" | tail --lines=1)
+[[ -n $summary ]] || fail "the simulator gave no summary" "$run_dir/report.txt"
+if ! $keep && [[ -z ${RUN_DIR:-} ]]; then rm --recursive --force "$run_dir"; fi
+echo "$summary"

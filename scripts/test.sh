@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Everything that must hold, in one command: format, lints, docs, scripts, and all tests against a real Kafka.
+# The tests start Kafka themselves (scripts/kafka.sh), or use the one that KAFKA_BROKERS_FOR_TESTS names.
+# Arguments go to `cargo test`, for example: scripts/test.sh --test it kcat
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+source "$root/scripts/lib.sh"
+cd "$root"
+
+step() {
+  say "$1 ($SECONDS s)"
+  shift
+  "$@" || die "failed: $*"
+}
+
+command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"
+# Other programs than ours that the tests read Kafka with, attack the producer with, and check metrics with.
+need kcat kcat
+need promtool prometheus
+need slowhttptest slowhttptest
+need nginx nginx
+need shellcheck shellcheck
+# Fails early, and once, where the tests would fail one by one.
+[[ -n ${KAFKA_BROKERS_FOR_TESTS:-} ]] || step "Kafka for the tests" scripts/kafka.sh fetch
+
+step "scripts" shellcheck --external-sources scripts/*.sh .ci/run
+step "format" cargo fmt --check
+step "lints" cargo clippy --locked --all-targets --quiet -- --deny warnings
+step "docs" env RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps --document-private-items --quiet
+step "tests" cargo test --locked "$@"
+say "all good ($SECONDS s)"

@@ -1,0 +1,236 @@
+//! The client over the `kafka` crate, for brokers that serve version 0 requests: the only file that names it.
+//!
+//! One `KafkaClient` a broker, so that one broker's failure costs nothing of another's and each has exactly
+//! one socket, whose calls can be bounded by shutting it. Any error but a broker's code ends the client: the
+//! crate never notices that a connection is dead, and after a lost answer takes the next one for it.
+
+mod fetch;
+
+use std::collections::HashMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka::Error;
+use kafka::client::{KafkaClient, ProduceConfirm, ProduceMessage, RequiredAcks};
+use kafka::error::KafkaCode;
+
+use super::client::{Batch, Client, Connector};
+use super::code::Code;
+use super::connection::{Api, CLIENT_ID, Connection, left};
+use super::control::{PerPartition, Versions};
+use super::frame::Writer;
+use super::limit::{CallLimit, Target};
+use super::{BrokerError, Fetched, Position, control, preflight};
+use crate::linux;
+
+const PRODUCE: Api = Api { name: "Produce", key: 0, version: 0 };
+
+/// Opens clients over the crate.
+pub(super) struct CrateConnector {
+    topic: String,
+    limit: Arc<CallLimit>,
+}
+
+impl CrateConnector {
+    /// For the clients of one thread.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn new(topic: String) -> io::Result<Self> {
+        Ok(Self { topic, limit: Arc::new(CallLimit::start()?) })
+    }
+}
+
+impl Connector for CrateConnector {
+    fn check(&self, host: &str, versions: &Versions) -> Result<(), BrokerError> {
+        preflight::serves_the_crate(host, versions)
+    }
+
+    fn open(
+        &self,
+        host: &str,
+        control: &mut Connection,
+        deadline: Instant,
+    ) -> Result<Box<dyn Client>, BrokerError> {
+        let mut client = KafkaClient::new(vec![host.to_owned()]);
+        client.set_client_id(CLIENT_ID.to_owned());
+        // The crate would connect again by itself, without our limit; we look whether the socket is alive.
+        client.set_connection_idle_timeout(Duration::from_secs(u32::MAX.into()));
+        client.set_fetch_min_bytes(1);
+        // The broker computes these sums while it down-converts, so they guard no more than TCP does, and the
+        // crate builds its table anew for each message: half of the time that a catch-up takes.
+        client.set_fetch_crc_validation(false);
+        let target = Target::opening(control.peer()?);
+        let mut opened = CrateClient {
+            host: host.to_owned(),
+            topic: self.topic.clone(),
+            client,
+            target: target.clone(),
+            limit: self.limit.clone(),
+            exact: HashMap::new(),
+        };
+        opened.load_metadata(deadline)?;
+        let Some(socket) = target.socket() else {
+            return Err(BrokerError::Retryable(format!("broker {host}: the connection was lost at once")));
+        };
+        let _ = socket.set_nodelay(true);
+        opened.target = Target::Socket(socket);
+        Ok(Box::new(opened))
+    }
+}
+
+struct CrateClient {
+    host: String,
+    topic: String,
+    client: KafkaClient,
+    target: Target,
+    limit: Arc<CallLimit>,
+    /// Partitions to be read by their batch headers, and for how many fetches more.
+    exact: HashMap<i32, u32>,
+}
+
+impl Client for CrateClient {
+    fn is_usable(&self) -> bool {
+        matches!(&self.target, Target::Socket(socket) if linux::is_quiet(socket))
+    }
+
+    fn produce(
+        &mut self,
+        batches: &[Batch<'_>],
+        deadline: Instant,
+    ) -> Result<PerPartition<i64>, BrokerError> {
+        let (led, mut outcomes) = self.led(batches.iter().map(|batch| batch.partition), deadline)?;
+        if led.is_empty() {
+            return Ok(outcomes);
+        }
+        let topic = self.topic.clone();
+        let messages = batches.iter().filter(|batch| led.contains(&batch.partition)).flat_map(|batch| {
+            let (topic, partition) = (topic.as_str(), batch.partition);
+            batch.records.iter().map(move |r| ProduceMessage::new(topic, partition, r.key, Some(r.value)))
+        });
+        // The broker gives up waiting for replicas first, so that its answer still reaches us.
+        let ack_timeout = left(deadline) * 3 / 4;
+        let confirms = self
+            .bounded("produce", deadline, |client| {
+                client.produce_messages(RequiredAcks::All, ack_timeout, messages)
+            })?
+            .map_err(|error| self.failed("produce", &error))?;
+        outcomes.extend(self.matched(&led, confirms)?);
+        Ok(outcomes)
+    }
+
+    /// An empty message set: the broker checks leader and replicas before it looks for records.
+    fn would_acknowledge(
+        &mut self,
+        control: &mut Connection,
+        partitions: &[i32],
+        deadline: Instant,
+    ) -> Result<PerPartition<()>, BrokerError> {
+        let ack_timeout = i32::try_from(left(deadline).as_millis() * 3 / 4).unwrap_or(i32::MAX);
+        let body = Writer::default().i16(-1).i32(ack_timeout).array(&[self.topic.as_str()], |w, topic| {
+            w.str(topic).array(partitions, |w, partition| w.i32(*partition).i32(0))
+        });
+        control.call(PRODUCE, body, deadline, |r| {
+            control::per_partition(r, |r| {
+                let (partition, code, _offset) = (r.i32()?, Code(r.i16()?), r.i64()?);
+                Ok((partition, code.check()))
+            })
+        })
+    }
+
+    fn fetch(
+        &mut self,
+        control: &mut Connection,
+        positions: &[Position],
+        wait: Duration,
+        deadline: Instant,
+    ) -> Result<Vec<Fetched>, BrokerError> {
+        self.read_on(control, positions, wait, deadline)
+    }
+}
+
+impl CrateClient {
+    /// Runs one call of the crate within `deadline`; a panic in it is an error like any other.
+    fn bounded<T>(
+        &mut self,
+        what: &str,
+        deadline: Instant,
+        call: impl FnOnce(&mut KafkaClient) -> Result<T, Error>,
+    ) -> Result<Result<T, Error>, BrokerError> {
+        let client = &mut self.client;
+        let call = || catch_unwind(AssertUnwindSafe(|| call(client)));
+        let started = Instant::now();
+        let (outcome, expired) = self.limit.run(self.target.clone(), deadline, call);
+        let failed = |why: String| BrokerError::Retryable(format!("broker {}: {what}: {why}", self.host));
+        match outcome {
+            Err(_) => Err(failed("an answer that makes no sense: is it a Kafka broker?".into())),
+            Ok(Err(_)) if expired => {
+                Err(failed(format!("it did not answer within {} ms", started.elapsed().as_millis())))
+            }
+            Ok(outcome) => Ok(outcome),
+        }
+    }
+
+    fn load_metadata(&mut self, deadline: Instant) -> Result<(), BrokerError> {
+        let topic = self.topic.clone();
+        self.bounded("metadata", deadline, |client| client.load_metadata(&[topic]))?
+            .map_err(|error| self.failed("metadata", &error))
+    }
+
+    /// Those of `partitions` that this broker leads as far as the crate knows, and a code for the others,
+    /// for which the crate would connect elsewhere.
+    fn led(
+        &mut self,
+        partitions: impl Iterator<Item = i32> + Clone,
+        deadline: Instant,
+    ) -> Result<(Vec<i32>, PerPartition<i64>), BrokerError> {
+        if !partitions.clone().all(|partition| self.leads(partition)) {
+            self.load_metadata(deadline)?;
+        }
+        let (led, others): (Vec<i32>, Vec<i32>) = partitions.partition(|partition| self.leads(*partition));
+        Ok((led, others.into_iter().map(|partition| (partition, Err(Code::NOT_LEADER))).collect()))
+    }
+
+    fn leads(&self, partition: i32) -> bool {
+        let topics = self.client.topics();
+        let leader =
+            topics.partitions(&self.topic).and_then(|partitions| partitions.partition(partition)?.leader());
+        leader.is_some_and(|broker| broker.host() == self.host)
+    }
+
+    /// Exactly one confirm for each partition sent and none besides, or the answer is not to our request.
+    fn matched(&self, sent: &[i32], confirms: Vec<ProduceConfirm>) -> Result<PerPartition<i64>, BrokerError> {
+        let foreign = confirms.iter().any(|confirm| confirm.topic != self.topic);
+        let outcomes: PerPartition<i64> = confirms
+            .into_iter()
+            .flat_map(|confirm| confirm.partition_confirms)
+            .map(|confirm| (confirm.partition, confirm.offset.map_err(code_of)))
+            .collect();
+        let all = sent.iter().all(|partition| outcomes.iter().filter(|(id, _)| id == partition).count() == 1);
+        let absurd = outcomes.iter().any(|(_, outcome)| outcome.is_ok_and(|offset| offset < 0));
+        if foreign || absurd || !all || outcomes.len() != sent.len() {
+            let host = &self.host;
+            return Err(BrokerError::Retryable(format!(
+                "broker {host}: produce: an answer to another request"
+            )));
+        }
+        Ok(outcomes)
+    }
+
+    fn failed(&self, what: &str, error: &Error) -> BrokerError {
+        let host = &self.host;
+        BrokerError::Retryable(match error {
+            Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                format!("broker {host}: {what}: it closed the connection")
+            }
+            Error::NoHostReachable => format!("broker {host}: {what}: the connection is lost"),
+            error => format!("broker {host}: {what}: {error}"),
+        })
+    }
+}
+
+fn code_of(code: KafkaCode) -> Code {
+    Code(code as i16)
+}

@@ -1,0 +1,141 @@
+//! What the file beside the log says: up to which offsets and which byte everything is written once.
+//!
+//! Pure: text in, value out. Who reads, writes and trusts it is `event_log` and `recovery`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Format of the text; another one is refused, not guessed.
+const VERSION: u32 = 1;
+
+/// Bytes before a mark that prove that a file is the one the mark speaks of.
+pub const TAIL_BYTES: u64 = 256;
+
+/// Next offset to read in each partition.
+pub type Offsets = BTreeMap<i32, i64>;
+
+/// Offsets and the bytes that belong to them. One value, replaced as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    version: u32,
+    /// Topic that was read.
+    pub topic: String,
+    /// Its identity, if the broker has one: another topic may stand under the same name.
+    pub topic_id: Option<String>,
+    /// Share of it, `i/n`.
+    pub shard: String,
+    /// Next offset to read in each partition.
+    pub offsets: Offsets,
+    /// The event log.
+    pub log: FileMark,
+    /// Records that are no events.
+    pub rejected: FileMark,
+    /// The log is about to be renamed to this name; an empty one follows it.
+    pub rotate_to: Option<String>,
+    /// UTC day, in days since the epoch, of the log's first line.
+    pub day: i64,
+    /// Boot of the machine during which the bytes were written, if they were not forced to the disk.
+    pub unsynced_boot: Option<String>,
+    /// The consumer ended in order: nothing of its own stands past the marks.
+    pub stopped: bool,
+}
+
+/// How far one file is covered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileMark {
+    /// Name without directory.
+    pub name: String,
+    /// Bytes that belong to the offsets.
+    pub bytes: u64,
+    /// Inode number when it was written: a hint, since backups change it and systems use it again.
+    pub inode: u64,
+    /// CRC-32 of the last [`TAIL_BYTES`] of these bytes.
+    pub tail_crc: u32,
+}
+
+impl Checkpoint {
+    /// A checkpoint of `topic` and `shard` at `offsets`, in files that are known to hold so much.
+    pub fn new(topic: &str, shard: &str, offsets: Offsets, log: FileMark, rejected: FileMark) -> Self {
+        Self {
+            version: VERSION,
+            topic: topic.to_owned(),
+            topic_id: None,
+            shard: shard.to_owned(),
+            offsets,
+            log,
+            rejected,
+            rotate_to: None,
+            day: 0,
+            unsynced_boot: None,
+            stopped: false,
+        }
+    }
+
+    /// The text of the file: JSON, one line.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec(self).expect("a struct of plain values is JSON");
+        text.push(b'\n');
+        text
+    }
+
+    /// Reads the text of the file.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn decode(text: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let Versioned { version } = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        if version != VERSION {
+            return Err(format!("it has version {version}, this program writes version {VERSION}"));
+        }
+        serde_json::from_slice(text).map_err(|error| error.to_string())
+    }
+}
+
+/// CRC-32 of the last [`TAIL_BYTES`] of `bytes`.
+pub fn tail_crc(bytes: &[u8]) -> u32 {
+    let start = bytes.len().saturating_sub(TAIL_BYTES as usize);
+    let mut crc = flate2::Crc::new();
+    crc.update(&bytes[start..]);
+    crc.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Checkpoint {
+        let log = FileMark { name: "events.log".into(), bytes: 100, inode: 7, tail_crc: 9 };
+        Checkpoint::new("events", "0/1", Offsets::from([(0, 5), (2, 0)]), log, FileMark::default())
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        assert_eq!(Checkpoint::decode(&sample().encode()), Ok(sample()));
+    }
+
+    #[test]
+    fn a_cut_or_foreign_text_is_refused() {
+        let text = sample().encode();
+        for len in 0..text.len() - 1 {
+            assert!(Checkpoint::decode(&text[..len]).is_err(), "{len}");
+        }
+        assert!(Checkpoint::decode(b"{\"version\":1}").is_err());
+        let newer = String::from_utf8(text).expect("text").replace("\"version\":1", "\"version\":2");
+        assert!(Checkpoint::decode(newer.as_bytes()).unwrap_err().contains("version 2"));
+    }
+
+    #[test]
+    fn only_the_tail_counts_for_its_crc() {
+        let bytes: Vec<u8> = (0..1000).map(|i| (i % 251) as u8).collect();
+        assert_eq!(tail_crc(&bytes), tail_crc(&bytes[1000 - 256..]));
+        assert_ne!(tail_crc(&bytes), tail_crc(&bytes[..999]));
+        assert_eq!(tail_crc(b""), 0);
+    }
+}

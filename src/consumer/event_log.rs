@@ -1,0 +1,265 @@
+//! The event log, the rejected events and the checkpoint as one thing that is always consistent on the disk.
+//!
+//! Order: append, fsync, checkpoint; only then are offsets covered. Any step may fail and be called again.
+//! Knows nothing of Kafka; how lines look is `lines`, how a start finds its place is `recovery`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::Fsync;
+
+use super::checkpoint::{Checkpoint, Offsets};
+use super::durable_file::DurableFile;
+use super::rotation::closed_name;
+use super::storage::{Storage, beside, parent, replace};
+
+/// With `interval`, bytes kept in memory until they are on the disk; more forces them earlier.
+pub const UNSYNCED_MAX_BYTES: usize = 16 << 20;
+
+/// Where everything stands.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// The event log.
+    pub log: PathBuf,
+    /// Records that are no events.
+    pub rejected: PathBuf,
+    /// The checkpoint.
+    pub checkpoint: PathBuf,
+    /// The lock.
+    pub lock: PathBuf,
+}
+
+impl Paths {
+    /// For `logs/events.log`: `logs/events.rejected`, `logs/events.log.checkpoint` and `logs/events.log.lock`.
+    pub fn of(log: &Path) -> Self {
+        Self {
+            log: log.to_path_buf(),
+            rejected: log.with_extension("rejected"),
+            checkpoint: beside(log, ".checkpoint"),
+            lock: beside(log, ".lock"),
+        }
+    }
+
+    /// The directory of them all.
+    pub fn dir(&self) -> &Path {
+        parent(&self.log)
+    }
+}
+
+/// An error and the file it is about.
+#[derive(Debug)]
+pub struct LogError {
+    /// What was being done, with the path.
+    pub doing: String,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl std::fmt::Display for LogError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.doing, self.source)
+    }
+}
+
+impl std::error::Error for LogError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Names what was being done when `result` failed.
+pub fn doing<T>(what: &str, path: &Path, result: io::Result<T>) -> Result<T, LogError> {
+    result.map_err(|source| LogError { doing: format!("{what} {}", path.display()), source })
+}
+
+/// The open files and what they cover.
+pub struct EventLog<S: Storage> {
+    storage: S,
+    paths: Paths,
+    fsync: Fsync,
+    boot: Option<String>,
+    log: DurableFile<S::File>,
+    rejected: DurableFile<S::File>,
+    /// Offsets that belong to everything staged.
+    staged: Offsets,
+    /// The checkpoint that belongs to the sure bytes; `saved` is the one on the disk.
+    covered: Checkpoint,
+    saved: Option<Checkpoint>,
+}
+
+impl<S: Storage> EventLog<S> {
+    /// Puts together what `recovery` found; `checkpoint` is what the disk holds or shall hold.
+    ///
+    /// # Errors
+    /// When the first checkpoint cannot be written.
+    pub fn new(
+        storage: S,
+        paths: Paths,
+        fsync: Fsync,
+        boot: &str,
+        files: (DurableFile<S::File>, DurableFile<S::File>),
+        mut checkpoint: Checkpoint,
+    ) -> Result<Self, LogError> {
+        checkpoint.stopped = false;
+        let (log, rejected) = files;
+        let mut this = Self {
+            storage,
+            paths,
+            fsync,
+            boot: (fsync == Fsync::Never).then(|| boot.to_owned()),
+            log,
+            rejected,
+            staged: checkpoint.offsets.clone(),
+            covered: checkpoint,
+            saved: None,
+        };
+        this.save()?;
+        Ok(this)
+    }
+
+    /// Takes over finished lines and the offsets that belong to them; nothing is on the disk yet.
+    pub fn stage(&mut self, lines: &mut Vec<u8>, rejected: &mut Vec<u8>, offsets: &Offsets, today: i64) {
+        if self.log.bytes() == 0 {
+            self.covered.day = today;
+        }
+        self.log.push(lines);
+        self.rejected.push(rejected);
+        self.staged.clone_from(offsets);
+    }
+
+    /// Writes what is staged; with `cover` (or when too much waits) also fsyncs it and moves the checkpoint.
+    ///
+    /// # Errors
+    /// What failed; call again until it succeeds. Nothing is lost or doubled by that.
+    pub fn settle(&mut self, cover: bool) -> Result<(), LogError> {
+        self.finish_rotation()?;
+        self.follow_moves()?;
+        doing("append to", &self.paths.log, self.log.write())?;
+        doing("append to", &self.paths.rejected, self.rejected.write())?;
+        if !cover && self.log.pending() + self.rejected.pending() < UNSYNCED_MAX_BYTES {
+            return Ok(());
+        }
+        let sync = self.fsync != Fsync::Never;
+        doing("fsync", &self.paths.log, self.log.prove(sync))?;
+        doing("fsync", &self.paths.rejected, self.rejected.prove(sync))?;
+        self.log.accept();
+        self.rejected.accept();
+        self.covered.offsets.clone_from(&self.staged);
+        self.save()
+    }
+
+    /// Closes the log under a name made of `now_millis` and begins an empty one. Everything must be settled.
+    ///
+    /// # Errors
+    /// What failed; [`Self::settle`] goes on with it.
+    pub fn rotate(&mut self, now_millis: i64) -> Result<(), LogError> {
+        assert!(self.log.pending() == 0, "only a settled log is closed");
+        if self.covered.rotate_to.is_none() && self.log.bytes() == 0 {
+            return self.save();
+        }
+        if self.covered.rotate_to.is_none() {
+            let names = doing("list", self.paths.dir(), self.storage.names(self.paths.dir()))?;
+            let name = self.covered.log.name.clone();
+            let to = closed_name(&name, now_millis, |taken| names.iter().any(|name| name == taken));
+            if self.fsync == Fsync::Never {
+                doing("fsync", &self.paths.log, self.log.sync())?;
+            }
+            self.covered.rotate_to = Some(to);
+        }
+        self.finish_rotation()
+    }
+
+    /// Covers everything and marks the end as orderly.
+    ///
+    /// # Errors
+    /// What failed; nothing is lost or doubled by leaving it at that.
+    pub fn close(&mut self) -> Result<(), LogError> {
+        self.settle(true)?;
+        self.covered.stopped = true;
+        self.save()
+    }
+
+    /// Offsets that are covered by the checkpoint on the disk.
+    pub fn offsets(&self) -> &Offsets {
+        &self.saved.as_ref().unwrap_or(&self.covered).offsets
+    }
+
+    /// Identity of the topic that the offsets belong to.
+    pub fn topic_id(&self) -> Option<&str> {
+        self.covered.topic_id.as_deref()
+    }
+
+    /// Bytes of the log with those staged.
+    pub fn bytes(&self) -> u64 {
+        self.log.bytes()
+    }
+
+    /// UTC day of the log's first line, in days since the epoch.
+    pub fn first_day(&self) -> i64 {
+        self.covered.day
+    }
+
+    /// True if something staged is not covered.
+    pub fn is_behind(&self) -> bool {
+        self.log.pending() + self.rejected.pending() > 0 || self.staged != *self.offsets()
+    }
+
+    /// A log that was renamed or deleted by somebody else is followed by an empty one at the same path.
+    fn follow_moves(&mut self) -> Result<(), LogError> {
+        for (file, path) in [(&mut self.log, &self.paths.log), (&mut self.rejected, &self.paths.rejected)] {
+            if doing("look at", path, file.in_place(&self.storage))? {
+                continue;
+            }
+            // Their rename must not be undone by a power cut after the checkpoint speaks of the new file.
+            doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
+            doing("begin a new", path, file.start_anew(&self.storage))?;
+            log::warn!("{} was moved or deleted by somebody else; going on in a new one", path.display());
+        }
+        self.save()
+    }
+
+    fn finish_rotation(&mut self) -> Result<(), LogError> {
+        let Some(to) = &self.covered.rotate_to else { return Ok(()) };
+        let to = self.paths.log.with_file_name(to);
+        if self.saved.as_ref().is_none_or(|saved| saved.rotate_to.is_none()) {
+            self.save()?;
+        }
+        // Tried again after a failure, the file in place may be the new one already.
+        let closed = doing("look at", &to, self.storage.stat(&to))?.is_some();
+        if !closed && doing("look at", &self.paths.log, self.log.in_place(&self.storage))? {
+            doing("close to", &to, self.storage.rename(&self.paths.log, &to))?;
+        }
+        doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
+        doing("begin a new", &self.paths.log, self.log.start_anew(&self.storage))?;
+        doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
+        self.covered.rotate_to = None;
+        self.save()
+    }
+
+    fn save(&mut self) -> Result<(), LogError> {
+        self.covered.log = self.log.mark();
+        self.covered.rejected = self.rejected.mark();
+        self.covered.unsynced_boot.clone_from(&self.boot);
+        if self.saved.as_ref() == Some(&self.covered) {
+            return Ok(());
+        }
+        let durably = self.fsync != Fsync::Never;
+        let text = self.covered.encode();
+        doing(
+            "write",
+            &self.paths.checkpoint,
+            replace(&self.storage, &self.paths.checkpoint, &text, durably),
+        )?;
+        self.saved = Some(self.covered.clone());
+        Ok(())
+    }
+}
+
+/// How long lines may wait for the disk.
+pub fn cover_within(fsync: Fsync) -> Duration {
+    match fsync {
+        Fsync::Interval(limit) => limit,
+        Fsync::Batch | Fsync::Never => Duration::ZERO,
+    }
+}

@@ -1,0 +1,94 @@
+//! The consumer's figures. Names follow Prometheus; updated once a batch, never once an event.
+
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+
+use crate::event::ErrorKind;
+use crate::metrics::{Metrics, SECONDS_BUCKETS};
+
+/// All figures of one consumer.
+pub struct ConsumerMetrics {
+    /// The registry behind `/metrics`.
+    pub registry: Metrics,
+    /// Records covered by the checkpoint: logged or rejected.
+    pub records: IntCounter,
+    /// Of these, events in the log.
+    pub events: IntCounter,
+    /// Bytes of the log's lines.
+    pub log_bytes: IntCounter,
+    /// Records that are no events, by reason.
+    pub rejected: IntCounterVec,
+    /// Seconds that a batch took to be written, forced to the disk and covered by the checkpoint.
+    pub fsync_seconds: Histogram,
+    /// Closed logs.
+    pub rotations: IntCounter,
+    /// Failed attempts to write, fsync, rotate or checkpoint.
+    pub write_errors: IntCounter,
+    /// Records in the topic that were not read yet, by partition.
+    pub lag: IntGaugeVec,
+    /// Next offset to read, by partition.
+    pub offset: IntGaugeVec,
+    /// When the checkpoint was last known to be up to date.
+    pub checkpoint_time: Gauge,
+    /// Seconds since then.
+    pub checkpoint_age: Gauge,
+    /// Failed broker calls, by kind of error.
+    pub kafka_errors: IntCounterVec,
+    /// 1 while Kafka answers.
+    pub kafka_connected: IntGauge,
+    /// When Kafka last answered.
+    pub kafka_success_time: Gauge,
+}
+
+impl Default for ConsumerMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ConsumerMetrics {
+    /// Everything at zero.
+    pub fn new() -> Self {
+        let m = Metrics::new();
+        let by_partition = |name: &str, help: &str| {
+            m.register(IntGaugeVec::new(Opts::new(name, help), &["partition"]).expect("a legal metric"))
+        };
+        let rejected = m.counters(
+            "pipeline_consumer_rejected_total",
+            "Records that are no events and went to the rejected file",
+            &["reason"],
+        );
+        for kind in ErrorKind::ALL {
+            rejected.with_label_values(&[kind.as_str()]);
+        }
+        Self {
+            records: m.counter("pipeline_consumer_records_total", "Records covered by the checkpoint"),
+            events: m.counter("pipeline_log_events_total", "Events in the log"),
+            log_bytes: m.counter("pipeline_log_bytes_total", "Bytes of the log's lines"),
+            rejected,
+            fsync_seconds: m.histogram(
+                "pipeline_log_fsync_duration_seconds",
+                "Write, fsync and checkpoint of one batch",
+                &SECONDS_BUCKETS,
+            ),
+            rotations: m.counter("pipeline_log_rotations_total", "Closed logs"),
+            write_errors: m.counter(
+                "pipeline_log_write_errors_total",
+                "Failed attempts to write, fsync, rotate or checkpoint",
+            ),
+            lag: by_partition("pipeline_consumer_lag_records", "Records in the topic that were not read yet"),
+            offset: by_partition("pipeline_consumer_offset", "Next offset to read"),
+            checkpoint_time: m.gauge(
+                "pipeline_checkpoint_timestamp_seconds",
+                "When everything read was last covered by the checkpoint, since the epoch",
+            ),
+            checkpoint_age: m.gauge("pipeline_checkpoint_age_seconds", "Seconds since then"),
+            kafka_errors: m.counters("pipeline_kafka_errors_total", "Failed broker calls", &["kind"]),
+            kafka_connected: m.int_gauge("pipeline_kafka_connected", "1 while Kafka answers"),
+            kafka_success_time: m.gauge(
+                "pipeline_kafka_last_success_timestamp_seconds",
+                "When Kafka last answered, since the epoch",
+            ),
+            registry: m,
+        }
+    }
+}

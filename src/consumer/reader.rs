@@ -1,0 +1,301 @@
+//! The reading thread: the only one that talks to Kafka. Pages go to the writer, covered offsets to the group.
+//!
+//! Keeps its own position in each partition; one partition's trouble does not stop the others. Knows no file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{RecvTimeoutError, Sender, select_biased};
+
+use crate::broker::{BrokerError, Fetched, Page, Position, Source};
+use crate::config::{OffsetReset, ReadingConfig};
+use crate::retry::Backoff;
+use crate::shutdown::Shutdown;
+
+use super::Failure;
+use super::checkpoint::Offsets;
+use super::start::{decide, in_range};
+use super::state::{State, now_seconds};
+
+/// Shortest time between two commits to the group; they are for lag tools only.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// The group's offsets are committed at least so often, so that the broker does not expire them.
+const RECOMMIT_INTERVAL: Duration = Duration::from_secs(3600);
+/// First and longest wait after a failure.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// Wait when no partition can be read just now.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+
+/// Pages of one fetch, with their partitions.
+pub type Batch = Vec<(i32, Page)>;
+
+/// Owns the source while it runs.
+pub struct Reader<S> {
+    source: S,
+    topic: String,
+    topic_id: Option<String>,
+    config: ReadingConfig,
+    cursors: BTreeMap<i32, Cursor>,
+    pages: Sender<Batch>,
+    state: Arc<State>,
+    shutdown: Shutdown,
+    backoff: Backoff,
+    partitions_due: Instant,
+    committed: Offsets,
+    commit_due: Instant,
+    recommit_due: Instant,
+}
+
+/// Where one partition is read.
+struct Cursor {
+    offset: i64,
+    backoff: Backoff,
+    rests_until: Option<Instant>,
+}
+
+impl Cursor {
+    fn at(offset: i64) -> Self {
+        Self { offset, backoff: Backoff::new(FIRST_WAIT, MAX_WAIT), rests_until: None }
+    }
+}
+
+impl<S: Source> Reader<S> {
+    /// Reads on from `offsets`.
+    pub fn new(
+        source: S,
+        (topic, topic_id): (&str, Option<&str>),
+        config: &ReadingConfig,
+        offsets: &Offsets,
+        pages: Sender<Batch>,
+        state: Arc<State>,
+        shutdown: Shutdown,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            source,
+            topic: topic.to_owned(),
+            topic_id: topic_id.map(str::to_owned),
+            partitions_due: now + Duration::from_millis(config.metadata_max_age_ms),
+            config: config.clone(),
+            cursors: offsets.iter().map(|(&partition, &offset)| (partition, Cursor::at(offset))).collect(),
+            pages,
+            state,
+            shutdown,
+            backoff: Backoff::new(FIRST_WAIT, MAX_WAIT),
+            committed: Offsets::new(),
+            commit_due: now,
+            recommit_due: now + RECOMMIT_INTERVAL,
+        }
+    }
+
+    /// Reads until the shutdown, a failure that needs a human, or the writer's end. Gives the source back.
+    pub fn run(mut self) -> (S, Result<(), Failure>) {
+        let result = loop {
+            if self.shutdown.requested() {
+                break Ok(());
+            }
+            match self.turn() {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(failure) => break Err(failure),
+            }
+        };
+        (self.source, result)
+    }
+
+    /// One fetch and what is due beside it; false when nobody takes pages any more.
+    fn turn(&mut self) -> Result<bool, Failure> {
+        let now = Instant::now();
+        if now >= self.partitions_due {
+            self.find_new_partitions(now)?;
+        }
+        self.commit_if_due(now);
+        let positions: Vec<Position> = self
+            .cursors
+            .iter()
+            .filter(|(_, cursor)| cursor.rests_until.is_none_or(|until| until <= now))
+            .map(|(&partition, cursor)| Position { partition, offset: cursor.offset })
+            .collect();
+        if positions.is_empty() {
+            self.wait(IDLE_WAIT);
+            return Ok(true);
+        }
+        match self.source.fetch(&positions) {
+            Ok(fetched) => {
+                self.kafka_answered();
+                let batch = self.take(fetched)?;
+                Ok(batch.is_empty() || self.hand_over(batch))
+            }
+            Err(error) => self.kafka_failed(&error).map(|()| true),
+        }
+    }
+
+    fn take(&mut self, fetched: Vec<Fetched>) -> Result<Batch, Failure> {
+        let mut batch = Batch::new();
+        for Fetched { partition, page } in fetched {
+            let Some(cursor) = self.cursors.get_mut(&partition) else { continue };
+            match page {
+                Ok(page) => {
+                    cursor.backoff.reset();
+                    if cursor.rests_until.take().is_some() {
+                        self.state.solved(&partition_name(partition));
+                    }
+                    let moved = page.next_offset > cursor.offset;
+                    cursor.offset = cursor.offset.max(page.next_offset);
+                    let label = partition.to_string();
+                    let lag = (page.high_watermark - cursor.offset).max(0);
+                    self.state.metrics.lag.with_label_values(&[&label]).set(lag);
+                    self.state.metrics.offset.with_label_values(&[&label]).set(cursor.offset);
+                    if moved {
+                        batch.push((partition, page));
+                    }
+                }
+                Err(error) => self.partition_failed(partition, &error)?,
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Blocks while the writer is busy; false when it is gone.
+    fn hand_over(&self, batch: Batch) -> bool {
+        select_biased! {
+            send(self.pages, batch) -> sent => sent.is_ok(),
+            // What is dropped here was not written: it is read again after the restart.
+            recv(self.shutdown.closed()) -> _ => true,
+        }
+    }
+
+    fn partition_failed(&mut self, partition: i32, error: &BrokerError) -> Result<(), Failure> {
+        self.count(error);
+        if matches!(error, BrokerError::OffsetOutOfRange(_)) && self.reset(partition)? {
+            return Ok(());
+        }
+        self.state.problem(&partition_name(partition), &error.to_string());
+        if let Some(cursor) = self.cursors.get_mut(&partition) {
+            cursor.rests_until = Some(Instant::now() + cursor.backoff.next_wait(fastrand::f64()));
+        }
+        Ok(())
+    }
+
+    /// Moves a partition whose offset the topic does not have, if that is allowed; false if it has it after all.
+    fn reset(&mut self, partition: i32) -> Result<bool, Failure> {
+        let Some(cursor) = self.cursors.get_mut(&partition) else { return Ok(true) };
+        let Ok(bounds) = self.source.bounds(&[partition]) else { return Ok(false) };
+        let Some(bounds) = bounds.first() else { return Ok(false) };
+        if cursor.offset > bounds.latest && self.config.offset_reset == OffsetReset::Earliest {
+            // Going back needs another checkpoint first, which only a start writes.
+            return Err(Failure::failed(format!(
+                "topic {} partition {partition} ends at {}, but offset {} is next; start again, then it is read \
+                 from its beginning",
+                self.topic, bounds.latest, cursor.offset
+            )));
+        }
+        let (offset, warning) = in_range(&self.topic, cursor.offset, bounds, self.config.offset_reset)
+            .map_err(Failure::failed)?;
+        let Some(warning) = warning else { return Ok(false) };
+        log::error!("{warning}");
+        cursor.offset = offset;
+        Ok(true)
+    }
+
+    fn find_new_partitions(&mut self, now: Instant) -> Result<(), Failure> {
+        self.partitions_due = now + Duration::from_millis(self.config.metadata_max_age_ms);
+        let found = self.source.partitions().and_then(|partitions| Ok((partitions, self.source.topic_id()?)));
+        let (partitions, id) = match found {
+            Ok(found) => found,
+            Err(error) => return self.kafka_failed(&error),
+        };
+        if id.is_some() && self.topic_id.is_some() && id != self.topic_id {
+            return Err(Failure::failed(format!(
+                "topic {} was deleted and created again; start again, then what that means is decided",
+                self.topic
+            )));
+        }
+        let new: Vec<i32> = partitions
+            .into_iter()
+            .filter(|partition| self.config.shard.takes(*partition) && !self.cursors.contains_key(partition))
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let known = self
+            .source
+            .bounds(&new)
+            .and_then(|bounds| Ok((self.source.committed(&self.config.group, &new)?, bounds)));
+        let (committed, bounds) = match known {
+            Ok(known) => known,
+            Err(error) => {
+                self.partitions_due = now + FIRST_WAIT;
+                return self.kafka_failed(&error);
+            }
+        };
+        let start = decide(&self.topic, None, &committed, &bounds, self.config.offset_reset);
+        for (partition, offset) in start.map_err(Failure::failed)?.offsets {
+            log::info!("partition {partition} is new; reading it from offset {offset}");
+            self.cursors.insert(partition, Cursor::at(offset));
+        }
+        Ok(())
+    }
+
+    fn commit_if_due(&mut self, now: Instant) {
+        if now < self.commit_due {
+            return;
+        }
+        let covered = self.state.covered();
+        if covered.is_empty() || (covered == self.committed && now < self.recommit_due) {
+            return;
+        }
+        self.commit_due = now + COMMIT_INTERVAL;
+        match self.source.commit(&self.config.group, &positions_of(&covered)) {
+            Ok(()) => {
+                self.committed = covered;
+                self.recommit_due = now + RECOMMIT_INTERVAL;
+            }
+            Err(error) => {
+                self.count(&error);
+                self.commit_due = now + MAX_WAIT;
+                log::warn!("committing to group {} failed, tried again later: {error}", self.config.group);
+            }
+        }
+    }
+
+    fn kafka_answered(&mut self) {
+        self.backoff.reset();
+        self.state.metrics.kafka_connected.set(1);
+        self.state.metrics.kafka_success_time.set(now_seconds());
+        self.state.solved("kafka");
+    }
+
+    fn kafka_failed(&mut self, error: &BrokerError) -> Result<(), Failure> {
+        self.count(error);
+        self.state.metrics.kafka_connected.set(0);
+        if let BrokerError::Unsupported(reason) = error {
+            return Err(Failure::bad_config(reason.clone()));
+        }
+        self.state.problem("kafka", &error.to_string());
+        let wait = self.backoff.next_wait(fastrand::f64());
+        self.wait(wait);
+        Ok(())
+    }
+
+    fn count(&self, error: &BrokerError) {
+        self.state.metrics.kafka_errors.with_label_values(&[error.kind()]).inc();
+    }
+
+    fn wait(&self, time: Duration) {
+        let ended = self.shutdown.closed().recv_timeout(time);
+        debug_assert!(ended != Ok(()), "the channel carries nothing");
+        let _: Result<(), RecvTimeoutError> = ended;
+    }
+}
+
+/// Offsets as the broker wants them.
+pub fn positions_of(offsets: &Offsets) -> Vec<Position> {
+    offsets.iter().map(|(&partition, &offset)| Position { partition, offset }).collect()
+}
+
+fn partition_name(partition: i32) -> String {
+    format!("partition {partition}")
+}

@@ -1,0 +1,153 @@
+//! Where reading begins, and what to do when the topic does not have that offset. Pure.
+
+use crate::broker::Bounds;
+use crate::config::OffsetReset;
+
+use super::checkpoint::Offsets;
+
+const RECREATED: &str = "for a recreated topic, move the log and its checkpoint away and set a new KAFKA_GROUP; \
+     KAFKA_AUTO_OFFSET_RESET=earliest reads what the topic has from its beginning into the same log (which \
+     repeats events if it is still the old topic)";
+
+/// Where to begin.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Next offset of each partition.
+    pub offsets: Offsets,
+    /// What the operator must know, one sentence each.
+    pub warnings: Vec<String>,
+    /// Every offset from the start on is still in the topic.
+    pub rereadable: bool,
+}
+
+/// Chooses the first offsets: from the checkpoint, else what the group committed, else the earliest.
+///
+/// `committed[i]` belongs to `bounds[i]`.
+///
+/// # Errors
+/// The topic does not have the offset and `reset` forbids to go on elsewhere; the text names the ways out.
+pub fn decide(
+    topic: &str,
+    checkpoint: Option<&Offsets>,
+    committed: &[Option<i64>],
+    bounds: &[Bounds],
+    reset: OffsetReset,
+) -> Result<Start, String> {
+    let mut start = Start { offsets: Offsets::new(), warnings: Vec::new(), rereadable: true };
+    if let Some(missing) = checkpoint
+        .and_then(|offsets| offsets.keys().find(|&&known| bounds.iter().all(|b| b.partition != known)))
+    {
+        return Err(format!(
+            "topic {topic} has no partition {missing}, which the checkpoint names: the topic was recreated. \
+             Move the log and its checkpoint away and set a new KAFKA_GROUP to read the new topic from its start"
+        ));
+    }
+    for (bounds, committed) in bounds.iter().zip(committed) {
+        let known = checkpoint.and_then(|offsets| offsets.get(&bounds.partition)).copied().or(*committed);
+        let wanted = known.unwrap_or(bounds.earliest);
+        let (offset, warning) = in_range(topic, wanted, bounds, reset)?;
+        start.rereadable &= warning.is_none();
+        start.offsets.insert(bounds.partition, offset);
+        start.warnings.extend(warning);
+    }
+    Ok(start)
+}
+
+/// The start in a topic that was deleted and created again.
+///
+/// # Errors
+/// As for [`decide`].
+pub fn from_the_beginning(topic: &str, bounds: &[Bounds], reset: OffsetReset) -> Result<Start, String> {
+    let problem = format!("topic {topic} was deleted and created again");
+    match reset {
+        OffsetReset::None => {
+            Err(format!("{problem}, so the offsets of the checkpoint mean nothing. Ways out: {RECREATED}"))
+        }
+        OffsetReset::Earliest => Ok(Start {
+            offsets: bounds.iter().map(|bounds| (bounds.partition, bounds.earliest)).collect(),
+            warnings: vec![format!("{problem}; reading the new one from its beginning into the same log")],
+            rereadable: false,
+        }),
+    }
+}
+
+/// `wanted`, or the earliest offset with a warning if the topic does not have it and `reset` allows that.
+///
+/// # Errors
+/// As for [`decide`].
+pub fn in_range(
+    topic: &str,
+    wanted: i64,
+    bounds: &Bounds,
+    reset: OffsetReset,
+) -> Result<(i64, Option<String>), String> {
+    let Bounds { partition, earliest, latest } = *bounds;
+    if (earliest..=latest).contains(&wanted) {
+        return Ok((wanted, None));
+    }
+    let (problem, way_out) = if wanted < earliest {
+        (
+            format!(
+                "topic {topic} partition {partition}: offset {wanted} is next, but the topic now begins at \
+                 {earliest}: {} offsets were deleted (retention) before they were logged",
+                earliest - wanted
+            ),
+            "KAFKA_AUTO_OFFSET_RESET=earliest goes on at the first offset that is left and logs what is missing",
+        )
+    } else {
+        (
+            format!(
+                "topic {topic} partition {partition}: offset {wanted} is next, but the topic ends at {latest}: \
+                 it was recreated, or a broker lost acknowledged records",
+            ),
+            RECREATED,
+        )
+    };
+    match reset {
+        OffsetReset::None => Err(format!("{problem}. Ways out: {way_out}")),
+        OffsetReset::Earliest => Ok((earliest, Some(format!("{problem}; going on at {earliest}")))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: [Bounds; 2] =
+        [Bounds { partition: 0, earliest: 10, latest: 20 }, Bounds { partition: 3, earliest: 0, latest: 0 }];
+
+    fn offsets(checkpoint: Option<Offsets>, committed: [Option<i64>; 2]) -> Offsets {
+        decide("t", checkpoint.as_ref(), &committed, &BOUNDS, OffsetReset::None).expect("starts").offsets
+    }
+
+    #[test]
+    fn the_checkpoint_wins_over_the_group_and_the_group_over_the_earliest() {
+        assert_eq!(
+            offsets(Some(Offsets::from([(0, 15), (3, 0)])), [Some(12), None]),
+            [(0, 15), (3, 0)].into()
+        );
+        assert_eq!(offsets(Some(Offsets::from([(0, 15)])), [Some(12), None]), [(0, 15), (3, 0)].into());
+        assert_eq!(offsets(None, [Some(20), None]), [(0, 20), (3, 0)].into());
+        assert_eq!(offsets(None, [None, None]), [(0, 10), (3, 0)].into());
+    }
+
+    #[test]
+    fn an_offset_that_the_topic_lacks_is_refused_with_the_ways_out() {
+        for (wanted, word) in [(9, "1 offsets were deleted"), (21, "recreated")] {
+            let checkpoint = Offsets::from([(0, wanted)]);
+            let decide = |reset| decide("t", Some(&checkpoint), &[None, None], &BOUNDS, reset);
+            let reason = decide(OffsetReset::None).unwrap_err();
+            assert!(reason.contains(word) && reason.contains("KAFKA_AUTO_OFFSET_RESET"), "{reason}");
+            let start = decide(OffsetReset::Earliest).expect("goes on");
+            assert_eq!((start.offsets[&0], start.rereadable, start.warnings.len()), (10, false, 1));
+        }
+    }
+
+    #[test]
+    fn a_partition_that_vanished_means_another_topic() {
+        let checkpoint = Offsets::from([(7, 1)]);
+        let reason =
+            decide("t", Some(&checkpoint), &[None, None], &BOUNDS, OffsetReset::Earliest).unwrap_err();
+        assert!(reason.contains("no partition 7"), "{reason}");
+    }
+}

@@ -1,0 +1,240 @@
+//! The promise at its root: the log is stopped after every single file operation, by a kill or a power cut, and
+//! must hold every record once when it has gone on.
+
+mod refusals;
+mod sim_disk;
+
+use std::path::Path;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::broker::Bounds;
+use crate::config::{Fsync, OffsetReset};
+
+use super::checkpoint::Offsets;
+use super::event_log::{EventLog, Paths};
+use super::lines::Lines;
+use super::recovery::{RecoveryError, Topic, read_checkpoint, recover};
+use super::storage::Storage;
+use sim_disk::SimDisk;
+
+const PARTITIONS: i32 = 2;
+const RECORDS: i64 = 14;
+const BATCH: i64 = 3;
+/// The log is closed when it is longer.
+const ROTATE_BYTES: u64 = 300;
+/// Tries of one step before a test gives up: more than any injected failure lasts.
+const TRIES: usize = 60;
+const LOG: &str = "logs/events.log";
+const BOOT: &str = "boot";
+
+/// Every third record is no event.
+fn is_rejected(offset: i64) -> bool {
+    offset % 3 == 2
+}
+
+fn value(partition: i32, offset: i64) -> String {
+    format!("{{\"p\":{partition},\"n\":{offset}}}")
+}
+
+/// What comes from outside while it runs: the log is renamed before this batch.
+type MovedBefore = Option<usize>;
+
+fn topic() -> Topic<'static> {
+    let bound = |partition| Bounds { partition, earliest: 0, latest: RECORDS };
+    Topic {
+        name: "events",
+        id: Some("first".into()),
+        shard: "0/1".into(),
+        bounds: (0..PARTITIONS).map(bound).collect(),
+        committed: vec![None; PARTITIONS as usize],
+        reset: OffsetReset::None,
+    }
+}
+
+/// One process: recovers and logs the rest of the topic. Ends early when the disk crashes.
+fn run(disk: &SimDisk, fsync: Fsync, moved_before: MovedBefore) {
+    let paths = Paths::of(Path::new(LOG));
+    let Some(mut log) = tries(disk, || {
+        let checkpoint = read_checkpoint(disk, &paths)?;
+        recover(disk.clone(), &paths, checkpoint, &topic(), fsync, BOOT)
+    }) else {
+        return;
+    };
+    let mut log = &mut log.log;
+    let mut offsets = log.offsets().clone();
+    for number in 0.. {
+        if offsets.values().all(|&next| next == RECORDS) {
+            break;
+        }
+        if moved_before == Some(number) {
+            disk.rename_by_others(Path::new(LOG), Path::new("logs/events.log.1"));
+        }
+        stage(log, &mut offsets);
+        let cover = fsync == Fsync::Batch || number % 2 == 1;
+        let done = steps(disk, log, |log| log.settle(cover))
+            .and_then(|log| {
+                if log.bytes() > ROTATE_BYTES { steps(disk, log, |log| log.settle(true)) } else { Some(log) }
+            })
+            .and_then(|log| {
+                if log.bytes() > ROTATE_BYTES { steps(disk, log, |log| log.rotate(0)) } else { Some(log) }
+            });
+        let Some(next) = done else { return };
+        log = next;
+    }
+    steps(disk, log, EventLog::close);
+}
+
+fn stage(log: &mut EventLog<SimDisk>, offsets: &mut Offsets) {
+    let (mut lines, mut rejected) = (Lines::new(), Lines::new());
+    for (&partition, next) in offsets.iter_mut() {
+        for offset in *next..(*next + BATCH).min(RECORDS) {
+            let to = if is_rejected(offset) { &mut rejected } else { &mut lines };
+            to.add(0, &value(partition, offset));
+            *next = offset + 1;
+        }
+    }
+    let (mut line_block, mut rejected_block) = (Vec::new(), Vec::new());
+    lines.take(&mut line_block);
+    rejected.take(&mut rejected_block);
+    log.stage(&mut line_block, &mut rejected_block, offsets, 0);
+}
+
+fn steps<'a, E: std::fmt::Display>(
+    disk: &SimDisk,
+    log: &'a mut EventLog<SimDisk>,
+    mut step: impl FnMut(&mut EventLog<SimDisk>) -> Result<(), E>,
+) -> Option<&'a mut EventLog<SimDisk>> {
+    tries(disk, || step(log).map_err(|error| error.to_string()))?;
+    Some(log)
+}
+
+/// Tries until it works; `None` when the process has died.
+fn tries<T, E: std::fmt::Debug>(disk: &SimDisk, mut step: impl FnMut() -> Result<T, E>) -> Option<T> {
+    for number in 0.. {
+        match step() {
+            _ if disk.crashed() => return None,
+            Ok(value) => return Some(value),
+            Err(error) => assert!(number < TRIES, "still failing after {TRIES} tries: {error:?}"),
+        }
+    }
+    None
+}
+
+/// Every record stands once, whole, in the order of its partition.
+fn audit(disk: &SimDisk, what: &str) {
+    let text = |wanted: fn(&str) -> bool| String::from_utf8(disk.contents(wanted)).expect("text");
+    let logs =
+        text(|name| name.starts_with("events") && (name.ends_with(".log") || name.ends_with(".log.1")));
+    let rejected = text(|name| name.ends_with(".rejected"));
+    for (text, is_in) in [(logs, false), (rejected, true)] {
+        for partition in 0..PARTITIONS {
+            let wanted: Vec<String> = (0..RECORDS)
+                .filter(|&offset| is_rejected(offset) == is_in)
+                .map(|offset| format!("1970-01-01 00:00:00,000 - {}", value(partition, offset)))
+                .collect();
+            let mine = format!("{{\"p\":{partition},");
+            let mut found: Vec<&str> = text.lines().filter(|line| line.contains(&mine)).collect();
+            // Closed logs, the open one and a renamed one do not sort by age, so order is judged by number.
+            found.sort_by_key(|line| wanted.iter().position(|other| other == line));
+            assert_eq!(found, wanted, "{what}, partition {partition}, rejected {is_in}\n{text}");
+        }
+        assert!(text.is_empty() || text.ends_with('\n'), "{what}: torn end");
+        let all = text.lines().count();
+        let whole = text.lines().filter(|line| line.starts_with("1970-01-01 00:00:00,000 - {")).count();
+        assert_eq!(all, whole, "{what}: foreign or torn lines\n{text}");
+    }
+}
+
+fn operations_of(fsync: Fsync, moved_before: MovedBefore) -> usize {
+    let disk = SimDisk::default();
+    run(&disk, fsync, moved_before);
+    audit(&disk, "without a crash");
+    disk.operations()
+}
+
+const INTERVAL: Fsync = Fsync::Interval(Duration::from_millis(10));
+const MOVES: [MovedBefore; 4] = [None, Some(0), Some(1), Some(3)];
+
+#[test]
+fn a_kill_at_any_operation_loses_and_repeats_nothing() {
+    for fsync in [Fsync::Batch, INTERVAL, Fsync::Never] {
+        for moved in MOVES {
+            for at in 1..=operations_of(fsync, moved) {
+                let disk = SimDisk::default();
+                disk.crash_at(at);
+                run(&disk, fsync, moved);
+                let next = disk.after_kill();
+                run(&next, fsync, None);
+                audit(&next, &format!("{fsync:?}, moved {moved:?}, killed in operation {at}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_at_any_operation_loses_and_repeats_nothing() {
+    for fsync in [Fsync::Batch, INTERVAL] {
+        for moved in MOVES {
+            for at in 1..=operations_of(fsync, moved) {
+                for seed in 0..16 {
+                    let disk = SimDisk::default();
+                    disk.crash_at(at);
+                    run(&disk, fsync, moved);
+                    let next = disk.after_power_cut(&mut Rng::with_seed(seed));
+                    run(&next, fsync, None);
+                    audit(&next, &format!("{fsync:?}, moved {moved:?}, cut in operation {at}, seed {seed}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_in_the_recovery_from_a_crash_loses_and_repeats_nothing() {
+    for seed in 0..3000 {
+        let mut rng = Rng::with_seed(seed);
+        let fsync = if rng.bool() { Fsync::Batch } else { INTERVAL };
+        let mut disk = SimDisk::default();
+        for _ in 0..rng.usize(1..6) {
+            disk.crash_at(rng.usize(1..40));
+            run(&disk, fsync, None);
+            disk = if rng.bool() { disk.after_kill() } else { disk.after_power_cut(&mut rng) };
+        }
+        run(&disk, fsync, None);
+        audit(&disk, &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn a_disk_that_fails_for_a_while_loses_and_repeats_nothing() {
+    for fsync in [Fsync::Batch, INTERVAL, Fsync::Never] {
+        for moved in MOVES {
+            for from in 1..=operations_of(fsync, moved) {
+                for length in [0, 1, 2, 7, 20] {
+                    let disk = SimDisk::default();
+                    disk.fail(from, from + length);
+                    run(&disk, fsync, moved);
+                    audit(&disk, &format!("{fsync:?}, moved {moved:?}, {from} failed for {length}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_while_the_disk_fails_loses_and_repeats_nothing() {
+    for seed in 0..3000 {
+        let mut rng = Rng::with_seed(seed);
+        let fsync = if rng.bool() { Fsync::Batch } else { INTERVAL };
+        let disk = SimDisk::default();
+        let from = rng.usize(1..60);
+        disk.fail(from, from + rng.usize(0..15));
+        disk.crash_at(rng.usize(from..from + 40));
+        run(&disk, fsync, None);
+        let next = disk.after_power_cut(&mut rng);
+        run(&next, fsync, None);
+        audit(&next, &format!("seed {seed}"));
+    }
+}

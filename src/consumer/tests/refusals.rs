@@ -1,0 +1,144 @@
+//! A checkpoint that fits neither files nor topic is refused with the ways out; nothing is cut, skipped or repeated.
+
+use super::*;
+
+fn paths() -> Paths {
+    Paths::of(Path::new(LOG))
+}
+
+fn start(disk: &SimDisk, topic: &Topic<'_>, fsync: Fsync, boot: &str) -> Result<Vec<String>, String> {
+    let checkpoint = read_checkpoint(disk, &paths()).map_err(reason)?;
+    recover(disk.clone(), &paths(), checkpoint, topic, fsync, boot).map(|found| found.notes).map_err(reason)
+}
+
+fn reason(error: RecoveryError) -> String {
+    match error {
+        RecoveryError::Io(error) => panic!("I/O error: {error}"),
+        RecoveryError::Refused(reason) => reason,
+    }
+}
+
+/// A disk on which the whole topic was logged; `in_order` tells how the process ended.
+fn logged(fsync: Fsync, in_order: bool) -> SimDisk {
+    let disk = SimDisk::default();
+    if !in_order {
+        // Without the first operation of the last checkpoint the end was not in order.
+        let last_checkpoint = if fsync == Fsync::Never { 2 } else { 5 };
+        disk.crash_at(operations_of(fsync, None) + 1 - last_checkpoint);
+    }
+    run(&disk, fsync, None);
+    disk.after_kill()
+}
+
+fn log_of(disk: &SimDisk) -> Vec<u8> {
+    disk.contents(|name| name == "events.log")
+}
+
+fn torn(disk: &SimDisk) -> Vec<u8> {
+    disk.contents(|name| name.ends_with(".torn"))
+}
+
+#[test]
+fn a_replaced_cut_or_deleted_log_is_refused() {
+    let cases: [fn(&SimDisk); 3] = [
+        |disk| disk.put(Path::new(LOG), &[b'x'; 5000]),
+        |disk| disk.put(Path::new(LOG), b"short\n"),
+        |disk| disk.rename_by_others(Path::new(LOG), Path::new("logs/elsewhere")),
+    ];
+    for (number, spoil) in cases.iter().enumerate() {
+        let disk = logged(Fsync::Batch, false);
+        spoil(&disk);
+        let before = log_of(&disk);
+        let refused = start(&disk, &topic(), Fsync::Batch, BOOT).expect_err("refused");
+        assert!(
+            refused.contains("does not fit its checkpoint") && refused.contains("Ways out"),
+            "{number}: {refused}"
+        );
+        assert_eq!(log_of(&disk), before, "{number}: nothing is touched");
+    }
+}
+
+#[test]
+fn a_log_that_was_taken_away_after_an_orderly_stop_is_followed_by_a_new_one() {
+    let disk = logged(Fsync::Batch, true);
+    disk.rename_by_others(Path::new(LOG), Path::new("logs/elsewhere"));
+    let notes = start(&disk, &topic(), Fsync::Batch, BOOT).expect("starts");
+    assert!(notes.iter().any(|note| note.contains("moved or deleted")), "{notes:?}");
+    assert_eq!(log_of(&disk), b"");
+}
+
+#[test]
+fn bytes_that_somebody_appended_after_an_orderly_stop_are_kept_beside() {
+    let disk = logged(Fsync::Batch, true);
+    let ours = log_of(&disk);
+    disk.put(Path::new(LOG), &[&ours[..], b"by hand\n"].concat());
+    start(&disk, &topic(), Fsync::Batch, BOOT).expect("starts");
+    assert_eq!((log_of(&disk), torn(&disk)), (ours, b"by hand\n".to_vec()));
+}
+
+#[test]
+fn a_torn_tail_that_cannot_be_read_again_is_kept_beside() {
+    let disk = logged(Fsync::Batch, false);
+    let ours = log_of(&disk);
+    disk.put(Path::new(LOG), &[&ours[..], b"2025-07-08 00:1"].concat());
+    let mut topic = topic();
+    topic.bounds[0] = Bounds { partition: 0, earliest: RECORDS + 5, latest: RECORDS + 9 };
+    let refused = start(&disk, &topic, Fsync::Batch, BOOT).expect_err("refused");
+    assert!(refused.contains("5 offsets were deleted"), "{refused}");
+    topic.reset = OffsetReset::Earliest;
+    start(&disk, &topic, Fsync::Batch, BOOT).expect("starts");
+    assert_eq!((log_of(&disk), torn(&disk)), (ours, b"2025-07-08 00:1".to_vec()));
+}
+
+#[test]
+fn another_topic_or_shard_and_an_unreadable_checkpoint_are_refused() {
+    let disk = logged(Fsync::Batch, true);
+    let other_topic = Topic { name: "orders", ..topic() };
+    let other_shard = Topic { shard: "0/2".into(), ..topic() };
+    for other in [other_topic, other_shard] {
+        let refused = start(&disk, &other, Fsync::Batch, BOOT).expect_err("refused");
+        assert!(refused.contains("topic events shard 0/1") && refused.contains("LOG_FILE"), "{refused}");
+    }
+    disk.put(Path::new("logs/events.log.checkpoint"), b"{\"version\":1");
+    let refused = start(&disk, &topic(), Fsync::Batch, BOOT).expect_err("refused");
+    assert!(refused.contains("cannot be read") && refused.contains("group"), "{refused}");
+}
+
+#[test]
+fn a_topic_that_was_created_again_is_refused_or_read_from_its_beginning() {
+    let disk = logged(Fsync::Batch, true);
+    let mut again = Topic { id: Some("second".into()), ..topic() };
+    let refused =
+        start(&disk, &again, Fsync::Batch, BOOT).expect_err("refused although every offset is in range");
+    assert!(refused.contains("deleted and created again") && refused.contains("KAFKA_GROUP"), "{refused}");
+    again.reset = OffsetReset::Earliest;
+    let checkpoint = read_checkpoint(&disk, &paths()).expect("there");
+    let found =
+        recover(disk, &paths(), checkpoint, &again, Fsync::Batch, BOOT).map_err(reason).expect("starts");
+    assert_eq!(found.log.offsets(), &Offsets::from([(0, 0), (1, 0)]));
+    assert_eq!(found.log.topic_id(), Some("second"));
+}
+
+#[test]
+fn without_fsync_a_power_cut_is_told_from_a_kill() {
+    let disk = logged(Fsync::Never, false);
+    start(&disk.after_kill(), &topic(), Fsync::Never, BOOT).expect("a kill loses nothing");
+    disk.put(Path::new(LOG), b"");
+    let refused = start(&disk, &topic(), Fsync::Never, "the next boot").expect_err("refused");
+    assert!(refused.contains("LOG_FSYNC=never"), "{refused}");
+}
+
+#[test]
+fn without_a_checkpoint_the_group_decides_and_an_open_line_is_kept_beside() {
+    let disk = SimDisk::default();
+    disk.put(Path::new(LOG), b"an old line\nan open li");
+    let mut topic = topic();
+    topic.committed = vec![Some(5), None];
+    let checkpoint = read_checkpoint(&disk, &paths()).expect("none");
+    let found = recover(disk.clone(), &paths(), checkpoint, &topic, Fsync::Batch, BOOT)
+        .map_err(reason)
+        .expect("starts");
+    assert_eq!(found.log.offsets(), &Offsets::from([(0, 5), (1, 0)]));
+    assert_eq!((log_of(&disk), torn(&disk)), (b"an old line\n".to_vec(), b"an open li".to_vec()));
+    assert!(disk.stat(&paths().checkpoint).expect("stat").is_some(), "written before the first line");
+}

@@ -1,0 +1,285 @@
+//! The writing thread: pages in, covered lines out. It owns the files, the lock and the order of their writes.
+//!
+//! What could not be written waits here and is tried again until it can; meanwhile the full channel stops the
+//! reader. Knows nothing of Kafka's client.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, after, select};
+
+use crate::broker::Page;
+use crate::config::Fsync;
+use crate::echo::Echo;
+use crate::event::one_line;
+use crate::retry::Backoff;
+use crate::shutdown::Shutdown;
+
+use super::checkpoint::Offsets;
+use super::event_log::{EventLog, cover_within};
+use super::lines::{LINE_OVERHEAD, Lines};
+use super::lock::LogLock;
+use super::reader::Batch;
+use super::rejects::reject_line;
+use super::rotation::{Rotation, day_of};
+use super::state::{State, now_millis};
+use super::storage::Storage;
+
+/// Bytes of lines that are written and forced to the disk at once.
+const SEGMENT_MAX_BYTES: usize = 8 << 20;
+/// First and longest wait after a failed write.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// Without pages, the files are looked at so often.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// Records that share one look at the clock.
+const RECORDS_A_CLOCK: usize = 64;
+
+/// Everything that wakes the thread.
+enum Input {
+    Pages(Batch),
+    /// SIGHUP: the log may have been moved.
+    Look,
+    /// Nothing came; lines may be due for the disk.
+    Idle,
+    /// The reader has ended.
+    Ended,
+}
+
+/// The shutdown began while the files could not be written.
+struct GivenUp;
+
+/// What the writer is made of.
+pub struct Parts<S: Storage> {
+    /// The files.
+    pub log: EventLog<S>,
+    /// Held as long as they are open.
+    pub lock: LogLock,
+    /// When to close the log.
+    pub rotation: Rotation,
+    /// When lines are forced to the disk.
+    pub fsync: Fsync,
+    /// Lines on stdout.
+    pub echo: Echo,
+    /// Name of the topic, for rejected records.
+    pub topic: String,
+    /// From the reader.
+    pub pages: Receiver<Batch>,
+    /// One message a SIGHUP.
+    pub hangups: Receiver<()>,
+    /// One message after each closed log, if there is room.
+    pub closed_logs: Sender<()>,
+    /// Shared with the other threads.
+    pub state: Arc<State>,
+    /// Ends the waiting for a better disk.
+    pub shutdown: Shutdown,
+}
+
+/// The thread's state.
+pub struct Writer<S: Storage> {
+    parts: Parts<S>,
+    lines: Lines,
+    rejected: Lines,
+    offsets: Offsets,
+    first_day: i64,
+    /// Records and events in `lines` and `rejected`.
+    records: u64,
+    events: u64,
+    last_reject: Option<String>,
+    /// Since when something waits for the disk.
+    waiting_since: Option<Instant>,
+    line_block: Vec<u8>,
+    rejected_block: Vec<u8>,
+}
+
+impl<S: Storage> Writer<S> {
+    /// Goes on where the log ends.
+    pub fn new(parts: Parts<S>) -> Self {
+        Self {
+            offsets: parts.log.offsets().clone(),
+            first_day: parts.log.first_day(),
+            parts,
+            lines: Lines::new(),
+            rejected: Lines::new(),
+            records: 0,
+            events: 0,
+            last_reject: None,
+            waiting_since: None,
+            line_block: Vec::new(),
+            rejected_block: Vec::new(),
+        }
+    }
+
+    /// Writes until the reader has ended and everything that it gave is covered.
+    pub fn run(mut self) {
+        self.parts.state.cover(self.parts.log.offsets());
+        let ended = self.serve();
+        self.parts.echo.turn(i64::MAX, &mut io::stdout());
+        let closed = ended.is_ok().then(|| self.parts.log.close());
+        match closed {
+            Some(Ok(())) => self.parts.state.cover(self.parts.log.offsets()),
+            Some(Err(error)) => log::warn!("stopping without a last checkpoint (nothing is lost): {error}"),
+            None => {
+                log::warn!("stopping although lines wait for the disk; they are read again at the next start")
+            }
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), GivenUp> {
+        loop {
+            match self.next() {
+                Input::Pages(batch) => self.write(batch)?,
+                Input::Look => self.settle(false)?,
+                Input::Idle => {
+                    self.parts.echo.turn(now_millis() / 1000, &mut io::stdout());
+                    self.settle(self.is_due())?;
+                }
+                Input::Ended => return self.settle(true),
+            }
+        }
+    }
+
+    fn next(&self) -> Input {
+        let wait = self.waiting_since.map_or(IDLE_TICK, |since| {
+            cover_within(self.parts.fsync).saturating_sub(since.elapsed()).min(IDLE_TICK)
+        });
+        select! {
+            recv(self.parts.pages) -> batch => batch.map_or(Input::Ended, Input::Pages),
+            recv(self.parts.hangups) -> hangup => if hangup.is_ok() { Input::Look } else { Input::Idle },
+            recv(after(wait)) -> _ => Input::Idle,
+        }
+    }
+
+    /// Formats `batch` and whatever else is ready, then settles it as one.
+    fn write(&mut self, batch: Batch) -> Result<(), GivenUp> {
+        let mut next = Some(batch);
+        while let Some(batch) = next {
+            for (partition, page) in batch {
+                self.format(partition, &page)?;
+            }
+            let full = self.lines.len() + self.rejected.len() >= SEGMENT_MAX_BYTES / 2;
+            next = if full { None } else { self.parts.pages.try_recv().ok() };
+        }
+        self.commit(self.is_due())
+    }
+
+    fn format(&mut self, partition: i32, page: &Page) -> Result<(), GivenUp> {
+        let mut now = now_millis();
+        for (at, (offset, value)) in page.records().enumerate() {
+            // A compressed batch comes whole: a source may give records from before the position.
+            if self.offsets.get(&partition).is_some_and(|&next| offset < next) {
+                continue;
+            }
+            if at % RECORDS_A_CLOCK == 0 {
+                now = now_millis();
+            }
+            self.format_one(partition, offset, value, now)?;
+            self.offsets.insert(partition, offset + 1);
+            self.records += 1;
+            if self.lines.len() + self.rejected.len() >= SEGMENT_MAX_BYTES {
+                self.commit(self.is_due())?;
+            }
+        }
+        let next = self.offsets.entry(partition).or_insert(page.next_offset);
+        *next = page.next_offset.max(*next);
+        Ok(())
+    }
+
+    fn format_one(&mut self, partition: i32, offset: i64, value: &[u8], now: i64) -> Result<(), GivenUp> {
+        let line = one_line(value);
+        let text = line.as_ref().map(|line| std::str::from_utf8(line));
+        match text {
+            Ok(Ok(text)) => {
+                let len = self.parts.log.bytes() + self.lines.len() as u64;
+                let (bytes, today) = ((text.len() + LINE_OVERHEAD) as u64, day_of(now));
+                if self.parts.rotation.closes_before(len, self.first_day, bytes, today) {
+                    self.close_log(now)?;
+                }
+                if self.lines.is_empty() && self.parts.log.bytes() == 0 {
+                    self.first_day = today;
+                }
+                self.lines.add(now, text);
+                self.events += 1;
+                self.parts.echo.show(text.as_bytes(), now / 1000, &mut io::stdout());
+            }
+            Ok(Err(_)) => unreachable!("an event is UTF-8"),
+            Err(error) => {
+                self.last_reject = Some(format!("partition {partition} offset {offset}: {error}"));
+                let metrics = &self.parts.state.metrics;
+                metrics.rejected.with_label_values(&[error.kind.as_str()]).inc();
+                self.rejected.add(now, &reject_line(&self.parts.topic, partition, offset, error, value));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_due(&self) -> bool {
+        self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed()) >= cover_within(self.parts.fsync)
+    }
+
+    /// Gives the formatted lines to the log, and settles.
+    fn commit(&mut self, cover: bool) -> Result<(), GivenUp> {
+        let bytes = self.lines.len() as u64;
+        self.lines.take(&mut self.line_block);
+        self.rejected.take(&mut self.rejected_block);
+        self.parts.log.stage(&mut self.line_block, &mut self.rejected_block, &self.offsets, self.first_day);
+        self.line_block.clear();
+        self.rejected_block.clear();
+        self.waiting_since.get_or_insert_with(Instant::now);
+        self.settle(cover)?;
+        if let Some(last) = self.last_reject.take() {
+            log::warn!(
+                "{} records are no events and went to the rejected file; the last: {last}",
+                self.records - self.events
+            );
+        }
+        let metrics = &self.parts.state.metrics;
+        metrics.records.inc_by(std::mem::take(&mut self.records));
+        metrics.events.inc_by(std::mem::take(&mut self.events));
+        metrics.log_bytes.inc_by(bytes);
+        Ok(())
+    }
+
+    fn close_log(&mut self, now: i64) -> Result<(), GivenUp> {
+        self.commit(true)?;
+        self.until_it_works(|parts| parts.log.rotate(now).map_err(|error| error.to_string()))?;
+        self.parts.state.metrics.rotations.inc();
+        // A full channel means that the archiver has something to do anyway.
+        let _ = self.parts.closed_logs.try_send(());
+        Ok(())
+    }
+
+    fn settle(&mut self, cover: bool) -> Result<(), GivenUp> {
+        let began = Instant::now();
+        self.until_it_works(|parts| {
+            parts.lock.keep()?;
+            parts.log.settle(cover).map_err(|error| error.to_string())
+        })?;
+        if !self.parts.log.is_behind() {
+            if self.waiting_since.take().is_some() {
+                self.parts.state.metrics.fsync_seconds.observe(began.elapsed().as_secs_f64());
+            }
+            self.parts.state.cover(self.parts.log.offsets());
+        }
+        Ok(())
+    }
+
+    fn until_it_works(
+        &mut self,
+        mut step: impl FnMut(&mut Parts<S>) -> Result<(), String>,
+    ) -> Result<(), GivenUp> {
+        let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
+        while let Err(reason) = step(&mut self.parts) {
+            self.parts.state.metrics.write_errors.inc();
+            self.parts.state.problem("log", &format!("{reason}; trying again, nothing is lost"));
+            let wait = backoff.next_wait(fastrand::f64());
+            if self.parts.shutdown.requested() {
+                return Err(GivenUp);
+            }
+            let _ = self.parts.shutdown.closed().recv_timeout(wait);
+        }
+        self.parts.state.solved("log");
+        Ok(())
+    }
+}

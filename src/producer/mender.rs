@@ -1,0 +1,149 @@
+//! A worker's loop, and what is done when tiny_http breaks under it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Sender;
+use tiny_http::Server;
+
+use super::Stop;
+use super::exchange::{Arrival, Exchange};
+use super::front::{Front, Took};
+use super::guard::Alarm;
+use super::handler::Handler;
+use super::metrics::ProducerMetrics;
+use super::plugs::Plugs;
+use super::threads::spawn;
+
+/// How often the thread of a replaced server looks whether it is to end.
+const RETIRED_TICK: Duration = Duration::from_secs(1);
+
+/// Failures in a row to build the accept loop, and the pause between them, after which the process has to be
+/// replaced: about a minute.
+const MAX_FAILED_REBUILDS: u32 = 300;
+const REBUILD_PAUSE: Duration = Duration::from_millis(200);
+
+/// Takes requests, and mends the front when it breaks.
+#[derive(Clone)]
+pub struct Mender {
+    /// Serves the requests.
+    pub handler: Arc<Handler>,
+    /// What is mended.
+    pub front: Arc<Front>,
+    /// Told what cannot be mended.
+    pub stop: Sender<Stop>,
+    /// Threads of replaced servers.
+    pub retired: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// In a row.
+    pub failed_rebuilds: Arc<AtomicU32>,
+    /// Our own connections to the front.
+    pub plugs: Arc<Plugs>,
+}
+
+impl Mender {
+    /// A worker's loop.
+    pub fn work(&self) {
+        let mut turns: Vec<Exchange> = Vec::new();
+        loop {
+            match self.front.take(|arrival| turns.extend(self.handler.arrive(arrival))) {
+                Took::Some => {}
+                Took::Stopped => return,
+                Took::Dead(generation, error) => {
+                    log::error!("the accept loop ended: {error}; trying to build it anew");
+                    while !self.rebuild(generation) {
+                        thread::sleep(REBUILD_PAUSE);
+                    }
+                }
+            }
+            for exchange in turns.drain(..) {
+                shielded(&self.handler, || self.handler.serve(exchange));
+            }
+        }
+    }
+
+    /// Does what can be done about an alarm of the guard.
+    pub fn mend(&self, alarm: Alarm) {
+        match alarm {
+            Alarm::AcceptLoop(generation) => {
+                log::error!("no answer from our own port; trying to build the accept loop anew");
+                self.rebuild(generation);
+            }
+            Alarm::LeakBudget(lost) => {
+                if !self.handler.health.is_exhausted() {
+                    self.handler.health.set_exhausted();
+                    let _ = self.stop.send(Stop::LeakBudget(lost));
+                }
+            }
+        }
+    }
+
+    /// True when nothing is left to be done for this generation.
+    fn rebuild(&self, generation: u64) -> bool {
+        match self.front.rebuild(generation) {
+            Ok(None) => true,
+            Ok(Some(old)) => {
+                self.failed_rebuilds.store(0, Ordering::Relaxed);
+                self.handler.metrics.http.accept_restarts.inc();
+                self.plugs.pull();
+                self.retire(old);
+                log::info!("the accept loop is built anew");
+                true
+            }
+            // Out of descriptors or threads, most likely, which clients give back when they leave.
+            Err(error) => {
+                let failed = self.failed_rebuilds.fetch_add(1, Ordering::Relaxed);
+                if failed == 0 {
+                    log::error!("cannot build the accept loop now: {error}; trying on");
+                } else if failed == MAX_FAILED_REBUILDS {
+                    let _ = self.stop.send(Stop::ListenerLost(error));
+                }
+                failed >= MAX_FAILED_REBUILDS
+            }
+        }
+    }
+
+    /// Connections of a replaced server live on and send their requests to it: one thread takes those.
+    fn retire(&self, server: Arc<Server>) {
+        let (handler, front) = (self.handler.clone(), self.front.clone());
+        let thread = spawn("http-retired".into(), move || {
+            while !front.is_stopped() {
+                let Ok(Some(request)) = server.recv_timeout(RETIRED_TICK) else { continue };
+                if let Some(exchange) = handler.arrive(Arrival { request, at: Instant::now() }) {
+                    shielded(&handler, || handler.serve(exchange));
+                }
+            }
+        });
+        match thread {
+            Ok(thread) => self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(thread),
+            Err(error) => log::error!("clients of the replaced server are not served: {error}"),
+        }
+    }
+}
+
+/// A panic while one request is served ends that request (tiny_http answers 500) and nothing else.
+pub fn shielded(handler: &Handler, serve: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(serve)).is_err() {
+        log::error!("a request ended by a panic; {} so far", handler.metrics.http.panics.get());
+    }
+}
+
+/// tiny_http's threads panic on some clients (a reset right after the connect); that is counted, and told only
+/// at debug level, so that a scanner cannot fill the log. Our own threads' panics are told in full. Its accept
+/// thread panics, without a word to anybody, when it cannot duplicate a socket.
+pub fn count_panics(metrics: &Arc<ProducerMetrics>, front: &Arc<Front>) {
+    let (metrics, front) = (metrics.clone(), front.clone());
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        metrics.http.panics.inc();
+        if thread::current().name().is_some() {
+            return tell(info);
+        }
+        log::debug!("a thread of tiny_http panicked: {info}");
+        if info.location().is_some_and(|at| at.file().ends_with("refined_tcp_stream.rs")) {
+            front.suspect();
+        }
+    }));
+}

@@ -1,0 +1,64 @@
+//! What the producer tells of itself: the pages of its operator, and why a request is not taken.
+
+use std::time::{Duration, Instant};
+
+use crate::metrics::CONTENT_TYPE;
+
+use super::answer::Answer;
+use super::handler::Handler;
+use super::health::NotReady;
+use super::routes::Route;
+
+/// When to come back while Kafka does not acknowledge.
+pub const RETRY_WHEN_DOWN: Duration = Duration::from_secs(2);
+
+impl Handler {
+    /// The page of a `GET`.
+    pub(super) fn show(&self, route: Route) -> Answer {
+        let plain =
+            |status, text: &'static str| Answer::text(status, "text/plain; charset=utf-8", text.as_bytes());
+        match route {
+            Route::Livez if self.queue.is_dead() => plain(503, "publisher ended\n"),
+            Route::Livez => plain(200, "ok\n"),
+            Route::Readyz => match self.health.check(Instant::now()) {
+                Ok(()) => plain(200, "ok\n"),
+                Err(reason) => self.not_ready(&reason),
+            },
+            Route::Metrics => Answer::text(200, CONTENT_TYPE, self.render_metrics().into_bytes()),
+            _ => {
+                let body =
+                    concat!(r#"{"name":"event-pipeline","version":""#, env!("CARGO_PKG_VERSION"), "\"}\n");
+                Answer::text(200, "application/json", body.as_bytes())
+            }
+        }
+    }
+
+    fn render_metrics(&self) -> String {
+        let (metrics, usage) = (&self.metrics, self.queue.usage());
+        metrics.queue.events.set(usage.events() as i64);
+        metrics.queue.bytes.set(usage.bytes() as i64);
+        metrics.queue.capacity.set(usage.max_events() as i64);
+        metrics.http.parked.set(self.connections.parked() as i64);
+        metrics.kafka.connected.set(self.health.is_connected(Instant::now()).into());
+        metrics.common.render()
+    }
+
+    /// Why no event is taken now.
+    pub(super) fn not_ready(&self, reason: &NotReady) -> Answer {
+        match reason {
+            NotReady::Draining => {
+                Answer::unavailable("draining", "this producer is stopping; use another one", RETRY_WHEN_DOWN)
+            }
+            NotReady::KafkaUnavailable(text) => {
+                let message = format!("Kafka does not acknowledge: {text}");
+                Answer::unavailable("kafka_unavailable", &message, RETRY_WHEN_DOWN)
+            }
+        }
+    }
+
+    /// Past a bound of ours; nothing of the request was taken.
+    pub(super) fn overloaded(&self, what: &str) -> Answer {
+        let message = format!("{what}; nothing was taken");
+        Answer::unavailable("overloaded", &message, self.queue.usage().retry_after())
+    }
+}

@@ -1,0 +1,57 @@
+//! The way back: a settled job becomes the answer to its request.
+
+use std::time::Instant;
+
+use super::answer::Answer;
+use super::handler::{Handler, QueuedJob, Ticket};
+use super::intake::request_index;
+use super::job::{Job, Outcome};
+use super::pages::RETRY_WHEN_DOWN;
+
+impl Handler {
+    /// Answers a job whose events all have an outcome.
+    pub fn settle(&self, job: QueuedJob) {
+        let acknowledged = job.acknowledged();
+        self.metrics.events.acknowledged.inc_by(acknowledged as u64);
+        if acknowledged < job.outcomes.len() {
+            self.count_failures(&job);
+        }
+        let retry_after = if self.health.is_connected(Instant::now()) {
+            self.queue.usage().retry_after()
+        } else {
+            RETRY_WHEN_DOWN
+        };
+        let answer = match &job.ticket.rejected {
+            None => Answer::single(&self.topic, &job, retry_after),
+            Some(rejected) => {
+                Answer::batch(&self.topic, &job, |k| request_index(k, rejected), rejected, retry_after)
+            }
+        };
+        let Ticket { exchange, reservation, .. } = job.ticket;
+        // Room first, so that a client that was answered finds it.
+        drop(reservation);
+        if let Some(next) = self.finish(exchange, &answer, false) {
+            self.serve(next);
+        }
+    }
+
+    fn count_failures(&self, job: &Job<Ticket>) {
+        let stopped = self.queue.is_dead();
+        for outcome in &job.outcomes {
+            match outcome {
+                Outcome::TooLarge(_) => self.metrics.fail("too_large", 1),
+                Outcome::Unacknowledged(_) if stopped => self.metrics.fail("stopped", 1),
+                Outcome::Unacknowledged(_) => self.metrics.fail("timeout", 1),
+                Outcome::Open | Outcome::Acknowledged(_) => {}
+            }
+        }
+    }
+
+    /// Answers what a dead publisher left in the queue.
+    pub fn refuse_orphans(&self) {
+        while let Some(mut job) = self.queue.take_orphan() {
+            job.give_up(&"the publisher ended".into());
+            self.settle(job);
+        }
+    }
+}

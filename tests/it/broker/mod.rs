@@ -1,0 +1,104 @@
+//! `KafkaSink` and `KafkaSource` against a real Kafka, read back and written by `kcat`, harmed by signals and the proxy.
+
+mod cluster;
+mod faults;
+mod foreign;
+mod hostile;
+mod sink;
+mod source;
+
+use std::time::{Duration, Instant};
+
+use event_pipeline::broker::{
+    BrokerError, Fetched, KafkaSink, KafkaSource, Position, Receipt, Record, Sink, Source, open_sink,
+    open_source,
+};
+use event_pipeline::config::KafkaConfig;
+
+use crate::support::topic::Topic;
+use crate::support::wait::secs;
+
+/// How late a limit may be kept on a busy machine.
+const LATE: Duration = Duration::from_millis(400);
+
+fn config(brokers: &str, topic: &str) -> KafkaConfig {
+    KafkaConfig {
+        brokers: brokers.split(',').map(str::to_owned).collect(),
+        topic: topic.to_owned(),
+        connect_timeout_ms: 1000,
+        request_timeout_ms: 5000,
+    }
+}
+
+fn sink_to(brokers: &str, topic: &Topic) -> KafkaSink {
+    open_sink(&config(brokers, &topic.name)).expect("a thread")
+}
+
+fn source_of(topic: &Topic) -> KafkaSource {
+    open_source(&config(&topic.brokers(), &topic.name)).expect("a thread")
+}
+
+type Outcomes = Vec<Result<Receipt, BrokerError>>;
+
+fn send(sink: &mut KafkaSink, values: &[impl AsRef<[u8]>], limit: Duration) -> Outcomes {
+    let records: Vec<Record<'_>> =
+        values.iter().map(|value| Record { key: None, value: value.as_ref() }).collect();
+    sink.send(&records, limit)
+}
+
+/// Sends and asserts that every record was acknowledged.
+#[track_caller]
+fn send_all(sink: &mut KafkaSink, values: &[impl AsRef<[u8]>]) -> Vec<Receipt> {
+    send(sink, values, secs(10)).into_iter().map(|outcome| outcome.expect("acknowledged")).collect()
+}
+
+#[track_caller]
+fn assert_all_retryable(outcomes: &Outcomes) {
+    let wrong = outcomes.iter().find(|outcome| !outcome.as_ref().is_err_and(BrokerError::is_retryable));
+    assert!(wrong.is_none(), "{wrong:?}");
+}
+
+/// Runs `call` and asserts that it kept `limit`.
+#[track_caller]
+fn within<T>(limit: Duration, call: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let value = call();
+    let took = start.elapsed();
+    assert!(took <= limit + LATE, "took {took:?}, limit {limit:?}");
+    value
+}
+
+fn from_start(partitions: i32) -> Vec<Position> {
+    (0..partitions).map(|partition| Position { partition, offset: 0 }).collect()
+}
+
+/// Offset and value of each record from `from` on, until the partition ends at `end` or fails.
+fn read_on(source: &mut KafkaSource, from: Position, end: i64) -> (Vec<(i64, Vec<u8>)>, Option<BrokerError>) {
+    let start = Instant::now();
+    let (mut position, mut records) = (from, Vec::new());
+    while position.offset < end {
+        assert!(start.elapsed() < secs(20), "stuck at {position:?} of {end} after {} records", records.len());
+        let fetched = source.fetch(&[position]).map(|mut answers| answers.pop().expect("an answer"));
+        let page = match fetched {
+            Ok(Fetched { page: Ok(page), .. }) => page,
+            Ok(Fetched { page: Err(error), .. }) | Err(error) => return (records, Some(error)),
+        };
+        records.extend(page.records().map(|(offset, value)| (offset, value.to_vec())));
+        position.offset = page.next_offset;
+    }
+    (records, None)
+}
+
+/// The values of partition 0 from its start to its end, each once and in order.
+#[track_caller]
+fn read_all(topic: &Topic) -> Vec<String> {
+    let end = topic.end_offset(0);
+    let (records, error) = read_on(&mut source_of(topic), Position { partition: 0, offset: 0 }, end);
+    assert_eq!(error, None);
+    assert!(records.windows(2).all(|pair| pair[0].0 < pair[1].0), "offsets rise");
+    records.into_iter().map(|(_, value)| String::from_utf8(value).expect("UTF-8")).collect()
+}
+
+fn numbered(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{prefix}{number}")).collect()
+}

@@ -1,0 +1,83 @@
+//! Who may write a log, and which part of the topic it takes.
+
+use crate::consumer::load::event_lines;
+use crate::consumer::{Site, lines_of, payload, wait_ready};
+use crate::support::kafka::{Cluster, shared};
+use crate::support::wait::{eventually, secs};
+
+#[test]
+fn a_second_consumer_of_the_same_log_is_refused() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    let first = site.start_ready(&[]);
+    let second = site.program(&[]).run(secs(30));
+    assert_eq!(second.status.code(), Some(1));
+    let holder = format!("held by process {}", first.pid());
+    assert!(second.stderr.contains(&holder) && second.stderr.contains("CONSUMER_SHARD"), "{}", second.stderr);
+}
+
+#[test]
+fn shards_share_the_topic() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    for partition in ["0", "1", "2"] {
+        let input = format!("{{\"partition\": {partition}}}\n");
+        topic.kcat(&["-P", "-p", partition], input.as_bytes());
+    }
+    let _shards = ["0/2", "1/2"].map(|shard| site.start_ready(&[("CONSUMER_SHARD", shard)]));
+    let values = |name: &str| {
+        let mut values: Vec<String> =
+            lines_of(&site.logs().join(name)).iter().map(|line| payload(line).to_owned()).collect();
+        values.sort();
+        values
+    };
+    eventually(secs(30), "each shard has its partitions", || {
+        values("events-0.log") == ["{\"partition\": 0}", "{\"partition\": 2}"]
+            && values("events-1.log") == ["{\"partition\": 1}"]
+    });
+}
+
+#[test]
+fn partitions_that_are_added_are_found() {
+    let topic = shared().topic_with(1, &[]);
+    let site = Site::new(&topic);
+    let _consumer = site.start_ready(&[("KAFKA_METADATA_MAX_AGE_MS", "200")]);
+    topic.kcat(&["-P"], b"{\"n\": 1}\n");
+    site.wait_caught_up();
+    topic.add_partitions(3);
+    let input = event_lines(300, 100);
+    for (partition, line) in input.lines().enumerate() {
+        if partition < 3 {
+            topic.kcat(&["-P", "-p", &partition.to_string()], format!("{line}\n").as_bytes());
+        }
+    }
+    site.wait_caught_up();
+    site.audit();
+}
+
+#[test]
+fn a_bad_setting_and_a_taken_address_end_with_code_2() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    for (name, value) in [("LOG_FSYNC", "always"), ("CONSUMER_SHARD", "3/3"), ("METRICS_ADDR", "nowhere")] {
+        let refused = site.program(&[(name, value)]).run(secs(30));
+        assert_eq!(refused.status.code(), Some(2), "{name}");
+        assert!(refused.stderr.contains(value), "{}", refused.stderr);
+    }
+    let mut first = site.start(&[]);
+    wait_ready(&mut first);
+    let address = first.address().to_string();
+    let other = Site::new(&topic);
+    let refused = other.program(&[("METRICS_ADDR", &address)]).run(secs(30));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(refused.stderr.contains("METRICS_ADDR"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_kafka_that_cannot_serve_us_ends_it_with_code_2() {
+    let cluster = Cluster::start_with(1, &[("KAFKA_VERSION", "4.3.1")]);
+    let topic = cluster.topic();
+    let refused = Site::new(&topic).program(&[]).run(secs(60));
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
+    assert!(refused.stderr.contains("3.9"), "{}", refused.stderr);
+}

@@ -1,0 +1,67 @@
+//! A steady load on a topic while the consumer is harmed.
+
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
+use event_pipeline::broker::{Record, Sink, open_sink};
+use event_pipeline::config::KafkaConfig;
+
+use crate::support::topic::Topic;
+
+const EVENTS_A_BATCH: usize = 200;
+const PAUSE: Duration = Duration::from_millis(10);
+const SEND_LIMIT: Duration = Duration::from_secs(5);
+
+/// Sends until it is finished; every value is unlike all others.
+pub struct Load {
+    stop: Sender<()>,
+    thread: JoinHandle<usize>,
+}
+
+impl Load {
+    pub fn start(topic: &Topic) -> Self {
+        let config = KafkaConfig {
+            brokers: topic.brokers().split(',').map(str::to_owned).collect(),
+            topic: topic.name.clone(),
+            connect_timeout_ms: 1000,
+            request_timeout_ms: 5000,
+        };
+        let (stop, stopped) = bounded::<()>(0);
+        let thread = thread::spawn(move || {
+            let mut sink = open_sink(&config).expect("a sink");
+            let mut acknowledged = 0;
+            for batch in 0.. {
+                if stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Disconnected) {
+                    break;
+                }
+                acknowledged += send(&mut sink, batch);
+            }
+            acknowledged
+        });
+        Self { stop, thread }
+    }
+
+    /// Ends the load; returns how many events were acknowledged.
+    pub fn finish(self) -> usize {
+        drop(self.stop);
+        self.thread.join().expect("the load does not panic")
+    }
+}
+
+fn send(sink: &mut impl Sink, batch: usize) -> usize {
+    let values: Vec<String> = (0..EVENTS_A_BATCH)
+        .map(|number| {
+            format!(r#"{{"event": "purchase", "user_id": 203, "batch": {batch}, "number": {number}}}"#)
+        })
+        .collect();
+    let records: Vec<Record<'_>> =
+        values.iter().map(|value| Record { key: None, value: value.as_bytes() }).collect();
+    sink.send(&records, SEND_LIMIT).iter().filter(|outcome| outcome.is_ok()).count()
+}
+
+/// `count` events of about `size` bytes, one a line, for kcat.
+pub fn event_lines(count: usize, size: usize) -> String {
+    let padding = "x".repeat(size.saturating_sub(40));
+    (0..count).map(|number| format!("{{\"number\": {number}, \"padding\": \"{padding}\"}}\n")).collect()
+}

@@ -1,0 +1,218 @@
+//! The consumer from outside: a real topic, the real program, and what stands in its files afterwards.
+
+mod faults;
+mod foreign;
+mod kills;
+mod limits;
+mod load;
+mod operation;
+mod rotation;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flate2::read::GzDecoder;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::http;
+use crate::support::process::{Program, Running};
+use crate::support::topic::{Stored, Topic};
+use crate::support::wait::{eventually, secs};
+
+/// How long reading to the end of a topic may take on a busy machine.
+const CATCH_UP: Duration = secs(90);
+
+/// A directory with a log of `topic`, over several lives of the consumer.
+struct Site<'a> {
+    topic: &'a Topic,
+    dir: TempDir,
+}
+
+impl<'a> Site<'a> {
+    fn new(topic: &'a Topic) -> Self {
+        Self { topic, dir: tempfile::tempdir().expect("directory") }
+    }
+
+    fn program(&self, settings: &[(&str, &str)]) -> Program {
+        let mut program = Program::consumer()
+            .dir(self.dir.path())
+            .env("KAFKA_BROKERS", self.topic.brokers())
+            .env("KAFKA_TOPIC", &self.topic.name)
+            .env("KAFKA_GROUP", format!("group-of-{}", self.topic.name));
+        for (name, value) in settings {
+            program = program.env(name, value);
+        }
+        program
+    }
+
+    fn start(&self, settings: &[(&str, &str)]) -> Running {
+        self.program(settings).start()
+    }
+
+    /// Starts it and waits until it reads.
+    fn start_ready(&self, settings: &[(&str, &str)]) -> Running {
+        let mut running = self.start(settings);
+        wait_ready(&mut running);
+        running
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.path("logs")
+    }
+
+    fn checkpoint(&self, name: &str) -> Option<Value> {
+        let text = fs::read(self.logs().join(name)).ok()?;
+        Some(serde_json::from_slice(&text).expect("the checkpoint is whole at every moment"))
+    }
+
+    /// Offsets covered by the checkpoint, all partitions together.
+    fn covered(&self) -> usize {
+        let Some(checkpoint) = self.checkpoint("events.log.checkpoint") else { return 0 };
+        let offsets = checkpoint["offsets"].as_object().expect("offsets");
+        offsets.values().map(|offset| offset.as_u64().expect("offset") as usize).sum()
+    }
+
+    /// Waits until the checkpoint covers the whole topic.
+    #[track_caller]
+    fn wait_caught_up(&self) {
+        let count = self.topic.count();
+        eventually(CATCH_UP, &format!("all {count} records are covered"), || self.covered() == count);
+    }
+
+    /// Lines of all logs, oldest first.
+    fn lines(&self) -> Vec<String> {
+        log_files(&self.logs()).iter().flat_map(|path| lines_of(path)).collect()
+    }
+
+    /// What went to the rejected file.
+    fn rejected(&self) -> Vec<Value> {
+        let lines = lines_of(&self.logs().join("events.rejected"));
+        lines.iter().map(|line| serde_json::from_str(payload(line)).expect("JSON")).collect()
+    }
+
+    /// The logs hold every event of the topic once, whole, in the order of its partition; all the other records
+    /// are in the rejected file.
+    #[track_caller]
+    fn audit(&self) {
+        audit(&self.topic.records(), &self.lines(), &self.rejected());
+    }
+}
+
+/// Every record stands once in `lines` or in `rejected`, those of one partition in order.
+#[track_caller]
+fn audit(records: &[Stored], lines: &[String], rejected: &[Value]) {
+    let mut places: HashMap<String, (i32, i64)> = HashMap::new();
+    let mut not_events = Vec::new();
+    for record in records {
+        let text = record.value.as_ref().and_then(|value| String::from_utf8(value.clone()).ok());
+        let object = text.filter(|text| serde_json::from_str::<HashMap<String, Value>>(text).is_ok());
+        let place = (record.partition, record.offset);
+        match object {
+            Some(text) => {
+                let line = text.trim().replace(['\n', '\r'], " ");
+                assert_eq!(places.insert(line, place), None, "the test sends every value once");
+            }
+            None => not_events.push(place),
+        }
+    }
+    let mut last: HashMap<i32, i64> = HashMap::new();
+    let mut logged = 0;
+    for line in lines {
+        let (partition, offset) = places
+            .remove(payload(line))
+            .unwrap_or_else(|| panic!("doubled or not in the topic: {line:.300}"));
+        let before = last.insert(partition, offset);
+        assert!(
+            before.is_none_or(|before| before < offset),
+            "partition {partition}: {offset} after {before:?}"
+        );
+        logged += 1;
+    }
+    assert!(places.is_empty(), "{} of {} events are not in the log", places.len(), places.len() + logged);
+    let mut kept: Vec<(i32, i64)> = rejected
+        .iter()
+        .map(|line| {
+            (line["partition"].as_i64().expect("partition") as i32, line["offset"].as_i64().expect("offset"))
+        })
+        .collect();
+    kept.sort_unstable();
+    not_events.sort_unstable();
+    assert_eq!(kept, not_events, "rejected records");
+}
+
+/// Closed logs by name, then those renamed by others, then the open one.
+fn log_files(dir: &Path) -> Vec<PathBuf> {
+    let names = fs::read_dir(dir).expect("the log's directory").map(|entry| entry.expect("entry").path());
+    let mut files: Vec<PathBuf> = names
+        .filter(|path| {
+            let name = path.file_name().expect("name").to_string_lossy();
+            name.starts_with("events") && [".log", ".log.gz", ".log.1"].iter().any(|end| name.ends_with(end))
+        })
+        .collect();
+    files.sort_by_key(|path| {
+        let name = path.file_name().expect("name").to_string_lossy().into_owned();
+        (name == "events.log", name == "events.log.1", name)
+    });
+    files
+}
+
+/// Whole lines of one log; panics at a torn end.
+#[track_caller]
+fn lines_of(path: &Path) -> Vec<String> {
+    let mut bytes = fs::read(path).unwrap_or_default();
+    if path.extension().is_some_and(|extension| extension == "gz") {
+        let packed = std::mem::take(&mut bytes);
+        GzDecoder::new(&packed[..]).read_to_end(&mut bytes).expect("gzip");
+    }
+    let text = String::from_utf8(bytes).expect("UTF-8");
+    assert!(text.is_empty() || text.ends_with('\n'), "{} ends in a torn line", path.display());
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The event in a line; panics if the line does not look like `2025-07-08 00:12:01,782 - {…}`.
+#[track_caller]
+fn payload(line: &str) -> &str {
+    let pattern = "dddd-dd-dd dd:dd:dd,ddd - {";
+    let fits = line.len() > pattern.len()
+        && line.ends_with('}')
+        && line
+            .bytes()
+            .zip(pattern.bytes())
+            .all(|(byte, wanted)| if wanted == b'd' { byte.is_ascii_digit() } else { byte == wanted });
+    assert!(fits, "not a line of the log: {line:.300}");
+    &line[pattern.len() - 1..]
+}
+
+fn ready_status(running: &mut Running) -> (u16, String) {
+    let answer = http::get(running.address(), "/readyz").expect("the status page answers");
+    (answer.status, answer.text())
+}
+
+#[track_caller]
+fn wait_ready(running: &mut Running) {
+    eventually(secs(60), "the consumer is ready", || ready_status(running).0 == 200);
+}
+
+/// Waits until `/readyz` is 503 with a reason that holds `word`.
+#[track_caller]
+fn wait_problem(running: &mut Running, word: &str) {
+    eventually(secs(60), &format!("not ready because of {word:?}"), || {
+        let (status, body) = ready_status(running);
+        status == 503 && body.contains(word)
+    });
+}
+
+/// The value of one sample of `/metrics`, 0 if it is not there.
+fn metric(running: &mut Running, sample: &str) -> f64 {
+    let text = http::get(running.address(), "/metrics").expect("metrics").text();
+    let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().expect("a number"))
+}

@@ -1,0 +1,126 @@
+//! A normal day: the exact line, the group's offsets, the stop in order, the figures.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use event_pipeline::broker::{Source, open_source};
+use event_pipeline::config::KafkaConfig;
+
+use crate::consumer::load::{Load, event_lines};
+use crate::consumer::{Site, metric, payload, wait_ready};
+use crate::support::http;
+use crate::support::kafka::shared;
+use crate::support::wait::{eventually, secs};
+
+#[test]
+fn an_event_becomes_the_line_of_the_original() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    let event = r#"{"event": "purchase", "user_id": 203, "timestamp": "2025-07-08T00:12:01.781Z"}"#;
+    let mut consumer = site.start_ready(&[]);
+    topic.kcat(&["-P"], format!("{event}\n").as_bytes());
+    site.wait_caught_up();
+    let lines = site.lines();
+    assert_eq!((lines.len(), payload(&lines[0])), (1, event));
+    eventually(secs(5), "the original's line on stdout", || {
+        consumer.stdout() == format!("📥 Received event: {event}\n")
+    });
+    assert!(consumer.terminate(secs(30)).success());
+}
+
+#[test]
+fn sigterm_under_load_finishes_the_batch_and_the_group_knows_it() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    let load = Load::start(&topic);
+    for round in 1..=3 {
+        let mut consumer = site.start_ready(&[]);
+        eventually(secs(60), "something is logged", || site.covered() > round * 1000);
+        assert!(consumer.terminate(secs(30)).success());
+        let checkpoint = site.checkpoint("events.log.checkpoint").expect("checkpoint");
+        assert_eq!(checkpoint["stopped"], true);
+        let bytes = std::fs::metadata(site.path("logs/events.log")).expect("log").len();
+        assert_eq!(checkpoint["log"]["bytes"], bytes, "nothing uncovered is left");
+    }
+    load.finish();
+    let mut consumer = site.start_ready(&[]);
+    site.wait_caught_up();
+    assert!(consumer.terminate(secs(30)).success());
+    site.audit();
+    let config = KafkaConfig {
+        brokers: vec![topic.brokers()],
+        topic: topic.name.clone(),
+        connect_timeout_ms: 1000,
+        request_timeout_ms: 5000,
+    };
+    let mut source = open_source(&config).expect("source");
+    let group = format!("group-of-{}", topic.name);
+    let committed = source.committed(&group, &[0, 1, 2]).expect("committed");
+    let ends: Vec<Option<i64>> = (0..3).map(|partition| Some(topic.end_offset(partition))).collect();
+    assert_eq!(committed, ends);
+}
+
+#[test]
+fn without_a_checkpoint_reading_goes_on_from_the_groups_offsets() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    let mut consumer = site.start_ready(&[]);
+    topic.kcat(&["-P"], event_lines(100, 100).as_bytes());
+    site.wait_caught_up();
+    assert!(consumer.terminate(secs(30)).success());
+    std::fs::remove_file(site.path("logs/events.log.checkpoint")).expect("remove");
+    let _consumer = site.start_ready(&[]);
+    topic.kcat(&["-P"], b"{\"n\": \"after\"}\n");
+    site.wait_caught_up();
+    site.audit();
+}
+
+#[test]
+fn the_figures_add_up_and_the_page_answers() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    topic.kcat(&["-P"], event_lines(500, 100).as_bytes());
+    topic.kcat(&["-P", "-p", "0"], b"not JSON\n");
+    let mut consumer = site.start(&[]);
+    wait_ready(&mut consumer);
+    site.wait_caught_up();
+    eventually(secs(10), "the figures follow", || {
+        metric(&mut consumer, "pipeline_consumer_records_total") == 501.0
+    });
+    assert_eq!(metric(&mut consumer, "pipeline_log_events_total"), 500.0);
+    assert_eq!(metric(&mut consumer, "pipeline_consumer_rejected_total{reason=\"not_json\"}"), 1.0);
+    let bytes = std::fs::metadata(site.path("logs/events.log")).expect("log").len();
+    assert_eq!(metric(&mut consumer, "pipeline_log_bytes_total"), bytes as f64);
+    for partition in 0..3 {
+        let sample = |name: &str| format!("pipeline_consumer_{name}{{partition=\"{partition}\"}}");
+        assert_eq!(metric(&mut consumer, &sample("lag_records")), 0.0);
+        assert_eq!(metric(&mut consumer, &sample("offset")), topic.end_offset(partition) as f64);
+    }
+    assert!(metric(&mut consumer, "pipeline_checkpoint_age_seconds") < 5.0);
+    assert!(metric(&mut consumer, "pipeline_log_fsync_duration_seconds_count") >= 1.0);
+    for (path, status) in [("/livez", 200), ("/version", 200), ("/healthz", 200), ("/nothing", 404)] {
+        assert_eq!(http::get(consumer.address(), path).expect("answer").status, status, "{path}");
+    }
+}
+
+#[test]
+fn the_figures_are_what_prometheus_expects() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    topic.kcat(&["-P"], b"{\"n\": 1}\nnot JSON\n");
+    let mut consumer = site.start_ready(&[]);
+    site.wait_caught_up();
+    let text = http::get(consumer.address(), "/metrics").expect("metrics").text();
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts (Debian: apt-get install prometheus)");
+    promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("written");
+    let output = promtool.wait_with_output().expect("promtool ends");
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
+}

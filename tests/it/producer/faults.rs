@@ -1,0 +1,287 @@
+//! One broker that breaks: what the client sees, what stands in the topic, and that all heals by itself.
+//!
+//! In each: every receipt names the place of its event, nothing waits past its limit, `/readyz` tells the truth
+//! within two seconds.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use crate::producer::load::Load;
+use crate::producer::{Served, serve, serve_via};
+use crate::support::admin;
+use crate::support::kafka::{Cluster, shared};
+use crate::support::proxy::{Direction, Mode, Proxy};
+use crate::support::wait::{eventually, secs};
+
+/// Short, so that a fault can outlast them all.
+pub const TIMEOUTS: [(&str, &str); 3] = [
+    ("KAFKA_CONNECT_TIMEOUT_MS", "500"),
+    ("KAFKA_REQUEST_TIMEOUT_MS", "1000"),
+    ("DELIVERY_TIMEOUT_MS", "3000"),
+];
+
+/// The delivery timeout of [`TIMEOUTS`] and a margin for a busy machine.
+pub const ANSWERED_WITHIN: Duration = Duration::from_millis(3500);
+
+/// `/readyz` follows Kafka within this.
+const READY_LAG: Duration = secs(2);
+
+/// Waits for `/readyz` to follow what was just done to Kafka.
+#[track_caller]
+pub fn readyz_turns(served: &Served, status: u16) {
+    eventually(READY_LAG, &format!("/readyz turns {status}"), || served.readyz() == status);
+}
+
+/// An event posted now is refused at once, with a reason.
+#[track_caller]
+fn assert_refused_at_once(served: &Served) {
+    let began = Instant::now();
+    let answer = served.post("{}");
+    assert_eq!((answer.status, answer.json()["error"].as_str()), (503, Some("kafka_unavailable")));
+    assert!(began.elapsed() < secs(1), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_broker_killed_under_load_and_started_again() {
+    let cluster = Cluster::start(1);
+    let topic = cluster.topic();
+    let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
+    let load = Load::start(served.address, 8);
+    load.wait_acknowledged(500);
+    cluster.kill(1);
+    readyz_turns(&served, 503);
+    assert_refused_at_once(&served);
+    load.wait_refused(50);
+    cluster.restart(1);
+    readyz_turns(&served, 200);
+    load.wait_acknowledged(500);
+    let ledger = load.finish();
+    ledger.assert_answers(ANSWERED_WITHIN);
+    ledger.assert_kept(&topic);
+}
+
+#[test]
+fn a_broker_silent_for_longer_than_every_timeout() {
+    let cluster = Cluster::start(1);
+    let topic = cluster.topic();
+    let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
+    let load = Load::start(served.address, 8);
+    load.wait_acknowledged(500);
+    cluster.pause(1);
+    let paused = Instant::now();
+    readyz_turns(&served, 503);
+    while paused.elapsed() < secs(8) {
+        assert_refused_at_once(&served);
+        assert_eq!(served.readyz(), 503, "after {:?}", paused.elapsed());
+        thread::sleep(Duration::from_millis(100));
+    }
+    cluster.resume(1);
+    readyz_turns(&served, 200);
+    load.wait_acknowledged(500);
+    let ledger = load.finish();
+    ledger.assert_answers(ANSWERED_WITHIN);
+    ledger.assert_kept(&topic);
+}
+
+#[test]
+fn a_silence_without_any_load_is_noticed_too() {
+    let cluster = Cluster::start(1);
+    let topic = cluster.topic();
+    let served = serve_via(&cluster.brokers(), &topic, &[]);
+    for _ in 0..3 {
+        cluster.pause(1);
+        readyz_turns(&served, 503);
+        cluster.resume(1);
+        readyz_turns(&served, 200);
+    }
+    served.assert_serves();
+}
+
+#[test]
+fn a_connection_cut_in_a_request_or_a_reply_costs_no_client_anything() {
+    let topic = shared().topic();
+    let proxies = Proxy::kafka(&topic.brokers());
+    let proxy = &proxies[0];
+    let served = serve_via(&proxy.address().to_string(), &topic, &TIMEOUTS);
+    let load = Load::start(served.address, 8);
+    load.wait_acknowledged(100);
+    for direction in [Direction::Request, Direction::Reply] {
+        for bytes in [0, 1, 4, 13, 40, 300] {
+            let before = proxy.accepted();
+            proxy.cut_after(direction, bytes);
+            eventually(secs(10), "it connects again", || proxy.accepted() > before);
+            load.wait_acknowledged(20);
+        }
+    }
+    let ledger = load.finish();
+    ledger.assert_answers(ANSWERED_WITHIN);
+    assert_eq!(ledger.count(200), ledger.told.len(), "{:?}", ledger.summary());
+    ledger.assert_kept(&topic);
+    assert_eq!(served.readyz(), 200);
+}
+
+#[test]
+fn a_lost_reply_may_double_an_event_and_never_loses_one() {
+    let topic = shared().topic();
+    let proxies = Proxy::kafka(&topic.brokers());
+    let served = serve_via(&proxies[0].address().to_string(), &topic, &TIMEOUTS);
+    let load = Load::start(served.address, 8);
+    load.wait_acknowledged(100);
+    for _ in 0..5 {
+        proxies[0].lose_replies(admin::PRODUCE, 1);
+        eventually(secs(10), "a reply is lost", || proxies[0].replies_to_lose() == 0);
+        load.wait_acknowledged(50);
+    }
+    let ledger = load.finish();
+    ledger.assert_answers(ANSWERED_WITHIN);
+    assert_eq!(ledger.count(200), ledger.told.len(), "{:?}", ledger.summary());
+    assert!(ledger.assert_kept(&topic) >= 5, "the lost replies were to events that stand twice now");
+}
+
+#[test]
+fn a_topic_that_was_deleted_is_created_again_where_the_broker_does_so() {
+    let cluster = Cluster::start(1);
+    let topic = cluster.topic();
+    let mut served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
+    let before = Load::start(served.address, 4);
+    before.wait_acknowledged(200);
+    let ledger = before.finish();
+    ledger.assert_kept(&topic);
+    let across = Load::start(served.address, 4);
+    across.wait_acknowledged(100);
+    admin::delete_topic(cluster.address(1), &topic.name);
+    served.program.stderr_after(&format!("topic {} does not exist", topic.name));
+    across.wait_acknowledged(200);
+    across.finish().assert_answers(ANSWERED_WITHIN);
+    let after = Load::start(served.address, 4);
+    after.wait_acknowledged(200);
+    let ledger = after.finish();
+    ledger.assert_answers(ANSWERED_WITHIN);
+    ledger.assert_kept(&topic);
+    assert_eq!((topic.metadata().partitions.len(), served.readyz()), (3, 200));
+}
+
+#[test]
+fn a_topic_that_was_deleted_for_good_is_named_and_its_return_heals() {
+    let mut properties = tempfile::NamedTempFile::new().expect("a file");
+    properties.write_all(b"auto.create.topics.enable=false\n").expect("written");
+    let path = properties.path().to_str().expect("UTF-8");
+    let cluster = Cluster::start_with(1, &[("KAFKA_PROPERTIES", path)]);
+    let topic = cluster.topic();
+    let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
+    let load = Load::start(served.address, 4);
+    load.wait_acknowledged(100);
+    topic.delete();
+    readyz_turns(&served, 503);
+    assert_refused_at_once(&served);
+    eventually(secs(2), "the reason and the way out", || {
+        let reason = served.post("{}").text();
+        reason.contains(&topic.name) && reason.contains("auto.create.topics.enable")
+    });
+    load.finish().assert_answers(ANSWERED_WITHIN);
+    admin::create_topic(cluster.address(1), &topic.name, 3, 1, &[]);
+    readyz_turns(&served, 200);
+    let load = Load::start(served.address, 4);
+    load.wait_acknowledged(100);
+    load.finish().assert_kept(&topic);
+}
+
+/// An address that takes no connection and refuses none: the queue of its listener is full.
+fn black_hole() -> (SocketAddr, Vec<TcpStream>, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    SockRef::from(&listener).listen(0).expect("listen");
+    let address = listener.local_addr().expect("address");
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+    let queued: Vec<TcpStream> = std::iter::from_fn(connect).take(64).collect();
+    assert!(queued.len() < 64, "the queue never fills");
+    (address, queued, listener)
+}
+
+#[test]
+fn a_black_hole_before_the_good_address_is_passed_over() {
+    let topic = shared().topic();
+    let (hole, _queued, _listener) = black_hole();
+    let silent = Proxy::tcp(topic.brokers());
+    silent.set(Mode::Blackhole);
+    for dead in [hole, silent.address()] {
+        let began = Instant::now();
+        let served = serve_via(&format!("{dead},{}", topic.brokers()), &topic, &[]);
+        assert!(began.elapsed() < secs(5), "ready after {:?}", began.elapsed());
+        let load = Load::start(served.address, 4);
+        load.wait_acknowledged(200);
+        let ledger = load.finish();
+        assert_eq!(ledger.count(200), ledger.told.len(), "{:?}", ledger.summary());
+        ledger.assert_kept(&topic);
+        assert_eq!(served.readyz(), 200);
+    }
+}
+
+#[test]
+fn retries_back_off_with_jitter_whether_a_batch_waits_or_not() {
+    let topic = shared().topic();
+    let proxy = Proxy::kafka(&topic.brokers()).remove(0);
+    // A batch of one event is full, which must not make retries hot.
+    let settings = [("BATCH_MAX_EVENTS", "1"), ("DELIVERY_TIMEOUT_MS", "6000")];
+    let served = serve_via(&proxy.address().to_string(), &topic, &settings);
+    let load = Load::start(served.address, 8);
+    load.wait_acknowledged(50);
+    proxy.set(Mode::Refuse);
+    proxy.cut();
+    let (began, mut tries) = (Instant::now(), Vec::new());
+    while began.elapsed() < secs(8) {
+        if proxy.accepted() > tries.len() {
+            tries.resize(proxy.accepted(), began.elapsed());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    let connected = tries.iter().filter(|at| at.is_zero()).count();
+    let tries = &tries[connected.min(tries.len())..];
+    assert!((8..30).contains(&tries.len()), "{} tries in 8 s: {tries:?}", tries.len());
+    let waits: Vec<u128> = tries.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
+    let late = &waits[waits.len() - 5..];
+    assert!(late.iter().all(|wait| (450..1500).contains(wait)), "{waits:?}");
+    assert!(late.iter().max() > late.iter().min().map(|least| least + 10).as_ref(), "in step: {waits:?}");
+    proxy.set(Mode::Forward);
+    readyz_turns(&served, 200);
+    load.wait_acknowledged(50);
+    let ledger = load.finish();
+    ledger.assert_answers(Duration::from_millis(6500));
+    ledger.assert_kept(&topic);
+}
+
+#[test]
+fn a_broker_too_slow_for_all_is_still_used_for_some() {
+    let topic = shared().topic();
+    let proxy = Proxy::kafka(&topic.brokers()).remove(0);
+    let settings =
+        [("BATCH_MAX_EVENTS", "4"), ("KAFKA_REQUEST_TIMEOUT_MS", "1500"), ("DELIVERY_TIMEOUT_MS", "3000")];
+    let served = serve_via(&proxy.address().to_string(), &topic, &settings);
+    let load = Load::start(served.address, 40);
+    load.wait_acknowledged(100);
+    // Four events each 0.5 s: most of the forty clients wait too long.
+    proxy.set(Mode::Delay(Duration::from_millis(250)));
+    load.wait_refused(40);
+    let began = Instant::now();
+    load.wait_acknowledged(40);
+    assert!(began.elapsed() < secs(10), "40 events took {:?}", began.elapsed());
+    proxy.set(Mode::Forward);
+    let ledger = load.finish();
+    ledger.assert_answers(ANSWERED_WITHIN);
+    assert_eq!(ledger.assert_kept(&topic), 0, "no call was cut short and repeated");
+}
+
+#[test]
+fn a_topic_just_created_does_not_make_it_unready() {
+    for _ in 0..5 {
+        let topic = shared().topic();
+        let served = serve(&topic, &[]);
+        let began = Instant::now();
+        while began.elapsed() < secs(1) {
+            assert_eq!(served.readyz(), 200, "{}", served.program.stderr());
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! A cluster of three of which one breaks: the others serve on.
+
+use std::time::Instant;
+
+use crate::producer::faults::{ANSWERED_WITHIN, TIMEOUTS, readyz_turns};
+use crate::producer::load::Load;
+use crate::producer::serve_via;
+use crate::support::admin;
+use crate::support::kafka::Cluster;
+use crate::support::proxy::{Mode, Proxy};
+use crate::support::wait::{eventually, secs};
+
+#[test]
+fn leaders_that_move_cost_no_client_anything() {
+    let cluster = Cluster::start(3);
+    let topic = cluster.topic();
+    let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
+    let load = Load::start(served.address, 8);
+    load.wait_acknowledged(200);
+    let leader = topic.metadata().partitions[0].leader;
+    cluster.stop(leader as usize);
+    load.wait_acknowledged(200);
+    assert_ne!(topic.metadata().partitions[0].leader, leader);
+    cluster.restart(leader as usize);
+    eventually(secs(30), "in sync again", || {
+        topic.metadata().partitions.iter().all(|partition| partition.in_sync.len() == 3)
+    });
+    admin::elect_preferred(cluster.address(leader as usize), &topic.name, &[0, 1, 2]);
+    load.wait_acknowledged(200);
+    assert_eq!(topic.metadata().partitions[0].leader, leader, "moved back, with both alive");
+    let ledger = load.finish();
+    ledger.assert_answers(ANSWERED_WITHIN);
+    assert_eq!(ledger.count(200), ledger.told.len(), "{:?}", ledger.summary());
+    ledger.assert_kept(&topic);
+    assert_eq!(served.readyz(), 200);
+}
+
+#[test]
+fn a_leader_killed_in_a_cluster_is_replaced() {
+    let cluster = Cluster::start(3);
+    let topic = cluster.topic();
+    let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
+    let load = Load::start(served.address, 8);
+    load.wait_acknowledged(200);
+    let leader = topic.metadata().partitions[0].leader as usize;
+    cluster.kill(leader);
+    // Until the cluster has given it up (6 s), the others wait for its copy of each record too.
+    eventually(secs(30), "the cluster gives it up", || {
+        topic.metadata().partitions.iter().all(|partition| partition.in_sync.len() == 2)
+    });
+    readyz_turns(&served, 200);
+    load.wait_acknowledged(200);
+    let ledger = load.finish();
+    ledger.assert_answers(ANSWERED_WITHIN);
+    ledger.assert_kept(&topic);
+}
+
+#[test]
+fn too_few_replicas_are_not_called_ready() {
+    let cluster = Cluster::start(3);
+    let topic = cluster.topic();
+    let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
+    let load = Load::start(served.address, 8);
+    load.wait_acknowledged(200);
+    topic.alter("min.insync.replicas", "3");
+    load.wait_acknowledged(200);
+    cluster.stop(3);
+    eventually(secs(30), "two are in sync", || {
+        topic.metadata().partitions.iter().all(|partition| partition.in_sync.len() == 2)
+    });
+    readyz_turns(&served, 503);
+    let answer = served.post("{}");
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("NOT_ENOUGH_REPLICAS"), "{}", answer.text());
+    load.wait_refused(50);
+    cluster.restart(3);
+    eventually(secs(30), "three are in sync", || {
+        topic.metadata().partitions.iter().all(|partition| partition.in_sync.len() == 3)
+    });
+    readyz_turns(&served, 200);
+    load.wait_acknowledged(200);
+    let ledger = load.finish();
+    ledger.assert_answers(ANSWERED_WITHIN);
+    ledger.assert_kept(&topic);
+}
+
+#[test]
+fn a_leader_that_becomes_a_black_hole_is_left_alone() {
+    let cluster = Cluster::start(3);
+    let topic = cluster.topic();
+    let proxies = Proxy::kafka(&cluster.brokers());
+    let brokers: Vec<String> = proxies.iter().map(|proxy| proxy.address().to_string()).collect();
+    let served = serve_via(&brokers.join(","), &topic, &TIMEOUTS);
+    let keyed_settings = [&TIMEOUTS[..], &[("KAFKA_KEY_FIELD", "user")]].concat();
+    let keyed = serve_via(&brokers.join(","), &topic, &keyed_settings);
+    assert_eq!(keyed.post(r#"{"user": "ann"}"#).status, 200);
+    let load = Load::start(served.address, 8);
+    load.wait_acknowledged(200);
+    let leader = topic.metadata().partitions[0].leader as usize;
+    proxies[leader - 1].set(Mode::Blackhole);
+    // A key may belong to the partition that cannot be written.
+    readyz_turns(&keyed, 503);
+    load.wait_acknowledged(2000);
+    let ledger = load.finish();
+    ledger.assert_answers(ANSWERED_WITHIN);
+    ledger.assert_kept(&topic);
+    eventually(secs(5), "the others make it ready", || served.readyz() == 200);
+    // Without load too: events without a key have two other leaders to go to.
+    let began = Instant::now();
+    while began.elapsed() < secs(8) {
+        assert_eq!(served.readyz(), 200, "{}", served.program.stderr());
+    }
+    for _ in 0..6 {
+        let posted = Instant::now();
+        assert_eq!(served.post("{}").status, 200);
+        assert!(posted.elapsed() < secs(1), "{:?}", posted.elapsed());
+    }
+    proxies[leader - 1].set(Mode::Forward);
+    proxies[leader - 1].cut();
+    readyz_turns(&keyed, 200);
+    eventually(secs(10), "it is written to again", || {
+        let before = topic.end_offset(0);
+        (0..3).for_each(|_| drop(served.post("{}")));
+        topic.end_offset(0) > before
+    });
+}
