@@ -18,6 +18,7 @@ mod peek;
 mod preflight;
 mod sink;
 mod source;
+mod topic_id;
 
 use std::io;
 use std::time::Duration;
@@ -93,6 +94,12 @@ pub trait Source: Send {
     /// # Errors
     /// Retryable when no broker answers or a partition has no leader.
     fn partitions(&mut self) -> Result<Vec<i32>, BrokerError>;
+
+    /// An identity of the topic that changes when it is deleted and created again; `None` from an old broker.
+    ///
+    /// # Errors
+    /// Retryable when no broker answers.
+    fn topic_id(&mut self) -> Result<Option<String>, BrokerError>;
 
     /// First readable offset and the one after the last record, for each of `partitions`.
     ///

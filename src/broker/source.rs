@@ -7,6 +7,7 @@ use super::cluster::Cluster;
 use super::code::Code;
 use super::connection::Connection;
 use super::control::{self, PerPartition, outcome_of};
+use super::topic_id::topic_id;
 use super::{Bounds, BrokerError, Fetched, Position, Source};
 
 /// How long a fetch waits when nothing is there.
@@ -108,6 +109,15 @@ impl Source for KafkaSource {
         let Some(partition) = leaderless else { return Ok(ids) };
         self.cluster.forget_leaders();
         Err(BrokerError::Retryable(format!("{}/{partition} has no leader", self.cluster.topic())))
+    }
+
+    fn topic_id(&mut self) -> Result<Option<String>, BrokerError> {
+        let deadline = self.cluster.request_deadline();
+        let topic = self.cluster.topic().to_owned();
+        let any = self.cluster.any_broker(deadline)?;
+        self.cluster
+            .on_control(&any, deadline, |on| topic_id(on, &topic, deadline))?
+            .map_err(|code| BrokerError::Retryable(format!("broker {any}: id of topic {topic}: {code}")))
     }
 
     fn bounds(&mut self, partitions: &[i32]) -> Result<Vec<Bounds>, BrokerError> {

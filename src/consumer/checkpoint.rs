@@ -22,6 +22,8 @@ pub struct Checkpoint {
     version: u32,
     /// Topic that was read.
     pub topic: String,
+    /// Its identity, if the broker has one: another topic may stand under the same name.
+    pub topic_id: Option<String>,
     /// Share of it, `i/n`.
     pub shard: String,
     /// Next offset to read in each partition.
@@ -60,6 +62,7 @@ impl Checkpoint {
         Self {
             version: VERSION,
             topic: topic.to_owned(),
+            topic_id: None,
             shard: shard.to_owned(),
             offsets,
             log,

@@ -88,12 +88,12 @@ impl<F: AppendFile> DurableFile<F> {
         // Two writers, or a tool that cuts the file under us (logrotate's copytruncate), would shift every
         // later mark: better to notice here than at the next start.
         let len = self.file.stat()?.len;
-        if len != self.len() {
+        if len != self.bytes() {
             self.uncertain = true;
             return Err(io::Error::other(format!(
                 "it has {len} bytes instead of {}: another program writes to it or cuts it \
                  (use rename and SIGHUP instead of copytruncate)",
-                self.len()
+                self.bytes()
             )));
         }
         Ok(())
@@ -101,7 +101,7 @@ impl<F: AppendFile> DurableFile<F> {
 
     /// Counts what was proved as sure.
     pub fn accept(&mut self) {
-        self.sure = self.len();
+        self.sure = self.bytes();
         self.remember_tail();
         self.pending.clear();
         self.written = 0;
@@ -154,13 +154,8 @@ impl<F: AppendFile> DurableFile<F> {
         }
     }
 
-    /// Where it stands.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Sure and pending bytes.
-    pub fn len(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.sure + self.pending.len() as u64
     }
 

@@ -120,7 +120,7 @@ impl<S: Storage> EventLog<S> {
 
     /// Takes over finished lines and the offsets that belong to them; nothing is on the disk yet.
     pub fn stage(&mut self, lines: &mut Vec<u8>, rejected: &mut Vec<u8>, offsets: &Offsets, today: i64) {
-        if self.log.len() == 0 {
+        if self.log.bytes() == 0 {
             self.covered.day = today;
         }
         self.log.push(lines);
@@ -155,7 +155,7 @@ impl<S: Storage> EventLog<S> {
     /// What failed; [`Self::settle`] goes on with it.
     pub fn rotate(&mut self, now_millis: i64) -> Result<(), LogError> {
         assert!(self.log.pending() == 0, "only a settled log is closed");
-        if self.covered.rotate_to.is_none() && self.log.len() == 0 {
+        if self.covered.rotate_to.is_none() && self.log.bytes() == 0 {
             return self.save();
         }
         if self.covered.rotate_to.is_none() {
@@ -167,7 +167,6 @@ impl<S: Storage> EventLog<S> {
             }
             self.covered.rotate_to = Some(to);
         }
-        self.save()?;
         self.finish_rotation()
     }
 
@@ -186,9 +185,14 @@ impl<S: Storage> EventLog<S> {
         &self.saved.as_ref().unwrap_or(&self.covered).offsets
     }
 
+    /// Identity of the topic that the offsets belong to.
+    pub fn topic_id(&self) -> Option<&str> {
+        self.covered.topic_id.as_deref()
+    }
+
     /// Bytes of the log with those staged.
-    pub fn len(&self) -> u64 {
-        self.log.len()
+    pub fn bytes(&self) -> u64 {
+        self.log.bytes()
     }
 
     /// UTC day of the log's first line, in days since the epoch.

@@ -4,27 +4,27 @@
 //! reader (Kafka) ──pages──▶ writer (files) ──covered offsets──▶ reader ──▶ group
 //! ```
 //!
-//! Two threads joined by a small channel, so that fetching and writing overlap. Read on in [`reader`], [`writer`],
-//! [`event_log`] (the order of writes), [`checkpoint`] and [`recovery`]. Knows no HTTP client, no producer.
+//! Two threads joined by a small channel, so that fetching and writing overlap. Read on in `reader`, `writer`,
+//! `event_log` (the order of writes), `checkpoint` and `recovery`. Knows no HTTP client, no producer.
 
 mod archiver;
-pub mod checkpoint;
+mod checkpoint;
 mod durable_file;
-pub mod event_log;
+mod event_log;
 mod hangup;
 pub mod lines;
 mod lock;
 mod metrics;
 mod open;
-pub mod reader;
-pub mod recovery;
+mod reader;
+mod recovery;
 mod rejects;
 mod rotation;
 mod start;
 mod state;
 mod status;
-pub mod storage;
-pub mod writer;
+mod storage;
+mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -120,7 +120,7 @@ pub fn run<S: Source + 'static>(
     };
     let reader = Reader::new(
         source,
-        &config.kafka.topic,
+        (&config.kafka.topic, log.topic_id()),
         &config.reading,
         log.offsets(),
         pages,

@@ -8,6 +8,7 @@ use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 
 use super::Failure;
+use super::checkpoint::Checkpoint;
 use super::event_log::{EventLog, Paths};
 use super::recovery::{Recovered, RecoveryError, Topic, boot_id, read_checkpoint, recover};
 use super::state::State;
@@ -69,10 +70,25 @@ fn attempt(config: &ConsumerConfig, paths: &Paths, source: &mut impl Source) -> 
     let checkpoint = read_checkpoint(&Disk, paths).map_err(Try::Recovery)?;
     let topic = Topic {
         name: &config.kafka.topic,
+        id: source.topic_id().map_err(Try::Kafka)?,
         shard: reading.shard.to_string(),
         bounds: source.bounds(&partitions).map_err(Try::Kafka)?,
-        committed: source.committed(&reading.group, &partitions).map_err(Try::Kafka)?,
+        committed: committed(source, &reading.group, &partitions, checkpoint.as_ref()).map_err(Try::Kafka)?,
         reset: reading.offset_reset,
     };
     recover(Disk, paths, checkpoint, &topic, config.log.fsync, &boot_id()).map_err(Try::Recovery)
+}
+
+/// What the group committed; it is not asked when the checkpoint knows every partition.
+fn committed(
+    source: &mut impl Source,
+    group: &str,
+    partitions: &[i32],
+    checkpoint: Option<&Checkpoint>,
+) -> Result<Vec<Option<i64>>, BrokerError> {
+    let knows = |checkpoint: &Checkpoint| partitions.iter().all(|p| checkpoint.offsets.contains_key(p));
+    if checkpoint.is_some_and(knows) {
+        return Ok(vec![None; partitions.len()]);
+    }
+    source.committed(group, partitions)
 }

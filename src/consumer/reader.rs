@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{RecvTimeoutError, Sender, select_biased};
 
 use crate::broker::{BrokerError, Fetched, Page, Position, Source};
-use crate::config::ReadingConfig;
+use crate::config::{OffsetReset, ReadingConfig};
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 
@@ -35,6 +35,7 @@ pub type Batch = Vec<(i32, Page)>;
 pub struct Reader<S> {
     source: S,
     topic: String,
+    topic_id: Option<String>,
     config: ReadingConfig,
     cursors: BTreeMap<i32, Cursor>,
     pages: Sender<Batch>,
@@ -64,7 +65,7 @@ impl<S: Source> Reader<S> {
     /// Reads on from `offsets`.
     pub fn new(
         source: S,
-        topic: &str,
+        (topic, topic_id): (&str, Option<&str>),
         config: &ReadingConfig,
         offsets: &Offsets,
         pages: Sender<Batch>,
@@ -75,6 +76,7 @@ impl<S: Source> Reader<S> {
         Self {
             source,
             topic: topic.to_owned(),
+            topic_id: topic_id.map(str::to_owned),
             partitions_due: now + Duration::from_millis(config.metadata_max_age_ms),
             config: config.clone(),
             cursors: offsets.iter().map(|(&partition, &offset)| (partition, Cursor::at(offset))).collect(),
@@ -182,6 +184,14 @@ impl<S: Source> Reader<S> {
         let Some(cursor) = self.cursors.get_mut(&partition) else { return Ok(true) };
         let Ok(bounds) = self.source.bounds(&[partition]) else { return Ok(false) };
         let Some(bounds) = bounds.first() else { return Ok(false) };
+        if cursor.offset > bounds.latest && self.config.offset_reset == OffsetReset::Earliest {
+            // Going back needs another checkpoint first, which only a start writes.
+            return Err(Failure::failed(format!(
+                "topic {} partition {partition} ends at {}, but offset {} is next; start again, then it is read \
+                 from its beginning",
+                self.topic, bounds.latest, cursor.offset
+            )));
+        }
         let (offset, warning) = in_range(&self.topic, cursor.offset, bounds, self.config.offset_reset)
             .map_err(Failure::failed)?;
         let Some(warning) = warning else { return Ok(false) };
@@ -192,10 +202,17 @@ impl<S: Source> Reader<S> {
 
     fn find_new_partitions(&mut self, now: Instant) -> Result<(), Failure> {
         self.partitions_due = now + Duration::from_millis(self.config.metadata_max_age_ms);
-        let partitions = match self.source.partitions() {
-            Ok(partitions) => partitions,
+        let found = self.source.partitions().and_then(|partitions| Ok((partitions, self.source.topic_id()?)));
+        let (partitions, id) = match found {
+            Ok(found) => found,
             Err(error) => return self.kafka_failed(&error),
         };
+        if id.is_some() && self.topic_id.is_some() && id != self.topic_id {
+            return Err(Failure::failed(format!(
+                "topic {} was deleted and created again; start again, then what that means is decided",
+                self.topic
+            )));
+        }
         let new: Vec<i32> = partitions
             .into_iter()
             .filter(|partition| self.config.shard.takes(*partition) && !self.cursors.contains_key(partition))

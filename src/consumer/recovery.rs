@@ -12,7 +12,7 @@ use crate::config::{Fsync, OffsetReset};
 use super::checkpoint::{Checkpoint, FileMark, TAIL_BYTES, tail_crc};
 use super::durable_file::DurableFile;
 use super::event_log::{EventLog, LogError, Paths, doing};
-use super::start::{Start, decide};
+use super::start::{Start, decide, from_the_beginning};
 use super::storage::{AppendFile, Stat, Storage, beside};
 
 /// Longest line that is looked for when a log without checkpoint ends in the middle of one.
@@ -23,6 +23,8 @@ const LINE_MAX_BYTES: u64 = 64 << 20;
 pub struct Topic<'a> {
     /// Its name.
     pub name: &'a str,
+    /// Its identity, if the broker has one.
+    pub id: Option<String>,
     /// Our share of it, `i/n`.
     pub shard: String,
     /// Our partitions.
@@ -88,17 +90,25 @@ pub fn recover<S: Storage>(
     if let Some(checkpoint) = &checkpoint {
         same_source(checkpoint, topic, paths)?;
     }
-    let known = checkpoint.as_ref().map(|checkpoint| &checkpoint.offsets);
-    let start = decide(topic.name, known, &topic.committed, &topic.bounds, topic.reset)
-        .map_err(RecoveryError::Refused)?;
+    let start = start_of(checkpoint.as_ref(), topic).map_err(RecoveryError::Refused)?;
     let mut place = Placing { storage: &storage, paths, notes: start.warnings.clone() };
     let (files, checkpoint) = match checkpoint {
-        Some(checkpoint) => place.by_checkpoint(checkpoint, &start, boot)?,
+        Some(checkpoint) => place.by_checkpoint(checkpoint, topic, &start, boot)?,
         None => place.without_checkpoint(topic, &start)?,
     };
     let notes = place.notes;
     let log = EventLog::new(storage, paths.clone(), fsync, boot, files, checkpoint)?;
     Ok(Recovered { log, notes })
+}
+
+/// Offsets of a topic that was deleted and created again mean nothing in the new one, even if they are in range.
+fn start_of(checkpoint: Option<&Checkpoint>, topic: &Topic<'_>) -> Result<Start, String> {
+    let id_then = checkpoint.and_then(|checkpoint| checkpoint.topic_id.as_ref());
+    if id_then.is_some() && topic.id.is_some() && id_then != topic.id.as_ref() {
+        return from_the_beginning(topic.name, &topic.bounds, topic.reset);
+    }
+    let known = checkpoint.map(|checkpoint| &checkpoint.offsets);
+    decide(topic.name, known, &topic.committed, &topic.bounds, topic.reset)
 }
 
 fn same_source(checkpoint: &Checkpoint, topic: &Topic<'_>, paths: &Paths) -> Result<(), RecoveryError> {
@@ -129,6 +139,7 @@ impl<S: Storage> Placing<'_, S> {
     fn by_checkpoint(
         &mut self,
         mut checkpoint: Checkpoint,
+        topic: &Topic<'_>,
         start: &Start,
         boot: &str,
     ) -> Result<(Files<S>, Checkpoint), RecoveryError> {
@@ -142,6 +153,7 @@ impl<S: Storage> Placing<'_, S> {
         self.place(&self.paths.rejected, &checkpoint.rejected, &check)?;
         let files = (self.open(&self.paths.log)?, self.open(&self.paths.rejected)?);
         checkpoint.offsets.clone_from(&start.offsets);
+        checkpoint.topic_id.clone_from(&topic.id);
         Ok((files, checkpoint))
     }
 
@@ -166,16 +178,17 @@ impl<S: Storage> Placing<'_, S> {
             self.cut_open_line(path)?;
         }
         let files = (self.open(&self.paths.log)?, self.open(&self.paths.rejected)?);
-        if files.0.len() > 0 {
+        if files.0.bytes() > 0 {
             self.notes.push(format!(
                 "{} has {} bytes and no checkpoint: new lines follow them; events that were logged but not \
                  committed to the group are repeated",
                 self.paths.log.display(),
-                files.0.len()
+                files.0.bytes()
             ));
         }
         let (log, rejected) = (files.0.mark(), files.1.mark());
-        let checkpoint = Checkpoint::new(topic.name, &topic.shard, start.offsets.clone(), log, rejected);
+        let mut checkpoint = Checkpoint::new(topic.name, &topic.shard, start.offsets.clone(), log, rejected);
+        checkpoint.topic_id.clone_from(&topic.id);
         Ok((files, checkpoint))
     }
 
@@ -274,9 +287,12 @@ impl<S: Storage> Placing<'_, S> {
     /// A log without checkpoint that ends in the middle of a line would tear the first new one.
     fn cut_open_line(&mut self, path: &Path) -> Result<(), LogError> {
         let len = doing("look at", path, self.storage.stat(path))?.map_or(0, |stat| stat.len);
+        if len == 0 {
+            return Ok(());
+        }
         let from = len.saturating_sub(LINE_MAX_BYTES);
         let mut window = TAIL_BYTES;
-        while len > 0 {
+        loop {
             let start = len.saturating_sub(window).max(from);
             let tail = doing("read", path, self.storage.read_range(path, start, len - start))?;
             let whole = tail.iter().rposition(|&byte| byte == b'\n').map(|at| start + at as u64 + 1);
@@ -285,7 +301,6 @@ impl<S: Storage> Placing<'_, S> {
             }
             window *= 16;
         }
-        Ok(())
     }
 }
 

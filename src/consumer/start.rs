@@ -5,6 +5,10 @@ use crate::config::OffsetReset;
 
 use super::checkpoint::Offsets;
 
+const RECREATED: &str = "for a recreated topic, move the log and its checkpoint away and set a new KAFKA_GROUP; \
+     KAFKA_AUTO_OFFSET_RESET=earliest reads what the topic has from its beginning into the same log (which \
+     repeats events if it is still the old topic)";
+
 /// Where to begin.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Start {
@@ -49,6 +53,24 @@ pub fn decide(
     Ok(start)
 }
 
+/// The start in a topic that was deleted and created again.
+///
+/// # Errors
+/// As for [`decide`].
+pub fn from_the_beginning(topic: &str, bounds: &[Bounds], reset: OffsetReset) -> Result<Start, String> {
+    let problem = format!("topic {topic} was deleted and created again");
+    match reset {
+        OffsetReset::None => {
+            Err(format!("{problem}, so the offsets of the checkpoint mean nothing. Ways out: {RECREATED}"))
+        }
+        OffsetReset::Earliest => Ok(Start {
+            offsets: bounds.iter().map(|bounds| (bounds.partition, bounds.earliest)).collect(),
+            warnings: vec![format!("{problem}; reading the new one from its beginning into the same log")],
+            rereadable: false,
+        }),
+    }
+}
+
 /// `wanted`, or the earliest offset with a warning if the topic does not have it and `reset` allows that.
 ///
 /// # Errors
@@ -78,9 +100,7 @@ pub fn in_range(
                 "topic {topic} partition {partition}: offset {wanted} is next, but the topic ends at {latest}: \
                  it was recreated, or a broker lost acknowledged records",
             ),
-            "for a recreated topic, move the log and its checkpoint away and set a new KAFKA_GROUP; \
-             KAFKA_AUTO_OFFSET_RESET=earliest reads what the topic has from its beginning into the same log \
-             (which repeats events if it is still the old topic)",
+            RECREATED,
         )
     };
     match reset {

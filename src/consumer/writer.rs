@@ -191,12 +191,12 @@ impl<S: Storage> Writer<S> {
         let text = line.as_ref().map(|line| std::str::from_utf8(line));
         match text {
             Ok(Ok(text)) => {
-                let len = self.parts.log.len() + self.lines.len() as u64;
+                let len = self.parts.log.bytes() + self.lines.len() as u64;
                 let (bytes, today) = ((text.len() + LINE_OVERHEAD) as u64, day_of(now));
                 if self.parts.rotation.closes_before(len, self.first_day, bytes, today) {
                     self.close_log(now)?;
                 }
-                if self.lines.is_empty() && self.parts.log.len() == 0 {
+                if self.lines.is_empty() && self.parts.log.bytes() == 0 {
                     self.first_day = today;
                 }
                 self.lines.add(now, text);

@@ -45,6 +45,7 @@ fn topic() -> Topic<'static> {
     let bound = |partition| Bounds { partition, earliest: 0, latest: RECORDS };
     Topic {
         name: "events",
+        id: Some("first".into()),
         shard: "0/1".into(),
         bounds: (0..PARTITIONS).map(bound).collect(),
         committed: vec![None; PARTITIONS as usize],
@@ -74,10 +75,10 @@ fn run(disk: &SimDisk, fsync: Fsync, moved_before: MovedBefore) {
         let cover = fsync == Fsync::Batch || number % 2 == 1;
         let done = steps(disk, log, |log| log.settle(cover))
             .and_then(|log| {
-                if log.len() > ROTATE_BYTES { steps(disk, log, |log| log.settle(true)) } else { Some(log) }
+                if log.bytes() > ROTATE_BYTES { steps(disk, log, |log| log.settle(true)) } else { Some(log) }
             })
             .and_then(|log| {
-                if log.len() > ROTATE_BYTES { steps(disk, log, |log| log.rotate(0)) } else { Some(log) }
+                if log.bytes() > ROTATE_BYTES { steps(disk, log, |log| log.rotate(0)) } else { Some(log) }
             });
         let Some(next) = done else { return };
         log = next;

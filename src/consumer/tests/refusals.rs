@@ -105,6 +105,21 @@ fn another_topic_or_shard_and_an_unreadable_checkpoint_are_refused() {
 }
 
 #[test]
+fn a_topic_that_was_created_again_is_refused_or_read_from_its_beginning() {
+    let disk = logged(Fsync::Batch, true);
+    let mut again = Topic { id: Some("second".into()), ..topic() };
+    let refused =
+        start(&disk, &again, Fsync::Batch, BOOT).expect_err("refused although every offset is in range");
+    assert!(refused.contains("deleted and created again") && refused.contains("KAFKA_GROUP"), "{refused}");
+    again.reset = OffsetReset::Earliest;
+    let checkpoint = read_checkpoint(&disk, &paths()).expect("there");
+    let found =
+        recover(disk, &paths(), checkpoint, &again, Fsync::Batch, BOOT).map_err(reason).expect("starts");
+    assert_eq!(found.log.offsets(), &Offsets::from([(0, 0), (1, 0)]));
+    assert_eq!(found.log.topic_id(), Some("second"));
+}
+
+#[test]
 fn without_fsync_a_power_cut_is_told_from_a_kill() {
     let disk = logged(Fsync::Never, false);
     start(&disk.after_kill(), &topic(), Fsync::Never, BOOT).expect("a kill loses nothing");

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use crate::consumer::load::{Load, event_lines};
 use crate::consumer::{Site, metric, wait_problem, wait_ready};
+use crate::support::admin;
 use crate::support::kafka::{Cluster, shared};
 use crate::support::process::Program;
 use crate::support::wait::{eventually, secs};
@@ -175,12 +176,27 @@ fn a_topic_that_was_recreated_is_refused_with_the_ways_out() {
     assert!(consumer.terminate(secs(30)).success());
     topic.delete();
     let again = shared().topic_named(&topic.name, 1);
-    again.kcat(&["-P"], b"{\"n\": 4}\n");
+    again.kcat(&["-P"], event_lines(4, 100).as_bytes());
     let refused = site.program(&[]).run(secs(60));
     assert_eq!(refused.status.code(), Some(1));
-    for words in ["offset 3 is next", "ends at 1", "recreated", "KAFKA_AUTO_OFFSET_RESET"] {
+    for words in ["deleted and created again", "KAFKA_GROUP", "KAFKA_AUTO_OFFSET_RESET"] {
         assert!(refused.stderr.contains(words), "{words}: {}", refused.stderr);
     }
     let _consumer = site.start_ready(&[("KAFKA_AUTO_OFFSET_RESET", "earliest")]);
-    eventually(secs(30), "the new topic is logged", || site.lines().len() == 4);
+    eventually(secs(30), "the new topic is logged", || site.lines().len() == 3 + 4);
+}
+
+#[test]
+fn a_topic_that_is_recreated_under_a_running_consumer_ends_it() {
+    let topic = shared().topic_with(1, &[]);
+    let site = Site::new(&topic);
+    let mut consumer = site.start_ready(&[("KAFKA_METADATA_MAX_AGE_MS", "100")]);
+    topic.kcat(&["-P"], b"{\"n\": 1}\n");
+    site.wait_caught_up();
+    // Whoever asks for the topic next creates it, also the consumer itself.
+    admin::delete_topic(&topic.brokers(), &topic.name);
+    let status = consumer.wait(secs(60));
+    assert_eq!(status.code(), Some(1));
+    let said = consumer.stderr();
+    assert!(said.contains("created again") || said.contains("recreated"), "{said}");
 }

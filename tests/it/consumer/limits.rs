@@ -2,7 +2,7 @@
 
 use crate::consumer::load::event_lines;
 use crate::consumer::{Site, lines_of, payload, wait_ready};
-use crate::support::kafka::shared;
+use crate::support::kafka::{Cluster, shared};
 use crate::support::wait::{eventually, secs};
 
 #[test]
@@ -71,4 +71,13 @@ fn a_bad_setting_and_a_taken_address_end_with_code_2() {
     let refused = other.program(&[("METRICS_ADDR", &address)]).run(secs(30));
     assert_eq!(refused.status.code(), Some(2));
     assert!(refused.stderr.contains("METRICS_ADDR"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_kafka_that_cannot_serve_us_ends_it_with_code_2() {
+    let cluster = Cluster::start_with(1, &[("KAFKA_VERSION", "4.3.1")]);
+    let topic = cluster.topic();
+    let refused = Site::new(&topic).program(&[]).run(secs(60));
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
+    assert!(refused.stderr.contains("3.9"), "{}", refused.stderr);
 }

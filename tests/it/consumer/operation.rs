@@ -1,5 +1,8 @@
 //! A normal day: the exact line, the group's offsets, the stop in order, the figures.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use event_pipeline::broker::{Source, open_source};
 use event_pipeline::config::KafkaConfig;
 
@@ -98,4 +101,26 @@ fn the_figures_add_up_and_the_page_answers() {
     for (path, status) in [("/livez", 200), ("/version", 200), ("/healthz", 200), ("/nothing", 404)] {
         assert_eq!(http::get(consumer.address(), path).expect("answer").status, status, "{path}");
     }
+}
+
+#[test]
+fn the_figures_are_what_prometheus_expects() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    topic.kcat(&["-P"], b"{\"n\": 1}\nnot JSON\n");
+    let mut consumer = site.start_ready(&[]);
+    site.wait_caught_up();
+    let text = http::get(consumer.address(), "/metrics").expect("metrics").text();
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts (Debian: apt-get install prometheus)");
+    promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("written");
+    let output = promtool.wait_with_output().expect("promtool ends");
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
 }
