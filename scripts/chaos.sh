@@ -95,6 +95,8 @@ free_ports() {
 
 port=${CHAOS_PORT:-$(free_ports)}
 kafka_port=$port kafka_dir=$base_dir/kafka
+# What the programs log shall be about faults.
+export EVENT_ECHO=off
 export HTTP_ADDR=127.0.0.1:$((port + 50)) METRICS_ADDR=127.0.0.1:$((port + 51))
 
 # --- Waiting and stopping ---
@@ -181,12 +183,17 @@ start_load() {
   wait_progress
 }
 
-acknowledged() { grep --count ' ack ' "$run_dir/record" 2>/dev/null || true; }
+# Lines of the record that speak of acknowledged events.
+acknowledged() {
+  local count
+  count=$(grep --count ' ack ' "$run_dir/record" 2>/dev/null) || true
+  echo "${count:-0}"
+}
 
 # Offsets that the consumer's checkpoint covers, all partitions together.
 covered() {
   sed --quiet 's/.*"offsets":{\([^}]*\)}.*/\1/p' "$LOG_FILE.checkpoint" 2>/dev/null |
-    tr ',' '\n' | awk --field-separator : '{ sum += $2 } END { print sum + 0 }'
+    tr ',' '\n' | awk -F : '{ sum += $2 } END { print sum + 0 }'
 }
 
 is_above() { (($("$1") > $2)); }
