@@ -132,7 +132,7 @@ pub fn run<S: Source + 'static>(
         lock,
         rotation: Rotation { max_bytes: config.log.rotate_bytes, daily: config.log.rotate_daily },
         fsync: config.log.fsync,
-        echo: Echo::new(config.event_echo, "📥 Received event:"),
+        echo: Echo::start(config.event_echo, "📥 Received event:").map_err(cannot_start)?,
         topic: config.kafka.topic.clone(),
         pages: batches,
         hangups: hangups.messages.clone(),

@@ -66,7 +66,8 @@ impl Threads {
         count_panics(&handler.metrics, &front);
         let (stop, stops) = unbounded();
         let (settled, settled_end) = unbounded();
-        let publisher = publisher(config, sink, inputs, settled, &handler);
+        let echo = Echo::start(config.event_echo, "✅ Event sent to Kafka:")?;
+        let publisher = publisher(config, echo, sink, inputs, settled, &handler);
         let publisher = spawn_publisher(publisher, handler.clone(), stop.clone())?;
         let repliers = spawn_repliers(config.http.reply_threads, &settled_end, &handler)?;
         let body_readers = spawn_body_readers(config.http.body_threads, &lane_end, &handler)?;
@@ -197,6 +198,7 @@ fn handler(
 
 fn publisher(
     config: &ProducerConfig,
+    echo: Echo,
     sink: Box<dyn Sink>,
     inputs: Receiver<Input<QueuedJob>>,
     settled: Sender<Vec<QueuedJob>>,
@@ -218,7 +220,7 @@ fn publisher(
             least_call: config.kafka.request_timeout().min(queue.delivery_timeout() / 4),
             reply_threads: config.http.reply_threads.into(),
         },
-        echo: Echo::new(config.event_echo, "✅ Event sent to Kafka:"),
+        echo,
         batch: Batch::default(),
     }
 }
