@@ -44,7 +44,7 @@ while (($# > 0)); do
     --rounds)
       [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "--rounds ${2:-}: expected a number of rounds"
       cd "$root"
-      CONSUMER_KILL_ROUNDS=$2 exec cargo test --locked --release --test it consumer::kills
+      CONSUMER_KILL_ROUNDS=$2 exec cargo test --locked --test it consumer::kills
       ;;
     --help | -h)
       usage | sed "s/FAULTS$/${all_faults[*]}/"

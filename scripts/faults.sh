@@ -40,7 +40,7 @@ start_kafka() { # start_kafka COUNT
 broker_pid() { cat "$kafka_dir/broker-$1/pid"; }
 
 kill_broker() {
-  kill -KILL "$(broker_pid "$1")"
+  kill -KILL "$(broker_pid "$1")" || fail "broker $1 had ended before it was killed" "$base_dir/kafka.log"
   # The last of its threads closes the sockets.
   wait_until "the port of the killed broker is free" port_is_free $((kafka_port + 10 * ($1 - 1)))
 }
