@@ -11,7 +11,8 @@
 //! those that feed it.
 
 mod answer;
-mod batch;
+#[doc(hidden)] // for benches/micro
+pub mod batch;
 mod connections;
 mod exchange;
 mod front;
@@ -19,7 +20,8 @@ mod guard;
 mod handler;
 mod health;
 mod intake;
-mod job;
+#[doc(hidden)] // for benches/micro
+pub mod job;
 mod mender;
 mod metrics;
 mod pages;
