@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold, in one command: format, lints, docs, scripts, and all tests against a real Kafka.
 # The tests start Kafka themselves (scripts/kafka.sh), or use the one that KAFKA_BROKERS_FOR_TESTS names.
-# Arguments go to `cargo test`, for example: scripts/test.sh --test it kcat
+# Arguments go to `cargo test`, which is then the last step, for example: scripts/test.sh --test it kcat
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$root/scripts/lib.sh"
@@ -28,4 +28,5 @@ step "format" cargo fmt --check
 step "lints" cargo clippy --locked --all-targets --quiet -- --deny warnings
 step "docs" env RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps --document-private-items --quiet
 step "tests" cargo test --locked "$@"
+(($# > 0)) || step "chaos" scripts/chaos.sh --quick
 say "all good ($SECONDS s)"

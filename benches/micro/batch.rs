@@ -1,5 +1,7 @@
 //! What a batch costs the publisher besides the broker: jobs in, records out, receipts noted, jobs handed out.
 
+#![expect(clippy::vec_box, reason = "boxed, as the queue hands them over")]
+
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput};

@@ -11,6 +11,9 @@ use super::dispatch::{Dispatch, Refusal};
 use super::partition::{self, Part, Turn};
 use super::{BrokerError, Receipt, Record, Sink};
 
+/// Time kept for each further broker while one is waited for.
+const RESERVE: Duration = Duration::from_millis(500);
+
 /// A [`Sink`] to the topic of a cluster.
 pub struct KafkaSink {
     cluster: Cluster,
@@ -58,7 +61,7 @@ impl KafkaSink {
             round = rest;
             let answers = match &leader {
                 // One that is silent must leave time for the others.
-                Some(host) => self.send_to(host, &parts, records, share(deadline, brokers - done)),
+                Some(host) => self.send_to(host, &parts, records, reserve(deadline, brokers - done - 1)),
                 None => Err(BrokerError::Retryable("it has no leader at the moment".into())),
             };
             for part in parts {
@@ -164,6 +167,14 @@ impl KafkaSink {
             client.would_acknowledge(control, partitions, deadline)
         })
     }
+}
+
+/// `deadline`, less what `later` brokers need when all is well with them: a slow one may take the rest, since
+/// giving it up early means to write twice.
+fn reserve(deadline: Instant, later: usize) -> Instant {
+    let later = u32::try_from(later).unwrap_or(u32::MAX);
+    let left = left(deadline);
+    Instant::now() + left - (RESERVE * later).min(left / later.saturating_add(1) * later)
 }
 
 fn not_acknowledging(topic: &str, partition: i32, code: Code) -> BrokerError {

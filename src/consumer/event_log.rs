@@ -15,7 +15,7 @@ use super::rotation::closed_name;
 use super::storage::{Storage, beside, parent, replace};
 
 /// With `interval`, bytes kept in memory until they are on the disk; more forces them earlier.
-pub const UNSYNCED_MAX_BYTES: usize = 16 << 20;
+pub const UNSYNCED_MAX_BYTES: usize = 8 << 20;
 
 /// Where everything stands.
 #[derive(Clone, Debug)]

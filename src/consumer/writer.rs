@@ -3,7 +3,6 @@
 //! What could not be written waits here and is tried again until it can; meanwhile the full channel stops the
 //! reader. Knows nothing of Kafka's client.
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -115,7 +114,7 @@ impl<S: Storage> Writer<S> {
     pub fn run(mut self) {
         self.parts.state.cover(self.parts.log.offsets());
         let ended = self.serve();
-        self.parts.echo.turn(i64::MAX, &mut io::stdout());
+        self.parts.echo.turn(i64::MAX);
         let closed = ended.is_ok().then(|| self.parts.log.close());
         match closed {
             Some(Ok(())) => self.parts.state.cover(self.parts.log.offsets()),
@@ -132,7 +131,7 @@ impl<S: Storage> Writer<S> {
                 Input::Pages(batch) => self.write(batch)?,
                 Input::Look => self.settle(false)?,
                 Input::Idle => {
-                    self.parts.echo.turn(now_millis() / 1000, &mut io::stdout());
+                    self.parts.echo.turn(now_millis() / 1000);
                     self.settle(self.is_due())?;
                 }
                 Input::Ended => return self.settle(true),
@@ -201,7 +200,7 @@ impl<S: Storage> Writer<S> {
                 }
                 self.lines.add(now, text);
                 self.events += 1;
-                self.parts.echo.show(text.as_bytes(), now / 1000, &mut io::stdout());
+                self.parts.echo.show(text.as_bytes(), now / 1000);
             }
             Ok(Err(_)) => unreachable!("an event is UTF-8"),
             Err(error) => {

@@ -6,7 +6,7 @@
 //!                       └──── replier ◀──────┘ settled jobs
 //! ```
 //!
-//! Starts in the order: queue, publisher, repliers, body readers, front, plugs, workers, guard. Stops in the
+//! Starts in the order: front, queue, publisher, repliers, body readers, plugs, workers, guard. Stops in the
 //! order: refuse and stop accepting, wait until nothing is inside, end the connections, then each thread after
 //! those that feed it.
 

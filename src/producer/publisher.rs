@@ -3,7 +3,6 @@
 //! Group commit: while one batch is on the wire the next one gathers, so no fixed wait is needed under load. It
 //! never writes to a client and never decides what one is told.
 
-use std::io::stdout;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -188,7 +187,7 @@ impl Publisher {
             }
             Wake::Input(Input::Close) | Wake::Disconnected => true,
             Wake::Tick => {
-                self.echo.turn(unix_now().as_secs() as i64, &mut stdout().lock());
+                self.echo.turn(unix_now().as_secs() as i64);
                 false
             }
         }
@@ -276,15 +275,13 @@ impl Publisher {
             return;
         }
         let second = unix_now().as_secs() as i64;
-        let mut out = stdout().lock();
         for job in &settled {
             for (index, outcome) in job.outcomes.iter().enumerate() {
                 if matches!(outcome, Outcome::Acknowledged(_)) {
-                    self.echo.show(job.lines.line(index), second, &mut out);
+                    self.echo.show(job.lines.line(index), second);
                 }
             }
         }
-        drop(out);
         let part = settled.len().div_ceil(self.limits.reply_threads);
         while !settled.is_empty() {
             let rest = settled.split_off(part.min(settled.len()));

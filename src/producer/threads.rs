@@ -13,6 +13,7 @@ use crate::config::ProducerConfig;
 use crate::echo::Echo;
 use crate::event;
 use crate::linux;
+use crate::thread::spawn;
 
 use super::Stop;
 use super::batch::Batch;
@@ -45,14 +46,6 @@ pub struct Threads {
     retired: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
-/// Starts a named thread.
-///
-/// # Errors
-/// The system has none left.
-pub fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(name).spawn(body)
-}
-
 impl Threads {
     /// Starts all threads.
     ///
@@ -66,7 +59,8 @@ impl Threads {
         count_panics(&handler.metrics, &front);
         let (stop, stops) = unbounded();
         let (settled, settled_end) = unbounded();
-        let publisher = publisher(config, sink, inputs, settled, &handler);
+        let echo = Echo::start(config.event_echo, "✅ Event sent to Kafka:")?;
+        let publisher = publisher(config, echo, sink, inputs, settled, &handler);
         let publisher = spawn_publisher(publisher, handler.clone(), stop.clone())?;
         let repliers = spawn_repliers(config.http.reply_threads, &settled_end, &handler)?;
         let body_readers = spawn_body_readers(config.http.body_threads, &lane_end, &handler)?;
@@ -197,6 +191,7 @@ fn handler(
 
 fn publisher(
     config: &ProducerConfig,
+    echo: Echo,
     sink: Box<dyn Sink>,
     inputs: Receiver<Input<QueuedJob>>,
     settled: Sender<Vec<QueuedJob>>,
@@ -218,7 +213,7 @@ fn publisher(
             least_call: config.kafka.request_timeout().min(queue.delivery_timeout() / 4),
             reply_threads: config.http.reply_threads.into(),
         },
-        echo: Echo::new(config.event_echo, "✅ Event sent to Kafka:"),
+        echo,
         batch: Batch::default(),
     }
 }
@@ -229,7 +224,7 @@ fn spawn_publisher(
     handler: Arc<Handler>,
     stop: Sender<Stop>,
 ) -> io::Result<JoinHandle<()>> {
-    spawn("publisher".into(), move || {
+    spawn("publisher", move || {
         let end = publisher.run();
         handler.queue.mark_dead();
         handler.refuse_orphans();
@@ -295,7 +290,7 @@ fn spawn_keepers(
     let (plugs, handler, mender) = (mender.plugs.clone(), mender.handler.clone(), mender.clone());
     let (guard_keep, kicker_keep) = (keep.clone(), keep.clone());
     Ok(vec![
-        spawn("kicker".into(), move || plugs.run(&kicker_keep, || handler.connections.first_requests()))?,
-        spawn("guard".into(), move || guard.run(&guard_keep, |alarm| mender.mend(alarm)))?,
+        spawn("kicker", move || plugs.run(&kicker_keep, || handler.connections.first_requests()))?,
+        spawn("guard", move || guard.run(&guard_keep, |alarm| mender.mend(alarm)))?,
     ])
 }

@@ -42,6 +42,8 @@ pub struct Outcome {
     pub measured: Tally,
     /// Counts of the phases before it.
     pub warmup: Tally,
+    /// Requests of an open loop's schedule that were never sent, because the time was over.
+    pub unsent: u64,
     /// From the clock's start to the end of the last request.
     pub elapsed: Duration,
     /// Processor time of this process in the measured phase.
@@ -250,7 +252,9 @@ fn sum_up(shared: &Shared, counts: Vec<Vec<Tally>>, cpu: Duration) -> Outcome {
     let end = measured.finished.or(start);
     let elapsed = end.zip(start).map_or(Duration::ZERO, |(end, start)| end.saturating_duration_since(start));
     let longest_gap = end.map_or(Duration::ZERO, |end| shared.gap.longest(end));
-    Outcome { measured, warmup, elapsed, cpu, longest_gap }
+    let scheduled = shared.plan.phases[last].scheduled().unwrap_or(0);
+    let unsent = scheduled.saturating_sub(measured.requests);
+    Outcome { measured, warmup, unsent, elapsed, cpu, longest_gap }
 }
 
 #[cfg(test)]

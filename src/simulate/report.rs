@@ -94,12 +94,13 @@ impl<'a> Report<'a> {
             ),
             Some(rate) if !self.kept_schedule() => notes.push(format!(
                 "the schedule of {rate} requests/s was not kept: {} of {} requests began more than {} ms late, the \
-                 worst {:.0} ms, because all {} threads were waiting; latencies count from the intended start; more \
-                 --threads or a lower --rate keep it",
+                 worst {:.0} ms, and {} were never sent, because all {} threads were waiting; latencies count from the \
+                 intended start; more --threads or a lower --rate keep it",
                 tally.late,
                 tally.requests,
                 LATE_AFTER.as_millis(),
                 tally.worst_delay.as_secs_f64() * 1000.0,
+                self.outcome.unsent,
                 self.config.load.threads
             )),
             Some(_) => {}
@@ -185,6 +186,7 @@ impl<'a> Report<'a> {
                 "rate": rate,
                 "kept": self.kept_schedule(),
                 "late": tally.late,
+                "unsent": self.outcome.unsent,
                 "worstDelay": tally.worst_delay.as_secs_f64(),
             }),
         }
@@ -192,7 +194,7 @@ impl<'a> Report<'a> {
 
     fn kept_schedule(&self) -> bool {
         let tally = &self.outcome.measured;
-        tally.late as f64 <= tally.requests as f64 * MAX_LATE_SHARE
+        (tally.late + self.outcome.unsent) as f64 <= tally.requests as f64 * MAX_LATE_SHARE
     }
 
     fn requests_per_second(&self) -> f64 {
@@ -312,7 +314,14 @@ mod tests {
         (measured.requests, measured.attempts, measured.sent) = (1000, 1000, 1000);
         (measured.acknowledged, measured.failed, measured.late) = (1000 - missed, missed, late);
         let (elapsed, cpu) = (Duration::from_millis(400), Duration::from_millis(30));
-        Outcome { measured, warmup: Tally::new(), elapsed, cpu, longest_gap: Duration::from_millis(7) }
+        Outcome {
+            measured,
+            warmup: Tally::new(),
+            unsent: 0,
+            elapsed,
+            cpu,
+            longest_gap: Duration::from_millis(7),
+        }
     }
 
     fn config(args: &[&str]) -> SimulateConfig {

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// Requests that are behind their schedule may begin so long after the end of a phase, no later.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// A part of a run with one clock of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Phase {
@@ -15,7 +18,7 @@ pub struct Phase {
 
 impl Phase {
     /// The intended start of request `index` of a phase that began at `start`, or `None` when the phase ends
-    /// before it.
+    /// before it, or has ended so long ago that the request is given up.
     pub fn intended_start(&self, index: u64, start: Instant, now: Instant) -> Option<Instant> {
         if self.requests.is_some_and(|requests| index >= requests) {
             return None;
@@ -25,7 +28,19 @@ impl Phase {
             None => now,
         };
         let ended = self.duration.is_some_and(|duration| intended >= start + duration);
-        (!ended).then_some(intended)
+        let given_up = self.last_moment(start).is_some_and(|last| now > last);
+        (!ended && !given_up).then_some(intended)
+    }
+
+    /// The time after which nothing begins, not even a retry; `None` when only the count ends the phase.
+    pub fn last_moment(&self, start: Instant) -> Option<Instant> {
+        self.duration.map(|duration| start + duration + GRACE)
+    }
+
+    /// Requests that an open loop of limited time has on its schedule.
+    pub fn scheduled(&self) -> Option<u64> {
+        let by_time = (self.rate? * self.duration?.as_secs_f64()).ceil() as u64;
+        Some(self.requests.map_or(by_time, |requests| requests.min(by_time)))
     }
 }
 
@@ -36,14 +51,17 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn an_open_loop_keeps_its_schedule_however_late_it_is() {
+    fn an_open_loop_keeps_its_schedule_however_late_it_is_until_its_time_is_long_over() {
         let start = Instant::now();
         let phase = Phase { requests: None, duration: Some(SECOND), rate: Some(4.0) };
-        let late = start + SECOND * 30;
+        let late = start + SECOND + GRACE;
         let starts: Vec<_> =
             (0..5).map(|index| phase.intended_start(index, start, late).map(|at| at - start)).collect();
         let quarter = SECOND / 4;
         assert_eq!(starts, [Some(Duration::ZERO), Some(quarter), Some(quarter * 2), Some(quarter * 3), None]);
+        assert_eq!(phase.scheduled(), Some(4));
+        assert_eq!(Phase { requests: Some(3), ..phase }.scheduled(), Some(3));
+        assert_eq!(phase.intended_start(0, start, late + Duration::from_nanos(1)), None);
     }
 
     #[test]

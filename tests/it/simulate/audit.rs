@@ -168,7 +168,9 @@ fn the_audit_waits_until_the_log_has_caught_up_but_not_for_ever() {
     let events = Arc::new(Mutex::new(Some(events)));
     let forwarding = events.clone();
     let double = Double::start(move |event| {
-        if let Some(events) = &*forwarding.lock().expect("events") {
+        // The receipt is given under the lock: a partition has one order.
+        let events = forwarding.lock().expect("events");
+        if let Some(events) = &*events {
             events.send(event.to_vec()).expect("the consumer lives");
         }
         writer.receipt()

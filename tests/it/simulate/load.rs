@@ -89,6 +89,24 @@ fn a_rate_is_kept_and_what_began_late_is_said() {
     assert!(report["notes"][0].as_str().expect("a note").contains("more --threads"), "{report:#}");
 }
 
+/// A server that refuses for ever must not make a run of one second last for ever.
+#[test]
+fn a_limited_time_ends_a_run_that_is_behind_and_what_was_not_sent_is_said() {
+    let double = Double::start(|_| {
+        thread::sleep(Duration::from_millis(400));
+        Reply::Answer(503, "Retry-After: 0\r\n", r#"{"retryable":true}"#.into())
+    });
+    let begin = Instant::now();
+    let arguments = ["--url", &double.url(), "-z", "1s", "-t", "5", "--rate", "100", "--retry", "50"];
+    let (code, report) = simulate_json(&arguments);
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    let count = |value: &Value| value.as_u64().expect("a count");
+    let (sent, unsent) = (count(&report["requests"]["sent"]), count(&report["schedule"]["unsent"]));
+    assert_eq!((code, sent + unsent, &report["schedule"]["kept"]), (1, 100, &false.into()), "{report:#}");
+    assert!(sent >= 5 && unsent >= 80, "{report:#}");
+    assert_eq!(count(&report["events"]["failed"]), sent);
+}
+
 #[test]
 fn thresholds_and_failures_make_the_exit_code_and_are_named() {
     let odd = |body: &[u8]| seq_of(body) % 2 == 1;
