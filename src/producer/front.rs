@@ -41,6 +41,12 @@ pub struct Front {
     suspect: AtomicBool,
 }
 
+/// The right to take requests.
+pub struct Lead<'a> {
+    front: &'a Front,
+    _right: MutexGuard<'a, ()>,
+}
+
 /// What became of an attempt to take requests.
 pub enum Took {
     /// Some were taken, or none for a reason that the next call tells.
@@ -82,41 +88,9 @@ impl Front {
         })
     }
 
-    /// Waits for requests and gives each to `each`, in the order of arrival.
-    ///
-    /// One thread at a time is in here, so that the order holds across threads.
-    pub fn take(&self, mut each: impl FnMut(Arrival)) -> Took {
-        let _order = lock(&self.taking);
-        if self.stopping.load(Ordering::SeqCst) {
-            return Took::Stopped;
-        }
-        let (generation, server) = lock(&self.server).clone();
-        let mut next = server.try_recv();
-        if matches!(next, Ok(None)) {
-            // Under load the threads of the connections go first then, and one sleep and one wake-up serve many
-            // of their requests instead of one or two.
-            thread::yield_now();
-            next = server.try_recv();
-        }
-        if matches!(next, Ok(None)) {
-            // `try_recv` swallows what `stop` and `rebuild` wake `recv` with.
-            if self.is_stopped() || generation != self.generation() {
-                return Took::Some;
-            }
-            next = server.recv().map(Some);
-        }
-        for taken in 1.. {
-            match next {
-                Ok(Some(request)) => each(Arrival { request, at: Instant::now() }),
-                Ok(None) => break,
-                Err(error) => return self.ended(generation, error),
-            }
-            if taken == TAKE_AT_MOST {
-                break;
-            }
-            next = server.try_recv();
-        }
-        Took::Some
+    /// Waits for the right to take requests. One thread at a time has it, so that their order holds across threads.
+    pub fn lead(&self) -> Lead<'_> {
+        Lead { front: self, _right: lock(&self.taking) }
     }
 
     /// An error of the server means that somebody stopped or replaced it, or that its accept loop is dead.
@@ -178,10 +152,47 @@ impl Front {
         }
     }
 
-    /// Makes every [`Front::take`] return `Stopped`.
+    /// Makes every [`Lead::take`] return `Stopped`.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         lock(&self.server).1.unblock();
+    }
+}
+
+impl Lead<'_> {
+    /// Waits for requests and gives each to `each`, in the order of arrival.
+    pub fn take(&self, mut each: impl FnMut(Arrival)) -> Took {
+        let front = self.front;
+        if front.is_stopped() {
+            return Took::Stopped;
+        }
+        let (generation, server) = lock(&front.server).clone();
+        let mut next = server.try_recv();
+        if matches!(next, Ok(None)) {
+            // Under load the threads of the connections go first then, and one sleep and one wake-up serve many
+            // of their requests instead of one or two.
+            thread::yield_now();
+            next = server.try_recv();
+        }
+        if matches!(next, Ok(None)) {
+            // `try_recv` swallows what `stop` and `rebuild` wake `recv` with.
+            if front.is_stopped() || generation != front.generation() {
+                return Took::Some;
+            }
+            next = server.recv().map(Some);
+        }
+        for taken in 1.. {
+            match next {
+                Ok(Some(request)) => each(Arrival { request, at: Instant::now() }),
+                Ok(None) => break,
+                Err(error) => return front.ended(generation, error),
+            }
+            if taken == TAKE_AT_MOST {
+                break;
+            }
+            next = server.try_recv();
+        }
+        Took::Some
     }
 }
 

@@ -56,6 +56,17 @@ struct Body {
     format: Option<Format>,
 }
 
+/// An answer that is to be written now, by a thread that may be kept waiting by the client.
+pub struct Due {
+    exchange: Exchange,
+    answer: Answer,
+    close: bool,
+}
+
+fn due(exchange: Exchange, answer: Answer, close: bool) -> Option<Due> {
+    Some(Due { exchange, answer, close })
+}
+
 /// Shared by all threads that serve requests.
 pub struct Handler {
     /// Our port, to find the client's socket.
@@ -101,23 +112,31 @@ impl Handler {
 
     /// Serves a request, and those parked behind it as far as they can be answered at once.
     pub fn serve(&self, exchange: Exchange) {
-        let mut turn = Some(exchange);
-        while let Some(exchange) = turn {
-            turn = self.serve_one(exchange);
+        if let Some(due) = self.advance(exchange) {
+            self.answer(due);
         }
     }
 
-    fn serve_one(&self, exchange: Exchange) -> Option<Exchange> {
-        if exchange.connection.is_cut() && exchange.body_is_here() {
+    /// Writes an answer that is due, and those that then are due behind it. May block on the client.
+    pub fn answer(&self, due: Due) {
+        let mut due = Some(due);
+        while let Some(Due { exchange, answer, close }) = due {
+            due = self.finish(exchange, &answer, close).and_then(|next| self.advance(next));
+        }
+    }
+
+    /// Brings a request as far as it comes without blocking on a client: `None` when others will answer it.
+    pub fn advance(&self, mut exchange: Exchange) -> Option<Due> {
+        while exchange.connection.is_cut() && exchange.body_is_here() {
             let connection = exchange.connection.clone();
             let next = self.connections.leave(&connection);
             exchange.give_up();
-            return next.map(|arrival| Exchange::new(arrival, connection));
+            exchange = Exchange::new(next?, connection);
         }
         match judge(&exchange.head(), self.intake.max_body_bytes) {
             Verdict::Show(route) => {
                 let answer = self.show(route);
-                self.finish(exchange, &answer, false)
+                due(exchange, answer, false)
             }
             Verdict::Refuse { answer, close } => {
                 match answer.status {
@@ -125,22 +144,22 @@ impl Handler {
                     400 | 411 if close => self.metrics.refuse("framing"),
                     _ => {}
                 }
-                self.finish(exchange, &answer, close)
+                due(exchange, answer, close)
             }
             Verdict::Take { length, gzip, format } => self.take(exchange, Body { length, gzip, format }),
         }
     }
 
-    fn take(&self, mut exchange: Exchange, body: Body) -> Option<Exchange> {
+    fn take(&self, mut exchange: Exchange, body: Body) -> Option<Due> {
         let here = exchange.body_is_here();
         if let Err(reason) = self.health.check(exchange.started) {
-            return self.finish(exchange, &self.not_ready(&reason), !here);
+            return due(exchange, self.not_ready(&reason), !here);
         }
         if !here {
             return self.enqueue_body(exchange, body);
         }
         let Some(reservation) = self.queue.reserve(0, body.length) else {
-            return self.finish(exchange, &self.overloaded("the queue is full"), false);
+            return due(exchange, self.overloaded("the queue is full"), false);
         };
         thread_local!(static BODY: RefCell<Vec<u8>> = RefCell::default());
         BODY.with_borrow_mut(|bytes| match exchange.read_body(body.length, bytes) {
@@ -150,23 +169,23 @@ impl Handler {
     }
 
     /// A body of this size is still on the socket: only the lane's threads may wait for it.
-    fn enqueue_body(&self, exchange: Exchange, body: Body) -> Option<Exchange> {
+    fn enqueue_body(&self, exchange: Exchange, body: Body) -> Option<Due> {
         // The body and the lines made of it are held at the same time.
         let Some(reservation) = self.queue.reserve(0, 2 * body.length) else {
-            return self.finish(exchange, &self.overloaded("the queue is full"), true);
+            return due(exchange, self.overloaded("the queue is full"), true);
         };
         exchange.connection.awaits_body(Instant::now());
         let lane = self.body_lane.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let task = BodyTask { exchange, body, reservation };
         let Some(lane) = lane else {
-            return self.finish(task.exchange, &self.not_ready(&NotReady::Draining), true);
+            return due(task.exchange, self.not_ready(&NotReady::Draining), true);
         };
         match lane.try_send(task) {
             Ok(()) => None,
             Err(refused) => {
                 self.metrics.refuse("body_threads");
                 let answer = self.overloaded("all threads that read large bodies are busy");
-                self.finish(refused.into_inner().exchange, &answer, true)
+                due(refused.into_inner().exchange, answer, true)
             }
         }
     }
@@ -177,18 +196,19 @@ impl Handler {
         let mut bytes = Vec::new();
         let read = exchange.read_body(body.length, &mut bytes);
         exchange.connection.body_complete();
-        let next = match read {
+        let due = match read {
             Ok(()) => self.accept(exchange, &bytes, body, reservation),
             Err(_) => self.abandon(exchange),
         };
-        if let Some(exchange) = next {
-            self.serve(exchange);
+        drop(bytes);
+        if let Some(due) = due {
+            self.answer(due);
         }
     }
 
     /// The body did not come: the client went away or was too slow and has been cut by the guard.
-    fn abandon(&self, exchange: Exchange) -> Option<Exchange> {
-        self.finish(exchange, &Answer::body_incomplete(), true)
+    fn abandon(&self, exchange: Exchange) -> Option<Due> {
+        due(exchange, Answer::body_incomplete(), true)
     }
 
     fn accept(
@@ -197,7 +217,7 @@ impl Handler {
         bytes: &[u8],
         body: Body,
         mut reservation: Reservation,
-    ) -> Option<Exchange> {
+    ) -> Option<Due> {
         let taken = if body.gzip {
             let held = bytes.len();
             match self.intake.unpack(bytes, |size| reservation.resize(0, held + 2 * size)) {
@@ -218,7 +238,7 @@ impl Handler {
                     self.metrics.reject(refused.error, 1);
                 }
                 if lines.is_empty() {
-                    return self.finish(exchange, &Answer::all_rejected(&self.topic, &rejected), false);
+                    return due(exchange, Answer::all_rejected(&self.topic, &rejected), false);
                 }
                 self.submit(exchange, lines, Some(rejected), reservation)
             }
@@ -230,12 +250,12 @@ impl Handler {
                     }
                     None => self.metrics.refuse("max_request_events"),
                 }
-                self.finish(exchange, &refusal.answer, false)
+                due(exchange, refusal.answer, false)
             }
         }
     }
 
-    fn refuse_packed(&self, exchange: Exchange, reason: &Unpack) -> Option<Exchange> {
+    fn refuse_packed(&self, exchange: Exchange, reason: &Unpack) -> Option<Due> {
         let answer = match reason {
             Unpack::NotGzip => {
                 Answer::error(400, "not_gzip", "the body is not whole gzip, as Content-Encoding says")
@@ -246,7 +266,7 @@ impl Handler {
             }
             Unpack::NoRoom => self.overloaded("the queue is full"),
         };
-        self.finish(exchange, &answer, false)
+        due(exchange, answer, false)
     }
 
     fn submit(
@@ -255,11 +275,11 @@ impl Handler {
         lines: Lines,
         rejected: Option<Vec<Rejected>>,
         mut reservation: Reservation,
-    ) -> Option<Exchange> {
+    ) -> Option<Due> {
         let events = lines.len();
         if !reservation.resize(events, lines.held_bytes()) {
             self.metrics.reject("queue_full", events as u64);
-            return self.finish(exchange, &self.overloaded("the queue is full"), false);
+            return due(exchange, self.overloaded("the queue is full"), false);
         }
         let deadline = exchange.started + self.delivery_timeout;
         let ticket = Ticket { exchange, rejected, reservation };
@@ -278,7 +298,7 @@ impl Handler {
                     ("queue_full", self.overloaded("the queue is full"))
                 };
                 self.metrics.reject(reason, events as u64);
-                self.finish(job.ticket.exchange, &answer, false)
+                due(job.ticket.exchange, answer, false)
             }
         }
     }

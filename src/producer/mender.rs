@@ -15,7 +15,7 @@ use super::Stop;
 use super::exchange::{Arrival, Exchange};
 use super::front::{Front, Took};
 use super::guard::Alarm;
-use super::handler::Handler;
+use super::handler::{Due, Handler};
 use super::metrics::ProducerMetrics;
 use super::plugs::Plugs;
 
@@ -45,11 +45,24 @@ pub struct Mender {
 }
 
 impl Mender {
-    /// A worker's loop.
+    /// A worker's loop. It leads until it has something to write, which may block: handing the lead on for each
+    /// take would cost a sleep and a wake-up more.
     pub fn work(&self) {
-        let mut turns: Vec<Exchange> = Vec::new();
+        let (mut turns, mut due): (Vec<Exchange>, Vec<Due>) = (Vec::new(), Vec::new());
         loop {
-            match self.front.take(|arrival| turns.extend(self.handler.arrive(arrival))) {
+            let mut took = Took::Some;
+            let lead = self.front.lead();
+            while due.is_empty() && matches!(took, Took::Some) {
+                took = lead.take(|arrival| turns.extend(self.handler.arrive(arrival)));
+                for exchange in turns.drain(..) {
+                    shielded(&self.handler, || due.extend(self.handler.advance(exchange)));
+                }
+            }
+            drop(lead);
+            for due in due.drain(..) {
+                shielded(&self.handler, || self.handler.answer(due));
+            }
+            match took {
                 Took::Some => {}
                 Took::Stopped => return,
                 Took::Dead(generation, error) => {
@@ -58,9 +71,6 @@ impl Mender {
                         thread::sleep(REBUILD_PAUSE);
                     }
                 }
-            }
-            for exchange in turns.drain(..) {
-                shielded(&self.handler, || self.handler.serve(exchange));
             }
         }
     }
