@@ -77,7 +77,7 @@ def consume(setup, candidate, topic, file):
     settings = {
         "KAFKA_BROKERS": broker,
         "KAFKA_TOPIC": topic,
-        "KAFKA_GROUP": f"bench-{Path(file).name}",
+        "KAFKA_GROUP": f"bench-{Path(file).parent.name}",
         "LOG_FILE": str(file),
         "METRICS_ADDR": f"127.0.0.1:{setup.free_port()}",
     }
