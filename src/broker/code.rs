@@ -36,6 +36,11 @@ impl Code {
         matches!(self.0, 2 | 10 | 17 | 18 | 19 | 29 | 31 | 35 | 43 | 44 | 76 | 87)
     }
 
+    /// Who gives out what was asked for is loading or moving.
+    pub fn is_of_coordinator(self) -> bool {
+        matches!(self.0, 14..=16)
+    }
+
     /// The broker does not know the producer id or expects another number.
     pub fn is_of_sequence(self) -> bool {
         matches!(self.0, 45 | 46 | 47 | 59)

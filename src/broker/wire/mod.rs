@@ -9,11 +9,12 @@ mod records;
 mod sequence;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::client::{self, Batch, Client};
 use super::code::Code;
-use super::connection::{Api, Connection};
+use super::connection::{Api, Connection, left};
 use super::control::{PerPartition, answers_exactly, per_partition};
 use super::frame::Writer;
 use super::{BrokerError, Fetched, Page, Position};
@@ -23,6 +24,9 @@ use sequence::Sequences;
 const PRODUCE: Api = Api { name: "Produce", key: 0, version: 3 };
 const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
 const INIT_PRODUCER_ID: Api = Api { name: "InitProducerId", key: 22, version: 0 };
+
+/// Pause between two questions for a producer id.
+const ID_POLL: Duration = Duration::from_millis(20);
 
 const NULL: i16 = -1;
 const ALL_REPLICAS: i16 = -1;
@@ -84,9 +88,7 @@ impl Client for WireClient {
         for batch in batches {
             sequences.prepare(batch.partition, &batch.records);
         }
-        if sequences.needs_id() {
-            sequences.begin(self.new_producer_id(control, deadline)?);
-        }
+        self.have_id(&mut sequences, control, deadline)?;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
         let body = self.produce_body(client::ack_timeout(deadline)).i32(batches.len() as i32);
         let body = batches.iter().fold(body, |body, batch| {
@@ -115,6 +117,7 @@ impl Client for WireClient {
         partitions: &[i32],
         deadline: Instant,
     ) -> Result<PerPartition<()>, BrokerError> {
+        self.have_id(&mut lock(&self.sequences), control, deadline)?;
         let unacceptable = batch::unacceptable();
         let body = self
             .produce_body(client::ack_timeout(deadline))
@@ -168,21 +171,26 @@ impl Client for WireClient {
 }
 
 impl WireClient {
-    fn new_producer_id(
+    /// A broker that has just started has no ids to give for a moment.
+    fn have_id(
         &self,
+        sequences: &mut Sequences,
         control: &mut Connection,
         deadline: Instant,
-    ) -> Result<sequence::ProducerId, BrokerError> {
-        let no_transaction_timeout = i32::MAX;
-        let body = Writer::default().i16(NULL).i32(no_transaction_timeout);
-        let answer = control.call(INIT_PRODUCER_ID, body, deadline, |r| {
-            let (_throttle, code) = (r.i32()?, Code(r.i16()?));
-            let id = (r.i64()?, r.i16()?);
-            Ok(code.check().map(|()| id))
-        })?;
-        answer.map_err(|code| {
-            BrokerError::Retryable(format!("broker {}: no producer id was given: {code}", self.host))
-        })
+    ) -> Result<(), BrokerError> {
+        while sequences.needs_id() {
+            match new_producer_id(control, deadline)? {
+                Ok(id) => sequences.begin(id),
+                Err(code) if code.is_of_coordinator() && left(deadline) > ID_POLL => thread::sleep(ID_POLL),
+                Err(code) => {
+                    let host = &self.host;
+                    return Err(BrokerError::Retryable(format!(
+                        "broker {host}: no producer id was given: {code}"
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A produce request up to the partitions of the topic.
@@ -224,4 +232,17 @@ impl WireClient {
         };
         Fetched { partition, page }
     }
+}
+
+/// An id for batches outside of transactions.
+fn new_producer_id(
+    control: &mut Connection,
+    deadline: Instant,
+) -> Result<Result<sequence::ProducerId, Code>, BrokerError> {
+    let no_transaction_timeout = i32::MAX;
+    control.call(INIT_PRODUCER_ID, Writer::default().i16(NULL).i32(no_transaction_timeout), deadline, |r| {
+        let (_throttle, code) = (r.i32()?, Code(r.i16()?));
+        let id = (r.i64()?, r.i16()?);
+        Ok(code.check().map(|()| id))
+    })
 }

@@ -4,6 +4,7 @@ mod cluster;
 mod faults;
 mod foreign;
 mod hostile;
+mod once;
 mod sink;
 mod source;
 
