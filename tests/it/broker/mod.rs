@@ -4,6 +4,7 @@ mod cluster;
 mod faults;
 mod foreign;
 mod hostile;
+mod once;
 mod sink;
 mod source;
 
@@ -15,6 +16,7 @@ use event_pipeline::broker::{
 };
 use event_pipeline::config::KafkaConfig;
 
+use crate::support::kafka::client;
 use crate::support::topic::Topic;
 use crate::support::wait::secs;
 
@@ -27,6 +29,7 @@ fn config(brokers: &str, topic: &str) -> KafkaConfig {
         topic: topic.to_owned(),
         connect_timeout_ms: 1000,
         request_timeout_ms: 5000,
+        client: client(),
     }
 }
 
