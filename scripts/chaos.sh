@@ -189,8 +189,8 @@ finish_row() { # finish_row NAME HARMED
   "$bin/simulate" --audit "$run_dir/record" --verify "$LOG_FILE" --output json >"$audit" 2>"$run_dir/audit.log" || true
   read -r sent acked logged lost duplicated < <(figures "$audit" sent acknowledged logged lost duplicated) || true
   [[ -n ${duplicated:-} ]] || fail "the audit gave no figures" "$run_dir/audit.log"
-  gap=$(figures "$run_dir/load.json" longestGap)
-  rows+=("| $1 | $2 | $sent | $acked | $logged | $lost | $duplicated | $(printf '%.2f' "$gap") s |")
+  gap=$(printf '%.2f' "$(figures "$run_dir/load.json" longestGap)")
+  rows+=("| $1 | $2 | $sent | $acked | $logged | $lost | $duplicated | $gap s |")
   say "$sent sent, $acked acknowledged, $logged logged, $lost lost, $duplicated duplicated, longest gap $gap s"
   judge "$2"
   unmount_log
