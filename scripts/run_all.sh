@@ -3,6 +3,8 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$root/scripts/lib.sh"
+# shellcheck source=scripts/programs.sh
+source "$root/scripts/programs.sh"
 
 usage() {
   cat <<'TEXT'
@@ -55,40 +57,14 @@ mkdir --parents target/run_all
 run_dir=$(absolute "${RUN_DIR:-$(mktemp --directory target/run_all/XXXXXX)}")
 mkdir --parents "$run_dir"
 bin=${CARGO_TARGET_DIR:-target}/release
-ready_timeout_s=60
-stop_timeout_s=30
 started_kafka=false
-# Name and pid of what we started, in the order of starting.
-declare -a names=() pids=()
 
 # --- Stopping ---
 
-running() { kill -0 "$1" 2>/dev/null; }
-
-stop_program() { # stop_program NAME PID
-  local deadline=$((SECONDS + stop_timeout_s)) code=0
-  running "$2" || return 0
-  kill -TERM "$2" 2>/dev/null || true
-  while running "$2"; do
-    if ((SECONDS >= deadline)); then
-      say "$1 did not stop within $stop_timeout_s s: killing it; see $run_dir/$1.log"
-      kill -KILL "$2" 2>/dev/null || true
-      break
-    fi
-    sleep 0.05
-  done
-  wait "$2" 2>/dev/null || code=$?
-  ((code == 0)) || say "$1 ended with exit code $code; see $run_dir/$1.log"
-  return "$code"
-}
-
-# The producer first: what it acknowledged is in Kafka before the consumer stops.
+# The producer was started last and goes first: what it acknowledged is in Kafka before the consumer stops.
 stop_all() {
-  local index failed=0
-  for ((index = ${#pids[@]} - 1; index >= 0; index--)); do
-    stop_program "${names[index]}" "${pids[index]}" || failed=1
-  done
-  names=() pids=()
+  local failed=0
+  stop_programs || failed=1
   if $started_kafka; then
     started_kafka=false
     scripts/kafka.sh stop 2>"$run_dir/kafka-stop.log" || { failed=1 && cat "$run_dir/kafka-stop.log" >&2; }
@@ -105,47 +81,6 @@ on_exit() {
 trap on_exit EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-
-# --- Starting ---
-
-step=preparing
-begin() {
-  step=$1
-  say "$step"
-}
-
-fail() { # fail REASON [LOG]: with the end of the log that tells more
-  say "failed while $step: $1"
-  if [[ -n ${2:-} ]]; then
-    say "the end of $2:"
-    tail --lines=20 "$2" >&2
-  fi
-  exit 1
-}
-
-start_program() { # start_program NAME ADDRESS: returns when it is ready
-  local name=$1 address=$2 log="$run_dir/$1.log" deadline=$((SECONDS + ready_timeout_s)) pid
-  begin "starting the $name"
-  [[ $(http_status "$address") == none ]] ||
-    fail "$address, where the $name shall answer, is taken by another program"
-  # In a session of its own, so that Ctrl-C reaches it only through us: a second signal would cut its drain.
-  setsid "$bin/$name" >"$log" 2>&1 </dev/null &
-  pid=$!
-  names+=("$name") pids+=("$pid")
-  until [[ $(http_status "$address") == 200 ]]; do
-    running "$pid" || fail "the $name ended" "$log"
-    ((SECONDS < deadline)) || fail "http://$address/readyz is not 200 after $ready_timeout_s s" "$log"
-    sleep 0.05
-  done
-}
-
-http_status() { # status of GET /readyz at HOST:PORT, or none
-  # shellcheck disable=SC2016 # expanded by the inner shell
-  timeout 2 bash -c '
-    exec 3<>"/dev/tcp/${1%:*}/${1##*:}" || exit 1
-    printf "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" >&3
-    read -r _ status _ <&3 && echo "$status"' _ "$1" 2>/dev/null || echo none
-}
 
 log_bytes() { stat --format=%s "$LOG_FILE" 2>/dev/null || echo 0; }
 

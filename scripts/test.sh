@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold, in one command: format, lints, docs, scripts, and all tests against a real Kafka.
 # The tests start Kafka themselves (scripts/kafka.sh), or use the one that KAFKA_BROKERS_FOR_TESTS names.
-# Arguments go to `cargo test`, for example: scripts/test.sh --test it kcat
+# Arguments go to `cargo test`, which is then the last step, for example: scripts/test.sh --test it kcat
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$root/scripts/lib.sh"
@@ -34,4 +34,5 @@ if [[ $# -eq 0 ]]; then
   [[ -n ${KAFKA_BROKERS_FOR_TESTS:-} ]] || step "wire client on Kafka 4" \
     env KAFKA_CLIENT_FOR_TESTS=wire KAFKA_VERSION_FOR_TESTS=4.3.1 cargo test --locked --test it broker::
 fi
+(($# > 0)) || step "chaos" scripts/chaos.sh --quick
 say "all good ($SECONDS s)"

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::config::EventEcho;
+use crate::thread::spawn;
 
 /// Lines shown in one second when sampled.
 const LINES_PER_SECOND: u32 = 5;
@@ -103,7 +104,7 @@ struct Printer {
 impl Printer {
     fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
         let (lines, waiting) = bounded(WAITING_LINES);
-        let thread = thread::Builder::new().name("echo".into()).spawn(move || print_all(&waiting, out))?;
+        let thread = spawn("echo", move || print_all(&waiting, out))?;
         Ok(Self { lines: Some(lines), thread })
     }
 

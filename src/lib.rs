@@ -8,7 +8,7 @@
 //! [`broker`] (the only room that knows Kafka's protocol), [`consumer`] (topic to file). [`simulate`]
 //! is the outside world: it loads the producer and audits the file.
 //!
-//! The three programs share [`config`], [`logging`], [`metrics`], [`retry`], [`shutdown`] and [`linux`];
+//! The three programs share [`config`], [`logging`], [`metrics`], [`retry`], [`shutdown`], [`thread`] and [`linux`];
 //! `producer`, `consumer` and `simulate` never import each other.
 
 pub mod broker;
@@ -23,3 +23,4 @@ pub mod producer;
 pub mod retry;
 pub mod shutdown;
 pub mod simulate;
+pub mod thread;

@@ -2,7 +2,7 @@
 
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger, format_description};
 
-/// Sends the log of this process to stderr, one line a record: `2026-11-24T08:15:46.032Z INFO producer …`.
+/// Sends the log of this process to stderr, one line a record: `2026-11-24T08:15:46.032Z [INFO] event_pipeline::producer: …`.
 ///
 /// The kafka crate's own messages come in through `tracing`; its TRACE level would print payloads, so it
 /// stays at most at DEBUG. A second call in one process changes nothing.

@@ -3,11 +3,12 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+
+use crate::thread;
 
 /// Tells any number of threads that the process shall end. Clones share one state.
 #[derive(Clone)]
@@ -44,7 +45,7 @@ impl Shutdown {
     pub fn on_signals(on_second: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (trigger, shutdown) = Self::manual();
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
-        thread::Builder::new().name("signals".into()).spawn(move || {
+        thread::spawn("signals", move || {
             let mut forever = signals.forever();
             let first = forever.next();
             log::info!("signal {}: stopping; a second signal exits at once", first.unwrap_or_default());

@@ -6,10 +6,11 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::linux;
+use crate::thread::spawn;
 
 /// How late a socket may be shut. Looking at the clock costs less than being woken for every call.
 const TICK: Duration = Duration::from_millis(50);
@@ -84,7 +85,7 @@ impl CallLimit {
     pub fn start() -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let watched = shared.clone();
-        let thread = thread::Builder::new().name("kafka-limit".into()).spawn(move || watched.watch())?;
+        let thread = spawn("kafka-limit", move || watched.watch())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -217,7 +218,7 @@ mod tests {
         let start = Instant::now();
         while !limit.shared.lock().asleep {
             assert!(start.elapsed() < Duration::from_secs(20));
-            thread::yield_now();
+            std::thread::yield_now();
         }
         let socket = TcpStream::connect(address).expect("connect");
         let target = Target::Socket(Arc::new(socket.try_clone().expect("duplicate")));

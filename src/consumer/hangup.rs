@@ -1,11 +1,13 @@
 //! SIGHUP as messages: logrotate sends it after it has renamed the log.
 
 use std::io;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, bounded};
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::{Handle, Signals};
+
+use crate::thread::spawn;
 
 /// Listens until it is dropped.
 pub struct Hangups {
@@ -24,7 +26,7 @@ impl Hangups {
         let mut signals = Signals::new([SIGHUP])?;
         let handle = signals.handle();
         let (send, messages) = bounded(1);
-        let thread = thread::Builder::new().name("hangups".into()).spawn(move || {
+        let thread = spawn("hangups", move || {
             for _ in signals.forever() {
                 // A full channel: the writer looks anyway.
                 let _ = send.try_send(());

@@ -32,7 +32,7 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use crossbeam::channel::bounded;
 
@@ -40,6 +40,7 @@ use crate::broker::Source;
 use crate::config::{ConsumerConfig, EXIT_BAD_CONFIG};
 use crate::echo::Echo;
 use crate::shutdown::Shutdown;
+use crate::thread::spawn;
 
 use archiver::Archive;
 use checkpoint::Offsets;
@@ -179,13 +180,6 @@ fn in_words(offsets: &Offsets) -> String {
     let words: Vec<String> =
         offsets.iter().map(|(partition, offset)| format!("partition {partition} offset {offset}")).collect();
     if words.is_empty() { "no partition".into() } else { words.join(", ") }
-}
-
-fn spawn<T: Send + 'static>(
-    name: &str,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<JoinHandle<T>> {
-    thread::Builder::new().name(name.into()).spawn(run)
 }
 
 fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {

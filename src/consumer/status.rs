@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::metrics::CONTENT_TYPE;
+use crate::thread::spawn;
 
 use super::state::{State, now_seconds};
 
@@ -40,7 +41,7 @@ impl StatusPage {
         let addr = listener.local_addr()?;
         let ended = Arc::new(AtomicBool::new(false));
         let flag = ended.clone();
-        let thread = thread::Builder::new().name("status".into()).spawn(move || {
+        let thread = spawn("status", move || {
             while !flag.load(Ordering::SeqCst) {
                 match listener.accept() {
                     // A client that went away or sent nonsense is its own problem.

@@ -92,6 +92,11 @@ impl Answer {
         Self { retry_after: Some(retry_after), ..Self::failure(503, tag, message, None, true) }
     }
 
+    /// The body did not come, so nothing was taken and the client may begin anew.
+    pub fn body_incomplete() -> Self {
+        Self::failure(408, "body_incomplete", "the body did not arrive in time", None, true)
+    }
+
     /// Past a limit in bytes.
     pub fn too_large(what: &str, limit: u64) -> Self {
         let message = format!("{what} is larger than {limit} bytes; send less at once");
@@ -129,14 +134,8 @@ impl Answer {
         }
     }
 
-    /// A settled request of several events, `rejected` among them, of which `indices` tells the accepted ones.
-    pub fn batch<T>(
-        topic: &str,
-        job: &Job<T>,
-        indices: impl Fn(usize) -> usize,
-        rejected: &[Rejected],
-        retry_after: Duration,
-    ) -> Self {
+    /// A settled request of several events, `rejected` among them.
+    pub fn batch<T>(topic: &str, job: &Job<T>, rejected: &[Rejected], retry_after: Duration) -> Self {
         let accepted = job.acknowledged();
         let failure = job.outcomes.iter().find_map(|outcome| match outcome {
             Outcome::TooLarge(text) | Outcome::Unacknowledged(text) => Some(&**text),
@@ -163,7 +162,7 @@ impl Answer {
                 })
                 .collect(),
             errors: rejected,
-            unacknowledged: index_ranges(job, indices),
+            unacknowledged: unacknowledged(job, rejected),
             message: failure,
             retryable,
         };
@@ -226,11 +225,25 @@ impl Answer {
     }
 }
 
-fn index_ranges<T>(job: &Job<T>, indices: impl Fn(usize) -> usize) -> Vec<IndexRange> {
-    let runs = job.unacknowledged();
-    runs.into_iter()
-        .map(|run| IndexRange { first_index: indices(run.start), last_index: indices(run.end - 1) })
-        .collect()
+/// Runs of events that Kafka did not acknowledge, by their place in the request. No run holds a rejected event,
+/// so that a client can repeat what they name as it stands.
+fn unacknowledged<T>(job: &Job<T>, rejected: &[Rejected]) -> Vec<IndexRange> {
+    let mut ranges: Vec<IndexRange> = Vec::new();
+    let mut rejected = rejected.iter().map(|refused| refused.index).peekable();
+    let mut index = 0;
+    for outcome in &job.outcomes {
+        while rejected.next_if_eq(&index).is_some() {
+            index += 1;
+        }
+        if !matches!(outcome, Outcome::Acknowledged(_)) {
+            match ranges.last_mut() {
+                Some(run) if run.last_index + 1 == index => run.last_index = index,
+                _ => ranges.push(IndexRange { first_index: index, last_index: index }),
+            }
+        }
+        index += 1;
+    }
+    ranges
 }
 
 fn reason(status: u16) -> &'static str {
@@ -291,19 +304,35 @@ mod tests {
     fn a_batch_answer_follows_what_became_of_its_events() {
         let second = Duration::from_secs(1);
         let rejected = [Rejected { index: 1, error: "not_json", message: "line 1".into() }];
-        let index = |accepted: usize| if accepted == 0 { 0 } else { accepted + 1 };
         let mut done = job(&["a", "b"], Instant::now(), ());
         (done.outcomes[0], done.outcomes[1]) = (acknowledged(4), acknowledged(5));
-        assert_eq!(Answer::batch("events", &done, |i| i, &[], second).status, 200);
-        let partial = Answer::batch("events", &done, index, &rejected, second);
+        assert_eq!(Answer::batch("events", &done, &[], second).status, 200);
+        let partial = Answer::batch("events", &done, &rejected, second);
         assert_eq!((partial.status, &body(&partial)["accepted"]), (207, &2.into()));
         let receipts = serde_json::json!([{"partition": 2, "first_offset": 4, "last_offset": 5}]);
         assert_eq!(body(&partial)["receipts"], receipts);
         done.outcomes[1] = Outcome::Unacknowledged("too slow".into());
-        let incomplete = Answer::batch("events", &done, index, &rejected, second);
+        let incomplete = Answer::batch("events", &done, &rejected, second);
         assert_eq!((incomplete.status, incomplete.retry_after), (503, Some(second)));
         let missing = serde_json::json!([{"first_index": 2, "last_index": 2}]);
         assert_eq!(body(&incomplete)["unacknowledged"], missing);
         assert_eq!(Answer::all_rejected("events", &rejected).status, 400);
+    }
+
+    #[test]
+    fn what_may_be_repeated_holds_no_rejected_event() {
+        let refused = |index| Rejected { index, error: "not_json", message: String::new() };
+        let named = |events: usize, acknowledged: &[usize], rejected: &[usize]| {
+            let mut settled = job(&vec!["a"; events], Instant::now(), ());
+            acknowledged.iter().for_each(|&event| settled.outcomes[event] = self::acknowledged(1));
+            settled.give_up(&"too slow".into());
+            let rejected: Vec<Rejected> = rejected.iter().map(|&index| refused(index)).collect();
+            let ranges = unacknowledged(&settled, &rejected);
+            ranges.iter().map(|range| (range.first_index, range.last_index)).collect::<Vec<_>>()
+        };
+        assert_eq!(named(4, &[], &[]), [(0, 3)]);
+        assert_eq!(named(2, &[], &[1]), [(0, 0), (2, 2)]);
+        assert_eq!(named(4, &[1], &[0, 1, 5]), [(2, 2), (4, 4), (6, 6)]);
+        assert_eq!(named(2, &[0, 1], &[0]), []);
     }
 }

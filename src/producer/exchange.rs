@@ -119,9 +119,17 @@ impl Exchange {
         let id = id
             .map(|header| header.value.as_str())
             .filter(|id| id.len() <= MAX_REQUEST_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_graphic()));
-        let last = close || *self.request.http_version() < HTTPVersion(1, 1);
+        let last = close || self.ends_connection();
         let head_only = *self.request.method() == Method::Head;
         with_date(|date| answer.encode(date, id, last, head_only, out));
+    }
+
+    /// Whether tiny_http ends the connection after this request. The client must be told, or one that keeps
+    /// connections (a proxy's pool) sends its next request into the end of this one.
+    fn ends_connection(&self) -> bool {
+        let connection = self.request.headers().iter().find(|header| header.field.equiv("Connection"));
+        let asks_for = |word| connection.is_some_and(|header| names(header.value.as_str(), word));
+        asks_for("close") || *self.request.http_version() < HTTPVersion(1, 1) && !asks_for("keep-alive")
     }
 
     /// tiny_http would read the rest of the body before it writes: with the reading side shut it finds the end
@@ -151,6 +159,11 @@ impl Exchange {
         mem::forget(self.request);
         written
     }
+}
+
+/// Whether the comma separated `list` holds `word`, in any case.
+fn names(list: &str, word: &str) -> bool {
+    list.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
 }
 
 enum Known {

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, Tc
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -42,7 +43,7 @@ pub struct Front {
 
 /// What became of an attempt to take requests.
 pub enum Took {
-    /// Some were taken, or none for a reason that has passed.
+    /// Some were taken, or none for a reason that the next call tells.
     Some,
     /// The accept loop of the given generation ended; build it anew.
     Dead(u64, io::Error),
@@ -90,7 +91,20 @@ impl Front {
             return Took::Stopped;
         }
         let (generation, server) = lock(&self.server).clone();
-        let mut next = server.recv().map(Some);
+        let mut next = server.try_recv();
+        if matches!(next, Ok(None)) {
+            // Under load the threads of the connections go first then, and one sleep and one wake-up serve many
+            // of their requests instead of one or two.
+            thread::yield_now();
+            next = server.try_recv();
+        }
+        if matches!(next, Ok(None)) {
+            // `try_recv` swallows what `stop` and `rebuild` wake `recv` with.
+            if self.is_stopped() || generation != self.generation() {
+                return Took::Some;
+            }
+            next = server.recv().map(Some);
+        }
         for taken in 1.. {
             match next {
                 Ok(Some(request)) => each(Arrival { request, at: Instant::now() }),

@@ -188,8 +188,7 @@ impl Handler {
 
     /// The body did not come: the client went away or was too slow and has been cut by the guard.
     fn abandon(&self, exchange: Exchange) -> Option<Exchange> {
-        let answer = Answer::error(408, "body_incomplete", "the body did not arrive in time");
-        self.finish(exchange, &answer, true)
+        self.finish(exchange, &Answer::body_incomplete(), true)
     }
 
     fn accept(

@@ -134,18 +134,6 @@ pub enum Unpack {
     NoRoom,
 }
 
-/// The place in the request of the accepted event number `accepted`, given the refused places in rising order.
-pub fn request_index(accepted: usize, rejected: &[Rejected]) -> usize {
-    let mut index = accepted;
-    for refused in rejected {
-        if refused.index > index {
-            break;
-        }
-        index += 1;
-    }
-    index
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -185,7 +173,6 @@ mod tests {
         };
         assert_eq!((lines.len(), lines.line(1)), (2, &b"{\"timestamp\":0}"[..]));
         assert_eq!((rejected.len(), rejected[0].index, rejected[0].error), (1, 1, "not_json"));
-        assert_eq!((request_index(0, &rejected), request_index(1, &rejected)), (0, 2));
     }
 
     #[test]

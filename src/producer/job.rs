@@ -1,6 +1,5 @@
 //! What waits between acceptance and acknowledgement: the events of one request, and what became of them. Pure.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -127,21 +126,6 @@ impl<T> Job<T> {
         }
     }
 
-    /// Runs of events that the broker did not acknowledge, by index among the accepted ones.
-    pub fn unacknowledged(&self) -> Vec<Range<usize>> {
-        let mut runs: Vec<Range<usize>> = Vec::new();
-        for (index, outcome) in self.outcomes.iter().enumerate() {
-            if matches!(outcome, Outcome::Acknowledged(_)) {
-                continue;
-            }
-            match runs.last_mut() {
-                Some(run) if run.end == index => run.end += 1,
-                _ => runs.push(index..index + 1),
-            }
-        }
-        runs
-    }
-
     /// Receipts as ranges (partition, first offset, last offset), in the order of the events.
     pub fn receipt_ranges(&self) -> Vec<(i32, i64, i64)> {
         let mut ranges: Vec<(i32, i64, i64)> = Vec::new();
@@ -190,7 +174,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn receipts_and_gaps_become_ranges_in_order() {
+    fn receipts_become_ranges_in_order() {
         let mut job = job(&["a", "b", "c", "d", "e", "f"], Instant::now(), ());
         let acknowledged = |partition, offset| Outcome::Acknowledged(Receipt { partition, offset });
         job.outcomes[0] = acknowledged(1, 7);
@@ -201,7 +185,6 @@ pub(super) mod tests {
         job.give_up(&"too slow".into());
         assert!(job.is_settled());
         assert_eq!(job.receipt_ranges(), [(1, 7, 9), (0, 10, 10)]);
-        assert_eq!(job.unacknowledged(), [2..3, 4..5]);
         assert_eq!(job.acknowledged(), 4);
     }
 }

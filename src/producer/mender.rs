@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Sender;
 use tiny_http::Server;
 
+use crate::thread::spawn;
+
 use super::Stop;
 use super::exchange::{Arrival, Exchange};
 use super::front::{Front, Took};
@@ -16,7 +18,6 @@ use super::guard::Alarm;
 use super::handler::Handler;
 use super::metrics::ProducerMetrics;
 use super::plugs::Plugs;
-use super::threads::spawn;
 
 /// How often the thread of a replaced server looks whether it is to end.
 const RETIRED_TICK: Duration = Duration::from_secs(1);
@@ -108,7 +109,7 @@ impl Mender {
     /// Connections of a replaced server live on and send their requests to it: one thread takes those.
     fn retire(&self, server: Arc<Server>) {
         let (handler, front) = (self.handler.clone(), self.front.clone());
-        let thread = spawn("http-retired".into(), move || {
+        let thread = spawn("http-retired", move || {
             while !front.is_stopped() {
                 let Ok(Some(request)) = server.recv_timeout(RETIRED_TICK) else { continue };
                 if let Some(exchange) = handler.arrive(Arrival { request, at: Instant::now() }) {

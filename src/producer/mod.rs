@@ -6,12 +6,13 @@
 //!                       └──── replier ◀──────┘ settled jobs
 //! ```
 //!
-//! Starts in the order: queue, publisher, repliers, body readers, front, plugs, workers, guard. Stops in the
+//! Starts in the order: front, queue, publisher, repliers, body readers, plugs, workers, guard. Stops in the
 //! order: refuse and stop accepting, wait until nothing is inside, end the connections, then each thread after
 //! those that feed it.
 
 mod answer;
-mod batch;
+#[doc(hidden)] // for benches/micro
+pub mod batch;
 mod connections;
 mod exchange;
 mod front;
@@ -19,7 +20,8 @@ mod guard;
 mod handler;
 mod health;
 mod intake;
-mod job;
+#[doc(hidden)] // for benches/micro
+pub mod job;
 mod mender;
 mod metrics;
 mod pages;

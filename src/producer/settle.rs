@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::answer::Answer;
 use super::handler::{Handler, QueuedJob, Ticket};
-use super::intake::request_index;
 use super::job::{Job, Outcome};
 use super::pages::RETRY_WHEN_DOWN;
 
@@ -23,9 +22,7 @@ impl Handler {
         };
         let answer = match &job.ticket.rejected {
             None => Answer::single(&self.topic, &job, retry_after),
-            Some(rejected) => {
-                Answer::batch(&self.topic, &job, |k| request_index(k, rejected), rejected, retry_after)
-            }
+            Some(rejected) => Answer::batch(&self.topic, &job, rejected, retry_after),
         };
         let Ticket { exchange, reservation, .. } = job.ticket;
         // Room first, so that a client that was answered finds it.

@@ -13,6 +13,7 @@ use crate::config::ProducerConfig;
 use crate::echo::Echo;
 use crate::event;
 use crate::linux;
+use crate::thread::spawn;
 
 use super::Stop;
 use super::batch::Batch;
@@ -43,14 +44,6 @@ pub struct Threads {
     keeping: Sender<()>,
     stops: Receiver<Stop>,
     retired: Arc<Mutex<Vec<JoinHandle<()>>>>,
-}
-
-/// Starts a named thread.
-///
-/// # Errors
-/// The system has none left.
-pub fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(name).spawn(body)
 }
 
 impl Threads {
@@ -231,7 +224,7 @@ fn spawn_publisher(
     handler: Arc<Handler>,
     stop: Sender<Stop>,
 ) -> io::Result<JoinHandle<()>> {
-    spawn("publisher".into(), move || {
+    spawn("publisher", move || {
         let end = publisher.run();
         handler.queue.mark_dead();
         handler.refuse_orphans();
@@ -297,7 +290,7 @@ fn spawn_keepers(
     let (plugs, handler, mender) = (mender.plugs.clone(), mender.handler.clone(), mender.clone());
     let (guard_keep, kicker_keep) = (keep.clone(), keep.clone());
     Ok(vec![
-        spawn("kicker".into(), move || plugs.run(&kicker_keep, || handler.connections.first_requests()))?,
-        spawn("guard".into(), move || guard.run(&guard_keep, |alarm| mender.mend(alarm)))?,
+        spawn("kicker", move || plugs.run(&kicker_keep, || handler.connections.first_requests()))?,
+        spawn("guard", move || guard.run(&guard_keep, |alarm| mender.mend(alarm)))?,
     ])
 }

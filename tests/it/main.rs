@@ -2,6 +2,7 @@
 
 mod broker;
 mod consumer;
+mod docs;
 mod harness;
 mod producer;
 mod simulate;

@@ -132,12 +132,13 @@ fn async_runtimes(lock: &str) -> Vec<&str> {
     names.filter(|name| ASYNC_RUNTIMES.contains(name)).collect()
 }
 
-fn root() -> &'static Path {
+/// The project's directory.
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Files below `dir` with one of `extensions`.
-fn files(dir: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+pub fn files(dir: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     let paths = entries.map(|entry| entry.expect("directory entry").path());
     paths
@@ -149,7 +150,8 @@ fn files(dir: &Path, extensions: &[&str]) -> Vec<PathBuf> {
         .collect()
 }
 
-fn relative(path: &Path) -> String {
+/// `path` as seen from the project's directory.
+pub fn relative(path: &Path) -> String {
     path.strip_prefix(root()).expect("below the project").to_string_lossy().into_owned()
 }
 

@@ -78,11 +78,21 @@ fn a_connection_is_kept_and_ended_as_the_client_asks() {
     let close = [("Connection", "close"), ("X-Request-Id", "abc-1")];
     let answer = client.request("POST", "/register_event", &close, b"{}").expect("answer");
     assert_eq!((answer.status, answer.header("x-request-id")), (200, Some("abc-1")));
+    assert_eq!(answer.header("connection"), Some("close"), "or a proxy's pool would use it again");
     assert_eq!(client.read_to_end().expect("the end").len(), 0);
     let mut old = served.client();
     old.send_raw(b"POST /register_event HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}").expect("sent");
     let text = String::from_utf8(old.read_to_end().expect("the end")).expect("text");
     assert!(text.starts_with("HTTP/1.1 200 OK") && text.contains("\"offset\""), "{text}");
+    assert!(text.contains("Connection: close\r\n"), "{text}");
+    let mut old_kept = served.client();
+    for _ in 0..2 {
+        let request =
+            b"POST /register_event HTTP/1.0\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\n{}";
+        old_kept.send_raw(request).expect("sent");
+        let answer = old_kept.read_response().expect("answer");
+        assert_eq!((answer.status, answer.header("connection")), (200, None));
+    }
     let mut head = served.client();
     head.send_raw(&request_bytes("HEAD", "/livez", &[("Connection", "close")], b"")).expect("sent");
     let text = String::from_utf8(head.read_to_end().expect("the end")).expect("text");

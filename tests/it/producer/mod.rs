@@ -8,6 +8,7 @@ mod faults;
 mod load;
 mod metrics;
 mod moved;
+mod nginx;
 mod overload;
 mod pipelining;
 

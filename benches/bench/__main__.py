@@ -1,0 +1,100 @@
+"""Measures the project beside its floor and its peers; started by scripts/bench.sh, which builds everything."""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import machine
+import plots
+import report
+from candidates import Setup
+from cases import Sizes, all_cases, tune_axum
+from kafka import Kafka
+from programs import BenchError
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="scripts/bench.sh", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="only cases whose name begins so (see --list)")
+    parser.add_argument("--quick", action="store_true", help="small and short: minutes, for a first look")
+    parser.add_argument("--rounds", type=int, help="times that every candidate is measured")
+    parser.add_argument("--out", type=Path, help="where BENCHMARKS.md, benchmarks.json and plots go "
+                        "(default: docs for a whole run, else target/bench/out)")
+    parser.add_argument("--list", action="store_true", help="name the cases and end")
+    for name in ("root", "release", "kafka-dir"):
+        parser.add_argument(f"--{name}", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measure(case, setup, rounds):
+    """Samples of every candidate, in turns (A B C A B C …), so that a slow minute of the machine hits all."""
+    samples, errors = {candidate: [] for candidate in case.candidates}, []
+    for number in range(rounds):
+        for candidate in case.candidates:
+            try:
+                sample = case.measure(setup, candidate)
+            except (BenchError, subprocess.SubprocessError, OSError, KeyError, ValueError) as error:
+                errors.append(f"{case.name}, {candidate}: {type(error).__name__}: {error}")
+                print(f"  {candidate}: {errors[-1]}", flush=True)
+                continue
+            samples[candidate].append(sample)
+            beside = f", {sample['foreign']:.0%} of the machine used by others" if sample["foreign"] > 0.1 else ""
+            print(f"  {number + 1}/{rounds} {candidate}: {report.in_short(sample)}{beside}", flush=True)
+    return samples, errors
+
+
+def main():
+    options = arguments()
+    sizes = Sizes.quick() if options.quick else Sizes.whole()
+    sizes.rounds = options.rounds or sizes.rounds
+    cases = [case for case in all_cases(sizes) if not options.cases or case.name.startswith(tuple(options.cases))]
+    if options.list:
+        print("\n".join(f"{case.name:<16}{case.title}" for case in cases))
+        return 0
+    if not cases:
+        sys.exit(f"no case begins with {' or '.join(options.cases)}; see --list")
+    whole = not options.quick and not options.cases
+    out = options.out or options.root / ("docs" if whole else "target/bench/out")
+    began, results, errors = time.time(), {}, []
+    with tempfile.TemporaryDirectory(dir=options.root / "target/bench") as work:
+        kafka = Kafka(options.port, options.kafka_dir)
+        setup = Setup(options.root, options.release, Path(work), kafka, options.port)
+        tuning = None
+        if any("axum" in case.candidates for case in cases):
+            tuning = tune_axum(setup, sizes)
+        for case in cases:
+            print(f"{case.name}: {case.title}", flush=True)
+            samples, failed = measure(case, setup, sizes.rounds)
+            results[case.name] = report.summary(case, samples)
+            errors += failed
+    document = {
+        "machine": machine.facts(options.root),
+        "command": "scripts/bench.sh " + " ".join(sys.argv[1 : sys.argv.index("--root")]),
+        "minutes": round((time.time() - began) / 60, 1),
+        "rounds": sizes.rounds,
+        "seconds": sizes.seconds,
+        "axum_tuning": tuning,
+        "cases": results,
+        "targets": report.targets(results),
+        "errors": errors,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "benchmarks.json").write_text(json.dumps(document, indent=1) + "\n")
+    drawn = plots.draw(results, out)
+    report.write(document, drawn, out / "BENCHMARKS.md")
+    print(f"written: {out}/BENCHMARKS.md")
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"bench.sh: {error}")

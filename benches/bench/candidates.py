@@ -1,0 +1,94 @@
+"""The programs that are compared, and how each is started."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from programs import Program, run
+
+
+@dataclass
+class Setup:
+    """Where things stand in this run."""
+
+    root: Path
+    release: Path
+    work: Path
+    kafka: object
+    port: int
+    axum: dict = field(default_factory=lambda: {"linger": 5, "threads": 2, "batch": 10000})
+    next_port: int = 0
+
+    def free_port(self):
+        """A new one each time, so that no connection of the one before is in the way."""
+        self.next_port = (self.next_port + 1) % 700
+        return self.port + 100 + self.next_port
+
+
+NAMES = {
+    "ours": "producer (this project)",
+    "floor": "floor: tiny_http alone, no Kafka",
+    "axum": "axum + rdkafka, best setting",
+    "axum5": "axum + rdkafka, linger 5 ms",
+    "original": "original: Flask + kafka-python",
+    "bare": "kafka crate alone, no HTTP",
+    "kcat": "kcat",
+}
+
+
+def serve(setup, candidate, topic, env=None):
+    """Starts the HTTP server of `candidate`, writing to `topic`."""
+    port = setup.free_port()
+    broker = setup.kafka.address
+    address = f"127.0.0.1:{port}"
+    axum = {**setup.axum, **({"linger": 5} if candidate == "axum5" else {})}
+    commands = {
+        "floor": [setup.release / "floor", address],
+        "ours": [setup.release / "producer"],
+        "axum": _axum(setup, address, topic, axum),
+        "axum5": _axum(setup, address, topic, axum),
+        "original": [python(setup), setup.root / "benches/peers/original/app.py", port, broker, topic],
+    }
+    settings = {"HTTP_ADDR": address, "KAFKA_BROKERS": broker, "KAFKA_TOPIC": topic or "events", "PYTHONUNBUFFERED": "1"}
+    return Program(candidate, commands[candidate], setup.work, port, {**settings, **(env or {})})
+
+
+def _axum(setup, address, topic, settings):
+    return [
+        setup.release / "axum-rdkafka",
+        address,
+        setup.kafka.address,
+        topic,
+        settings["linger"],
+        settings["threads"],
+        settings["batch"],
+    ]
+
+
+def consume(setup, candidate, topic, file):
+    """Starts the program of `candidate` that writes all of `topic` to `file`."""
+    broker = setup.kafka.address
+    if candidate == "kcat":
+        # Without the wait of librdkafka for more at the end, which is not part of catching up.
+        command = f"exec kcat -C -e -q -o beginning -b {broker} -t {topic} -X fetch.wait.max.ms=10 > {file}"
+        return Program("kcat", ["sh", "-c", command], setup.work)
+    if candidate == "original":
+        script = setup.root / "benches/peers/original/consumer.py"
+        return Program("original-consumer", [python(setup), script, broker, topic, file], setup.work)
+    settings = {
+        "KAFKA_BROKERS": broker,
+        "KAFKA_TOPIC": topic,
+        "KAFKA_GROUP": f"bench-{Path(file).name}",
+        "LOG_FILE": str(file),
+        "METRICS_ADDR": f"127.0.0.1:{setup.free_port()}",
+    }
+    return Program("consumer", [setup.release / "consumer"], setup.work, env=settings)
+
+
+def python(setup):
+    """The interpreter that has the original's packages."""
+    return setup.root / "target/bench/venv/bin/python"
+
+
+def bare(setup, topic, batch, until):
+    """Runs the kafka crate alone; its output."""
+    return run([setup.release / "kafka-bare", setup.kafka.address, topic, batch, until])

@@ -1,0 +1,73 @@
+"""The broker of a run: topics, offsets, contents. What stands in a topic is asked of kcat, a program that is not ours."""
+
+import socket
+import struct
+from pathlib import Path
+
+from programs import BenchError, run, wait_until
+
+SETTLE_LIMIT_S = 30
+
+
+class Kafka:
+    """A broker that scripts/kafka.sh has started."""
+
+    def __init__(self, port, directory):
+        self.port = port
+        self.address = f"127.0.0.1:{port}"
+        self.pid = int((Path(directory) / "broker-1" / "pid").read_text())
+        self.created = 0
+
+    def new_topic(self, name):
+        """Creates a topic of the broker's default number of partitions; its full name."""
+        self.created += 1
+        topic = f"{name}-{self.created}"
+        wait_until(f"topic {topic} has leaders", SETTLE_LIMIT_S, lambda: self._has_leaders(topic))
+        return topic
+
+    def _has_leaders(self, topic):
+        # Metadata version 0 of one topic creates it.
+        name = topic.encode()
+        request = struct.pack(">hhihih", 3, 0, 1, -1, 1, len(name)) + name
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as link:
+            link.sendall(struct.pack(">i", len(request)) + request)
+            answer = _read(link, struct.unpack(">i", _read(link, 4))[0])
+        # Correlation id, one broker (id, host, port), one topic (error, name, partitions).
+        host_length = struct.unpack_from(">h", answer, 12)[0]
+        at = 14 + host_length + 4 + 4
+        error, name_length = struct.unpack_from(">hh", answer, at)
+        partitions = struct.unpack_from(">i", answer, at + 4 + name_length)[0]
+        return error == 0 and partitions > 0
+
+    def count(self, topic):
+        """Records in the topic: the sum of the offsets that come next, as nothing is ever deleted."""
+        queries = [part for partition in range(3) for part in ("-t", f"{topic}:{partition}:-1")]
+        lines = run(["kcat", "-Q", "-b", self.address, *queries]).splitlines()
+        offsets = [int(line.rpartition("offset ")[2]) for line in lines if "offset " in line]
+        if len(offsets) != 3:
+            raise BenchError(f"kcat does not know the offsets of {topic}: {lines}")
+        return sum(offsets)
+
+    def settled_count(self, topic, at_least=0):
+        """The number of records once it is at least `at_least` and has stopped growing."""
+        last = [-1]
+
+        def same():
+            before, last[0] = last[0], self.count(topic)
+            return before == last[0] >= at_least
+
+        try:
+            wait_until(f"{topic} has {at_least} records", SETTLE_LIMIT_S, same, step_s=0.1)
+        except BenchError as error:
+            raise BenchError(f"LOSS: {error}, only {last[0]}") from error
+        return last[0]
+
+
+def _read(link, count):
+    data = b""
+    while len(data) < count:
+        piece = link.recv(count - len(data))
+        if not piece:
+            raise BenchError("the broker closed the connection")
+        data += piece
+    return data

@@ -1,0 +1,147 @@
+"""Processes: start, wait until ready, read what they cost from /proc, stop. Knows nothing of Kafka or of figures."""
+
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+START_LIMIT_S = 60
+STOP_LIMIT_S = 30
+
+
+class BenchError(Exception):
+    """A figure that cannot be trusted, or a program that failed: the message says which."""
+
+
+def wait_until(what, limit_s, check, step_s=0.02):
+    """Returns what `check` returns once that is true; fails after `limit_s`."""
+    deadline = time.monotonic() + limit_s
+    while not (found := check()):
+        if time.monotonic() > deadline:
+            raise BenchError(f"{what}: not within {limit_s} s")
+        time.sleep(step_s)
+    return found
+
+
+def cpu_seconds(pid):
+    """Processor time that the process has used, all threads, user and system, to the nanosecond."""
+    # What clock_getcpuclockid(3) makes of a pid; /proc/PID/stat counts in steps of 10 ms.
+    return time.clock_gettime(~pid << 3 | 2)
+
+
+def resident_mib(pid, field="VmHWM"):
+    """Most memory that was resident so far (or `VmRSS`: is now), in MiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def machine_busy_seconds():
+    """Processor time of the whole machine, and what a hypervisor took from it."""
+    user, nice, system, _, _, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / TICKS
+
+
+class Program:
+    """A server or consumer that runs until it is stopped."""
+
+    def __init__(self, name, command, log_dir, port=None, env=None, ready=None):
+        self.name = name
+        self.log = Path(log_dir) / f"{name}-{time.monotonic_ns()}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [str(part) for part in command],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **(env or {})},
+            )
+        self.port = port
+        self._await(ready or (port and self._listens))
+
+    def _listens(self):
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def _await(self, ready):
+        def check():
+            if self.process.poll() is not None:
+                raise BenchError(f"{self.name} ended at its start:\n{self.tail()}")
+            return ready()
+
+        if ready:
+            try:
+                wait_until(f"{self.name} is ready", START_LIMIT_S, check)
+            except BenchError:
+                self.stop(forced=True)
+                raise
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def tail(self):
+        """The end of what it printed."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
+
+    def stop(self, forced=False):
+        """SIGTERM, then SIGKILL; the exit code."""
+        if self.process.poll() is None:
+            self.process.kill() if forced else self.process.terminate()
+        try:
+            return self.process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+def run(command, env=None, limit_s=900):
+    """Runs a program to its end; its output, or an error with the end of it."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+        env={**os.environ, **(env or {})},
+    )
+    if done.returncode != 0:
+        raise BenchError(f"{command[0]} ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout
+
+
+class Meter:
+    """What a piece of work costs: of the server, of the broker, and of what else ran on the machine."""
+
+    def __init__(self, server_pid, broker_pid):
+        self.pids = {"server": server_pid, "broker": broker_pid}
+
+    def _read(self):
+        children = os.times()
+        ours = children.user + children.system + children.children_user + children.children_system
+        costs = {name: cpu_seconds(pid) for name, pid in self.pids.items() if pid}
+        return time.monotonic(), machine_busy_seconds(), ours, costs
+
+    def __enter__(self):
+        self.began = self._read()
+        return self
+
+    def __exit__(self, *_):
+        began, ended = self.began, self._read()
+        self.seconds = ended[0] - began[0]
+        self.cpu = {name: ended[3][name] - began[3][name] for name in began[3]}
+        self.load_cpu = ended[2] - began[2]
+        foreign = ended[1] - began[1] - self.load_cpu - sum(self.cpu.values())
+        # Share of the machine that others used meanwhile: a figure taken beside them is no figure.
+        self.foreign = max(0.0, foreign / (self.seconds * (os.cpu_count() or 1)))

@@ -1,0 +1,126 @@
+"""Samples become medians, ratios, verdicts and the tables of docs/BENCHMARKS.md. Pure but for the writing."""
+
+from statistics import median
+
+from candidates import NAMES
+
+BEGIN = "<!-- figures: written by scripts/bench.sh -->"
+END = "<!-- end of figures -->"
+COLUMNS = {
+    "rate": ("events/s", "{:,.0f}"),
+    "seconds": ("seconds", "{:.2f}"),
+    "p50_ms": ("p50 ms", "{:.2f}"),
+    "p99_ms": ("p99 ms", "{:.2f}"),
+    "p999_ms": ("p99.9 ms", "{:.2f}"),
+    "cpu_us": ("CPU µs/event", "{:.2f}"),
+    "broker_cpu_us": ("broker CPU µs/event", "{:.2f}"),
+    "memory_mib": ("memory MiB", "{:.0f}"),
+    "consumer_rate": ("consumer events/s", "{:,.0f}"),
+    "consumer_cpu_us": ("consumer CPU µs/event", "{:.2f}"),
+    "consumer_memory_mib": ("consumer memory MiB", "{:.0f}"),
+    "refused": ("refused", "{:,.0f}"),
+    "socket_errors": ("socket errors", "{:,.0f}"),
+    "foreign": ("used by others", "{:.0%}"),
+}
+
+
+def in_short(sample):
+    """One line for the one who waits."""
+    parts = [f"{COLUMNS[key][1].format(sample[key])} {COLUMNS[key][0]}" for key in COLUMNS if sample.get(key)]
+    return ", ".join(part for part in parts if not part.endswith("used by others"))
+
+
+def summary(case, samples):
+    """Medians of every figure, and the samples that they come from."""
+    candidates = {}
+    for candidate, taken in samples.items():
+        if taken:
+            keys = [key for key in COLUMNS if key in taken[0]]
+            medians = {key: median(sample[key] for sample in taken) for key in keys}
+            candidates[candidate] = {"median": medians, "samples": taken}
+    return {"title": case.title, "figure": case.figure, "candidates": candidates}
+
+
+def ratio(results, case, figure, one, other):
+    """Median over the rounds of the ratio within a round, or None when a figure is missing."""
+    candidates = results.get(case, {}).get("candidates", {})
+    if one not in candidates or other not in candidates:
+        return None
+    pairs = zip(candidates[one]["samples"], candidates[other]["samples"])
+    return median(a[figure] / b[figure] for a, b in pairs)
+
+
+def targets(results):
+    """What issue 8 asks for, and what was reached."""
+    largest = max((int(name.partition("-")[2]) for name in results if name.startswith("growth-")), default=0)
+    wanted = [
+        ("single events, 200 connections: rate against the floor", ("single-200", "rate", "ours", "floor"), ">=", 0.75),
+        ("the same: rate against axum + rdkafka at its best", ("single-200", "rate", "ours", "axum"), ">=", 1.5),
+        ("the same: CPU an event against the floor's a request", ("single-200", "cpu_us", "ours", "floor"), "<=", 1.4),
+        ("NDJSON of 1000: rate against the kafka crate alone", ("ndjson-1000", "rate", "ours", "bare"), ">=", 0.7),
+        ("catching up: rate against kcat", ("catch-up", "rate", "ours", "kcat"), ">=", 0.8),
+        ("10,000 requests from 200 threads: times faster than the original",
+         ("original-10k", "seconds", "original", "ours"), ">=", 20),
+    ]
+    judged = [judge(text, ratio(results, *what), sign, limit) for text, what, sign, limit in wanted]
+    memory = _median(results, "single-200", "memory_mib")
+    judged.append(judge("memory at 200 connections, MiB", memory, "<", 64))
+    for figure in ("cpu_us", "consumer_cpu_us"):
+        small, large = (_median(results, f"growth-{events}", figure) for events in (100_000, largest))
+        grown = large / small if small and large and largest > 100_000 else None
+        judged.append(judge(f"{figure} at {largest:,} events against 100,000", grown, "<=", 1.15))
+    return [verdict for verdict in judged if verdict["reached"] is not None]
+
+
+def _median(results, case, figure):
+    candidate = results.get(case, {}).get("candidates", {}).get("ours")
+    return candidate["median"].get(figure) if candidate else None
+
+
+def judge(text, reached, sign, limit):
+    """One target with its verdict."""
+    good = reached is not None and {">=": reached >= limit, "<=": reached <= limit, "<": reached < limit}[sign]
+    return {"target": text, "wanted": f"{sign} {limit}", "reached": reached, "met": good}
+
+
+def write(document, plots, path):
+    """Replaces the figures in the page and leaves the rest of it, which is written by hand."""
+    page = path.read_text() if path.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
+    before, _, rest = page.partition(BEGIN)
+    after = rest.partition(END)[2]
+    path.write_text(f"{before}{BEGIN}\n{figures(document, plots)}\n{END}{after}")
+
+
+def figures(document, plots):
+    """The part of the page that a run writes."""
+    lines = ["", f"`{document['command'].strip()}`, {document['rounds']} rounds in turns, {document['minutes']} minutes."
+             " Medians; ratios are medians of the ratios within a round.", ""]
+    lines += ["| | |", "| --- | --- |"] + [f"| {name} | {value} |" for name, value in document["machine"].items()]
+    lines += ["", "## Targets", "", "| target | wanted | reached | |", "| --- | --- | --- | --- |"]
+    for verdict in document["targets"]:
+        met = "met" if verdict["met"] else "**missed**"
+        lines.append(f"| {verdict['target']} | {verdict['wanted']} | {verdict['reached']:.2f} | {met} |")
+    if document["errors"]:
+        lines += ["", "## Errors", ""] + [f"- {error}" for error in document["errors"]]
+    for plot, title in plots:
+        lines += ["", f"![{title}]({plot})"]
+    for name, case in document["cases"].items():
+        lines += ["", f"## {name}: {case['title']}", ""] + table(case)
+    if document["axum_tuning"]:
+        lines += ["", "## Settings of axum + rdkafka that were tried", "", "| linger ms | threads | batch | events/s |",
+                  "| --- | --- | --- | --- |"]
+        lines += [f"| {tried['linger']} | {tried['threads']} | {tried['batch']} | {tried['rate']:,.0f} |"
+                  for tried in document["axum_tuning"]["tried"]]
+    return "\n".join(lines)
+
+
+def table(case):
+    """One case as a table."""
+    medians = {name: candidate["median"] for name, candidate in case["candidates"].items()}
+    keys = [key for key in COLUMNS if any(values.get(key) is not None for values in medians.values())]
+    heads = [COLUMNS[key][0] for key in keys]
+    lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(keys)]
+    for name, values in medians.items():
+        cells = [COLUMNS[key][1].format(values[key]) if key in values else "" for key in keys]
+        lines.append(f"| {NAMES[name]} | " + " | ".join(cells) + " |")
+    return lines or ["nothing was measured"]

@@ -1,0 +1,173 @@
+"""What is measured over HTTP: one function measures one candidate once, and checks that nothing was lost."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import candidates
+from programs import BenchError, Meter, resident_mib, run
+
+EVENT = '{"event": "purchase", "user_id": 203}'
+HERE = Path(__file__).parent
+WARMUP_S = 2
+
+
+def closed_loop(setup, candidate, connections, batch, seconds):
+    """wrk with one thread: as many requests as are answered. Events a second, latency, cost an event."""
+    topic = None if candidate == "floor" else setup.kafka.new_topic(f"{candidate}-c{connections}-b{batch}")
+    with candidates.serve(setup, candidate, topic) as server:
+        wrk(setup, server.port, connections, batch, WARMUP_S)
+        before = setup.kafka.settled_count(topic) if topic else 0
+        with Meter(server.pid, setup.kafka.pid) as meter:
+            result = wrk(setup, server.port, connections, batch, seconds)
+        memory = resident_mib(server.pid)
+        answered = (result["requests"] - result["status_errors"]) * batch
+        stored = stored_since(setup, topic, before, answered, connections * batch)
+        if answered == 0:
+            raise BenchError(f"{candidate}: nothing was answered with success\n{server.tail()}")
+    return {
+        "rate": answered / result["seconds"],
+        "cpu_us": meter.cpu["server"] * 1e6 / answered,
+        "broker_cpu_us": meter.cpu["broker"] * 1e6 / answered,
+        "p50_ms": result["p50"],
+        "p99_ms": result["p99"],
+        "memory_mib": memory,
+        "answered": answered,
+        "stored": stored,
+        "refused": result["status_errors"],
+        "socket_errors": result["socket_errors"] + result["timeouts"],
+        "foreign": meter.foreign,
+    }
+
+
+def wrk(setup, port, connections, batch, seconds):
+    """Runs wrk; what post.lua says."""
+    body = setup.work / f"body-{batch}"
+    if not body.exists():
+        body.write_text(EVENT if batch == 1 else f"{EVENT}\n" * batch)
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", "--timeout", "10s", "--latency"]
+    kind = "application/json" if batch == 1 else "application/x-ndjson"
+    output = run(
+        [*command, "-s", HERE / "post.lua", f"http://127.0.0.1:{port}/register_event"],
+        env={"BENCH_BODY": str(body), "BENCH_CONTENT_TYPE": kind},
+        limit_s=seconds + 60,
+    )
+    lines = [line for line in output.splitlines() if line.startswith('{"requests"')]
+    if not lines:
+        raise BenchError(f"wrk said: {output[-500:]}")
+    return json.loads(lines[0])
+
+
+def stored_since(setup, topic, before, answered, on_their_way):
+    """Records that the topic got; an error when an answered one is missing or one stands there twice."""
+    if not topic:
+        return None
+    stored = setup.kafka.settled_count(topic, before + answered) - before
+    if stored > answered + on_their_way:
+        raise BenchError(f"DOUBLED: {topic} has {stored} records for {answered} answers")
+    return stored
+
+
+def bare_loop(setup, candidate, batch, seconds):
+    """The kafka crate alone, without HTTP."""
+    topic = setup.kafka.new_topic(f"bare-b{batch}")
+    candidates.bare(setup, topic, batch, f"s:{WARMUP_S}")
+    before = setup.kafka.settled_count(topic)
+    with Meter(None, setup.kafka.pid) as meter:
+        result = json.loads(candidates.bare(setup, topic, batch, f"s:{seconds}"))
+    stored = stored_since(setup, topic, before, result["events"], 0)
+    return {
+        "rate": result["events"] / result["seconds"],
+        "cpu_us": meter.load_cpu * 1e6 / result["events"],
+        "broker_cpu_us": meter.cpu["broker"] * 1e6 / result["events"],
+        "p50_ms": result["seconds"] * 1e3 / result["calls"],
+        "answered": result["events"],
+        "stored": stored,
+        "foreign": meter.foreign,
+    }
+
+
+def ndjson(setup, candidate, batch, connections, seconds):
+    """Batches over HTTP, or the crate alone."""
+    if candidate == "bare":
+        return bare_loop(setup, candidate, batch, seconds)
+    return closed_loop(setup, candidate, connections, batch, seconds)
+
+
+def open_loop(setup, candidate, rate, seconds):
+    """The simulator on a fixed schedule: latency from the intended start, whatever the server does."""
+    topic = None if candidate == "floor" else setup.kafka.new_topic(f"{candidate}-open-{rate}")
+    distribution = setup.work / f"{candidate}-{rate}-{time.monotonic_ns()}.hgrm"
+    with candidates.serve(setup, candidate, topic) as server:
+        simulate(setup, server.port, 200, ["-z", f"{WARMUP_S}s", "--rate", rate])
+        before = setup.kafka.settled_count(topic) if topic else 0
+        with Meter(server.pid, setup.kafka.pid) as meter:
+            load = ["-z", f"{seconds}s", "--rate", rate, "--histogram", distribution]
+            report = simulate(setup, server.port, 200, load)
+        answered = report["events"]["acknowledged"]
+        stored = stored_since(setup, topic, before, answered, 200)
+        memory = resident_mib(server.pid)
+    latency = report["latencyPercentiles"]
+    return {
+        "rate": report["summary"]["requestsPerSec"],
+        "cpu_us": meter.cpu["server"] * 1e6 / max(answered, 1),
+        "broker_cpu_us": meter.cpu["broker"] * 1e6 / max(answered, 1),
+        "p50_ms": latency["p50"] * 1e3,
+        "p99_ms": latency["p99"] * 1e3,
+        "p999_ms": latency["p99.9"] * 1e3,
+        "memory_mib": memory,
+        "answered": answered,
+        "stored": stored,
+        "refused": report["events"]["sent"] - answered,
+        "kept_schedule": report["schedule"]["kept"],
+        "distribution": curve(distribution),
+        "foreign": meter.foreign,
+    }
+
+
+def simulate(setup, port, threads, load):
+    """Runs our simulator; its report. That some events failed is a figure here, not an error."""
+    url = f"http://127.0.0.1:{port}/register_event"
+    command = [setup.release / "simulate", "--url", url, "--threads", threads, "--output", "json"]
+    output = run([*command, "--max-error-rate", "1", *load], limit_s=600)
+    return json.loads(output[output.index("{") : output.rindex("}") + 1])
+
+
+def curve(distribution):
+    """(percentile, milliseconds) points of a HdrHistogram text file."""
+    points = []
+    for line in distribution.read_text().splitlines():
+        columns = line.split()
+        try:
+            points.append((float(columns[1]), float(columns[0])))
+        except (IndexError, ValueError):
+            continue
+    return points
+
+
+def ten_thousand(setup, candidate, requests, threads):
+    """10,000 requests from 200 threads, as the original's own load script sends them; each side with its own."""
+    topic = setup.kafka.new_topic(f"{candidate}-10k")
+    server_of = "original" if candidate == "original" else "ours"
+    with candidates.serve(setup, server_of, topic) as server:
+        with Meter(server.pid, setup.kafka.pid) as meter:
+            if candidate == "ours":
+                seconds = simulate(setup, server.port, threads, ["--requests", requests])["summary"]["total"]
+            else:
+                url = f"http://127.0.0.1:{server.port}/register_event"
+                script = setup.root / "benches/peers/original/simulate_requests.py"
+                output = run([candidates.python(setup), script, url, requests, threads])
+                seconds = float(output.split("Finished in ")[1].split()[0])
+        stored = stored_since(setup, topic, 0, requests, 0)
+        memory = resident_mib(server.pid)
+    return {
+        "seconds": seconds,
+        "rate": requests / seconds,
+        "cpu_us": meter.cpu["server"] * 1e6 / requests,
+        "broker_cpu_us": meter.cpu["broker"] * 1e6 / requests,
+        "memory_mib": memory,
+        "answered": requests,
+        "stored": stored,
+        "foreign": meter.foreign,
+    }

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Measures the project beside its floor and its peers, in turns, on a fresh Kafka; see docs/BENCHMARKS.md.
+#   scripts/bench.sh [--quick] [--rounds N] [--out DIR] [--list] [CASE…]
+# A CASE is the beginning of a name that --list shows. A whole run takes an hour or more and writes docs/; with
+# --quick or a CASE it writes target/bench/out/. BENCH_PORT (default 26000) is the first of 800 ports it uses.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+source "$root/scripts/lib.sh"
+cd "$root"
+
+need wrk wrk
+need kcat kcat
+need python3 python3
+python3 -m venv --help >/dev/null 2>&1 || die "python3 has no venv; install it (Debian, Ubuntu: sudo apt-get install python3-venv)"
+# librdkafka, in the axum peer, is built from source.
+need cc build-essential
+need make make
+
+port=${BENCH_PORT:-26000}
+[[ $port =~ ^[0-9]+$ && $port -gt 1023 && $port -lt 64000 ]] || die "BENCH_PORT=$port: expected a port from 1024 to 63999"
+export PYTHONDONTWRITEBYTECODE=1
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+work=$root/target/bench
+venv=$work/venv
+mkdir --parents "$work"
+
+for argument in "$@"; do
+  case $argument in
+    --list | --help | -h) exec python3 benches/bench "$@" --root "$root" ;;
+  esac
+done
+
+say "building the project and its peers"
+cargo build --locked --release --bins --quiet
+for peer in floor kafka-bare axum-rdkafka; do
+  cargo build --locked --release --quiet --manifest-path "benches/peers/$peer/Cargo.toml"
+done
+if ! cmp --silent benches/peers/original/requirements.txt "$venv/installed.txt"; then
+  python3 -m venv --clear "$venv"
+  "$venv/bin/pip" install --quiet --requirement benches/peers/original/requirements.txt
+  cp benches/peers/original/requirements.txt "$venv/installed.txt"
+fi
+
+# The C2 compiler is on, unlike in the tests: a broker that runs for long has it.
+export KAFKA_PORT=$port KAFKA_DIR=$work/kafka KAFKA_JVM_OPTS="${KAFKA_JVM_OPTS:--Xmx512m}" KAFKA_RUNTIME=jvm
+export KAFKA_OWNER_PID=$$
+unset KAFKA_BROKERS HTTP_ADDR KAFKA_TOPIC LOG_FILE
+scripts/kafka.sh wipe 2>/dev/null
+trap 'scripts/kafka.sh wipe 2>/dev/null' EXIT
+scripts/kafka.sh start
+
+python3 benches/bench "$@" --root "$root" --release "$CARGO_TARGET_DIR/release" --kafka-dir "$KAFKA_DIR" --port "$port"

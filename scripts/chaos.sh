@@ -1,0 +1,311 @@
+#!/usr/bin/env bash
+# Harms the running pipeline in every way that it promises to survive, and counts what was lost and doubled.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+source "$root/scripts/lib.sh"
+# shellcheck source=scripts/programs.sh
+source "$root/scripts/programs.sh"
+# shellcheck source=scripts/faults.sh
+source "$root/scripts/faults.sh"
+
+usage() {
+  cat <<'TEXT'
+usage: scripts/chaos.sh [--quick] [FAULT…]
+       scripts/chaos.sh --rounds N
+
+Runs the pipeline under steady load, harms it, waits until it has recovered, and audits the log. Each fault gives
+one row: sent, acknowledged, logged, lost, duplicated, longest time without an acknowledgement. Exit code 0 when
+nothing was lost, and nothing doubled where neither a producer nor a broker was harmed.
+
+Without arguments: release build, all faults, and the table goes to docs/CHAOS.md (about five minutes).
+  --quick      debug build, less load, shorter faults; prints the table only (about a minute)
+  FAULT…       only these; prints the table only
+  --rounds N   the consumer killed at N random moments under load: alone, with rotation, with the broker killed
+               in between, and with both (the tests of tests/it/consumer/kills.rs, with N rounds)
+
+Faults: FAULTS
+
+Environment:
+  CHAOS_PORT   ports from here to 199 above are used; default: a free range below 20000
+  CHAOS_DIR    logs, records, brokers' data; default a new directory under target/chaos, removed after success
+  CHAOS_RATE   requests a second; default 1000, with --quick 300
+The other settings of the programs count too (`cargo run --bin consumer -- --help`), for example LOG_FSYNC.
+TEXT
+}
+
+# The order matters: the last one needs a cluster of its own.
+all_faults=(nothing consumer producer broker in-turn at-once pause disk cut-client cut-producer cut-consumer leader)
+invocation="scripts/chaos.sh${*:+ $*}"
+quick=false
+declare -a faults=()
+while (($# > 0)); do
+  case $1 in
+    --quick) quick=true ;;
+    --rounds)
+      [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "--rounds ${2:-}: expected a number of rounds"
+      cd "$root"
+      CONSUMER_KILL_ROUNDS=$2 exec cargo test --locked --test it consumer::kills
+      ;;
+    --help | -h)
+      usage | sed "s/FAULTS$/${all_faults[*]}/"
+      exit
+      ;;
+    *)
+      [[ " ${all_faults[*]} " == *" $1 "* ]] || die "$1: expected one of ${all_faults[*]}, see --help"
+      faults+=("$1")
+      ;;
+  esac
+  shift
+done
+writes_table=false
+if ! $quick && ((${#faults[@]} == 0)); then writes_table=true; fi
+if ((${#faults[@]} == 0)); then
+  faults=("${all_faults[@]}")
+  # The same parts in turn say as much, and each start of a broker costs seconds.
+  if $quick; then mapfile -t faults < <(printf '%s\n' "${all_faults[@]}" | grep --invert-match at-once); fi
+fi
+
+if $quick; then
+  profile=debug steady_s=1 kills=1 pause_s=5 rate=${CHAOS_RATE:-300} disk=300k
+  export LOG_ROTATE_BYTES=100000
+else
+  profile=release steady_s=4 kills=3 pause_s=20 rate=${CHAOS_RATE:-1000} disk=3m
+  export LOG_ROTATE_BYTES=1000000
+fi
+threads=50
+event_bytes=300
+recover_timeout_s=60
+load_limit=600s
+
+need kcat kcat
+if [[ -n ${CHAOS_DIR:-} ]]; then CHAOS_DIR=$(realpath --canonicalize-missing "$CHAOS_DIR"); fi
+cd "$root"
+mkdir --parents target/chaos
+base_dir=${CHAOS_DIR:-$(mktemp --directory "$root/target/chaos/XXXXXX")}
+mkdir --parents "$base_dir"
+run_dir=$base_dir
+bin=${CARGO_TARGET_DIR:-target}/$profile
+
+port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+free_ports() {
+  local base offset
+  for ((base = 10000 + RANDOM % 48 * 200; ; base = 10000 + RANDOM % 48 * 200)); do
+    for offset in 0 1 50 51 100 101 110 111 120 121; do
+      port_is_free $((base + offset)) || continue 2
+    done
+    echo "$base"
+    return
+  done
+}
+
+port=${CHAOS_PORT:-$(free_ports)}
+kafka_port=$port kafka_dir=$base_dir/kafka
+# What the programs log shall be about faults.
+export EVENT_ECHO=off
+export HTTP_ADDR=127.0.0.1:$((port + 50)) METRICS_ADDR=127.0.0.1:$((port + 51))
+
+# --- Stopping ---
+
+on_exit() {
+  local code=$?
+  trap - EXIT
+  [[ -z ${load_pid:-} ]] || kill -KILL "$load_pid" 2>/dev/null || true
+  resume_broker 1
+  stop_programs || true
+  unmount_log
+  kafka_script wipe || true
+  if ((code == 0)) && [[ -z ${CHAOS_DIR:-} ]]; then
+    rm --recursive --force "$base_dir"
+  else
+    say "all logs are in $base_dir"
+  fi
+  exit "$code"
+}
+trap on_exit EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# --- One row ---
+
+declare -a rows=()
+failed=0 skipped=0
+mounted='' load_pid='' load_url=''
+
+row() { # row KEY NAME HARMED HARM…
+  local key=$1 name=$2 harmed=$3
+  shift 3
+  [[ " ${faults[*]} " == *" $key "* ]] || return 0
+  run_dir=$base_dir/$key
+  mkdir --parents "$run_dir/logs"
+  export KAFKA_TOPIC=chaos-$key KAFKA_GROUP=chaos-$key LOG_FILE=$run_dir/logs/events.log
+  if [[ $key == disk ]] && ! mount_log; then
+    say "SKIPPED $name: a small tmpfs cannot be mounted; run this as root"
+    rows+=("| $name | $harmed | skipped: no tmpfs could be mounted | | | | | |")
+    skipped=$((skipped + 1))
+    return
+  fi
+  say "== $name"
+  start_pipeline "$key"
+  start_load
+  # A disk that fills up is filled by the steady load itself.
+  [[ $key == disk ]] || keep_going
+  "$@"
+  keep_going
+  finish_row "$name" "$harmed"
+}
+
+start_pipeline() { # start_pipeline KEY: with the proxy where that fault wants it
+  load_url=
+  case $1 in
+    cut-client)
+      start_proxy tcp "$HTTP_ADDR"
+      load_url=http://$proxy_address/register_event
+      programs_up consumer producer
+      ;;
+    cut-consumer | cut-producer)
+      start_proxy kafka "$KAFKA_BROKERS"
+      local name
+      for name in consumer producer; do
+        if [[ $1 == "cut-$name" ]]; then KAFKA_BROKERS=$proxy_address programs_up "$name"; else programs_up "$name"; fi
+      done
+      ;;
+    *) programs_up consumer producer ;;
+  esac
+}
+
+finish_row() { # finish_row NAME HARMED
+  local lines sent acked logged lost duplicated gap audit="$run_dir/audit.json"
+  begin "ending the load"
+  end_load
+  begin "stopping the producer"
+  end_program producer
+  end_offset=$(topic_end)
+  begin "waiting until the consumer has logged $end_offset records"
+  wait_until "the checkpoint covers $end_offset records" covers_topic
+  end_program consumer
+  if [[ -n ${PROXY_PID:-} ]]; then end_proxy; fi
+  begin "auditing"
+  "$bin/simulate" --audit "$run_dir/record" --verify "$LOG_FILE" --output json >"$audit" 2>"$run_dir/audit.log" || true
+  read -r sent acked logged lost duplicated < <(figures "$audit" sent acknowledged logged lost duplicated) || true
+  [[ -n ${duplicated:-} ]] || fail "the audit gave no figures" "$run_dir/audit.log"
+  gap=$(figures "$run_dir/load.json" longestGap)
+  rows+=("| $1 | $2 | $sent | $acked | $logged | $lost | $duplicated | $(printf '%.2f' "$gap") s |")
+  say "$sent sent, $acked acknowledged, $logged logged, $lost lost, $duplicated duplicated, longest gap $gap s"
+  judge "$2"
+  unmount_log
+}
+
+judge() { # judge HARMED: of the figures in finish_row
+  local torn unordered refused closed
+  read -r torn unordered refused < <(figures "$audit" torn outOfOrder rejectedLogged)
+  lines=$(cat "$run_dir"/logs/events*.log | wc --lines)
+  closed=$(find "$run_dir/logs" -name 'events-*.log' | wc --lines)
+  ((lost == 0)) || bad "$lost acknowledged events are not in the log"
+  ((torn + unordered + refused == 0)) || bad "$torn torn lines, $unordered out of order, $refused rejected but logged"
+  [[ $1 != nothing ]] || ((duplicated == 0)) || bad "$duplicated duplicated, though neither producer nor broker was harmed"
+  # From Kafka to the file exactly once, also where the topic itself holds an event twice.
+  ((lines == end_offset)) || bad "$lines lines for $end_offset records of the topic"
+  ((acked > 0 && closed > 0)) || bad "the run proves nothing: $acked acknowledged, $closed closed logs"
+}
+
+bad() {
+  say "FAILED: $1; see $run_dir"
+  failed=1
+}
+
+figures() { # figures FILE NAME…: numbers of a JSON file with one member a line
+  local file=$1 name
+  shift
+  for name in "$@"; do
+    sed --quiet "s/^ *\"$name\": \([0-9.]*\),\?$/\1/p" "$file" | head --lines=1
+  done | paste --serial --delimiters=' '
+}
+
+# --- The table ---
+
+print_table() {
+  echo "| fault | harmed | sent | acknowledged | logged | lost | duplicated | longest gap |"
+  echo "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+  printf '%s\n' "${rows[@]}"
+}
+
+machine() {
+  local processor memory
+  processor=$(sed --quiet 's/^model name\s*: //p' /proc/cpuinfo | head --lines=1)
+  memory=$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)
+  echo "$(nproc) × ${processor:-$(uname --machine)}, $memory, Linux $(uname --kernel-release)"
+}
+
+write_page() {
+  local commit
+  commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+  [[ -z $(git status --porcelain --untracked-files=no 2>/dev/null) ]] || commit+=" with changes"
+  mkdir --parents docs
+  cat >docs/CHAOS.md <<PAGE
+# Chaos run
+
+What the pipeline loses and doubles when its parts are harmed under load.
+This page was written by \`$invocation\`; do not edit it.
+
+- Date: $(date --utc '+%Y-%m-%d %H:%M UTC')
+- Commit: $commit
+- Machine: $(machine); all programs and brokers on it
+- Load: $rate requests a second on a fixed schedule, $threads threads, one event of $event_bytes bytes each, no retries
+- Broker: $(sed --quiet 's/.*: \(Kafka [0-9.]*\) is ready.*/\1/p' "$base_dir/kafka.log" | tail --lines=1), one broker, three for the last row
+
+$(print_table)
+
+How to read it:
+
+- **sent**: events that the load sent. **acknowledged**: those that were answered 200. What was answered 503, or not
+  at all while a part was down, is the difference; the load does not send it again.
+- **logged**: sent events that stand in the log. An event without an answer may have been written, so this can be more
+  than acknowledged.
+- **lost**: acknowledged, but not in the log. It must be 0 everywhere.
+- **duplicated**: in the log more than once. It must be 0 where neither a producer nor a broker was harmed. Elsewhere an
+  answer of the broker may get lost, and the producer then writes the event again (docs/CONTRACT.md).
+- **longest gap**: the longest time without an acknowledgement, with the time that a killed part needs to start again;
+  a killed broker is let in again, or replaced as a leader, only when Kafka's session of 6 seconds has ended.
+
+Each row also fails when a line is torn, when events of a partition are out of order, when the log has more or fewer
+lines than the topic has records, when the log was never closed and renamed, or when a program does not end with
+exit code 0 at SIGTERM.
+
+The consumer alone is killed far more often by \`scripts/chaos.sh --rounds 100\`.
+PAGE
+  say "wrote docs/CHAOS.md"
+}
+
+# --- The run ---
+
+begin "building"
+build=(cargo build --locked --quiet)
+[[ $profile == debug ]] || build+=(--release)
+{ "${build[@]}" --bins && "${build[@]}" --example fault-proxy; } 2>"$base_dir/build.log" ||
+  fail "cargo build" "$base_dir/build.log"
+
+if [[ ${faults[*]} != leader ]]; then start_kafka 1; fi
+row nothing "none; the log is closed every $LOG_ROTATE_BYTES bytes, here and below" nothing true
+row consumer "consumer killed (SIGKILL) × $kills" nothing harm_in_turn consumer
+row producer "producer killed × $kills" producer harm_in_turn producer
+row broker "broker killed × $kills" broker harm_in_turn broker
+row in-turn "consumer, producer, broker killed in turn × $kills" "producer, broker" harm_in_turn consumer producer broker
+row at-once "all three killed at one moment" "producer, broker" harm_at_once
+row pause "broker stopped (SIGSTOP) for $pause_s s" broker harm_by_pause
+row disk "disk of the log full, then larger" nothing harm_disk
+row cut-client "connections client–producer cut" nothing harm_by_cuts tcp
+row cut-producer "connections producer–Kafka cut, replies lost" "producer's link" harm_by_cuts kafka
+row cut-consumer "connections Kafka–consumer cut" nothing harm_by_cuts kafka
+if [[ " ${faults[*]} " == *" leader "* ]]; then
+  kafka wipe
+  kafka_port=$((port + 100)) kafka_dir=$base_dir/cluster
+  start_kafka 3
+  row leader "leader of a partition killed, 3 brokers" broker harm_leader
+fi
+
+print_table
+$writes_table && write_page
+((failed == 0)) || die "something was lost or doubled that must not be"
+$quick || ((skipped == 0)) || die "$skipped faults were skipped; the full run needs them all"
+say "nothing was lost ($SECONDS s)"

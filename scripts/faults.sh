@@ -1,0 +1,224 @@
+# What harms the running pipeline, and what tells that it has recovered; sourced by chaos.sh.
+# Expects programs.sh and the settings of chaos.sh (ports, directories, load).
+# shellcheck shell=bash disable=SC2034,SC2154 # set and read by chaos.sh
+set -euo pipefail
+
+# --- Waiting ---
+
+wait_until() { # wait_until WHAT COMMAND…
+  local what=$1 deadline=$((SECONDS + recover_timeout_s))
+  shift
+  until "$@"; do
+    ((SECONDS < deadline)) || fail "not within $recover_timeout_s s: $what" "$run_dir/consumer.log"
+    sleep 0.05
+  done
+}
+
+# --- Kafka ---
+
+kafka() { kafka_script "$@" || fail "scripts/kafka.sh $*" "$base_dir/kafka.log"; }
+
+kafka_script() {
+  env --unset=KAFKA_BROKERS --unset=KAFKA_MODE --unset=KAFKA_VERSION KAFKA_RUNTIME=jvm KAFKA_PORT="$kafka_port" \
+    KAFKA_DIR="$kafka_dir" KAFKA_OWNER_PID=$$ scripts/kafka.sh "$@" >>"$base_dir/kafka.log" 2>&1
+}
+
+start_kafka() { # start_kafka COUNT
+  local id
+  KAFKA_BROKERS=127.0.0.1:$kafka_port
+  for ((id = 2; id <= $1; id++)); do KAFKA_BROKERS+=,127.0.0.1:$((kafka_port + 10 * (id - 1))); done
+  export KAFKA_BROKERS
+  begin "starting $1 broker(s)"
+  if $quick; then
+    # A killed broker's name is free again after its session only, in which nothing is tested.
+    printf '%s\n' broker.heartbeat.interval.ms=300 broker.session.timeout.ms=1500 >"$base_dir/kafka.properties"
+    export KAFKA_PROPERTIES=$base_dir/kafka.properties
+  fi
+  kafka start "$1"
+}
+
+broker_pid() { cat "$kafka_dir/broker-$1/pid"; }
+
+kill_broker() {
+  kill -KILL "$(broker_pid "$1")" || fail "broker $1 had ended before it was killed" "$base_dir/kafka.log"
+  # The last of its threads closes the sockets.
+  wait_until "the port of the killed broker is free" port_is_free $((kafka_port + 10 * ($1 - 1)))
+}
+
+pause_broker() {
+  kill -STOP "$(broker_pid "$1")"
+  wait_until "every thread of the broker has stopped" all_threads_stopped "$(broker_pid "$1")"
+}
+
+all_threads_stopped() { ! cat "/proc/$1"/task/*/stat | grep --quiet --invert-match ') T '; }
+
+resume_broker() { kill -CONT "$(broker_pid "$1" 2>/dev/null)" 2>/dev/null || true; }
+
+leader() { # node id of the leader of partition 0
+  kcat -L -b "$KAFKA_BROKERS" -t "$KAFKA_TOPIC" -m 10 | sed --quiet 's/^ *partition 0, leader \([0-9]*\),.*/\1/p'
+}
+
+topic_end() { # records of the topic that can be read, all partitions together
+  kcat -Q -b "$KAFKA_BROKERS" -t "$KAFKA_TOPIC:0:-1" -t "$KAFKA_TOPIC:1:-1" -t "$KAFKA_TOPIC:2:-1" |
+    awk '{ sum += $NF } END { print sum + 0 }'
+}
+
+# --- Load, progress, log ---
+
+start_load() {
+  "$bin/simulate" --url "${load_url:-http://$HTTP_ADDR/register_event}" --threads "$threads" --rate "$rate" \
+    --duration "$load_limit" --size "$event_bytes" --timeout 15s --max-error-rate 1 --output json \
+    --record "$run_dir/record" >"$run_dir/load.json" 2>"$run_dir/load.log" &
+  load_pid=$!
+  wait_progress
+}
+
+# Lines of the record that speak of acknowledged events.
+acknowledged() {
+  local count
+  count=$(grep --count ' ack ' "$run_dir/record" 2>/dev/null) || true
+  echo "${count:-0}"
+}
+
+# Offsets that the consumer's checkpoint covers, all partitions together.
+covered() {
+  sed --quiet 's/.*"offsets":{\([^}]*\)}.*/\1/p' "$LOG_FILE.checkpoint" 2>/dev/null |
+    tr ',' '\n' | awk -F : '{ sum += $2 } END { print sum + 0 }'
+}
+
+is_above() { (($("$1") > $2)); }
+covers_topic() { (($(covered) == end_offset)); }
+
+# An event gets through: it is acknowledged, and some later one is logged.
+wait_progress() {
+  wait_until "events are acknowledged" is_above acknowledged "$(acknowledged)"
+  wait_until "events are logged" is_above covered "$(covered)"
+}
+
+keep_going() {
+  wait_progress
+  sleep "$steady_s"
+  wait_progress
+}
+
+end_load() {
+  running "$load_pid" || fail "the load ended by itself" "$run_dir/load.log"
+  # The signal ends the schedule, not the requests on their way.
+  kill -TERM "$load_pid"
+  wait "$load_pid" || true
+  load_pid=
+  local failures
+  failures=$(sed --quiet '/"failures": \[/,/\]/p' "$run_dir/load.json" | grep --extended-regexp --invert-match 'failures|\]' || true)
+  [[ $failures =~ ^[[:space:]]*\"interrupted\ by\ a\ signal\"$ ]] || fail "the load reports: $failures" "$run_dir/load.log"
+}
+
+mount_log() {
+  mkdir --parents "$run_dir/logs"
+  # shellcheck disable=SC2015 # both may fail
+  ((EUID == 0)) && mount --types tmpfs --options "size=$disk" tmpfs "$run_dir/logs" 2>>"$run_dir/mount.log" || return 1
+  mounted=$run_dir/logs
+}
+
+unmount_log() {
+  [[ -z ${mounted:-} ]] || umount --lazy "$mounted" || true
+  mounted=
+}
+
+# --- The faults: each one is done and healed when it returns ---
+
+programs_up() { # programs_up NAME…: all at once
+  local name
+  for name in "$@"; do launch_program "$name" "$(address_of "$name")"; done
+  for name in "$@"; do wait_ready "$name" "$(address_of "$name")"; done
+}
+
+address_of() { if [[ $1 == producer ]]; then echo "$HTTP_ADDR"; else echo "$METRICS_ADDR"; fi; }
+
+some_time() { sleep "0.$((RANDOM % 9))"; }
+
+kill_and_restart() { # kill_and_restart producer|consumer|broker
+  some_time
+  if [[ $1 == broker ]]; then
+    kill_broker 1
+    kafka start-broker 1
+  else
+    kill_program "$1"
+    programs_up "$1"
+  fi
+}
+
+harm_in_turn() { # harm_in_turn NAME…
+  local round name
+  for ((round = 0; round < kills; round++)); do
+    for name in "$@"; do
+      kill_and_restart "$name"
+      wait_progress
+    done
+  done
+}
+
+harm_at_once() {
+  some_time
+  kill_program consumer
+  kill_program producer
+  kill_broker 1
+  kafka start-broker 1
+  programs_up consumer producer
+}
+
+harm_by_pause() {
+  pause_broker 1
+  sleep "$pause_s"
+  resume_broker 1
+}
+
+harm_leader() {
+  local id
+  id=$(leader)
+  kill_broker "$id"
+  wait_progress
+  kafka start-broker "$id"
+}
+
+harm_disk() {
+  wait_until "the disk is full" says_disk_is_full
+  sleep "$steady_s"
+  mount --options remount,size=1g "$mounted"
+  wait_until "the consumer is ready again" is_ready "$METRICS_ADDR"
+}
+
+says_disk_is_full() { [[ $(http_status "$METRICS_ADDR") == 503 ]] && grep --quiet 'No space left' "$run_dir/consumer.log"; }
+is_ready() { [[ $(http_status "$1") == 200 ]]; }
+
+start_proxy() { # start_proxy tcp|kafka ADDRESSES: sets $proxy_address
+  coproc PROXY { exec "$bin/examples/fault-proxy" "$@" 2>"$run_dir/proxy.log"; }
+  read -r proxy_address <&"${PROXY[0]}" || fail "the proxy does not start" "$run_dir/proxy.log"
+}
+
+order() { # order WORD…: to the proxy, and its answer
+  echo "$*" >&"${PROXY[1]}"
+  read -r reply <&"${PROXY[0]}" || fail "the proxy ended" "$run_dir/proxy.log"
+}
+
+end_proxy() {
+  local input=${PROXY[1]} pid=$PROXY_PID
+  exec {input}>&-
+  wait "$pid" 2>/dev/null || true
+}
+
+harm_by_cuts() { # harm_by_cuts tcp|kafka
+  local round before
+  order accepted
+  before=$reply
+  for ((round = 0; round < 4 * kills; round++)); do
+    order cut
+    some_time
+    order cut-request $((RANDOM % 5000))
+    some_time
+    order cut-reply $((RANDOM % 5000))
+    if [[ $1 == kafka ]]; then order lose-replies 0 1; fi
+    some_time
+  done
+  order accepted
+  ((reply > before)) || fail "no connection was cut: $before accepted before, $reply after"
+}

@@ -1,0 +1,115 @@
+# Starts, stops and kills our programs; sourced by scripts that run the pipeline.
+# Expects lib.sh, $bin (where the programs are) and $run_dir (where their output goes).
+# shellcheck shell=bash
+set -euo pipefail
+
+ready_timeout_s=60
+stop_timeout_s=30
+# Name and pid of what we started, in the order of starting.
+declare -a names=() pids=()
+
+step=preparing
+begin() {
+  step=$1
+  say "$step"
+}
+
+fail() { # fail REASON [LOG]: with the end of the log that tells more
+  say "failed while $step: $1"
+  if [[ -n ${2:-} ]]; then
+    say "the end of $2:"
+    tail --lines=20 "$2" >&2
+  fi
+  exit 1
+}
+
+running() { kill -0 "$1" 2>/dev/null; }
+
+http_status() { # status of GET /readyz at HOST:PORT, or none
+  # shellcheck disable=SC2016 # expanded by the inner shell
+  timeout 2 bash -c '
+    exec 3<>"/dev/tcp/${1%:*}/${1##*:}" || exit 1
+    printf "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" >&3
+    read -r _ status _ <&3 && echo "$status"' _ "$1" 2>/dev/null || echo none
+}
+
+start_program() { # start_program NAME ADDRESS: returns when it is ready
+  launch_program "$@"
+  wait_ready "$@"
+}
+
+launch_program() { # launch_program NAME ADDRESS: returns at once
+  begin "starting the $1"
+  [[ $(http_status "$2") == none ]] || fail "$2, where the $1 shall answer, is taken by another program"
+  # In a session of its own, so that Ctrl-C reaches it only through us: a second signal would cut its drain.
+  setsid "${bin:?}/$1" >>"${run_dir:?}/$1.log" 2>&1 </dev/null &
+  names+=("$1") pids+=("$!")
+}
+
+wait_ready() { # wait_ready NAME ADDRESS
+  local deadline=$((SECONDS + ready_timeout_s))
+  until [[ $(http_status "$2") == 200 ]]; do
+    running "$(pid_of "$1")" || fail "the $1 ended" "$run_dir/$1.log"
+    ((SECONDS < deadline)) || fail "http://$2/readyz is not 200 after $ready_timeout_s s" "$run_dir/$1.log"
+    sleep 0.05
+  done
+}
+
+index_of() { # index_of NAME: its place in $names
+  local index
+  for index in "${!names[@]}"; do
+    if [[ ${names[index]} == "$1" ]]; then
+      echo "$index"
+      return
+    fi
+  done
+  return 1
+}
+
+pid_of() { echo "${pids[$(index_of "$1")]}"; }
+
+kill_program() { # kill_program NAME: SIGKILL
+  local index
+  index=$(index_of "$1")
+  kill -KILL "${pids[index]}" || fail "the $1 had ended before it was killed" "$run_dir/$1.log"
+  wait "${pids[index]}" 2>/dev/null || true
+  forget "$index"
+}
+
+forget() { # forget INDEX
+  names=("${names[@]:0:$1}" "${names[@]:$1+1}")
+  pids=("${pids[@]:0:$1}" "${pids[@]:$1+1}")
+}
+
+end_program() { # end_program NAME: in good order, or the script fails
+  local index
+  index=$(index_of "$1")
+  stop_program "$1" "${pids[index]}" || fail "the $1 ended badly" "$run_dir/$1.log"
+  forget "$index"
+}
+
+stop_program() { # stop_program NAME PID: fails when it ended badly, or had done so before
+  local deadline=$((SECONDS + stop_timeout_s)) code=0
+  kill -TERM "$2" 2>/dev/null || true
+  while running "$2"; do
+    if ((SECONDS >= deadline)); then
+      say "$1 did not stop within $stop_timeout_s s: killing it; see $run_dir/$1.log"
+      kill -KILL "$2" 2>/dev/null || true
+      break
+    fi
+    sleep 0.05
+  done
+  wait "$2" 2>/dev/null || code=$?
+  ((code == 0)) || say "$1 ended with exit code $code; see $run_dir/$1.log"
+  return "$code"
+}
+
+# The last one started goes first.
+stop_programs() {
+  local index failed=0
+  for ((index = ${#pids[@]} - 1; index >= 0; index--)); do
+    stop_program "${names[index]}" "${pids[index]}" || failed=1
+  done
+  names=() pids=()
+  return "$failed"
+}
