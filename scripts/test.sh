@@ -28,5 +28,11 @@ step "format" cargo fmt --check
 step "lints" cargo clippy --locked --all-targets --quiet -- --deny warnings
 step "docs" env RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps --document-private-items --quiet
 step "tests" cargo test --locked "$@"
+if [[ $# -eq 0 ]]; then
+  # The broker tests again with our own client, on the pinned Kafka and on the newest.
+  step "wire client" env KAFKA_CLIENT_FOR_TESTS=wire cargo test --locked --test it broker::
+  [[ -n ${KAFKA_BROKERS_FOR_TESTS:-} ]] || step "wire client on Kafka 4" \
+    env KAFKA_CLIENT_FOR_TESTS=wire KAFKA_VERSION_FOR_TESTS=4.3.1 cargo test --locked --test it broker::
+fi
 (($# > 0)) || step "chaos" scripts/chaos.sh --quick
 say "all good ($SECONDS s)"

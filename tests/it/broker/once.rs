@@ -75,6 +75,7 @@ fn a_receipt_after_a_lost_answer_says_where_the_record_stands() {
         assert_eq!((record.partition, record.offset), (receipt.partition, receipt.offset));
         assert_eq!(record.text(), value);
     }
+    assert_eq!(topic.count(), values.len(), "once");
 }
 
 #[test]
