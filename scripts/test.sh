@@ -2,6 +2,8 @@
 # Everything that must hold, in one command: format, lints, docs, scripts, and all tests against a real Kafka.
 # The tests start Kafka themselves (scripts/kafka.sh), or use the one that KAFKA_BROKERS_FOR_TESTS names.
 # Arguments go to `cargo test`, which is then the last step, for example: scripts/test.sh --test it kcat
+# The broker tests on our own client, there and on Kafka 4:
+#   KAFKA_CLIENT_FOR_TESTS=wire [KAFKA_VERSION_FOR_TESTS=4.3.1] scripts/test.sh --test it broker::
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$root/scripts/lib.sh"
@@ -28,11 +30,5 @@ step "format" cargo fmt --check
 step "lints" cargo clippy --locked --all-targets --quiet -- --deny warnings
 step "docs" env RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps --document-private-items --quiet
 step "tests" cargo test --locked "$@"
-if [[ $# -eq 0 ]]; then
-  # The broker tests again with our own client, on the pinned Kafka and on the newest.
-  step "wire client" env KAFKA_CLIENT_FOR_TESTS=wire cargo test --locked --test it broker::
-  [[ -n ${KAFKA_BROKERS_FOR_TESTS:-} ]] || step "wire client on Kafka 4" \
-    env KAFKA_CLIENT_FOR_TESTS=wire KAFKA_VERSION_FOR_TESTS=4.3.1 cargo test --locked --test it broker::
-fi
 (($# > 0)) || step "chaos" scripts/chaos.sh --quick
 say "all good ($SECONDS s)"

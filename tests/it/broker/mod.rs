@@ -20,8 +20,9 @@ use crate::support::kafka::client;
 use crate::support::topic::Topic;
 use crate::support::wait::secs;
 
-/// How late a limit may be kept on a busy machine.
-const LATE: Duration = Duration::from_millis(400);
+/// How late a limit may be kept on a busy machine: two cores with brokers and other tests have taken 0.9 s. What
+/// the limit guards against would take minutes.
+const LATE: Duration = Duration::from_millis(1500);
 
 fn config(brokers: &str, topic: &str) -> KafkaConfig {
     KafkaConfig {
