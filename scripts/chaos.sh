@@ -140,8 +140,8 @@ row() { # row KEY NAME HARMED HARM…
   mkdir --parents "$run_dir/logs"
   export KAFKA_TOPIC=chaos-$key KAFKA_GROUP=chaos-$key LOG_FILE=$run_dir/logs/events.log
   if [[ $key == disk ]] && ! mount_log; then
-    say "SKIPPED $name: mounting a small tmpfs needs root"
-    rows+=("| $name | $harmed | skipped: mounting a small tmpfs needs root | | | | | |")
+    say "SKIPPED $name: a small tmpfs cannot be mounted; run this as root"
+    rows+=("| $name | $harmed | skipped: no tmpfs could be mounted | | | | | |")
     skipped=$((skipped + 1))
     return
   fi
@@ -189,8 +189,8 @@ finish_row() { # finish_row NAME HARMED
   "$bin/simulate" --audit "$run_dir/record" --verify "$LOG_FILE" --output json >"$audit" 2>"$run_dir/audit.log" || true
   read -r sent acked logged lost duplicated < <(figures "$audit" sent acknowledged logged lost duplicated) || true
   [[ -n ${duplicated:-} ]] || fail "the audit gave no figures" "$run_dir/audit.log"
-  gap=$(figures "$run_dir/load.json" longestGap)
-  rows+=("| $1 | $2 | $sent | $acked | $logged | $lost | $duplicated | $(printf '%.2f' "$gap") s |")
+  gap=$(printf '%.2f' "$(figures "$run_dir/load.json" longestGap)")
+  rows+=("| $1 | $2 | $sent | $acked | $logged | $lost | $duplicated | $gap s |")
   say "$sent sent, $acked acknowledged, $logged logged, $lost lost, $duplicated duplicated, longest gap $gap s"
   judge "$2"
   unmount_log
@@ -252,7 +252,7 @@ This page was written by \`$invocation\`; do not edit it.
 - Commit: $commit
 - Machine: $(machine); all programs and brokers on it
 - Load: $rate requests a second on a fixed schedule, $threads threads, one event of $event_bytes bytes each, no retries
-- Kafka: $(sed --quiet 's/.*: \(Kafka [0-9.]*\) is ready.*/\1/p' "$base_dir/kafka.log" | tail --lines=1), one broker, three for the last row
+- Broker: $(sed --quiet 's/.*: \(Kafka [0-9.]*\) is ready.*/\1/p' "$base_dir/kafka.log" | tail --lines=1), one broker, three for the last row
 
 $(print_table)
 
@@ -265,12 +265,12 @@ How to read it:
 - **lost**: acknowledged, but not in the log. It must be 0 everywhere.
 - **duplicated**: in the log more than once. It must be 0 where neither a producer nor a broker was harmed. Elsewhere an
   answer of the broker may get lost, and the producer then writes the event again (docs/CONTRACT.md).
-- **longest gap**: the longest time without an acknowledgement.
+- **longest gap**: the longest time without an acknowledgement, with the time that a killed part needs to start again;
+  a killed broker is let in again, or replaced as a leader, only when Kafka's session of 6 seconds has ended.
 
 Each row also fails when a line is torn, when events of a partition are out of order, when the log has more or fewer
 lines than the topic has records, when the log was never closed and renamed, or when a program does not end with
 exit code 0 at SIGTERM.
-A single event for each request, and the time for the parts to start again, is in the gap.
 
 The consumer alone is killed far more often by \`scripts/chaos.sh --rounds 100\`.
 PAGE

@@ -2,6 +2,8 @@
 # Everything that must hold, in one command: format, lints, docs, scripts, and all tests against a real Kafka.
 # The tests start Kafka themselves (scripts/kafka.sh), or use the one that KAFKA_BROKERS_FOR_TESTS names.
 # Arguments go to `cargo test`, which is then the last step, for example: scripts/test.sh --test it kcat
+# The broker tests on our own client, there and on Kafka 4:
+#   KAFKA_CLIENT_FOR_TESTS=wire [KAFKA_VERSION_FOR_TESTS=4.3.1] scripts/test.sh --test it broker::
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$root/scripts/lib.sh"

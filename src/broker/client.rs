@@ -4,9 +4,42 @@
 
 use std::time::{Duration, Instant};
 
-use super::connection::Connection;
-use super::control::{PerPartition, Versions};
+use super::code::Code;
+use super::connection::{Connection, left};
+use super::control::PerPartition;
 use super::{BrokerError, Fetched, Position, Record};
+
+/// Most bytes of all partitions in one fetch. The consumer holds up to five times as much: the answer, its copy, and
+/// two more fetches that are on their way to the file, one of them also as lines. More is no faster.
+const FETCH_BYTES: usize = 8 << 20;
+
+/// Bounds of one partition's share. The lower one exceeds the largest batch that brokers take by default.
+const FETCH_BYTES_PER_PARTITION: (usize, usize) = (1280 << 10, 4 << 20);
+
+/// What a broker's answer may take after it has given up waiting for replicas.
+const ANSWER_TIME: Duration = Duration::from_millis(250);
+
+/// Most bytes of one of `partitions` partitions in one fetch.
+pub(super) fn fetch_share(partitions: usize) -> usize {
+    let (min, max) = FETCH_BYTES_PER_PARTITION;
+    (FETCH_BYTES / partitions.max(1)).clamp(min, max)
+}
+
+/// How long a broker may wait for its replicas, so that its answer still reaches us before `deadline`.
+pub(super) fn ack_timeout(deadline: Instant) -> Duration {
+    let left = left(deadline);
+    left - (left / 4).min(ANSWER_TIME)
+}
+
+/// What it means to the caller that the broker refused the fetch named by `at` with `code`.
+pub(super) fn fetch_refusal(at: String, code: Code) -> BrokerError {
+    let text = format!("{at}: {code}");
+    if code == Code::OFFSET_OUT_OF_RANGE {
+        BrokerError::OffsetOutOfRange(text)
+    } else {
+        BrokerError::Retryable(text)
+    }
+}
 
 /// Records for one partition in one request, in order.
 pub(super) struct Batch<'a> {
@@ -25,8 +58,12 @@ pub(super) trait Client: Send {
     ///
     /// # Errors
     /// Retryable; any batch may have been written.
-    fn produce(&mut self, batches: &[Batch<'_>], deadline: Instant)
-    -> Result<PerPartition<i64>, BrokerError>;
+    fn produce(
+        &mut self,
+        control: &mut Connection,
+        batches: &[Batch<'_>],
+        deadline: Instant,
+    ) -> Result<PerPartition<i64>, BrokerError>;
 
     /// Whether each of `partitions` would acknowledge a record now; writes nothing.
     ///
@@ -50,24 +87,4 @@ pub(super) trait Client: Send {
         wait: Duration,
         deadline: Instant,
     ) -> Result<Vec<Fetched>, BrokerError>;
-}
-
-/// Opens a [`Client`] to one broker.
-pub(super) trait Connector: Send {
-    /// Whether a broker that serves `versions` can serve this client.
-    ///
-    /// # Errors
-    /// Unsupported, with what to run instead.
-    fn check(&self, host: &str, versions: &Versions) -> Result<(), BrokerError>;
-
-    /// Connects to `host`, which leads partitions of the topic; `control` is a connection to the same broker.
-    ///
-    /// # Errors
-    /// Retryable, or unsupported.
-    fn open(
-        &self,
-        host: &str,
-        control: &mut Connection,
-        deadline: Instant,
-    ) -> Result<Box<dyn Client>, BrokerError>;
 }

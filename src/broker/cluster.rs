@@ -9,10 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::BrokerError;
-use super::client::{Client, Connector};
+use super::client::Client;
 use super::code::Code;
 use super::connection::{Connection, left};
-use super::control::{self, Metadata};
+use super::connector::Connector;
+use super::control::{self, Metadata, Versions};
 use crate::config::KafkaConfig;
 
 /// Leaders are asked for again after this, so that new partitions and moved leaders are found.
@@ -39,6 +40,7 @@ pub(super) type Led = (Option<String>, Vec<i32>);
 /// One broker that we are connected to.
 struct Broker {
     control: Connection,
+    versions: Versions,
     /// Opened when first needed: a bootstrap broker may lead nothing.
     client: Option<Box<dyn Client>>,
 }
@@ -46,7 +48,7 @@ struct Broker {
 /// Connections to a cluster for the sake of one topic.
 pub(super) struct Cluster {
     config: KafkaConfig,
-    connector: Box<dyn Connector>,
+    connector: Connector,
     brokers: HashMap<String, Broker>,
     /// Brokers that failed, until when they rest, and whether they held us up.
     resting: HashMap<String, (Instant, bool)>,
@@ -61,7 +63,7 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Connects at first use.
-    pub fn new(config: KafkaConfig, connector: Box<dyn Connector>) -> Self {
+    pub fn new(config: KafkaConfig, connector: Connector) -> Self {
         Self {
             config,
             connector,
@@ -111,6 +113,11 @@ impl Cluster {
 
     fn holds_us_up(&self, host: &str) -> bool {
         self.resting.get(host).is_some_and(|(until, slow)| *slow && Instant::now() < *until)
+    }
+
+    /// See [`Connector::is_in_doubt`].
+    pub fn is_in_doubt(&self, partition: i32) -> bool {
+        self.connector.is_in_doubt(partition)
     }
 
     /// Fails at once while `host` rests after it held us up, unless it is the only broker there is.
@@ -194,16 +201,17 @@ impl Cluster {
     }
 
     fn client(&mut self, host: &str, deadline: Instant) -> Result<&mut Broker, BrokerError> {
-        let broker = open_broker(&mut self.brokers, &*self.connector, &self.config, host, deadline)?;
+        let broker = open_broker(&mut self.brokers, &self.connector, &self.config, host, deadline)?;
         if broker.client.as_ref().is_none_or(|client| !client.is_usable()) {
             broker.client = None;
-            broker.client = Some(self.connector.open(host, &mut broker.control, deadline)?);
+            broker.client =
+                Some(self.connector.open(host, &broker.versions, &mut broker.control, deadline)?);
         }
         Ok(broker)
     }
 
     fn broker(&mut self, host: &str, deadline: Instant) -> Result<&mut Broker, BrokerError> {
-        open_broker(&mut self.brokers, &*self.connector, &self.config, host, deadline)
+        open_broker(&mut self.brokers, &self.connector, &self.config, host, deadline)
     }
 
     /// Throws the connections to `host` away after an error, and lets it rest.
@@ -302,7 +310,7 @@ pub(super) fn share(deadline: Instant, waiting: usize) -> Instant {
 
 fn open_broker<'a>(
     brokers: &'a mut HashMap<String, Broker>,
-    connector: &dyn Connector,
+    connector: &Connector,
     config: &KafkaConfig,
     host: &str,
     deadline: Instant,
@@ -317,8 +325,9 @@ fn open_broker<'a>(
             // A stopped broker still accepts connections: without an answer it counts as not connected.
             let deadline = deadline.min(Instant::now() + config.connect_timeout());
             let mut control = Connection::open(host, config.connect_timeout(), deadline)?;
-            connector.check(host, &control::versions(&mut control, deadline)?)?;
-            Ok(entry.insert(Broker { control, client: None }))
+            let versions = control::versions(&mut control, deadline)?;
+            connector.check(host, &versions)?;
+            Ok(entry.insert(Broker { control, versions, client: None }))
         }
     }
 }

@@ -17,6 +17,7 @@ impl Code {
     pub const MESSAGE_TOO_LARGE: Self = Self(10);
     pub const RECORD_LIST_TOO_LARGE: Self = Self(18);
     pub const UNSUPPORTED_VERSION: Self = Self(35);
+    pub const CORRUPT_MESSAGE: Self = Self(2);
     pub const UNSUPPORTED_COMPRESSION: Self = Self(76);
 
     /// `Ok` for success, else this code.
@@ -27,6 +28,22 @@ impl Code {
     /// The records together, or the one record, exceed what the topic takes.
     pub fn is_too_large(self) -> bool {
         matches!(self, Self::MESSAGE_TOO_LARGE | Self::RECORD_LIST_TOO_LARGE)
+    }
+
+    /// A produce request with this outcome wrote nothing: it was refused ahead of the log.
+    pub fn is_before_append(self) -> bool {
+        // Not "no leader": a broker that loses the lead while it waits for its replicas says so after the append.
+        matches!(self.0, 2 | 10 | 17 | 18 | 19 | 29 | 31 | 35 | 43 | 44 | 76 | 87)
+    }
+
+    /// Who gives out what was asked for is loading or moving.
+    pub fn is_of_coordinator(self) -> bool {
+        matches!(self.0, 14..=16)
+    }
+
+    /// The broker does not know the producer id or expects another number.
+    pub fn is_of_sequence(self) -> bool {
+        matches!(self.0, 45 | 46 | 47 | 59)
     }
 
     fn name(self) -> &'static str {
@@ -57,7 +74,11 @@ impl Code {
             35 => "UNSUPPORTED_VERSION",
             43 => "UNSUPPORTED_FOR_MESSAGE_FORMAT",
             44 => "POLICY_VIOLATION",
+            45 => "OUT_OF_ORDER_SEQUENCE_NUMBER",
+            46 => "DUPLICATE_SEQUENCE_NUMBER",
+            47 => "INVALID_PRODUCER_EPOCH",
             56 => "KAFKA_STORAGE_ERROR",
+            59 => "UNKNOWN_PRODUCER_ID",
             74 => "FENCED_LEADER_EPOCH",
             75 => "UNKNOWN_LEADER_EPOCH",
             76 => "UNSUPPORTED_COMPRESSION_TYPE",

@@ -94,7 +94,7 @@ impl Connection {
         if reader.i32() != Ok(self.correlation) {
             return Err(self.malformed("an answer to another request"));
         }
-        read(&mut reader).map_err(|Malformed| self.malformed("an answer that ends too early"))
+        read(&mut reader).map_err(|Malformed| self.malformed("an answer that makes no sense"))
     }
 
     fn exchange(&mut self, request: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {

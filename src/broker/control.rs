@@ -140,7 +140,7 @@ fn list_offsets(
         .i32(-1)
         .array(&[topic], |w, t| w.str(t).array(partitions, |w, partition| w.i32(*partition).i64(time)));
     on.call(LIST_OFFSETS, body, deadline, |r| {
-        per_partition(r, |r| {
+        per_partition(r, topic, |r| {
             let (partition, code) = (r.i32()?, Code(r.i16()?));
             let (_time, offset) = (r.i64()?, r.i64()?);
             Ok((partition, code.check().map(|()| offset)))
@@ -177,7 +177,7 @@ pub(super) fn committed(
         .str(group)
         .array(&[topic], |w, t| w.str(t).array(partitions, |w, partition| w.i32(*partition)));
     on.call(OFFSET_FETCH, body, deadline, |r| {
-        let offsets = per_partition(r, |r| {
+        let offsets = per_partition(r, topic, |r| {
             let (partition, offset, _metadata, code) = (r.i32()?, r.i64()?, r.str()?, Code(r.i16()?));
             Ok((partition, code.check().map(|()| (offset >= 0).then_some(offset))))
         })?;
@@ -199,19 +199,31 @@ pub(super) fn commit(
     let body = Writer::default().str(group).i32(-1).str("").i64(-1).array(&[topic], |w, t| {
         w.str(t).array(positions, |w, position| w.i32(position.partition).i64(position.offset).str(""))
     });
-    on.call(OFFSET_COMMIT, body, deadline, |r| per_partition(r, |r| Ok((r.i32()?, Code(r.i16()?).check()))))
+    on.call(OFFSET_COMMIT, body, deadline, |r| {
+        per_partition(r, topic, |r| Ok((r.i32()?, Code(r.i16()?).check())))
+    })
 }
 
-/// Reads `[topic, [one partition's outcome]]`, the shape of most answers.
+/// Reads `[topic, [one partition's outcome]]`, the shape of most answers, about `topic` alone.
 pub(super) fn per_partition<T>(
     r: &mut Reader<'_>,
-    each: impl Fn(&mut Reader<'_>) -> Result<(i32, Result<T, Code>), Malformed>,
+    topic: &str,
+    mut each: impl FnMut(&mut Reader<'_>) -> Result<(i32, Result<T, Code>), Malformed>,
 ) -> Result<PerPartition<T>, Malformed> {
     let topics = r.array(|r| {
-        let _topic = r.str()?;
-        r.array(&each)
+        // An answer about another topic is not to our request.
+        if r.str()? != topic {
+            return Err(Malformed);
+        }
+        r.array(&mut each)
     })?;
     Ok(topics.into_iter().flatten().collect())
+}
+
+/// True for exactly one outcome a partition of `asked`, and none besides: else the answer is not to our request.
+pub(super) fn answers_exactly<T>(asked: &[i32], outcomes: &PerPartition<T>) -> bool {
+    let once = |partition: &i32| outcomes.iter().filter(|(id, _)| id == partition).count() == 1;
+    asked.len() == outcomes.len() && asked.iter().all(once)
 }
 
 /// The outcome of `partition`; one that the broker left out is unknown to it.

@@ -38,6 +38,14 @@ impl Writer {
         items.iter().fold(self.i32(count), each)
     }
 
+    /// Bytes with an `i32` length, at most 2 GiB.
+    pub fn bytes(self, value: &[u8]) -> Self {
+        let length = i32::try_from(value.len()).expect("a request is far smaller than 2 GiB");
+        let mut writer = self.i32(length);
+        writer.0.extend_from_slice(value);
+        writer
+    }
+
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -76,6 +84,19 @@ impl<'a> Reader<'a> {
 
     pub fn i64(&mut self) -> Result<i64, Malformed> {
         self.take().map(i64::from_be_bytes)
+    }
+
+    /// A number in groups of seven bits, lowest first, its sign in the lowest bit.
+    pub fn varint(&mut self) -> Result<i64, Malformed> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let [byte] = self.take()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
+            }
+        }
+        Err(Malformed)
     }
 
     pub fn slice(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
@@ -127,6 +148,20 @@ mod tests {
         assert_eq!(reader.array(Reader::i64), Ok(vec![7, 8]));
         assert_eq!(reader.i32(), Ok(5));
         assert_eq!(reader.i8(), Err(Malformed));
+    }
+
+    #[test]
+    fn a_varint_ends_after_ten_bytes() {
+        let read = |bytes: &[u8]| Reader::new(bytes).varint();
+        for (bytes, value) in
+            [(&[0][..], 0), (&[1], -1), (&[2], 1), (&[0x80, 0x01], 64), (&[0xff, 0x01], -128)]
+        {
+            assert_eq!(read(bytes), Ok(value));
+        }
+        assert_eq!(read(&[0x80]), Err(Malformed));
+        assert_eq!(read(&[0xff; 11]), Err(Malformed));
+        let least = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+        assert_eq!(read(&least), Ok(i64::MIN));
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! Kafka as the rest of the crate sees it: records in, receipts out; positions in, pages out.
 //!
-//! The only room that names the `kafka` crate. It knows nothing of HTTP, files or events: a value is bytes.
+//! The only room that names the `kafka` crate, which is one of two clients here. It knows nothing of HTTP, files or events: a value is bytes.
 //! `Sink` and `Source` make one attempt a call, bounded in time; who retries, and how long, decides the caller.
+
+#![cfg_attr(not(feature = "wire"), allow(dead_code, reason = "some of what is shared has one user less"))]
 
 mod client;
 mod cluster;
 mod code;
 mod connection;
+mod connector;
 mod control;
 mod dispatch;
+mod doubt;
 mod error;
 mod frame;
 mod kafka_crate;
@@ -18,13 +22,16 @@ mod peek;
 mod preflight;
 mod sink;
 mod source;
+mod stored;
 mod topic_id;
+#[cfg(feature = "wire")]
+mod wire;
 
 use std::io;
 use std::time::Duration;
 
 use cluster::Cluster;
-use kafka_crate::CrateConnector;
+use connector::Connector;
 
 pub use error::BrokerError;
 pub use sink::KafkaSink;
@@ -49,8 +56,7 @@ pub fn open_source(config: &KafkaConfig) -> io::Result<KafkaSource> {
 }
 
 fn open(config: &KafkaConfig) -> io::Result<Cluster> {
-    let connector = CrateConnector::new(config.topic.clone())?;
-    Ok(Cluster::new(config.clone(), Box::new(connector)))
+    Ok(Cluster::new(config.clone(), Connector::new(config)?))
 }
 
 /// One value on its way to a topic, with the key that picks its partition, if any.

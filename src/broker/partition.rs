@@ -40,12 +40,27 @@ pub(super) fn of_key(key: &[u8], count: usize) -> i32 {
 /// partition are in the order of the records.
 ///
 /// A record without a key, when no partition is available, goes to the first one, whose failure is then its own.
-pub(super) fn split(records: &[Record<'_>], count: usize, available: &[i32], turn: &mut Turn) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
+/// `parts` exist already and stay as they are, ahead of the others; their records are not split again.
+pub(super) fn split(
+    records: &[Record<'_>],
+    mut parts: Vec<Part>,
+    count: usize,
+    available: &[i32],
+    turn: &mut Turn,
+) -> Vec<Part> {
+    let mut is_placed = vec![false; if parts.is_empty() { 0 } else { records.len() }];
+    for &index in parts.iter().flat_map(|part| &part.records) {
+        if let Some(placed) = is_placed.get_mut(index) {
+            *placed = true;
+        }
+    }
     // The part of each partition that still takes records; keyless ones fill one until it is full.
     let mut open: Vec<Option<usize>> = vec![None; count.max(1)];
     let mut keyless: Option<i32> = None;
     for (index, record) in records.iter().enumerate() {
+        if is_placed.get(index) == Some(&true) {
+            continue;
+        }
         let bytes = record.value.len() + record.key.map_or(0, <[u8]>::len) + RECORD_OVERHEAD_BYTES;
         let fits = |open: &[Option<usize>], parts: &[Part], partition: i32| {
             let part = open[slot(partition)];
@@ -132,7 +147,7 @@ mod tests {
         let values = keyless(&[10; 50]);
         let mut turn = Turn(0);
         for partition in [4, 7, 4] {
-            let parts = split(&records(&values), 9, &[4, 7], &mut turn);
+            let parts = split(&records(&values), vec![], 9, &[4, 7], &mut turn);
             assert_eq!(parts.len(), 1);
             assert_eq!((parts[0].partition, parts[0].records.len()), (partition, 50));
         }
@@ -141,16 +156,25 @@ mod tests {
     #[test]
     fn a_large_call_spreads_and_one_huge_record_stands_alone() {
         let values = keyless(&[500_000, 500_000, 2_000_000, 10]);
-        let parts = split(&records(&values), 3, &[0, 1, 2], &mut Turn(0));
+        let parts = split(&records(&values), vec![], 3, &[0, 1, 2], &mut Turn(0));
         let spread: Vec<(i32, Vec<usize>)> =
             parts.into_iter().map(|part| (part.partition, part.records)).collect();
         assert_eq!(spread, [(0, vec![0, 3]), (1, vec![1]), (2, vec![2])]);
     }
 
     #[test]
+    fn parts_that_exist_stay_and_only_the_other_records_are_split() {
+        let values = keyless(&[10; 4]);
+        // Its third record is not of this call.
+        let existing = Part { partition: 7, records: vec![2, 0, 4], bytes: 30 };
+        let parts = split(&records(&values), vec![existing.clone()], 9, &[7], &mut Turn(0));
+        assert_eq!((parts.len(), &parts[0], &parts[1].records[..]), (2, &existing, &[1, 3][..]));
+    }
+
+    #[test]
     fn without_an_available_partition_keyless_records_still_have_a_place() {
         let values = keyless(&[1, 1]);
-        assert_eq!(split(&records(&values), 3, &[], &mut Turn(5))[0].records, [0, 1]);
+        assert_eq!(split(&records(&values), vec![], 3, &[], &mut Turn(5))[0].records, [0, 1]);
     }
 
     proptest! {
@@ -165,7 +189,7 @@ mod tests {
                 .iter()
                 .map(|(key, value)| Record { key: key.as_ref().map(|key| &key[..]), value })
                 .collect();
-            let parts = split(&records, 5, &[0, 2, 3], &mut Turn(start));
+            let parts = split(&records, vec![], 5, &[0, 2, 3], &mut Turn(start));
             let mut seen = vec![0; records.len()];
             let mut last = [None; 5];
             for part in &parts {

@@ -9,28 +9,13 @@ use super::BrokerError;
 use super::code::Code;
 use super::connection::{Api, Connection};
 use super::control::{outcome_of, per_partition};
-use super::frame::{Malformed, Reader, Writer};
+use super::frame::{Malformed, Writer};
+use super::stored::{BatchHeader, next_batch};
 
 const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
 
 /// How far a peek looks; the broker adds the rest of the first batch.
 const PEEK_BYTES: i32 = 256 << 10;
-
-/// Offset field and length field in front of each batch.
-const PREFIX_BYTES: usize = 12;
-
-/// The part of a stored batch's header that decides how to read it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BatchHeader {
-    /// Offset of its last record, also when compaction has removed that.
-    pub last: i64,
-    /// Size in the log.
-    pub bytes: usize,
-    /// Compression: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
-    pub codec: u8,
-    /// A transaction marker, or a batch that compaction has emptied: no records.
-    pub is_empty: bool,
-}
 
 /// What a partition holds at an offset.
 #[derive(Clone, Debug)]
@@ -70,7 +55,7 @@ pub(super) fn peek(
     });
     on.call(FETCH, body, deadline, |r| {
         let _throttle = r.i32()?;
-        let peeks = per_partition(r, |r| {
+        let peeks = per_partition(r, topic, |r| {
             let (partition, code, high_watermark) = (r.i32()?, Code(r.i16()?), r.i64()?);
             let _stable = r.i64()?;
             let _aborted = r.array(|r| Ok((r.i64()?, r.i64()?)))?;
@@ -84,40 +69,24 @@ pub(super) fn peek(
 /// Headers of the whole batches in `stored` that reach `offset`; a cut-off last one is left out.
 fn headers(mut stored: &[u8], offset: i64) -> Result<Vec<BatchHeader>, Malformed> {
     let mut headers = Vec::new();
-    while stored.len() >= PREFIX_BYTES {
-        let mut r = Reader::new(stored);
-        let (base, length) = (r.i64()?, usize::try_from(r.i32()?).map_err(|_| Malformed)?);
-        let bytes = PREFIX_BYTES + length;
-        let Some((batch, rest)) = stored.split_at_checked(bytes) else { break };
-        let header = header(base, Reader::new(&batch[PREFIX_BYTES..]), bytes)?;
+    while let Some((header, _)) = next_batch(&mut stored)? {
         if header.last >= offset {
             headers.push(header);
         }
-        stored = rest;
     }
     Ok(headers)
 }
 
-fn header(base: i64, mut r: Reader<'_>, bytes: usize) -> Result<BatchHeader, Malformed> {
-    let (_epoch_or_crc, magic) = (r.i32()?, r.i8()?);
-    if magic < 2 {
-        // Before Kafka 0.11 a batch was a message, and a compressed one has the offset of its last record.
-        let codec = r.i8()?.cast_unsigned() & 7;
-        return Ok(BatchHeader { last: base, bytes, codec, is_empty: false });
-    }
-    let (_crc, attributes, last_delta) = (r.i32()?, r.i16()?, r.i32()?);
-    let _times_and_producer = r.slice(8 + 8 + 8 + 2 + 4)?;
-    let count = r.i32()?;
-    let codec = (attributes & 7).to_be_bytes()[1];
-    let is_empty = attributes & 0x20 != 0 || count == 0;
-    Ok(BatchHeader { last: base + i64::from(last_delta), bytes, codec, is_empty })
+/// A transaction marker, or a batch that compaction has emptied: no records.
+fn is_empty(header: &BatchHeader) -> bool {
+    header.is_control || header.count == 0
 }
 
 /// How the crate can read on from the first of `headers`.
 pub(super) fn next(headers: &[BatchHeader]) -> Next {
     let Some(first) = headers.first() else { return Next::Wait };
-    if first.is_empty {
-        let empty = headers.iter().take_while(|header| header.is_empty);
+    if is_empty(first) {
+        let empty = headers.iter().take_while(|header| is_empty(header));
         return Next::Skip(empty.last().map_or(first.last, |header| header.last) + 1);
     }
     let first_last = first.last;
@@ -136,28 +105,8 @@ pub(super) fn next(headers: &[BatchHeader]) -> Next {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stored::tests::batch;
     use super::*;
-
-    fn batch(base: i64, count: i32, attributes: i16, payload: usize) -> Vec<u8> {
-        let length = i32::try_from(49 + payload).expect("small");
-        let mut bytes = Writer::default()
-            .i64(base)
-            .i32(length)
-            .i32(0)
-            .i8(2)
-            .i32(0)
-            .i16(attributes)
-            .i32((count - 1).max(0))
-            .i64(0)
-            .i64(0)
-            .i64(-1)
-            .i16(-1)
-            .i32(-1)
-            .i32(count)
-            .into_bytes();
-        bytes.resize(bytes.len() + payload, b'x');
-        bytes
-    }
 
     fn kinds(batches: &[Vec<u8>], offset: i64) -> Next {
         next(&headers(&batches.concat(), offset).expect("well formed"))
@@ -183,16 +132,5 @@ mod tests {
     fn foreign_codecs_have_names() {
         assert_eq!(kinds(&[batch(0, 1, 3, 4)], 0), Next::Unreadable("lz4"));
         assert_eq!(kinds(&[batch(0, 1, 4, 4)], 0), Next::Unreadable("zstd"));
-    }
-
-    #[test]
-    fn a_cut_off_batch_is_left_out_and_garbage_is_refused() {
-        let mut log = [batch(0, 1, 0, 4), batch(1, 1, 0, 4)].concat();
-        log.pop();
-        assert_eq!(headers(&log, 0).expect("well formed").len(), 1);
-        let negative = Writer::default().i64(0).i32(-5).i64(0).into_bytes();
-        assert_eq!(headers(&negative, 0), Err(Malformed));
-        let short = Writer::default().i64(0).i32(3).i8(0).i8(0).i8(0).into_bytes();
-        assert_eq!(headers(&short, 0), Err(Malformed));
     }
 }

@@ -1,41 +1,96 @@
-//! Refuses a broker that cannot serve this client before any record is entrusted to it. Pure.
+//! Chooses the client for a broker, by what the broker serves, before any record is entrusted to it. Pure.
 
 use super::BrokerError;
 use super::control::Versions;
+use crate::config::KafkaClient;
 
-const FETCH: (i16, i16) = (1, 0);
-const OFFSET_COMMIT: (i16, i16) = (8, 1);
-
-/// Whether the broker at `host` serves the version 0 requests of the kafka crate.
+/// Requests and versions that tell whether the kafka crate is served.
 ///
 /// Produce is no sign: Kafka 4.x lists its version 0 for the sake of another client, and closes the connection.
+const NEEDS_CRATE: [(&str, i16, i16); 2] = [("Fetch v0", 1, 0), ("OffsetCommit v1", 8, 1)];
+
+/// What the own client speaks, besides what both need.
+#[cfg(feature = "wire")]
+const NEEDS_WIRE: [(&str, i16, i16); 3] =
+    [("Produce v3", 0, 3), ("Fetch v4", 1, 4), ("InitProducerId v0", 22, 0)];
+
+/// Which client serves a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Served {
+    /// The `kafka` crate.
+    Crate,
+    /// Our own.
+    #[cfg(feature = "wire")]
+    Wire,
+}
+
+/// The client to use with the broker at `host`, which serves `versions`.
 ///
 /// # Errors
-/// Unsupported, with what to run instead.
-pub(super) fn serves_the_crate(host: &str, versions: &Versions) -> Result<(), BrokerError> {
-    let missing = [("Fetch v0", FETCH), ("OffsetCommit v1", OFFSET_COMMIT)]
-        .into_iter()
-        .find(|(_, (key, version))| !versions.serves(*key, *version));
-    let Some((missing, _)) = missing else { return Ok(()) };
-    Err(BrokerError::Unsupported(format!(
-        "broker {host} is Kafka 4.x or newer (it no longer serves {missing}), which this client cannot speak to; \
-         run Kafka 3.9 (scripts/kafka.sh start) and point KAFKA_BROKERS to it"
-    )))
+/// Unsupported, with what to run or set instead.
+pub(super) fn choose(wanted: KafkaClient, host: &str, versions: &Versions) -> Result<Served, BrokerError> {
+    match (wanted, missing(&NEEDS_CRATE, versions)) {
+        (KafkaClient::Auto | KafkaClient::Crate, None) => Ok(Served::Crate),
+        (KafkaClient::Crate, Some(missing)) => Err(too_new(host, missing)),
+        #[cfg(not(feature = "wire"))]
+        (KafkaClient::Auto, Some(missing)) => Err(too_new(host, missing)),
+        #[cfg(feature = "wire")]
+        (KafkaClient::Auto | KafkaClient::Wire, _) => match self::missing(&NEEDS_WIRE, versions) {
+            None => Ok(Served::Wire),
+            Some(missing) => Err(BrokerError::Unsupported(format!(
+                "broker {host} does not serve {missing}, which KAFKA_CLIENT=wire needs; run Kafka 0.11 or newer, or \
+                 set KAFKA_CLIENT=crate"
+            ))),
+        },
+    }
+}
+
+fn missing(needs: &[(&'static str, i16, i16)], versions: &Versions) -> Option<&'static str> {
+    let missing = needs.iter().find(|(_, key, version)| !versions.serves(*key, *version));
+    missing.map(|(name, ..)| *name)
+}
+
+fn too_new(host: &str, missing: &str) -> BrokerError {
+    let way_out =
+        if cfg!(feature = "wire") { "set KAFKA_CLIENT=auto" } else { "build with the cargo feature `wire`" };
+    BrokerError::Unsupported(format!(
+        "broker {host} is Kafka 4.x or newer (it no longer serves {missing}), which the kafka crate cannot speak to; \
+         {way_out}, or run Kafka 3.9 (scripts/kafka.sh start) and point KAFKA_BROKERS to it"
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn kafka_3_9() -> Versions {
+        Versions(vec![(0, 0, 11), (1, 0, 17), (8, 0, 9), (22, 0, 5)])
+    }
+
+    fn kafka_4() -> Versions {
+        Versions(vec![(0, 0, 13), (1, 4, 18), (8, 2, 10), (22, 0, 6)])
+    }
+
     #[test]
-    fn kafka_3_9_is_served_and_4_x_is_refused_with_the_way_out() {
-        let old = Versions(vec![(0, 0, 11), (1, 0, 17), (8, 0, 9)]);
-        assert_eq!(serves_the_crate("h:1", &old), Ok(()));
-        let new = Versions(vec![(0, 0, 13), (1, 4, 18), (8, 2, 10)]);
-        let refused = serves_the_crate("h:1", &new).expect_err("4.x");
+    fn a_forced_crate_is_refused_on_4_x_with_the_ways_out() {
+        assert_eq!(choose(KafkaClient::Crate, "h:1", &kafka_3_9()), Ok(Served::Crate));
+        let refused = choose(KafkaClient::Crate, "h:1", &kafka_4()).expect_err("4.x");
         assert_eq!(refused.kind(), "unsupported");
-        for part in ["h:1", "4.x", "Fetch v0", "scripts/kafka.sh start", "KAFKA_BROKERS"] {
-            assert!(refused.to_string().contains(part), "{refused} lacks {part}");
+        for part in ["h:1", "4.x", "Fetch v0", "KAFKA_CLIENT=auto", "scripts/kafka.sh start", "KAFKA_BROKERS"]
+        {
+            let way_out = cfg!(feature = "wire") || !part.contains("auto");
+            assert!(!way_out || refused.to_string().contains(part), "{refused} lacks {part}");
         }
+    }
+
+    #[test]
+    #[cfg(feature = "wire")]
+    fn auto_takes_the_crate_where_it_is_served_and_else_our_own() {
+        assert_eq!(choose(KafkaClient::Auto, "h:1", &kafka_3_9()), Ok(Served::Crate));
+        assert_eq!(choose(KafkaClient::Auto, "h:1", &kafka_4()), Ok(Served::Wire));
+        assert_eq!(choose(KafkaClient::Wire, "h:1", &kafka_3_9()), Ok(Served::Wire));
+        let ancient = Versions(vec![(0, 0, 2), (1, 0, 3), (8, 0, 2)]);
+        let refused = choose(KafkaClient::Wire, "h:1", &ancient).expect_err("too old").to_string();
+        assert!(refused.contains("Produce v3") && refused.contains("KAFKA_CLIENT=crate"), "{refused}");
     }
 }

@@ -8,6 +8,7 @@ use super::code::Code;
 use super::connection::left;
 use super::control::{PerPartition, outcome_of};
 use super::dispatch::{Dispatch, Refusal};
+use super::doubt::Doubts;
 use super::partition::{self, Part, Turn};
 use super::{BrokerError, Receipt, Record, Sink};
 
@@ -20,22 +21,29 @@ pub struct KafkaSink {
     turn: Turn,
     /// Some records had a key: then every partition must acknowledge, else the available ones will do.
     keyed: bool,
+    /// Of the last call.
+    doubts: Doubts,
 }
 
 impl KafkaSink {
     pub(super) fn new(cluster: Cluster) -> Self {
         // Several producers shall not all begin with the same partition.
-        Self { cluster, turn: Turn(fastrand::usize(..1 << 20)), keyed: false }
+        Self { cluster, turn: Turn(fastrand::usize(..1 << 20)), keyed: false, doubts: Doubts::default() }
     }
 
-    fn split(&mut self, records: &[Record<'_>], deadline: Instant) -> Result<Vec<Part>, BrokerError> {
+    fn split(
+        &mut self,
+        records: &[Record<'_>],
+        repeated: Vec<Part>,
+        deadline: Instant,
+    ) -> Result<Vec<Part>, BrokerError> {
         let metadata = self.cluster.metadata(deadline)?;
         let led: Vec<(i32, &str)> =
             metadata.partitions.iter().filter_map(|p| Some((p.id, p.leader.as_deref()?))).collect();
         let awake: Vec<i32> =
             led.iter().filter(|(_, host)| !self.cluster.is_resting(host)).map(|(id, _)| *id).collect();
         let available = if awake.is_empty() { led.iter().map(|(id, _)| *id).collect() } else { awake };
-        Ok(partition::split(records, metadata.partitions.len(), &available, &mut self.turn))
+        Ok(partition::split(records, repeated, metadata.partitions.len(), &available, &mut self.turn))
     }
 
     fn send_round(
@@ -49,7 +57,8 @@ impl KafkaSink {
         let groups = match self.cluster.by_leader(partitions, deadline) {
             Ok(groups) => groups,
             Err(error) => {
-                round.into_iter().for_each(|part| dispatch.settle(part, Err(Refusal::Failed(error.clone()))));
+                let failed = |_: &mut Self, _: &Part| Err(Refusal::Failed(error.clone()));
+                self.settle(round, records, dispatch, failed);
                 return;
             }
         };
@@ -64,10 +73,23 @@ impl KafkaSink {
                 Some(host) => self.send_to(host, &parts, records, reserve(deadline, brokers - done - 1)),
                 None => Err(BrokerError::Retryable("it has no leader at the moment".into())),
             };
-            for part in parts {
-                let answer = self.answer(&answers, &part, records);
-                dispatch.settle(part, answer);
+            self.settle(parts, records, dispatch, |sink, part| sink.answer(&answers, part, records));
+        }
+    }
+
+    fn settle(
+        &mut self,
+        parts: Vec<Part>,
+        records: &[Record<'_>],
+        dispatch: &mut Dispatch,
+        answer: impl Fn(&mut Self, &Part) -> Result<i64, Refusal>,
+    ) {
+        for part in parts {
+            let answer = answer(self, &part);
+            if matches!(answer, Err(Refusal::Failed(_))) && self.cluster.is_in_doubt(part.partition) {
+                self.doubts.keep(&part, records);
             }
+            dispatch.settle(part, answer);
         }
     }
 
@@ -89,7 +111,7 @@ impl KafkaSink {
                 records: part.records.iter().map(|&index| records[index]).collect(),
             })
             .collect();
-        self.cluster.on_client(host, deadline, |client, _| client.produce(&batches, deadline))
+        self.cluster.on_client(host, deadline, |client, control| client.produce(control, &batches, deadline))
     }
 
     fn answer(
@@ -185,17 +207,25 @@ impl Sink for KafkaSink {
     fn send(&mut self, records: &[Record<'_>], limit: Duration) -> Vec<Result<Receipt, BrokerError>> {
         let deadline = Instant::now() + limit;
         self.keyed = self.keyed || records.iter().any(|record| record.key.is_some());
-        let parts = match self.split(records, deadline) {
+        let doubts = std::mem::take(&mut self.doubts);
+        let repeated = doubts.repeated(records);
+        let parts = match self.split(records, repeated.parts, deadline) {
             Ok(parts) => parts,
-            Err(error) => return vec![Err(error); records.len()],
+            Err(error) => {
+                self.doubts = doubts;
+                return vec![Err(error); records.len()];
+            }
         };
-        let mut dispatch = Dispatch::new(records.len(), parts);
+        let all = [records, &repeated.given_up].concat();
+        let mut dispatch = Dispatch::new(all.len(), parts);
         loop {
             let round = dispatch.next_round();
             if round.is_empty() {
-                return dispatch.finish();
+                let mut outcomes = dispatch.finish();
+                outcomes.truncate(records.len());
+                return outcomes;
             }
-            self.send_round(round, records, &mut dispatch, deadline);
+            self.send_round(round, &all, &mut dispatch, deadline);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// How to reach the cluster and the topic.
 #[derive(Args, Clone, Debug)]
@@ -31,6 +31,23 @@ pub struct KafkaConfig {
     #[arg(long = "kafka-request-timeout-ms", env = "KAFKA_REQUEST_TIMEOUT_MS", default_value_t = 5000,
           value_parser = clap::value_parser!(u64).range(100..=60_000), value_name = "MS")]
     pub request_timeout_ms: u64,
+
+    /// What speaks to the brokers: the kafka crate (up to Kafka 3.9), our own wire client (0.11 to 4.x), or auto: the
+    /// crate where the broker serves it, else wire
+    #[arg(long = "kafka-client", env = "KAFKA_CLIENT", default_value = "auto", value_enum)]
+    pub client: KafkaClient,
+}
+
+/// What speaks to the brokers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KafkaClient {
+    /// The crate where the broker serves it, else wire.
+    Auto,
+    /// The kafka crate, for Kafka up to 3.9.
+    Crate,
+    /// Our own, for Kafka 0.11 to 4.x.
+    #[cfg(feature = "wire")]
+    Wire,
 }
 
 impl KafkaConfig {

@@ -9,7 +9,7 @@ mod producer;
 mod simulate;
 
 pub use consumer::{ConsumerConfig, Fsync, LogConfig, MetricsAddr, OffsetReset, ReadingConfig, Shard};
-pub use kafka::KafkaConfig;
+pub use kafka::{KafkaClient, KafkaConfig};
 pub use producer::{EventEcho, ProducerConfig};
 pub use simulate::{AuditConfig, BatchFormat, LoadConfig, Output, ReportConfig, SimulateConfig};
 

@@ -166,11 +166,19 @@ impl Settings for ProducerConfig {
                 http.max_event_bytes, http.max_body_bytes
             ));
         }
-        if http.max_body_bytes > queue.queue_max_bytes {
+        // As sent, unpacked and as lines: a packed body is held three times while it is taken.
+        if 3 * http.max_body_bytes > queue.queue_max_bytes {
             return Err(format!(
-                "MAX_BODY_BYTES={} is more than QUEUE_MAX_BYTES={}: a full body could never be taken; \
-                 lower the first or raise the second",
+                "MAX_BODY_BYTES={} is more than a third of QUEUE_MAX_BYTES={}: the largest body could never be \
+                 taken; lower the first or raise the second",
                 http.max_body_bytes, queue.queue_max_bytes
+            ));
+        }
+        if http.max_request_events > queue.queue_max_events {
+            return Err(format!(
+                "MAX_REQUEST_EVENTS={} is more than QUEUE_MAX_EVENTS={}: the largest request could never be \
+                 taken; lower the first or raise the second",
+                http.max_request_events, queue.queue_max_events
             ));
         }
         if queue.linger_ms >= queue.delivery_timeout_ms {
@@ -211,6 +219,13 @@ mod tests {
             reason.contains("MAX_EVENT_BYTES=5000") && reason.contains("MAX_BODY_BYTES=4000"),
             "{reason}"
         );
+        let reason = parse(&["--queue-max-events", "9"]).validate().unwrap_err();
+        assert!(
+            reason.contains("MAX_REQUEST_EVENTS=10000") && reason.contains("QUEUE_MAX_EVENTS=9"),
+            "{reason}"
+        );
+        let reason = parse(&["--queue-max-bytes", "16777216"]).validate().unwrap_err();
+        assert!(reason.contains("a third of QUEUE_MAX_BYTES=16777216"), "{reason}");
         let reason = parse(&["--kafka-linger-ms", "500", "--delivery-timeout-ms", "500"]).validate();
         assert!(reason.unwrap_err().contains("KAFKA_LINGER_MS=500"));
     }

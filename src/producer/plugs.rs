@@ -28,8 +28,9 @@ const CONNECTING: Duration = Duration::from_secs(1);
 /// A short connection that is not closed by then was itself stranded, so others are.
 const KICK_LIMIT: Duration = Duration::from_millis(10);
 
-/// Short connections sent at once when some were stranded.
-const KICK_VOLLEY: usize = 8;
+/// Short connections sent at once: each frees one that is stranded. More when a kick found that some were.
+const KICKS: usize = 4;
+const KICK_VOLLEY: usize = 16;
 
 /// How long the accept loop may take to prove that it lives.
 const WATCH_LIMIT: Duration = Duration::from_secs(2);
@@ -106,10 +107,13 @@ impl Plugs {
             last_kick = now;
             // A failure is the guard's business, which watches the port by itself.
             let _ = self.refill();
-            if !kick(self.addr) {
-                for _ in 0..KICK_VOLLEY {
-                    let _ = TcpStream::connect_timeout(&self.addr, CONNECT_LIMIT);
-                }
+            let further = match (kick(self.addr), now > connecting_until) {
+                (false, _) => KICK_VOLLEY,
+                (true, true) => 0,
+                (true, false) => KICKS - 1,
+            };
+            for _ in 0..further {
+                let _ = TcpStream::connect_timeout(&self.addr, CONNECT_LIMIT);
             }
         }
     }

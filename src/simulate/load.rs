@@ -252,8 +252,9 @@ fn sum_up(shared: &Shared, counts: Vec<Vec<Tally>>, cpu: Duration) -> Outcome {
     let end = measured.finished.or(start);
     let elapsed = end.zip(start).map_or(Duration::ZERO, |(end, start)| end.saturating_duration_since(start));
     let longest_gap = end.map_or(Duration::ZERO, |end| shared.gap.longest(end));
-    let scheduled = shared.plan.phases[last].scheduled().unwrap_or(0);
-    let unsent = scheduled.saturating_sub(measured.requests);
+    // What a signal cut off was not kept back by waiting threads.
+    let scheduled = shared.plan.phases[last].scheduled().filter(|_| !shared.shutdown.requested());
+    let unsent = scheduled.unwrap_or(0).saturating_sub(measured.requests);
     Outcome { measured, warmup, unsent, elapsed, cpu, longest_gap }
 }
 

@@ -10,18 +10,12 @@ use kafka::client::FetchPartition;
 use kafka::client::fetch::{Partition, Response};
 use kafka::error::KafkaCode;
 
+use super::super::client;
 use super::super::code::Code;
 use super::super::connection::Connection;
 use super::super::peek::{self, Next};
 use super::super::{BrokerError, Fetched, Page, Position};
 use super::{CrateClient, code_of};
-
-/// Most bytes of all partitions in one fetch. The consumer holds up to five times as much: the answer, its copy, and
-/// two more fetches that are on their way to the file, one of them also as lines. More is no faster.
-const FETCH_BYTES: usize = 8 << 20;
-
-/// Bounds of one partition's share. The lower one exceeds the largest batch that brokers take by default.
-const FETCH_BYTES_PER_PARTITION: (usize, usize) = (1280 << 10, 4 << 20);
 
 /// Fetches in which a partition is read by its batch headers, after the crate read nothing or too little.
 const EXACT_FETCHES: u32 = 16;
@@ -79,8 +73,7 @@ impl CrateClient {
         wait: Duration,
         deadline: Instant,
     ) -> Result<Vec<(Position, Read)>, BrokerError> {
-        let (min, max) = FETCH_BYTES_PER_PARTITION;
-        let bytes = (FETCH_BYTES / positions.len()).clamp(min, max);
+        let bytes = client::fetch_share(positions.len());
         let wants: Vec<(Position, usize)> = positions.iter().map(|position| (*position, bytes)).collect();
         match self.fetch_bytes(&wants, wait, deadline)? {
             Some(responses) => {
@@ -178,7 +171,6 @@ impl CrateClient {
     fn refusal(&self, partition: i32, code: Code) -> BrokerError {
         let at = format!("broker {}: fetch of {}/{partition}", self.host, self.topic);
         match code {
-            Code::OFFSET_OUT_OF_RANGE => BrokerError::OffsetOutOfRange(format!("{at}: {code}")),
             Code::UNSUPPORTED_COMPRESSION => BrokerError::Unreadable(format!(
                 "{at}: the topic holds zstd; set compression.type=uncompressed on the topic, or another compression \
                  in its producers"
@@ -187,7 +179,7 @@ impl CrateClient {
                 "{at}: the broker does not convert records for this client; set message.downconversion.enable=true \
                  on the topic"
             )),
-            code => BrokerError::Retryable(format!("{at}: {code}")),
+            code => client::fetch_refusal(at, code),
         }
     }
 

@@ -16,17 +16,14 @@ use kafka::Error;
 use kafka::client::{KafkaClient, ProduceConfirm, ProduceMessage, RequiredAcks};
 use kafka::error::KafkaCode;
 
-use super::client::{Batch, Client, Connector};
+use super::client::{self, Batch, Client};
 use super::code::Code;
 use super::connection::{Api, CLIENT_ID, Connection, left};
-use super::control::{PerPartition, Versions};
+use super::control::PerPartition;
 use super::frame::Writer;
 use super::limit::{CallLimit, Target};
-use super::{BrokerError, Fetched, Position, control, preflight};
+use super::{BrokerError, Fetched, Position, control};
 use crate::linux;
-
-/// What a broker's answer may take after it has given up waiting for replicas.
-const ANSWER_TIME: Duration = Duration::from_millis(250);
 
 const PRODUCE: Api = Api { name: "Produce", key: 0, version: 0 };
 
@@ -44,14 +41,12 @@ impl CrateConnector {
     pub fn new(topic: String) -> io::Result<Self> {
         Ok(Self { topic, limit: Arc::new(CallLimit::start()?) })
     }
-}
 
-impl Connector for CrateConnector {
-    fn check(&self, host: &str, versions: &Versions) -> Result<(), BrokerError> {
-        preflight::serves_the_crate(host, versions)
-    }
-
-    fn open(
+    /// Connects to `host`, which leads partitions of the topic; `control` is a connection to the same broker.
+    ///
+    /// # Errors
+    /// Retryable.
+    pub fn open(
         &self,
         host: &str,
         control: &mut Connection,
@@ -101,6 +96,7 @@ impl Client for CrateClient {
 
     fn produce(
         &mut self,
+        _control: &mut Connection,
         batches: &[Batch<'_>],
         deadline: Instant,
     ) -> Result<PerPartition<i64>, BrokerError> {
@@ -113,9 +109,7 @@ impl Client for CrateClient {
             let (topic, partition) = (topic.as_str(), batch.partition);
             batch.records.iter().map(move |r| ProduceMessage::new(topic, partition, r.key, Some(r.value)))
         });
-        // The broker gives up waiting for replicas first, so that its answer still reaches us.
-        let left = left(deadline);
-        let ack_timeout = left - (left / 4).min(ANSWER_TIME);
+        let ack_timeout = client::ack_timeout(deadline);
         let confirms = self
             .bounded("produce", deadline, |client| {
                 client.produce_messages(RequiredAcks::All, ack_timeout, messages)
@@ -132,12 +126,13 @@ impl Client for CrateClient {
         partitions: &[i32],
         deadline: Instant,
     ) -> Result<PerPartition<()>, BrokerError> {
-        let ack_timeout = i32::try_from(left(deadline).as_millis() * 3 / 4).unwrap_or(i32::MAX);
-        let body = Writer::default().i16(-1).i32(ack_timeout).array(&[self.topic.as_str()], |w, topic| {
+        let (topic, ack_timeout) = (self.topic.as_str(), left(deadline).as_millis() * 3 / 4);
+        let ack_timeout = i32::try_from(ack_timeout).unwrap_or(i32::MAX);
+        let body = Writer::default().i16(-1).i32(ack_timeout).array(&[topic], |w, topic| {
             w.str(topic).array(partitions, |w, partition| w.i32(*partition).i32(0))
         });
         control.call(PRODUCE, body, deadline, |r| {
-            control::per_partition(r, |r| {
+            control::per_partition(r, topic, |r| {
                 let (partition, code, _offset) = (r.i32()?, Code(r.i16()?), r.i64()?);
                 Ok((partition, code.check()))
             })
@@ -212,9 +207,9 @@ impl CrateClient {
             .flat_map(|confirm| confirm.partition_confirms)
             .map(|confirm| (confirm.partition, confirm.offset.map_err(code_of)))
             .collect();
-        let all = sent.iter().all(|partition| outcomes.iter().filter(|(id, _)| id == partition).count() == 1);
+        let all = control::answers_exactly(sent, &outcomes);
         let absurd = outcomes.iter().any(|(_, outcome)| outcome.is_ok_and(|offset| offset < 0));
-        if foreign || absurd || !all || outcomes.len() != sent.len() {
+        if foreign || absurd || !all {
             let host = &self.host;
             return Err(BrokerError::Retryable(format!(
                 "broker {host}: produce: an answer to another request"

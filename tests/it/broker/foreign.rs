@@ -4,7 +4,7 @@ use event_pipeline::broker::{BrokerError, Position, Source};
 
 use super::{from_start, numbered, read_all, read_on, source_of};
 use crate::support::admin::{self, Body};
-use crate::support::kafka::shared;
+use crate::support::kafka::{is_kafka_4, is_on_crate, shared};
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
 
@@ -19,8 +19,10 @@ fn write_batch(topic: &Topic, partition: &str, codec: &str, prefix: &str) -> Vec
 }
 
 #[test]
-fn gzip_and_snappy_are_read() {
-    for codec in ["gzip", "snappy"] {
+fn every_compression_that_the_client_knows_is_read() {
+    let codecs: &[&str] =
+        if is_on_crate() { &["gzip", "snappy"] } else { &["gzip", "snappy", "lz4", "zstd"] };
+    for codec in codecs {
         let topic = shared().topic_with(1, &[("compression.type", "producer")]);
         let mut written = write_batch(&topic, "0", codec, "a");
         written.extend(write_batch(&topic, "0", codec, "b"));
@@ -32,9 +34,11 @@ fn gzip_and_snappy_are_read() {
 fn plain_and_compressed_batches_mixed_lose_nothing() {
     let topic = shared().topic_with(1, &[("compression.type", "producer")]);
     let mut written = Vec::new();
-    for (number, codec) in
-        ["none", "none", "gzip", "none", "snappy", "snappy", "none", "gzip", "none"].iter().enumerate()
-    {
+    let mut codecs = ["none", "none", "gzip", "none", "snappy", "snappy", "none", "gzip", "none"];
+    if !is_on_crate() {
+        (codecs[1], codecs[5]) = ("zstd", "lz4");
+    }
+    for (number, codec) in codecs.iter().enumerate() {
         written.extend(write_batch(&topic, "0", codec, &format!("batch {number} record ")));
     }
     assert_eq!(read_all(&topic), written);
@@ -48,7 +52,11 @@ fn plain_and_compressed_batches_mixed_lose_nothing() {
 }
 
 #[test]
-fn lz4_and_zstd_are_named_with_the_way_out_and_what_precedes_them_is_read() {
+fn an_unreadable_batch_is_named_and_what_precedes_it_and_the_siblings_are_read() {
+    if !is_on_crate() {
+        // Our own client knows every codec that a broker takes; `wire::records` has the unknown one.
+        return every_compression_that_the_client_knows_is_read();
+    }
     for codec in ["lz4", "zstd"] {
         let topic = shared().topic_with(2, &[("compression.type", "producer")]);
         let written = write_batch(&topic, "0", "none", "readable ");
@@ -114,9 +122,14 @@ fn keys_do_not_matter_and_a_null_value_reads_as_empty() {
 }
 
 #[test]
-fn down_conversion_switched_off_is_named() {
-    let topic = shared().topic_with(1, &[("message.downconversion.enable", "false")]);
+fn down_conversion_switched_off_is_named_where_it_is_needed() {
+    let off = [("message.downconversion.enable", "false")];
+    let topic = shared().topic_with(1, if is_kafka_4() { &[] } else { &off });
     topic.kcat(&["-P", "-p", "0"], b"a\n");
+    if !is_on_crate() {
+        assert_eq!(read_all(&topic), ["a"]);
+        return;
+    }
     let (_, error) = read_on(&mut source_of(&topic), from_start(1)[0], 1);
     let Some(BrokerError::Unreadable(text)) = error else { panic!("{error:?}") };
     assert!(text.contains("message.downconversion.enable=true"), "{text}");
@@ -141,12 +154,18 @@ fn write_marker(topic: &Topic) {
     const WRITE_TXN_MARKERS: i16 = 27;
     let metadata = topic.metadata();
     let leader = &metadata.brokers[&metadata.partitions[0].leader];
-    let body = Body::default().i32(1).i64(4000).i16(0).i8(1);
-    let body = body.i32(1).string(&topic.name).i32(1).i32(0).i32(0);
+    // Version 1, the only one that both 3.9 and 4.x serve: lengths are one more in one byte, tags follow.
+    let body = Body::default().i8(0).i8(2).i64(4000).i16(0).i8(1);
+    let name = topic.name.bytes().fold(body.i8(2).i8(topic.name.len() as i8 + 1), |body, b| body.i8(b as i8));
+    let body = name.i8(2).i32(0).i8(0).i32(0).i8(0).i8(0);
     let end = topic.end_offset(0);
-    let mut answer = admin::call(leader, WRITE_TXN_MARKERS, 0, body).expect("marker");
-    let codes = answer.array(|a| (a.i64(), a.array(|a| (a.string(), a.array(|a| (a.i32(), a.i16()))))));
-    assert_eq!(codes[0].1[0].1, [(0, 0)]);
+    let mut answer = admin::call(leader, WRITE_TXN_MARKERS, 1, body).expect("marker");
+    let _tags_markers_producer_topics = (answer.i8(), answer.i8(), answer.i64(), answer.i8());
+    let name = answer.i8();
+    for _ in 1..name {
+        answer.i8();
+    }
+    assert_eq!((answer.i8(), answer.i32(), answer.i16()), (2, 0, 0));
     assert_eq!(topic.end_offset(0), end + 1);
 }
 

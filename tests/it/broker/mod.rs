@@ -4,6 +4,7 @@ mod cluster;
 mod faults;
 mod foreign;
 mod hostile;
+mod once;
 mod sink;
 mod source;
 
@@ -15,11 +16,13 @@ use event_pipeline::broker::{
 };
 use event_pipeline::config::KafkaConfig;
 
+use crate::support::kafka::client;
 use crate::support::topic::Topic;
 use crate::support::wait::secs;
 
-/// How late a limit may be kept on a busy machine.
-const LATE: Duration = Duration::from_millis(400);
+/// How late a limit may be kept on a busy machine: two cores with brokers and other tests have taken 0.9 s. What
+/// the limit guards against would take minutes.
+const LATE: Duration = Duration::from_millis(1500);
 
 fn config(brokers: &str, topic: &str) -> KafkaConfig {
     KafkaConfig {
@@ -27,6 +30,7 @@ fn config(brokers: &str, topic: &str) -> KafkaConfig {
         topic: topic.to_owned(),
         connect_timeout_ms: 1000,
         request_timeout_ms: 5000,
+        client: client(),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use event_pipeline::broker::{BrokerError, Record, Sink};
+use event_pipeline::broker::{BrokerError, Record, Sink, Source, open_sink, open_source};
+use event_pipeline::config::{KafkaClient, KafkaConfig};
 
 use super::{config, numbered, send, send_all, sink_to};
 use crate::support::admin;
@@ -134,16 +135,19 @@ fn a_deleted_topic_is_created_again_and_no_receipt_is_of_the_old_one() {
 }
 
 #[test]
-fn kafka_4_is_refused_with_what_to_run_instead() {
+fn kafka_4_is_refused_where_the_crate_is_forced_and_served_where_not() {
     let cluster = Cluster::start_with(1, &[("KAFKA_VERSION", "4.3.1")]);
-    let config = config(&cluster.brokers(), "events");
-    let probed = event_pipeline::broker::open_sink(&config).expect("a thread").probe(secs(5));
-    let mut source = event_pipeline::broker::open_source(&config).expect("a thread");
-    let asked = event_pipeline::broker::Source::partitions(&mut source).map(drop);
+    let forced = KafkaConfig { client: KafkaClient::Crate, ..config(&cluster.brokers(), "events") };
+    let probed = open_sink(&forced).expect("a thread").probe(secs(5));
+    let asked = open_source(&forced).expect("a thread").partitions().map(drop);
     for refused in [probed, asked] {
         let Err(BrokerError::Unsupported(text)) = refused else { panic!("{refused:?}") };
-        for part in ["Kafka 4", "scripts/kafka.sh start", cluster.address(1)] {
+        for part in ["Kafka 4", "KAFKA_CLIENT=auto", "scripts/kafka.sh start", cluster.address(1)] {
             assert!(text.contains(part), "{text}");
         }
     }
+    let auto = KafkaConfig { client: KafkaClient::Auto, ..forced };
+    let mut sink = open_sink(&auto).expect("a thread");
+    eventually(secs(10), "the new topic acknowledges", || sink.probe(secs(5)).is_ok());
+    send_all(&mut sink, &["event"]);
 }

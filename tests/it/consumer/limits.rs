@@ -74,10 +74,14 @@ fn a_bad_setting_and_a_taken_address_end_with_code_2() {
 }
 
 #[test]
-fn a_kafka_that_cannot_serve_us_ends_it_with_code_2() {
+fn kafka_4_ends_it_with_code_2_when_the_crate_is_forced_and_is_served_by_default() {
     let cluster = Cluster::start_with(1, &[("KAFKA_VERSION", "4.3.1")]);
     let topic = cluster.topic();
-    let refused = Site::new(&topic).program(&[]).run(secs(60));
+    let refused = Site::new(&topic).program(&[("KAFKA_CLIENT", "crate")]).run(secs(60));
     assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
-    assert!(refused.stderr.contains("3.9"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("KAFKA_CLIENT=auto"), "{}", refused.stderr);
+    topic.kcat(&["-P"], b"{}\n");
+    let site = Site::new(&topic);
+    let mut served = site.start(&[("KAFKA_CLIENT", "auto")]);
+    wait_ready(&mut served);
 }

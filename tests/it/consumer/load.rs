@@ -7,6 +7,7 @@ use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 use event_pipeline::broker::{Record, Sink, open_sink};
 use event_pipeline::config::KafkaConfig;
 
+use crate::support::kafka::client;
 use crate::support::topic::Topic;
 
 const EVENTS_A_BATCH: usize = 200;
@@ -26,6 +27,7 @@ impl Load {
             topic: topic.name.clone(),
             connect_timeout_ms: 1000,
             request_timeout_ms: 5000,
+            client: client(),
         };
         let (stop, stopped) = bounded::<()>(0);
         let thread = thread::spawn(move || {

@@ -9,7 +9,7 @@ use event_pipeline::config::KafkaConfig;
 use crate::consumer::load::{Load, event_lines};
 use crate::consumer::{Site, metric, payload, wait_ready};
 use crate::support::http;
-use crate::support::kafka::shared;
+use crate::support::kafka::{client, shared};
 use crate::support::wait::{eventually, secs};
 
 #[test]
@@ -52,6 +52,7 @@ fn sigterm_under_load_finishes_the_batch_and_the_group_knows_it() {
         topic: topic.name.clone(),
         connect_timeout_ms: 1000,
         request_timeout_ms: 5000,
+        client: client(),
     };
     let mut source = open_source(&config).expect("source");
     let group = format!("group-of-{}", topic.name);

@@ -144,11 +144,18 @@ fn without_a_broker_it_starts_says_so_and_heals() {
 }
 
 #[test]
-fn a_kafka_that_cannot_serve_us_ends_it_with_a_reason() {
+fn kafka_4_ends_it_with_a_reason_when_the_crate_is_forced_and_is_served_by_default() {
     let cluster = Cluster::start_with(1, &[("KAFKA_VERSION", "4.3.1")]);
-    let end = Program::producer().env("KAFKA_BROKERS", cluster.brokers()).run(secs(30));
+    let program =
+        |client| Program::producer().env("KAFKA_BROKERS", cluster.brokers()).env("KAFKA_CLIENT", client);
+    let end = program("crate").run(secs(30));
     assert_eq!(end.status.code(), Some(2), "{}", end.stderr);
-    assert!(end.stderr.contains("3.9"), "{}", end.stderr);
+    assert!(end.stderr.contains("KAFKA_CLIENT=auto"), "{}", end.stderr);
+    let mut served = program("auto").start();
+    let address = served.address();
+    let get = |path: &str| http::get(address, path).map_or(0, |answer| answer.status);
+    eventually(secs(15), "ready", || get("/readyz") == 200);
+    assert_eq!(http::post_event(address, b"{}").expect("an answer").status, 200);
 }
 
 #[test]

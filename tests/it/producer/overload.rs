@@ -22,7 +22,14 @@ struct Seen {
 fn five_times_too_much_for_thirty_seconds() {
     let topic = shared().topic();
     let [proxy] = &Proxy::kafka(&topic.brokers())[..] else { panic!("one broker") };
-    let settings = [("QUEUE_MAX_EVENTS", "400"), ("DELIVERY_TIMEOUT_MS", "60000"), ("EVENT_ECHO", "off")];
+    let settings = [
+        ("QUEUE_MAX_EVENTS", "400"),
+        ("MAX_REQUEST_EVENTS", "100"),
+        // A client that waits for an answer goes on with a further connection.
+        ("HTTP_MAX_CONNECTIONS", "20000"),
+        ("DELIVERY_TIMEOUT_MS", "60000"),
+        ("EVENT_ECHO", "off"),
+    ];
     let served = serve_via(&proxy.address().to_string(), &topic, &settings);
     // Ten events of about 1 kB take a hundredth of a second each way: some 500 events a second get through.
     proxy.set(Mode::Throttle(500_000));
@@ -110,9 +117,10 @@ fn a_full_queue_refuses_by_events_and_by_bytes() {
     let [proxy] = &Proxy::kafka(&topic.brokers())[..] else { panic!("one broker") };
     let settings = [
         ("QUEUE_MAX_EVENTS", "5"),
+        ("MAX_REQUEST_EVENTS", "5"),
         ("MAX_BODY_BYTES", "65536"),
         ("MAX_EVENT_BYTES", "65536"),
-        ("QUEUE_MAX_BYTES", "65536"),
+        ("QUEUE_MAX_BYTES", "196608"),
         ("DELIVERY_TIMEOUT_MS", "3000"),
     ];
     let served = serve_via(&proxy.address().to_string(), &topic, &settings);
@@ -122,8 +130,12 @@ fn a_full_queue_refuses_by_events_and_by_bytes() {
     assert!(served.metric("pipeline_events_rejected_total{reason=\"queue_full\"}") >= 1.0);
     proxy.set(Mode::Forward);
     served.wait_ready();
-    let large = format!("[{}]", vec![format!("{{\"p\":\"{}\"}}", "x".repeat(30_000)); 2].join(","));
-    let answer = served.post(&large);
-    assert_eq!(answer.status, 503, "60 kB as sent and as lines do not fit into 64 kB: {}", answer.text());
+    proxy.set(Mode::Stall);
+    let large = format!("{{\"p\":\"{}\"}}", "x".repeat(60_000));
+    let answers = at_once(4, |_| served.post(&large).json()["error"].as_str().map(str::to_owned));
+    let refused = answers.iter().filter(|error| error.as_deref() == Some("overloaded")).count();
+    assert!((1..4).contains(&refused), "four times 60 kB, as sent and as lines, into 192 kB: {answers:?}");
+    proxy.set(Mode::Forward);
+    served.wait_ready();
     served.assert_serves();
 }

@@ -232,12 +232,14 @@ fn a_signal_ends_the_run_with_a_report() {
         first.store(true, Ordering::SeqCst);
         ok()
     });
-    let arguments = ["--url", &double.url(), "-z", "60s", "-t", "4", "--output", "json"];
+    let arguments = ["--url", &double.url(), "-z", "60s", "-t", "4", "--rate", "100", "--output", "json"];
     let mut running = Program::simulate().args(&arguments).start();
     eventually(secs(10), "a request", || seen.load(Ordering::SeqCst));
     let status = running.terminate(secs(10));
     assert_eq!(status.code(), Some(1));
     assert!(running.stderr().contains("interrupted"), "{}", running.stderr());
+    let report: Value = serde_json::from_str(&running.stdout()).expect("a report");
+    assert_eq!(report["schedule"]["unsent"], 0, "the signal, not the load, cut the schedule: {report:#}");
 }
 
 #[test]

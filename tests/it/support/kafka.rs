@@ -6,12 +6,40 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::OnceLock;
 
+use clap::ValueEnum;
+use event_pipeline::config::KafkaClient;
+
 use crate::support::process::send_signal;
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
 
 /// Names a Kafka that the tests shall use instead of starting one.
 const GIVEN_BROKERS: &str = "KAFKA_BROKERS_FOR_TESTS";
+
+/// The client that the tests use, as in `KAFKA_CLIENT`, and the Kafka that they run on, as in `KAFKA_VERSION`.
+const GIVEN_CLIENT: &str = "KAFKA_CLIENT_FOR_TESTS";
+const GIVEN_VERSION: &str = "KAFKA_VERSION_FOR_TESTS";
+
+/// `KAFKA_CLIENT` for programs under test, if they shall not choose themselves.
+pub fn given_client() -> Option<String> {
+    std::env::var(GIVEN_CLIENT).ok()
+}
+
+/// The client under test.
+pub fn client() -> KafkaClient {
+    let name = given_client().unwrap_or_else(|| "auto".into());
+    KafkaClient::from_str(&name, false).unwrap_or_else(|error| panic!("{GIVEN_CLIENT}={name}: {error}"))
+}
+
+/// True if the tests run on Kafka 4.x.
+pub fn is_kafka_4() -> bool {
+    std::env::var(GIVEN_VERSION).is_ok_and(|version| version.starts_with("4."))
+}
+
+/// True if the kafka crate is under test, not our own client.
+pub fn is_on_crate() -> bool {
+    client() == KafkaClient::Crate || client() == KafkaClient::Auto && !is_kafka_4()
+}
 
 /// A cluster that `kafka.sh` started for this test, or the shared one. Dropping a private one kills and wipes it.
 pub struct Cluster {
@@ -30,7 +58,7 @@ pub fn shared() -> &'static Cluster {
 }
 
 impl Cluster {
-    /// A private cluster of `count` brokers, of the pinned version.
+    /// A private cluster of `count` brokers, of the version under test.
     pub fn start(count: usize) -> Self {
         Self::start_with(count, &[])
     }
@@ -47,6 +75,7 @@ impl Cluster {
             script
                 .env("KAFKA_PORT", port.to_string())
                 .env("KAFKA_RUNTIME", "jvm")
+                .envs(std::env::var(GIVEN_VERSION).map(|version| ("KAFKA_VERSION", version)))
                 .envs(settings.iter().copied());
             let output = script.output().expect("bash runs");
             if output.status.success() {

@@ -1,0 +1,81 @@
+//! Opens clients: each broker gets the one that the setting allows and that the broker serves.
+//!
+//! Chosen anew at each connection, so that brokers may be upgraded to 4.x under a running program.
+
+use std::io;
+use std::time::Instant;
+
+use super::BrokerError;
+use super::client::Client;
+use super::connection::Connection;
+use super::control::Versions;
+use super::kafka_crate::CrateConnector;
+use super::preflight::{self, Served};
+#[cfg(feature = "wire")]
+use super::wire::WireConnector;
+use crate::config::{KafkaClient, KafkaConfig};
+
+/// Opens either client, for one thread.
+pub(super) struct Connector {
+    wanted: KafkaClient,
+    the_crate: CrateConnector,
+    #[cfg(feature = "wire")]
+    wire: WireConnector,
+}
+
+impl Connector {
+    /// For the topic and the client that `config` names.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn new(config: &KafkaConfig) -> io::Result<Self> {
+        Ok(Self {
+            wanted: config.client,
+            the_crate: CrateConnector::new(config.topic.clone())?,
+            #[cfg(feature = "wire")]
+            wire: WireConnector::new(config.topic.clone()),
+        })
+    }
+
+    /// Whether a client can serve a broker that serves `versions`.
+    ///
+    /// # Errors
+    /// Unsupported, with what to run or set instead.
+    pub fn check(&self, host: &str, versions: &Versions) -> Result<(), BrokerError> {
+        let served = preflight::choose(self.wanted, host, versions)?;
+        log::debug!("broker {host}: client {served:?}");
+        Ok(())
+    }
+
+    /// True while a batch for `partition` may be written, and sending the same records there again, as the same
+    /// batch, would not write them twice. The requests of the kafka crate have no numbers that would tell.
+    pub fn is_in_doubt(&self, partition: i32) -> bool {
+        #[cfg(feature = "wire")]
+        let is_in_doubt = self.wire.is_in_doubt(partition);
+        #[cfg(not(feature = "wire"))]
+        let is_in_doubt = {
+            let _ = partition;
+            false
+        };
+        is_in_doubt
+    }
+
+    /// The client of `host`, which serves `versions` and leads partitions of the topic; `control` is a connection
+    /// to the same broker.
+    ///
+    /// # Errors
+    /// Retryable, or unsupported.
+    pub fn open(
+        &self,
+        host: &str,
+        versions: &Versions,
+        control: &mut Connection,
+        deadline: Instant,
+    ) -> Result<Box<dyn Client>, BrokerError> {
+        match preflight::choose(self.wanted, host, versions)? {
+            Served::Crate => self.the_crate.open(host, control, deadline),
+            #[cfg(feature = "wire")]
+            Served::Wire => Ok(self.wire.open(host)),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Record batches as they stand in a partition's log: their borders and headers. Pure.
+//!
+//! A broker cuts its answer at a byte count, so the last batch may be incomplete: it is left out, not an error.
+
+use super::frame::{Malformed, Reader};
+
+/// Offset field and length field in front of each batch.
+const PREFIX_BYTES: usize = 12;
+
+/// What is common to every batch of the format in use since Kafka 0.11, in front of its records.
+pub(super) const HEADER_BYTES: usize = 61;
+
+const CONTROL: i16 = 0x20;
+const TRANSACTIONAL: i16 = 0x10;
+
+/// The part of a stored batch's header that decides how to read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BatchHeader {
+    /// Offset of its first record, also when compaction has removed that.
+    pub base: i64,
+    /// Offset of its last record, also when compaction has removed that.
+    pub last: i64,
+    /// Size in the log.
+    pub bytes: usize,
+    /// False before Kafka 0.11, when a batch was a message.
+    pub is_current: bool,
+    /// Compression: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
+    pub codec: u8,
+    /// A transaction marker instead of records.
+    pub is_control: bool,
+    /// Part of a transaction, which may have been aborted.
+    pub is_transactional: bool,
+    /// Who wrote it; -1 without idempotence.
+    pub producer_id: i64,
+    /// Checksum of all that follows it.
+    pub crc: u32,
+    /// Records in it; compaction leaves batches of none.
+    pub count: i32,
+}
+
+/// Takes the next whole batch off `stored`; `None` when none is left.
+///
+/// # Errors
+/// A length that no batch can have.
+pub(super) fn next_batch<'a>(stored: &mut &'a [u8]) -> Result<Option<(BatchHeader, &'a [u8])>, Malformed> {
+    if stored.len() < PREFIX_BYTES {
+        return Ok(None);
+    }
+    let mut r = Reader::new(stored);
+    let (base, length) = (r.i64()?, usize::try_from(r.i32()?).map_err(|_| Malformed)?);
+    let Some((batch, rest)) = stored.split_at_checked(PREFIX_BYTES + length) else { return Ok(None) };
+    let header = header(base, batch)?;
+    *stored = rest;
+    Ok(Some((header, batch)))
+}
+
+fn header(base: i64, batch: &[u8]) -> Result<BatchHeader, Malformed> {
+    let mut r = Reader::new(&batch[PREFIX_BYTES..]);
+    let (_epoch_or_crc, magic) = (r.i32()?, r.i8()?);
+    let mut header = BatchHeader {
+        base,
+        last: base,
+        bytes: batch.len(),
+        is_current: magic == 2,
+        codec: 0,
+        is_control: false,
+        is_transactional: false,
+        producer_id: -1,
+        crc: 0,
+        count: 1,
+    };
+    if magic < 2 {
+        // A compressed message has the offset of the last one within.
+        header.codec = r.i8()?.cast_unsigned() & 7;
+        return Ok(header);
+    }
+    header.crc = r.i32()?.cast_unsigned();
+    let attributes = r.i16()?;
+    header.codec = (attributes & 7).to_be_bytes()[1];
+    header.is_control = attributes & CONTROL != 0;
+    header.is_transactional = attributes & TRANSACTIONAL != 0;
+    header.last = base.checked_add(i64::from(r.i32()?)).filter(|last| *last >= base).ok_or(Malformed)?;
+    let _times = (r.i64()?, r.i64()?);
+    header.producer_id = r.i64()?;
+    let _epoch_and_sequence = (r.i16()?, r.i32()?);
+    header.count = r.i32()?;
+    Ok(header)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::frame::Writer;
+    use super::*;
+
+    /// A batch of `count` records with the header's checksum left out.
+    pub fn batch(base: i64, count: i32, attributes: i16, payload: usize) -> Vec<u8> {
+        let length = i32::try_from(49 + payload).expect("small");
+        let mut bytes = Writer::default()
+            .i64(base)
+            .i32(length)
+            .i32(0)
+            .i8(2)
+            .i32(0)
+            .i16(attributes)
+            .i32((count - 1).max(0))
+            .i64(0)
+            .i64(0)
+            .i64(-1)
+            .i16(-1)
+            .i32(-1)
+            .i32(count)
+            .into_bytes();
+        bytes.resize(bytes.len() + payload, b'x');
+        bytes
+    }
+
+    #[test]
+    fn a_cut_off_batch_is_left_out_and_garbage_is_refused() {
+        let log = [batch(0, 1, 0, 4), batch(1, 1, 0x30, 4)].concat();
+        for cut in 66..log.len() {
+            let mut stored = &log[..cut];
+            assert!(next_batch(&mut stored).expect("well formed").is_some());
+            assert_eq!(next_batch(&mut stored), Ok(None), "{cut}");
+        }
+        let mut stored = &log[65..];
+        let (header, whole) = next_batch(&mut stored).expect("well formed").expect("whole");
+        assert_eq!((header.base, header.last, header.bytes, whole.len()), (1, 1, 65, 65));
+        assert!(header.is_control && header.is_transactional && header.is_current);
+        let negative = Writer::default().i64(0).i32(-5).i64(0).into_bytes();
+        assert_eq!(next_batch(&mut &negative[..]), Err(Malformed));
+        let short = Writer::default().i64(0).i32(3).i8(0).i8(0).i8(0).into_bytes();
+        assert_eq!(next_batch(&mut &short[..]), Err(Malformed));
+        let mut backwards = batch(i64::MAX, 2, 0, 0);
+        assert_eq!(next_batch(&mut &backwards[..]), Err(Malformed), "an offset past the last one");
+        backwards[..8].fill(0);
+        backwards[23..27].fill(0xff);
+        assert_eq!(next_batch(&mut &backwards[..]), Err(Malformed), "a last offset ahead of the first");
+    }
+}

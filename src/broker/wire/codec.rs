@@ -1,0 +1,185 @@
+//! Takes compressed records apart, never into more memory than a given limit. Pure.
+
+use std::io::Read;
+
+use flate2::read::MultiGzDecoder;
+use lz4_flex::frame::FrameDecoder;
+use ruzstd::decoding::StreamingDecoder;
+
+/// Why compressed records cannot be read; the text is for a human.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Undecodable(pub String);
+
+/// What Java puts in front of snappy blocks: a magic number and two versions.
+const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
+const XERIAL_HEADER_BYTES: usize = 16;
+
+/// The bytes that `bytes` hold, compressed with Kafka's codec number `codec`; at most `limit`.
+///
+/// # Errors
+/// Broken, of an unknown codec, or larger than `limit`.
+pub(super) fn decompress(codec: u8, bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
+    match codec {
+        1 => read_up_to(limit, "gzip", MultiGzDecoder::new(bytes)),
+        2 => snappy(bytes, limit),
+        3 => read_up_to(limit, "lz4", FrameDecoder::new(bytes)),
+        4 => zstd(bytes, limit),
+        unknown => Err(Undecodable(format!("compressed with the unknown codec {unknown}"))),
+    }
+}
+
+fn read_up_to(limit: usize, codec: &str, reader: impl Read) -> Result<Vec<u8>, Undecodable> {
+    let mut out = Vec::new();
+    // One byte more tells that there is more.
+    let read = reader.take(limit as u64 + 1).read_to_end(&mut out);
+    read.map_err(|error| broken(codec, &error))?;
+    if out.len() > limit { Err(too_large(codec, limit)) } else { Ok(out) }
+}
+
+fn broken(codec: &str, why: &dyn std::fmt::Display) -> Undecodable {
+    Undecodable(format!("compressed with {codec}, but broken ({why})"))
+}
+
+fn too_large(codec: &str, limit: usize) -> Undecodable {
+    Undecodable(format!("compressed with {codec} from one batch of more than {limit} bytes"))
+}
+
+/// Raw blocks, as librdkafka writes one; Java writes several, each with its length, behind a header.
+fn snappy(bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
+    let mut out = Vec::new();
+    if !bytes.starts_with(XERIAL_MAGIC) {
+        push_snappy(&mut out, bytes, limit)?;
+        return Ok(out);
+    }
+    let mut rest = bytes.get(XERIAL_HEADER_BYTES..).unwrap_or_default();
+    while let Some((length, blocks)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        let (block, behind) =
+            blocks.split_at_checked(length).ok_or_else(|| broken("snappy", &"a block is cut off"))?;
+        push_snappy(&mut out, block, limit)?;
+        rest = behind;
+    }
+    Ok(out)
+}
+
+fn push_snappy(out: &mut Vec<u8>, block: &[u8], limit: usize) -> Result<(), Undecodable> {
+    let start = out.len();
+    let length = snap::raw::decompress_len(block).map_err(|error| broken("snappy", &error))?;
+    if start + length > limit {
+        return Err(too_large("snappy", limit));
+    }
+    out.resize(start + length, 0);
+    let written = snap::raw::Decoder::new().decompress(block, &mut out[start..]);
+    out.truncate(start + written.map_err(|error| broken("snappy", &error))?);
+    Ok(())
+}
+
+fn zstd(bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
+    // The decoder reserves the window that the frame asks for.
+    if window(bytes).is_none_or(|window| window > limit as u64) {
+        return Err(too_large("zstd", limit));
+    }
+    let decoder = StreamingDecoder::new(bytes).map_err(|error| broken("zstd", &error))?;
+    read_up_to(limit, "zstd", decoder)
+}
+
+/// Bytes of history that a zstd frame wants kept; `None` if it begins with no such frame.
+fn window(bytes: &[u8]) -> Option<u64> {
+    let (&descriptor, rest) = bytes.strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?.split_first()?;
+    if descriptor & 0x20 == 0 {
+        let window = rest.first()?;
+        let base = 1u64 << (10 + (window >> 3));
+        return Some(base + base / 8 * u64::from(window & 7));
+    }
+    // A single segment keeps all of its content, whose size stands behind the dictionary's id.
+    let content = rest.get([0, 1, 2, 4][usize::from(descriptor & 3)]..)?;
+    let size = |bytes: usize| {
+        content.get(..bytes).map(|size| size.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+    };
+    match descriptor >> 6 {
+        0 => size(1),
+        1 => size(2).map(|size| size + 256),
+        2 => size(4),
+        _ => size(8),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use lz4_flex::frame::FrameEncoder;
+
+    use super::*;
+
+    fn text() -> Vec<u8> {
+        b"one and the same text, ".repeat(40_000)
+    }
+
+    fn compressed(text: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(text).expect("memory");
+        let mut lz4 = FrameEncoder::new(Vec::new());
+        lz4.write_all(text).expect("memory");
+        let raw = |part: &[u8]| snap::raw::Encoder::new().compress_vec(part).expect("memory");
+        let mut xerial = [XERIAL_MAGIC, &[0, 0, 0, 1, 0, 0, 0, 1]].concat();
+        for part in text.chunks(32 << 10) {
+            let block = raw(part);
+            xerial.extend((block.len() as u32).to_be_bytes());
+            xerial.extend(block);
+        }
+        let zstd = ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest);
+        vec![
+            (1, gzip.finish().expect("memory")),
+            (2, raw(text)),
+            (2, xerial),
+            (3, lz4.finish().expect("memory")),
+            (4, zstd),
+        ]
+    }
+
+    #[test]
+    fn every_codec_and_both_framings_are_read() {
+        for (codec, bytes) in compressed(&text()) {
+            assert_eq!(decompress(codec, &bytes, 1 << 20).as_ref(), Ok(&text()), "{codec}");
+            assert!(bytes.len() < text().len() / 5);
+        }
+    }
+
+    #[test]
+    fn more_than_the_limit_is_refused() {
+        let limit = text().len() - 1;
+        for (codec, bytes) in compressed(&text()) {
+            let Undecodable(why) = decompress(codec, &bytes, limit).expect_err("too large");
+            assert!(why.contains(&limit.to_string()), "{codec}: {why}");
+            assert!(decompress(codec, &bytes, limit + 1).is_ok(), "{codec}");
+        }
+    }
+
+    #[test]
+    fn absurd_sizes_reserve_nothing() {
+        // A window of 100 MiB and more, a content size of 2^60, a snappy block of 4 GiB.
+        assert!(decompress(4, &[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 1, 0, 0], 1 << 20).is_err());
+        assert!(
+            decompress(4, &[0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 0, 0, 0, 0x10, 1, 0, 0], 1 << 20)
+                .is_err()
+        );
+        assert!(decompress(2, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0], 1 << 20).is_err());
+        assert!(decompress(2, &[XERIAL_MAGIC, &[0; 8], &[0xff; 4]].concat(), 1 << 20).is_err());
+        assert_eq!(decompress(7, &[], 1), Err(Undecodable("compressed with the unknown codec 7".into())));
+    }
+
+    #[test]
+    fn whatever_is_broken_is_an_error_or_other_bytes_but_no_panic() {
+        for (codec, bytes) in compressed(&text()) {
+            for at in (0..bytes.len()).step_by(1 + bytes.len() / 200) {
+                let mut broken = bytes.clone();
+                broken[at] ^= 0xff;
+                let _ = decompress(codec, &broken, 1 << 20);
+                let _ = decompress(codec, &bytes[..at], 1 << 20);
+            }
+        }
+    }
+}

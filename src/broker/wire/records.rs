@@ -1,0 +1,282 @@
+//! Reads a partition's part of a fetch answer into a page. Pure.
+//!
+//! What it holds and the crates do not: a batch that is cut off is left out; reading goes on behind a batch by its
+//! header, whatever compaction left of its records; markers are stepped over, and so is what was rolled back.
+
+use super::batch::{CRC_FROM, checksum};
+use super::codec::{Undecodable, decompress};
+use crate::broker::Page;
+use crate::broker::frame::{Malformed, Reader};
+use crate::broker::stored::{BatchHeader, HEADER_BYTES, next_batch};
+
+/// Most bytes that one batch may hold once it is taken apart: what an answer may hold at all.
+const MAX_BATCH_BYTES: usize = 32 << 20;
+
+/// Why a partition's data cannot be read on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Perhaps damaged on its way: another try may help.
+    Damaged(i64),
+    /// From this offset on of a kind that this client does not read.
+    Unreadable(i64, String),
+}
+
+/// A transaction that was rolled back: its producer id and its first offset.
+pub(super) type Aborted = (i64, i64);
+
+/// The records of `stored` from `offset` on, up to the batch that makes them `limit` bytes.
+///
+/// # Errors
+/// Nothing could be read. What precedes a trouble is read, and the trouble met again by the next fetch.
+pub(super) fn page(
+    stored: &[u8],
+    offset: i64,
+    high_watermark: i64,
+    aborted: Vec<Aborted>,
+    limit: usize,
+) -> Result<Page, Trouble> {
+    let mut page = Page::new(offset, high_watermark);
+    let mut rolled_back = RolledBack { ahead: aborted, open: Vec::new() };
+    match read_batches(stored, &mut page, &mut rolled_back, limit) {
+        Err(trouble) if page.next_offset == offset => Err(trouble),
+        _ => Ok(page),
+    }
+}
+
+fn read_batches(
+    mut stored: &[u8],
+    page: &mut Page,
+    rolled_back: &mut RolledBack,
+    limit: usize,
+) -> Result<(), Trouble> {
+    while page.value_bytes() < limit {
+        let at = page.next_offset;
+        let Some((header, batch)) = next_batch(&mut stored).map_err(|Malformed| Trouble::Damaged(at))? else {
+            break;
+        };
+        if header.last < at {
+            continue;
+        }
+        if !header.is_current {
+            return Err(Trouble::Unreadable(at, "in the format of Kafka before 0.11".into()));
+        }
+        if checksum(&batch[CRC_FROM..]) != header.crc {
+            return Err(Trouble::Damaged(at));
+        }
+        if !rolled_back.contains(&header) && !header.is_control {
+            let records = &batch[HEADER_BYTES..];
+            if header.codec == 0 {
+                read_records(records, &header, page)
+            } else {
+                let decompressed = decompress(header.codec, records, MAX_BATCH_BYTES);
+                let records = decompressed.map_err(|Undecodable(why)| Trouble::Unreadable(at, why))?;
+                read_records(&records, &header, page)
+            }
+            .map_err(|Malformed| Trouble::Unreadable(at, "in a batch that makes no sense".into()))?;
+        }
+        page.next_offset = header.last + 1;
+    }
+    Ok(())
+}
+
+fn read_records(records: &[u8], header: &BatchHeader, page: &mut Page) -> Result<(), Malformed> {
+    if i64::from(header.count) > header.last - header.base + 1 {
+        return Err(Malformed);
+    }
+    let mut all = Reader::new(records);
+    for _ in 0..header.count {
+        let length = usize::try_from(all.varint()?).map_err(|_| Malformed)?;
+        let mut r = Reader::new(all.slice(length)?);
+        let _attributes_and_time = (r.i8()?, r.varint()?);
+        let offset = header.base.checked_add(r.varint()?).ok_or(Malformed)?;
+        let _key = nullable(&mut r)?;
+        let value = nullable(&mut r)?;
+        if !(header.base..=header.last).contains(&offset) {
+            return Err(Malformed);
+        }
+        if offset >= page.next_offset {
+            page.push(offset, value);
+        }
+    }
+    Ok(())
+}
+
+/// Bytes with their length in front; null reads as empty.
+fn nullable<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
+    match r.varint()? {
+        -1 => Ok(&[]),
+        length => r.slice(usize::try_from(length).map_err(|_| Malformed)?),
+    }
+}
+
+/// Which batches belong to transactions that were rolled back.
+struct RolledBack {
+    /// Transactions that begin further on.
+    ahead: Vec<Aborted>,
+    /// Producers whose transaction has begun and whose marker has not yet come.
+    open: Vec<i64>,
+}
+
+impl RolledBack {
+    /// To be asked once for each batch, in order.
+    fn contains(&mut self, batch: &BatchHeader) -> bool {
+        let open = &mut self.open;
+        self.ahead.retain(|(producer, first)| {
+            let has_begun = *first <= batch.last;
+            if has_begun {
+                open.push(*producer);
+            }
+            !has_begun
+        });
+        if batch.is_control {
+            // A producer has one transaction at a time, so any marker of it ends that one.
+            if let Some(at) = open.iter().position(|producer| *producer == batch.producer_id) {
+                open.swap_remove(at);
+            }
+            return false;
+        }
+        batch.is_transactional && open.contains(&batch.producer_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::batch::encode;
+    use super::super::sequence::Stamp;
+    use super::*;
+    use crate::broker::Record;
+
+    const ALL: usize = usize::MAX;
+
+    fn seal(batch: &mut [u8]) {
+        let crc = checksum(&batch[CRC_FROM..]);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    }
+
+    /// A batch as a broker stores it from `base` on, with `attributes`, of `producer`.
+    fn stored(base: i64, values: &[&str], attributes: i16, producer: i64) -> Vec<u8> {
+        let records: Vec<Record<'_>> =
+            values.iter().map(|value| Record { key: Some(b"key"), value: value.as_bytes() }).collect();
+        let mut batch = encode(&records, Stamp { producer_id: producer, epoch: 0, sequence: 0 }, 5);
+        batch[..8].copy_from_slice(&base.to_be_bytes());
+        batch[21..23].copy_from_slice(&attributes.to_be_bytes());
+        seal(&mut batch);
+        batch
+    }
+
+    fn read(bytes: &[u8], offset: i64, aborted: &[Aborted]) -> (Vec<(i64, String)>, i64) {
+        let page = page(bytes, offset, 99, aborted.to_vec(), ALL).expect("readable");
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("UTF-8");
+        (page.records().map(|(offset, value)| (offset, text(value))).collect(), page.next_offset)
+    }
+
+    fn at(records: &[(i64, &str)]) -> Vec<(i64, String)> {
+        records.iter().map(|(offset, value)| (*offset, (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn reading_begins_anywhere_and_ends_ahead_of_what_is_cut_off() {
+        let log = [stored(4, &["a", "b"], 0, -1), stored(6, &["c", ""], 0, -1)].concat();
+        assert_eq!(read(&log, 4, &[]), (at(&[(4, "a"), (5, "b"), (6, "c"), (7, "")]), 8));
+        assert_eq!(read(&log, 5, &[]), (at(&[(5, "b"), (6, "c"), (7, "")]), 8));
+        assert_eq!(read(&log[..log.len() - 1], 5, &[]), (at(&[(5, "b")]), 6));
+        assert_eq!(read(&[], 5, &[]), (vec![], 5));
+    }
+
+    #[test]
+    fn the_next_offset_is_the_headers_also_when_compaction_took_the_last_records() {
+        let mut batch = stored(10, &["a", "b"], 0, -1);
+        batch[23..27].copy_from_slice(&9i32.to_be_bytes());
+        seal(&mut batch);
+        assert_eq!(read(&batch, 10, &[]), (at(&[(10, "a"), (11, "b")]), 20));
+        assert_eq!(read(&batch, 15, &[]), (vec![], 20));
+    }
+
+    #[test]
+    fn markers_and_what_was_rolled_back_are_stepped_over() {
+        let log = [
+            stored(0, &["plain"], 0, -1),
+            stored(1, &["gone"], 0x10, 7),
+            stored(2, &["kept"], 0x10, 8),
+            stored(3, &["gone too"], 0x10, 7),
+            stored(4, &["abort"], 0x30, 7),
+            stored(5, &["again"], 0x10, 7),
+            stored(6, &["commit"], 0x30, 7),
+            stored(7, &["commit"], 0x30, 8),
+        ]
+        .concat();
+        assert_eq!(read(&log, 0, &[(7, 1)]), (at(&[(0, "plain"), (2, "kept"), (5, "again")]), 8));
+    }
+
+    #[test]
+    fn a_page_ends_with_the_batch_that_fills_it() {
+        let log =
+            [stored(0, &["aaaa"], 0, -1), stored(1, &["bbbb"], 0, -1), stored(2, &["cccc"], 0, -1)].concat();
+        let page = page(&log, 0, 3, vec![], 5).expect("readable");
+        assert_eq!((page.len(), page.next_offset), (2, 2));
+    }
+
+    #[test]
+    fn a_damaged_batch_is_an_error_once_what_precedes_it_is_read() {
+        let mut log = [stored(0, &["good"], 0, -1), stored(1, &["damaged"], 0, -1)].concat();
+        let last = log.len() - 1;
+        log[last] ^= 1;
+        assert_eq!(read(&log, 0, &[]), (at(&[(0, "good")]), 1));
+        assert_eq!(page(&log, 1, 2, vec![], ALL).err(), Some(Trouble::Damaged(1)));
+    }
+
+    #[test]
+    fn kinds_that_are_not_read_say_so() {
+        let unknown = stored(3, &["x"], 5, -1);
+        let Err(Trouble::Unreadable(3, why)) = page(&unknown, 3, 4, vec![], ALL) else {
+            panic!("unreadable")
+        };
+        assert!(why.contains("codec 5"), "{why}");
+        let mut old = stored(3, &["x"], 0, -1);
+        old[16] = 1;
+        assert!(matches!(page(&old, 3, 4, vec![], ALL), Err(Trouble::Unreadable(3, _))));
+        for (at, bytes) in [(57, i32::MAX), (57, 2)] {
+            let mut absurd = stored(3, &["x"], 0, -1);
+            absurd[at..at + 4].copy_from_slice(&bytes.to_be_bytes());
+            seal(&mut absurd);
+            assert!(
+                matches!(page(&absurd, 3, 4, vec![], ALL), Err(Trouble::Unreadable(3, _))),
+                "more than there are"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_read_back(values in prop::collection::vec(".{0,300}", 1..50), base in 0i64..1 << 40) {
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            let (records, next) = read(&stored(base, &values, 0, -1), base, &[]);
+            let read: Vec<&str> = records.iter().map(|(_, value)| value.as_str()).collect();
+            prop_assert_eq!(&read, &values);
+            prop_assert_eq!(next, base + values.len() as i64);
+            prop_assert!(records.iter().zip(base..).all(|((offset, _), expected)| *offset == expected));
+        }
+
+        #[test]
+        fn whatever_arrives_is_no_panic(
+            flips in prop::collection::vec((0usize..400, any::<u8>()), 0..8),
+            cut in 0usize..400,
+            sealed in any::<bool>(),
+        ) {
+            let mut log = [stored(0, &["one", "two"], 0, -1), stored(2, &["three"], 0, -1)].concat();
+            for (at, byte) in flips {
+                let at = at % log.len();
+                log[at] = byte;
+            }
+            if sealed {
+                // So that what follows the checksum is looked at.
+                let end = 12 + 49 + 20;
+                seal(&mut log[..end]);
+            }
+            log.truncate(cut);
+            let _ = page(&log, 0, 9, vec![(0, 0)], ALL);
+        }
+    }
+}

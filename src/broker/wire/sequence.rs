@@ -1,0 +1,208 @@
+//! Numbers for batches, by which a broker knows one that it has already written. Pure.
+//!
+//! Kafka's idempotence: batches of one producer id count up in each partition, and the same batch sent again, with
+//! the same number, is answered with the offset that it already has. So a batch whose outcome is unknown is kept,
+//! and the same records sent again to the same partition become the same batch. When the caller sends other records
+//! instead, the number cannot be used again, since nobody knows whether it was taken: a new producer id begins.
+
+use std::collections::HashMap;
+
+use super::batch;
+use crate::broker::Record;
+use crate::broker::code::Code;
+
+/// Identity of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub producer_id: i64,
+    pub epoch: i16,
+    /// Number of its first record.
+    pub sequence: i32,
+}
+
+impl Stamp {
+    /// Of a batch that a broker does not compare with others.
+    pub const NONE: Self = Self { producer_id: -1, epoch: -1, sequence: -1 };
+}
+
+/// A producer id and its epoch, as the cluster gave them.
+pub(super) type ProducerId = (i64, i16);
+
+/// A batch that is or may be written, without an answer that says so.
+struct InDoubt {
+    stamp: Stamp,
+    sent_ms: i64,
+    records: usize,
+    encoded: Vec<u8>,
+    /// Sent more than once: an answer to the last one says nothing of the ones before.
+    is_repeated: bool,
+}
+
+/// What numbers are taken.
+#[derive(Default)]
+pub(super) struct Sequences {
+    id: Option<ProducerId>,
+    next: HashMap<i32, i32>,
+    in_doubt: HashMap<i32, InDoubt>,
+}
+
+impl Sequences {
+    /// True while a batch for `partition` may be written.
+    pub fn is_in_doubt(&self, partition: i32) -> bool {
+        self.in_doubt.contains_key(&partition)
+    }
+
+    /// True when batches must wait for [`Sequences::begin`].
+    pub fn needs_id(&self) -> bool {
+        self.id.is_none()
+    }
+
+    /// Counts from 0 under a new id.
+    pub fn begin(&mut self, id: ProducerId) {
+        self.id = Some(id);
+        self.next.clear();
+    }
+
+    /// Settles what `records` for `partition` are: the batch in doubt again, or others, which take its number out
+    /// of use. To be called for all batches of a request before [`Sequences::needs_id`].
+    pub fn prepare(&mut self, partition: i32, records: &[Record<'_>]) {
+        let Some(doubt) = self.in_doubt.get_mut(&partition) else { return };
+        doubt.is_repeated = doubt.records == records.len()
+            && batch::encode(records, doubt.stamp, doubt.sent_ms) == doubt.encoded;
+        if !doubt.is_repeated {
+            self.in_doubt.remove(&partition);
+            self.id = None;
+        }
+    }
+
+    /// The batch to send to `partition`, in doubt from now on; `None` without an id.
+    pub fn batch(&mut self, partition: i32, records: &[Record<'_>], now_ms: i64) -> Option<&[u8]> {
+        let (producer_id, epoch) = self.id?;
+        let sequence = self.next.get(&partition).copied().unwrap_or(0);
+        let doubt = self.in_doubt.entry(partition).or_insert_with(|| {
+            let stamp = Stamp { producer_id, epoch, sequence };
+            let encoded = batch::encode(records, stamp, now_ms);
+            InDoubt { stamp, sent_ms: now_ms, records: records.len(), encoded, is_repeated: false }
+        });
+        Some(&doubt.encoded)
+    }
+
+    /// Takes the broker's answer to the batch last sent to `partition`.
+    pub fn settle(&mut self, partition: i32, outcome: Result<i64, Code>) {
+        let Some(doubt) = self.in_doubt.get(&partition) else { return };
+        let is_settled = match outcome {
+            Ok(_) => {
+                if self.id == Some((doubt.stamp.producer_id, doubt.stamp.epoch)) {
+                    self.next.insert(partition, after(doubt.stamp.sequence, doubt.records));
+                }
+                true
+            }
+            // The cluster no longer counts as we do: only a new id can go on.
+            Err(code) if code.is_of_sequence() => {
+                self.id = None;
+                true
+            }
+            Err(code) => code.is_before_append() && !doubt.is_repeated,
+        };
+        if is_settled {
+            self.in_doubt.remove(&partition);
+        }
+    }
+}
+
+/// The number behind a batch; after 2^31 - 1 comes 0.
+fn after(sequence: i32, records: usize) -> i32 {
+    ((i64::from(sequence) + records as i64) & i64::from(i32::MAX)) as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RETRIABLE: Code = Code(7);
+    const BEFORE_APPEND: Code = Code(19);
+
+    fn records<'a>(values: &[&'a str]) -> Vec<Record<'a>> {
+        values.iter().map(|value| Record { key: None, value: value.as_bytes() }).collect()
+    }
+
+    /// Producer id and first sequence of the batch that goes out.
+    fn send(sequences: &mut Sequences, partition: i32, values: &[&str], fresh_id: i64) -> (i64, i32) {
+        let records = records(values);
+        sequences.prepare(partition, &records);
+        if sequences.needs_id() {
+            sequences.begin((fresh_id, 0));
+        }
+        let bytes = sequences.batch(partition, &records, fresh_id).expect("an id");
+        let id = i64::from_be_bytes(*bytes[43..].first_chunk().expect("8 bytes"));
+        (id, i32::from_be_bytes(*bytes[53..].first_chunk().expect("4 bytes")))
+    }
+
+    #[test]
+    fn numbers_count_up_in_each_partition() {
+        let mut s = Sequences::default();
+        for (partition, values, expected) in
+            [(0, &["a", "b"][..], 0), (1, &["c"], 0), (0, &["d"], 2), (0, &["e"], 3)]
+        {
+            assert_eq!(send(&mut s, partition, values, 7), (7, expected));
+            s.settle(partition, Ok(0));
+            assert!(!s.is_in_doubt(partition));
+        }
+    }
+
+    #[test]
+    fn without_an_answer_the_same_records_are_the_same_batch() {
+        let mut s = Sequences::default();
+        assert_eq!(send(&mut s, 0, &["a", "b"], 7), (7, 0));
+        for code in [RETRIABLE, BEFORE_APPEND] {
+            assert!(s.is_in_doubt(0), "no answer");
+            assert_eq!(send(&mut s, 0, &["a", "b"], 8), (7, 0));
+            // The last one was not taken, but the first one may have been.
+            s.settle(0, Err(code));
+        }
+        assert_eq!(send(&mut s, 0, &["a", "b"], 8), (7, 0));
+        s.settle(0, Ok(5));
+        assert_eq!(send(&mut s, 0, &["c"], 8), (7, 2));
+    }
+
+    #[test]
+    fn other_records_instead_begin_a_new_id_and_leave_the_other_partitions_their_doubt() {
+        for other in [&["a"][..], &["a", "B"], &["a", "b", "c"]] {
+            let mut s = Sequences::default();
+            send(&mut s, 0, &["a", "b"], 7);
+            send(&mut s, 1, &["x"], 7);
+            assert_eq!(send(&mut s, 0, other, 8), (8, 0));
+            s.settle(0, Ok(0));
+            assert_eq!(send(&mut s, 1, &["x"], 9), (7, 0), "as it was sent first");
+            s.settle(1, Ok(0));
+            assert_eq!(send(&mut s, 1, &["y"], 9), (8, 0), "the old id's number is not the new one's");
+        }
+    }
+
+    #[test]
+    fn a_number_that_was_surely_not_taken_is_used_again() {
+        let mut s = Sequences::default();
+        send(&mut s, 0, &["a", "b"], 7);
+        s.settle(0, Err(BEFORE_APPEND));
+        assert!(!s.is_in_doubt(0));
+        assert_eq!(send(&mut s, 0, &["c"], 8), (7, 0));
+    }
+
+    #[test]
+    fn a_broker_that_counts_otherwise_gets_a_new_id() {
+        for code in [45, 46, 47, 59] {
+            let mut s = Sequences::default();
+            send(&mut s, 0, &["a"], 7);
+            s.settle(0, Err(Code(code)));
+            assert_eq!((s.is_in_doubt(0), s.needs_id()), (false, true), "{code}");
+            assert_eq!(send(&mut s, 0, &["a"], 8), (8, 0));
+        }
+    }
+
+    #[test]
+    fn numbers_go_round_after_the_last_one() {
+        assert_eq!(after(i32::MAX, 1), 0);
+        assert_eq!(after(i32::MAX - 1, 1), i32::MAX);
+        assert_eq!(after(i32::MAX - 4, 10), 5);
+    }
+}
