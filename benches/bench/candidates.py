@@ -27,6 +27,7 @@ class Setup:
 NAMES = {
     "ours": "producer (this project)",
     "floor": "floor: tiny_http alone, no Kafka",
+    "floor-yield": "the same, giving way as our workers do",
     "axum": "axum + rdkafka, best setting",
     "axum5": "axum + rdkafka, linger 5 ms",
     "original": "original: Flask + kafka-python",
@@ -43,6 +44,7 @@ def serve(setup, candidate, topic, env=None):
     axum = {**setup.axum, **({"linger": 5} if candidate == "axum5" else {})}
     commands = {
         "floor": [setup.release / "floor", address],
+        "floor-yield": [setup.release / "floor", address, "yield"],
         "ours": [setup.release / "producer"],
         "axum": _axum(setup, address, topic, axum),
         "axum5": _axum(setup, address, topic, axum),

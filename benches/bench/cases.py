@@ -34,7 +34,7 @@ class Sizes:
             for batch in (10000, 200)
         ]
         growth = (10_000, 100_000, 1_000_000, 10_000_000)
-        return Sizes(5, 6, (10, 50, 200, 1000), (1000, 10_000), 2_000_000, growth, 10_000, settings)
+        return Sizes(5, 5, (10, 50, 200, 1000), (1000, 10_000), 2_000_000, growth, 10_000, settings)
 
 
 @dataclass
@@ -66,7 +66,7 @@ def single(connections, sizes):
     return Case(
         f"single-{connections}",
         f"one event a request, wrk -t1 -c{connections}",
-        ["floor", "ours", "axum", "axum5", "original"],
+        ["floor", "floor-yield", "ours", "axum", "axum5", "original"],
         lambda setup, candidate: scenarios.closed_loop(setup, candidate, connections, 1, sizes.seconds),
     )
 

@@ -55,6 +55,7 @@ def targets(results):
     largest = max((int(name.partition("-")[2]) for name in results if name.startswith("growth-")), default=0)
     wanted = [
         ("single events, 200 connections: rate against the floor", ("single-200", "rate", "ours", "floor"), ">=", 0.75),
+        ("the same: rate against axum + rdkafka, linger 5 ms", ("single-200", "rate", "ours", "axum5"), ">=", 1.5),
         ("the same: rate against axum + rdkafka at its best", ("single-200", "rate", "ours", "axum"), ">=", 1.5),
         ("the same: CPU an event against the floor's a request", ("single-200", "cpu_us", "ours", "floor"), "<=", 1.4),
         ("NDJSON of 1000: rate against the kafka crate alone", ("ndjson-1000", "rate", "ours", "bare"), ">=", 0.7),

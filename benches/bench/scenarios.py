@@ -11,11 +11,12 @@ from programs import BenchError, Meter, resident_mib, run
 EVENT = '{"event": "purchase", "user_id": 203}'
 HERE = Path(__file__).parent
 WARMUP_S = 2
+NO_KAFKA = ("floor", "floor-yield")
 
 
 def closed_loop(setup, candidate, connections, batch, seconds):
     """wrk with one thread: as many requests as are answered. Events a second, latency, cost an event."""
-    topic = None if candidate == "floor" else setup.kafka.new_topic(f"{candidate}-c{connections}-b{batch}")
+    topic = None if candidate in NO_KAFKA else setup.kafka.new_topic(f"{candidate}-c{connections}-b{batch}")
     with candidates.serve(setup, candidate, topic) as server:
         wrk(setup, server.port, connections, batch, WARMUP_S)
         before = setup.kafka.settled_count(topic) if topic else 0
@@ -97,7 +98,7 @@ def ndjson(setup, candidate, batch, connections, seconds):
 
 def open_loop(setup, candidate, rate, seconds):
     """The simulator on a fixed schedule: latency from the intended start, whatever the server does."""
-    topic = None if candidate == "floor" else setup.kafka.new_topic(f"{candidate}-open-{rate}")
+    topic = None if candidate in NO_KAFKA else setup.kafka.new_topic(f"{candidate}-open-{rate}")
     distribution = setup.work / f"{candidate}-{rate}-{time.monotonic_ns()}.hgrm"
     with candidates.serve(setup, candidate, topic) as server:
         simulate(setup, server.port, 200, ["-z", f"{WARMUP_S}s", "--rate", rate])

@@ -66,7 +66,9 @@ fn connect(broker: &str, topic: &str) -> (KafkaClient, Vec<i32>) {
 /// As long as the event that the load tool posts, once stamped; each one different.
 fn values(first: usize, count: usize) -> Vec<String> {
     (first..first + count)
-        .map(|n| format!(r#"{{"event": "purchase", "user_id": {n:>3}, "timestamp": "2025-07-08T00:12:01.781Z"}}"#))
+        .map(|n| {
+            format!(r#"{{"event": "purchase", "user_id": {n:>3}, "timestamp": "2025-07-08T00:12:01.781Z"}}"#)
+        })
         .collect()
 }
 
