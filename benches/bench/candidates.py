@@ -70,8 +70,10 @@ def consume(setup, candidate, topic, file):
     """Starts the program of `candidate` that writes all of `topic` to `file`."""
     broker = setup.kafka.address
     if candidate == "kcat":
-        # Without the wait of librdkafka for more at the end, which is not part of catching up.
-        command = f"exec kcat -C -e -q -o beginning -b {broker} -t {topic} -X fetch.wait.max.ms=10 > {file}"
+        # librdkafka waits for more at the end, and a second each time its queue of 100,000 messages is full: with
+        # these settings it does neither, and is four times as fast as with its own.
+        fast = "-X fetch.wait.max.ms=10 -X queued.min.messages=1000000"
+        command = f"exec kcat -C -e -q -o beginning -b {broker} -t {topic} {fast} > {file}"
         return Program("kcat", ["sh", "-c", command], setup.work)
     if candidate == "original":
         script = setup.root / "benches/peers/original/consumer.py"

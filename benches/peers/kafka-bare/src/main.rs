@@ -5,6 +5,7 @@ use std::env;
 use std::time::{Duration, Instant};
 
 use kafka::client::{KafkaClient, ProduceMessage, RequiredAcks};
+use kafka::error::KafkaCode;
 
 /// When to stop.
 #[derive(Clone, Copy)]
@@ -73,11 +74,19 @@ fn values(first: usize, count: usize) -> Vec<String> {
 }
 
 fn produce(client: &mut KafkaClient, topic: &str, partition: i32, values: &[String]) {
-    let messages =
-        values.iter().map(|value| ProduceMessage::new(topic, partition, None, Some(value.as_bytes())));
-    let confirms = client
-        .produce_messages(RequiredAcks::All, Duration::from_secs(10), messages)
-        .expect("the broker answers");
-    let answers: Vec<_> = confirms.iter().flat_map(|confirm| &confirm.partition_confirms).collect();
-    assert!(answers.len() == 1 && answers[0].offset.is_ok(), "not acknowledged: {answers:?}");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let messages =
+            values.iter().map(|value| ProduceMessage::new(topic, partition, None, Some(value.as_bytes())));
+        let confirms = client
+            .produce_messages(RequiredAcks::All, Duration::from_secs(10), messages)
+            .expect("the broker answers");
+        let answers: Vec<_> = confirms.iter().flat_map(|confirm| &confirm.partition_confirms).collect();
+        match answers[..] {
+            [one] if one.offset.is_ok() => return,
+            // The leader of a topic that was just created does not know it yet, and has written nothing.
+            [one] if one.offset == Err(KafkaCode::NotLeaderForPartition) && Instant::now() < deadline => {}
+            _ => panic!("not acknowledged: {answers:?}"),
+        }
+    }
 }
