@@ -43,9 +43,16 @@ def catch_up(setup, candidate, filled):
     with candidates.consume(setup, candidate, filled.topic, file) as program:
         with Meter(program.pid, setup.kafka.pid) as meter:
             enough = expected - (STDIO_BLOCK if candidate == "kcat" else 0)
-            wait_until("the file is complete", CATCH_UP_LIMIT_S, lambda: size(file) >= enough, step_s=0.002)
+            memory = 0.0
+
+            def complete():
+                nonlocal memory
+                # kcat may have ended by the time that its file is complete.
+                memory = resident_mib(program.pid) or memory
+                return size(file) >= enough
+
+            wait_until("the file is complete", CATCH_UP_LIMIT_S, complete, step_s=0.002)
             seconds = time.monotonic() - began
-        memory = resident_mib(program.pid)
         if candidate == "kcat":
             program.process.wait(30)
     compare(filled, candidate, file)

@@ -97,6 +97,9 @@ impl Producer {
             Ok(_) => {}
             Err(error) => log::warn!("the limit of open files stays as it is: {error}"),
         }
+        if let Err(error) = linux::wake_patiently() {
+            log::info!("the scheduler's policy stays as it is, which costs some speed under load: {error}");
+        }
         let threads = Threads::start(config, sink)?;
         log::info!("listening on {}", threads.local_addr());
         Ok(Self { threads, shutdown_timeout: Duration::from_secs(config.shutdown_timeout_secs) })
