@@ -1,5 +1,6 @@
 """The programs that are compared, and how each is started."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Setup:
 NAMES = {
     "ours": "producer (this project)",
     "floor": "floor: tiny_http alone, no Kafka",
-    "floor-yield": "the same, giving way as our workers do",
+    "floor-batch": "the same with the producer's scheduling policy",
     "axum": "axum + rdkafka, best setting",
     "axum5": "axum + rdkafka, linger 5 ms",
     "original": "original: Flask + kafka-python",
@@ -44,14 +45,15 @@ def serve(setup, candidate, topic, env=None):
     axum = {**setup.axum, **({"linger": 5} if candidate == "axum5" else {})}
     commands = {
         "floor": [setup.release / "floor", address],
-        "floor-yield": [setup.release / "floor", address, "yield"],
+        "floor-batch": [setup.release / "floor", address],
         "ours": [setup.release / "producer"],
         "axum": _axum(setup, address, topic, axum),
         "axum5": _axum(setup, address, topic, axum),
         "original": [python(setup), setup.root / "benches/peers/original/app.py", port, broker, topic],
     }
     settings = {"HTTP_ADDR": address, "KAFKA_BROKERS": broker, "KAFKA_TOPIC": topic or "events", "PYTHONUNBUFFERED": "1"}
-    return Program(candidate, commands[candidate], setup.work, port, {**settings, **(env or {})})
+    policy = os.SCHED_BATCH if candidate == "floor-batch" else None
+    return Program(candidate, commands[candidate], setup.work, port, {**settings, **(env or {})}, policy=policy)
 
 
 def _axum(setup, address, topic, settings):

@@ -50,7 +50,7 @@ def machine_busy_seconds():
 class Program:
     """A server or consumer that runs until it is stopped."""
 
-    def __init__(self, name, command, log_dir, port=None, env=None, ready=None):
+    def __init__(self, name, command, log_dir, port=None, env=None, ready=None, policy=None):
         self.name = name
         self.log = Path(log_dir) / f"{name}-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
@@ -60,6 +60,7 @@ class Program:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **(env or {})},
+                preexec_fn=policy and (lambda: os.sched_setscheduler(0, policy, os.sched_param(0))),
             )
         self.port = port
         self._await(ready or (port and self._listens))

@@ -11,7 +11,7 @@ from programs import BenchError, Meter, resident_mib, run
 EVENT = '{"event": "purchase", "user_id": 203}'
 HERE = Path(__file__).parent
 WARMUP_S = 2
-NO_KAFKA = ("floor", "floor-yield")
+NO_KAFKA = ("floor", "floor-batch")
 
 
 def closed_loop(setup, candidate, connections, batch, seconds):

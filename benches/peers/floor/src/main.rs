@@ -1,6 +1,5 @@
 //! The floor of the producer: tiny_http reads the event and answers at once, with the same bytes and the same
-//! listener, and nothing in between. `floor ADDRESS [yield]`: with `yield` a worker gives way once before it
-//! sleeps, as the producer's do.
+//! listener, and nothing in between. `floor ADDRESS`.
 
 use std::env;
 use std::io::{self, Write};
@@ -20,16 +19,15 @@ const WORKERS: usize = 2;
 const BODY: &str = r#"{"status":"ok","topic":"events","partition":0,"offset":1234567}"#;
 
 fn main() {
-    let mut arguments = env::args().skip(1);
-    let addr: SocketAddr = arguments.next().and_then(|text| text.parse().ok()).expect("usage: floor ADDRESS");
-    let gives_way = arguments.next().is_some_and(|text| text == "yield");
+    let addr: SocketAddr =
+        env::args().nth(1).and_then(|text| text.parse().ok()).expect("usage: floor ADDRESS");
     let server = Arc::new(listen(addr).expect("the address can be bound"));
     // As in the producer: they occupy the permanent threads of tiny_http, so that each client gets its own.
     let _plugs: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(addr).expect("connects")).collect();
     let threads: Vec<_> = (0..WORKERS)
         .map(|_| {
             let server = server.clone();
-            thread::spawn(move || serve(&server, gives_way))
+            thread::spawn(move || serve(&server))
         })
         .collect();
     for thread in threads {
@@ -45,22 +43,9 @@ fn listen(addr: SocketAddr) -> io::Result<Server> {
     Server::from_listener(listener, None).map_err(io::Error::other)
 }
 
-fn next(server: &Server, gives_way: bool) -> io::Result<Request> {
-    if gives_way {
-        if let Some(request) = server.try_recv()? {
-            return Ok(request);
-        }
-        thread::yield_now();
-        if let Some(request) = server.try_recv()? {
-            return Ok(request);
-        }
-    }
-    server.recv()
-}
-
-fn serve(server: &Server, gives_way: bool) {
+fn serve(server: &Server) {
     let (mut body, mut head, mut dated) = (Vec::new(), String::new(), 0);
-    while let Ok(request) = next(server, gives_way) {
+    while let Ok(request) = server.recv() {
         let second = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
         if second != dated {
             (head, dated) = (head_of(OffsetDateTime::now_utc()), second);
