@@ -27,6 +27,9 @@ const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 /// Requests taken in one go.
 const TAKE_AT_MOST: usize = 32;
 
+/// How often a worker is called away from a replaced server until it has left.
+const LEAVE_STEP: Duration = Duration::from_millis(1);
+
 /// The open front.
 pub struct Front {
     /// Address that clients can connect to from this machine.
@@ -35,6 +38,8 @@ pub struct Front {
     server: Mutex<(u64, Arc<Server>)>,
     taking: Mutex<()>,
     generation: AtomicU64,
+    /// Generation of the server that is or was last taken from.
+    taken_from: AtomicU64,
     stopping: AtomicBool,
     /// Set once no further connection is accepted: the accept loop's end is then no accident.
     deaf: AtomicBool,
@@ -82,6 +87,7 @@ impl Front {
             server: Mutex::new((0, server)),
             taking: Mutex::new(()),
             generation: AtomicU64::new(0),
+            taken_from: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
@@ -105,7 +111,7 @@ impl Front {
     }
 
     /// Builds the server anew if `generation` is still the current one, and gives back the old one: its open
-    /// connections go on sending requests to it, and somebody has to take them.
+    /// connections go on sending requests to it, and somebody has to take them, after [`Front::await_leave`].
     ///
     /// # Errors
     /// The listener cannot be used any more.
@@ -143,6 +149,18 @@ impl Front {
         self.generation.load(Ordering::SeqCst)
     }
 
+    /// Waits until no worker takes from `replaced`, the server before the current one. What wakes a worker in it
+    /// would else be taken by the thread that takes over, and the worker would hold the lead there for ever.
+    pub fn await_leave(&self, replaced: &Server) {
+        while self.taken_from.load(Ordering::SeqCst) != self.generation() {
+            replaced.unblock();
+            if self.is_stopped() {
+                return;
+            }
+            thread::sleep(LEAVE_STEP);
+        }
+    }
+
     /// Accepts no further connection; open ones are served on.
     pub fn stop_accepting(&self) {
         self.deaf.store(true, Ordering::SeqCst);
@@ -167,6 +185,7 @@ impl Lead<'_> {
             return Took::Stopped;
         }
         let (generation, server) = lock(&front.server).clone();
+        front.taken_from.store(generation, Ordering::SeqCst);
         let mut next = server.try_recv();
         if matches!(next, Ok(None)) {
             // Under load the threads of the connections go first then, and one sleep and one wake-up serve many

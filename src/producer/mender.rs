@@ -120,6 +120,7 @@ impl Mender {
     fn retire(&self, server: Arc<Server>) {
         let (handler, front) = (self.handler.clone(), self.front.clone());
         let thread = spawn("http-retired", move || {
+            front.await_leave(&server);
             while !front.is_stopped() {
                 let Ok(Some(request)) = server.recv_timeout(RETIRED_TICK) else { continue };
                 if let Some(exchange) = handler.arrive(Arrival { request, at: Instant::now() }) {
