@@ -1,9 +1,12 @@
 //! `KafkaSink` and `KafkaSource` against a real Kafka, read back and written by `kcat`, harmed by signals and the proxy.
 
+mod bombs;
 mod cluster;
 mod faults;
 mod foreign;
 mod hostile;
+mod java;
+mod mangled;
 mod once;
 mod sink;
 mod source;
@@ -14,7 +17,7 @@ use event_pipeline::broker::{
     BrokerError, Fetched, KafkaSink, KafkaSource, Position, Receipt, Record, Sink, Source, open_sink,
     open_source,
 };
-use event_pipeline::config::KafkaConfig;
+use event_pipeline::config::{KafkaClient, KafkaConfig};
 
 use crate::support::kafka::client;
 use crate::support::topic::Topic;
@@ -32,6 +35,11 @@ fn config(brokers: &str, topic: &str) -> KafkaConfig {
         request_timeout_ms: 5000,
         client: client(),
     }
+}
+
+/// The same with our own client, whichever is under test.
+fn wire(config: KafkaConfig) -> KafkaConfig {
+    KafkaConfig { client: KafkaClient::Wire, ..config }
 }
 
 fn sink_to(brokers: &str, topic: &Topic) -> KafkaSink {

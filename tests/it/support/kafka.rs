@@ -31,9 +31,14 @@ pub fn client() -> KafkaClient {
     KafkaClient::from_str(&name, false).unwrap_or_else(|error| panic!("{GIVEN_CLIENT}={name}: {error}"))
 }
 
+/// The Kafka that the tests run on.
+pub fn version() -> String {
+    std::env::var(GIVEN_VERSION).unwrap_or_else(|_| "3.9.2".into())
+}
+
 /// True if the tests run on Kafka 4.x.
 pub fn is_kafka_4() -> bool {
-    std::env::var(GIVEN_VERSION).is_ok_and(|version| version.starts_with("4."))
+    version().starts_with("4.")
 }
 
 /// True if the kafka crate is under test, not our own client.

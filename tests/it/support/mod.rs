@@ -4,7 +4,9 @@
 
 pub mod admin;
 pub mod http;
+pub mod java;
 pub mod kafka;
+pub mod memory;
 pub mod process;
 pub mod proxy;
 pub mod topic;
