@@ -14,6 +14,7 @@ pub mod log_files;
 pub mod progress;
 pub mod report;
 pub mod schedule;
+pub mod shared;
 pub mod tally;
 pub mod transport;
 pub mod verify;
@@ -34,11 +35,12 @@ use crate::simulate::audit::Findings;
 use crate::simulate::client::Target;
 use crate::simulate::journal::Journal;
 use crate::simulate::ledger::Ledger;
-use crate::simulate::load::{Outcome, Plan};
+use crate::simulate::load::Outcome;
 use crate::simulate::log_files::Mark;
 use crate::simulate::progress::Progress;
 use crate::simulate::report::Report;
 use crate::simulate::schedule::Phase;
+use crate::simulate::shared::Plan;
 use crate::simulate::workload::Workload;
 
 /// Descriptors that a run needs besides one a thread.

@@ -145,8 +145,7 @@ impl RolledBack {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::batch::encode;
-    use super::super::sequence::Stamp;
+    use super::super::batch::{Stamp, encode};
     use super::*;
     use crate::broker::Record;
 
