@@ -95,7 +95,8 @@ fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) 
     out.json.insert("run".into(), plan.workload.run().into());
     out.failures.extend(report.failures());
     out.failures.extend(write_histogram(config, &outcome).err());
-    if shutdown.requested() {
+    let was_cut = shutdown.requested();
+    if was_cut {
         out.failures.push("interrupted by a signal".into());
     }
     let ledger = match journal.map(Journal::finish) {
@@ -105,6 +106,9 @@ fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) 
     let (Some(ledger), Some(log)) = (ledger, log) else { return Ok(()) };
     let findings = verify::wait(&ledger, log, &mark, config.audit.verify_timeout, shutdown)
         .map_err(|error| SimulateError::Failed(format!("--verify {}: {error}", log.display())))?;
+    if shutdown.requested() && !was_cut {
+        out.failures.push("interrupted by a signal before the log had caught up".into());
+    }
     out.findings(&ledger, log, &findings, start.elapsed())
 }
 
