@@ -185,6 +185,11 @@ impl Page {
         Self { next_offset, high_watermark, ..Self::default() }
     }
 
+    /// Makes room for `bytes` of values.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// Appends the record at `offset`, of `time_ms` since 1970 if that is known; offsets rise.
     pub fn push(&mut self, offset: i64, time_ms: Option<i64>, value: &[u8]) {
         if self.rows.last().and_then(|row| row.1) != time_ms {

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use crc::{CRC_32_ISCSI, Crc};
 use event_pipeline::broker::{BrokerError, Fetched, Source, open_source};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -23,7 +22,7 @@ const PARTITIONS: i32 = 12;
 fn batch(codec: i16, count: i32, packed: &[u8]) -> Vec<u8> {
     let covered = Body::default().i16(codec).i32(count - 1).i64(0).i64(0).i64(-1).i16(-1).i32(-1).i32(count);
     let covered = [covered.into_bytes(), packed.to_vec()].concat();
-    let crc = Crc::<u32>::new(&CRC_32_ISCSI).checksum(&covered);
+    let crc = crc32c::crc32c(&covered);
     let length = covered.len() as i32 + 9;
     let head = Body::default().i64(0).i32(length).i32(0).i8(2).i32(crc as i32).into_bytes();
     [head, covered].concat()
