@@ -88,13 +88,14 @@ fn every_partition_makes_progress_beside_one_with_batches_above_all_shares() {
     for _ in 0..4 {
         topic.kcat(&["-P", "-p", "1", "-X", "message.max.bytes=8000000"], large.as_bytes());
     }
-    let lines: String = numbered("small ", 300).iter().map(|line| format!("{line}\n")).collect();
+    // More than many fetches of a share.
+    let lines = format!("{}\n", "y".repeat(900_000)).repeat(20);
     for partition in ["0", "2"] {
-        topic.kcat(&["-P", "-p", partition, "-X", "batch.num.messages=10"], lines.as_bytes());
+        topic.kcat(&["-P", "-p", partition], lines.as_bytes());
     }
     let mut source = source_of(&topic);
     let mut positions = from_start(3);
-    let ends = [300, 4, 300];
+    let ends = [20, 4, 20];
     let mut without_progress = [0; 3];
     while (0..3).any(|index| positions[index].offset < ends[index]) {
         for answer in source.fetch(&positions).expect("fetched") {

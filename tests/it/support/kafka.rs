@@ -56,9 +56,10 @@ pub struct Cluster {
 /// The broker that tests share which do no harm to it. Ends with the test process.
 pub fn shared() -> &'static Cluster {
     static SHARED: OnceLock<Cluster> = OnceLock::new();
-    SHARED.get_or_init(|| match std::env::var(GIVEN_BROKERS) {
-        Ok(brokers) => Cluster { addresses: brokers.split(',').map(str::to_owned).collect(), dir: None },
-        Err(_) => Cluster::start(1),
+    let given = std::env::var(GIVEN_BROKERS).ok().filter(|brokers| !brokers.is_empty());
+    SHARED.get_or_init(|| match given {
+        Some(brokers) => Cluster { addresses: brokers.split(',').map(str::to_owned).collect(), dir: None },
+        None => Cluster::start(1),
     })
 }
 
