@@ -21,7 +21,7 @@ pub struct ConsumerMetrics {
     pub log_bytes: IntCounter,
     /// Records that are no events, by reason.
     pub rejected: IntCounterVec,
-    /// Seconds that a batch took to be written, forced to the disk and covered by the checkpoint.
+    /// Seconds that the fsync of what one checkpoint covers took.
     pub fsync_seconds: Histogram,
     /// Seconds from the time of each record until the checkpoint covered it, if the client knows that time.
     pub end_to_end_seconds: Histogram,
@@ -73,7 +73,7 @@ impl ConsumerMetrics {
             rejected,
             fsync_seconds: m.histogram(
                 "pipeline_log_fsync_duration_seconds",
-                "Write, fsync and checkpoint of one batch",
+                "Fsync of what one checkpoint covers",
                 &SECONDS_BUCKETS,
             ),
             end_to_end_seconds: m.histogram(
