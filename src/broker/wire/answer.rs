@@ -22,13 +22,16 @@ pub(super) fn pages(
     share: usize,
 ) -> Result<PerPartition<Result<Page, Trouble>>, Malformed> {
     let _throttle = r.i32()?;
+    let mut open = asked.to_vec();
     let mut held = 0;
     per_partition(r, topic, |r| {
         let (partition, code, high_watermark) = (r.i32()?, Code(r.i16()?), r.i64()?);
         let _stable = r.i64()?;
         let aborted = r.array(|r| Ok((r.i64()?, r.i64()?)))?;
         let stored = r.bytes()?;
-        let position = asked.iter().find(|at| at.partition == partition).ok_or(Malformed)?;
+        // Each once: what is told twice would be taken apart twice.
+        let position = open.iter().position(|at| at.partition == partition).ok_or(Malformed)?;
+        let position = open.swap_remove(position);
         let limit = Limit { values: share, held: MAX_HELD_BYTES.saturating_sub(held) };
         let page =
             code.check().map(|()| records::page(stored, position.offset, high_watermark, aborted, limit));

@@ -3,6 +3,9 @@
 //! What it holds and the crates do not: a batch that is cut off is left out; reading goes on behind a batch by its
 //! header, whatever compaction left of its records; markers are stepped over, and so is what was rolled back.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
 use super::batch::{CRC_FROM, checksum};
 use super::codec::{Undecodable, decompress};
 use crate::broker::Page;
@@ -18,7 +21,8 @@ pub(super) const MAX_BATCH_BYTES: usize = 30 << 20;
 pub(super) struct Limit {
     /// Bytes of values; a page ends with the batch that reaches it.
     pub values: usize,
-    /// Bytes in memory; a page ends with the record that reaches it, and without any room it stays empty.
+    /// Bytes in memory; a page ends with the record that reaches it, and without any room it stays empty. Also of
+    /// what is decompressed for it, so that small batches cannot take long either.
     pub held: usize,
 }
 
@@ -46,7 +50,7 @@ pub(super) fn page(
     limit: Limit,
 ) -> Result<Page, Trouble> {
     let mut page = Page::new(offset, high_watermark);
-    let mut rolled_back = RolledBack { ahead: aborted, open: Vec::new() };
+    let mut rolled_back = RolledBack::new(aborted);
     match read_batches(stored, &mut page, &mut rolled_back, limit) {
         Err(trouble) if page.next_offset == offset => Err(trouble),
         _ => Ok(page),
@@ -59,7 +63,8 @@ fn read_batches(
     rolled_back: &mut RolledBack,
     limit: Limit,
 ) -> Result<(), Trouble> {
-    while page.value_bytes() < limit.values && page.held_bytes() < limit.held {
+    let mut decompressed = 0;
+    while page.value_bytes() < limit.values && page.held_bytes().max(decompressed) < limit.held {
         let at = page.next_offset;
         let Some((header, batch)) = next_batch(&mut stored).map_err(|Malformed| Trouble::Damaged(at))? else {
             break;
@@ -80,8 +85,9 @@ fn read_batches(
             let all_read = if header.codec == 0 {
                 read_records(records, &header, page, limit.held)
             } else {
-                let decompressed = decompress(header.codec, records, MAX_BATCH_BYTES);
-                let records = decompressed.map_err(|Undecodable(why)| Trouble::Unreadable(at, why))?;
+                let records = decompress(header.codec, records, MAX_BATCH_BYTES)
+                    .map_err(|Undecodable(why)| Trouble::Unreadable(at, why))?;
+                decompressed += records.len();
                 read_records(&records, &header, page, limit.held)
             };
             if !all_read
@@ -146,31 +152,29 @@ fn nullable<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
 
 /// Which batches belong to transactions that were rolled back.
 struct RolledBack {
-    /// Transactions that begin further on.
+    /// Transactions that begin further on, the next one last.
     ahead: Vec<Aborted>,
     /// Producers whose transaction has begun and whose marker has not yet come.
-    open: Vec<i64>,
+    open: HashSet<i64>,
 }
 
 impl RolledBack {
+    fn new(mut ahead: Vec<Aborted>) -> Self {
+        ahead.sort_unstable_by_key(|(_, first)| Reverse(*first));
+        Self { ahead, open: HashSet::new() }
+    }
+
     /// To be asked once for each batch, in order.
     fn contains(&mut self, batch: &BatchHeader) -> bool {
-        let open = &mut self.open;
-        self.ahead.retain(|(producer, first)| {
-            let has_begun = *first <= batch.last;
-            if has_begun {
-                open.push(*producer);
-            }
-            !has_begun
-        });
+        while let Some((producer, _)) = self.ahead.pop_if(|(_, first)| *first <= batch.last) {
+            self.open.insert(producer);
+        }
         if batch.is_control {
             // A producer has one transaction at a time, so any marker of it ends that one.
-            if let Some(at) = open.iter().position(|producer| *producer == batch.producer_id) {
-                open.swap_remove(at);
-            }
+            self.open.remove(&batch.producer_id);
             return false;
         }
-        batch.is_transactional && open.contains(&batch.producer_id)
+        batch.is_transactional && self.open.contains(&batch.producer_id)
     }
 }
 

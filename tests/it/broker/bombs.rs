@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Instant;
 
 use event_pipeline::broker::{BrokerError, Fetched, Source, open_source};
 use flate2::Compression;
@@ -11,6 +12,7 @@ use super::hostile::{Answer, TOPIC, framed, hostile_leader};
 use super::{config, from_start, wire};
 use crate::support::admin::Body;
 use crate::support::memory::{Taken, taken_by};
+use crate::support::wait::secs;
 
 /// Most that a batch may hold once it is taken apart, and what its decoder may round its buffer up to.
 const BATCH_MAX_BYTES: usize = 30 << 20;
@@ -85,6 +87,31 @@ fn what_becomes_too_large_is_unreadable_and_takes_no_more_than_the_limit() {
         assert!(taken.largest <= BUFFER_MAX_BYTES.max(2 * sent), "{codec}: {taken:?}");
         assert!(taken.most <= 3 * BUFFER_MAX_BYTES + 2 * sent, "{codec}: {taken:?}");
     }
+}
+
+/// Batches of one record each that is next to nothing in a page, and 29 MiB on the way there.
+#[test]
+fn batches_that_take_long_to_take_apart_do_not_add_up_either() {
+    const BATCHES: i64 = 2000;
+    let rest = 29u64 << 20;
+    let mut length = vec![];
+    let mut zigzag = rest << 1;
+    while zigzag > 0x7f {
+        length.push(zigzag as u8 | 0x80);
+        zigzag >>= 7;
+    }
+    length.push(zigzag as u8);
+    let raw = [&((length.len() as u32) << 3).to_le_bytes()[..3], &length].concat();
+    let blocks = [&(1u32 << 20 | 1 << 1).to_le_bytes()[..3], &[0]].concat().repeat(29 * 8);
+    let end = [1, 0, 0];
+    let packed = [&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58][..], &raw, &blocks, &end].concat();
+    let one = batch(4, 1, &packed);
+    let at = |base: i64| [&base.to_be_bytes(), &one[8..]].concat();
+    let began = Instant::now();
+    let (fetched, _) = fetch(fetch_answer((0..BATCHES).flat_map(at).collect(), 1), 1);
+    let page = fetched[0].page.as_ref().expect("readable");
+    assert!((1..10).contains(&page.next_offset) && page.len() as i64 == page.next_offset, "{page:?}");
+    assert!(began.elapsed() < secs(30), "{:?}", began.elapsed());
 }
 
 /// 400,000 records without a value are 3 MB, packed 20 kB, and 6 MB in a page.

@@ -98,6 +98,7 @@ fn a_wrong_answer_to_a_fetch_gives_no_records() {
         cases.push(part(12, &[0xff; 12], 0, 0));
         cases.push(part(0, &[], 0, i32::MAX));
         cases.push(part(0, &[], 7, 0));
+        cases.push(Arc::new(|correlation| twice(&fetched(correlation, 0, 0, 0, &[]))));
         // A batch of absurd length is one that is cut off: nothing to read, nothing wrong.
         let cut = hostile_broker(part(12, b"\0\0\0\0\0\0\0\0\x7f\xff\xff\xff", 0, 0), 0).to_string();
         let pages =
@@ -177,6 +178,13 @@ fn confirms(correlation: i32, topic: &str, confirms: &[(i32, i16, i64)]) -> Vec<
         if is_on_crate() { body } else { body.i64(-1) }
     });
     framed(&if is_on_crate() { body } else { body.i32(0) }.into_bytes())
+}
+
+/// A fetch answer of one partition, with that partition told twice.
+fn twice(frame: &[u8]) -> Vec<u8> {
+    let count = 4 + 4 + 4 + 4 + 2 + TOPIC.len();
+    let (head, part) = frame[4..].split_at(count);
+    framed(&[head, &2i32.to_be_bytes(), &part[4..], &part[4..]].concat())
 }
 
 /// The answer to a fetch of version 4, with `stored` behind a length that need not be its own.
