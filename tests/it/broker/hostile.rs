@@ -182,7 +182,7 @@ fn confirms(correlation: i32, topic: &str, confirms: &[(i32, i16, i64)]) -> Vec<
 
 /// A fetch answer of one partition, with that partition told twice.
 fn twice(frame: &[u8]) -> Vec<u8> {
-    let count = 4 + 4 + 4 + 4 + 2 + TOPIC.len();
+    let count = 4 + 4 + 4 + 2 + TOPIC.len();
     let (head, part) = frame[4..].split_at(count);
     framed(&[head, &2i32.to_be_bytes(), &part[4..], &part[4..]].concat())
 }
