@@ -241,7 +241,7 @@ impl Publisher {
         let settled = self.batch.take_settled(now, &reason);
         self.hand_out(settled);
         match failure {
-            Some(error @ BrokerError::Unsupported(_)) => Err(error),
+            Some(error) if self.is_final(&error) => Err(error),
             failure => Ok(failure.map(|error| error.to_string())),
         }
     }
@@ -258,7 +258,7 @@ impl Publisher {
                 self.metrics.kafka.last_success.set(unix_now().as_secs_f64());
                 Ok(Duration::ZERO)
             }
-            Err(error @ BrokerError::Unsupported(_)) => Err(error),
+            Err(error) if self.is_final(&error) => Err(error),
             Err(error) => {
                 self.health.call_failed(&error.to_string());
                 self.metrics.kafka.failed(error.kind());
@@ -267,6 +267,15 @@ impl Publisher {
                 }
                 Ok(backoff.next_wait(fastrand::f64()))
             }
+        }
+    }
+
+    /// True for what no retry mends: a Kafka that we cannot speak to, or one that never let us in.
+    fn is_final(&self, error: &BrokerError) -> bool {
+        match error {
+            BrokerError::Unsupported(_) => true,
+            BrokerError::Refused(_) => !self.health.was_up(),
+            _ => false,
         }
     }
 

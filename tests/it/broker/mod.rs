@@ -14,7 +14,7 @@ use event_pipeline::broker::{
     BrokerError, Fetched, KafkaSink, KafkaSource, Position, Receipt, Record, Sink, Source, open_sink,
     open_source,
 };
-use event_pipeline::config::KafkaConfig;
+use event_pipeline::config::{KafkaConfig, SecurityConfig};
 
 use crate::support::kafka::client;
 use crate::support::topic::Topic;
@@ -31,6 +31,7 @@ fn config(brokers: &str, topic: &str) -> KafkaConfig {
         connect_timeout_ms: 1000,
         request_timeout_ms: 5000,
         client: client(),
+        security: SecurityConfig::plaintext(),
     }
 }
 
