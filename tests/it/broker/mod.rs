@@ -5,6 +5,8 @@ mod faults;
 mod foreign;
 mod hostile;
 mod once;
+#[cfg(feature = "tls")]
+mod security;
 mod sink;
 mod source;
 
