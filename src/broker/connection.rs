@@ -183,7 +183,7 @@ impl Connection {
                 "it closed the connection; does it want a password (KAFKA_SECURITY_PROTOCOL)?".to_owned()
             }
             UnexpectedEof => "it closed the connection".to_owned(),
-            InvalidData => format!("{error}: is it a Kafka broker, without TLS?"),
+            InvalidData => format!("{error}: is it a Kafka broker?"),
             _ => error.to_string(),
         };
         BrokerError::Retryable(format!("broker {host}: {what}: {cause}"))

@@ -40,6 +40,8 @@ pub struct Limits {
     pub linger: Duration,
     /// Longest broker call.
     pub call: Duration,
+    /// Longest wait until a broker is connected.
+    pub connect: Duration,
     /// A request with less time left than this is answered instead of sent. Without it, one that is nearly due
     /// would cut short the call of all others, and a slow broker would be sent the same events again and again.
     pub least_call: Duration,
@@ -246,9 +248,15 @@ impl Publisher {
         }
     }
 
+    /// Where nothing is connected, a far broker with TLS and a password takes a few round trips more.
+    fn probe_limit(&self, backoff: &Backoff) -> Duration {
+        let is_connected = self.health.was_up() && backoff.failures() == 0;
+        if is_connected { PROBE_LIMIT } else { PROBE_LIMIT.max(self.limits.connect) }
+    }
+
     fn probe(&mut self, backoff: &mut Backoff) -> Result<Duration, BrokerError> {
         self.health.call_begins(Instant::now());
-        match self.sink.probe(PROBE_LIMIT) {
+        match self.sink.probe(self.probe_limit(backoff)) {
             Ok(()) => {
                 if backoff.failures() > 0 {
                     log::info!("Kafka acknowledges again");

@@ -29,6 +29,7 @@ pub enum Port {
     Ssl = 2,
     /// Wants our certificate too.
     Mutual = 3,
+    /// Speaks TLS 1.2; the others with TLS speak 1.3.
     SaslSsl = 4,
     /// Wants the password anew every two seconds, and not by SCRAM-SHA-512.
     SaslPlaintext = 5,
@@ -57,8 +58,7 @@ pub fn secured() -> &'static Secured {
 
 impl Secured {
     fn start() -> Self {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("certificates-{}", std::process::id()));
-        fs::create_dir_all(&dir).expect("a directory");
+        let dir = fresh_dir();
         let authority = Authority::new(&dir, "authority");
         let other_authority = Authority::new(&dir, "other-authority");
         let broker = authority.certify("broker", "IP:127.0.0.1,DNS:localhost", 2);
@@ -140,6 +140,21 @@ impl Secured {
     }
 }
 
+/// A directory of this process; those of earlier ones are removed.
+fn fresh_dir() -> PathBuf {
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for entry in fs::read_dir(parent).expect("the tests' directory").flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix("certificates-"));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let dir = parent.join(format!("certificates-{}", std::process::id()));
+    fs::create_dir_all(&dir).expect("a directory");
+    dir
+}
+
 fn compact(body: Body, bytes: &[u8]) -> Body {
     bytes.iter().fold(body.i8(bytes.len() as i8 + 1), |body, byte| body.i8(byte.cast_signed()))
 }
@@ -171,6 +186,7 @@ fn properties(port: u16, stores: &[PathBuf; 3], trusted: &Path) -> String {
          ssl.keystore.type=PEM\nssl.keystore.location={broker}\n\
          ssl.truststore.type=PEM\nssl.truststore.location={trusted}\n\
          listener.name.mutual.ssl.client.auth=required\n\
+         listener.name.sasl_ssl.ssl.enabled.protocols=TLSv1.2\n\
          listener.name.named.ssl.keystore.location={named}\n\
          listener.name.expired.ssl.keystore.location={expired}\n\
          sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512\n\

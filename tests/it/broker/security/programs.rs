@@ -72,6 +72,8 @@ fn events_pass_both_programs_and_the_password_is_seen_nowhere() {
     let mut seen = [visible(&producer), visible(&consumer), metrics].concat();
     assert!(producer.terminate(secs(30)).success() && consumer.terminate(secs(30)).success());
     seen += &[producer.stderr(), consumer.stderr()].concat();
+    let connections = producer.stderr().matches("client Wire").count();
+    assert!((1..=2).contains(&connections), "{connections} connections: one is enough, and lasts");
     for argument in ["--help", "--print-config", "--check-config"] {
         let told = program(Program::producer(), &brokers, &topic.name, &by_environment)
             .args(&[argument])
