@@ -31,7 +31,7 @@ for argument in "$@"; do
 done
 
 say "building the project and its peers"
-cargo build --locked --release --bins --quiet
+cargo build --locked --release --bins --example clients --quiet
 for peer in floor kafka-bare axum-rdkafka; do
   cargo build --locked --release --quiet --manifest-path "benches/peers/$peer/Cargo.toml"
 done
@@ -44,9 +44,16 @@ fi
 # The C2 compiler is on, unlike in the tests: a broker that runs for long has it.
 export KAFKA_PORT=$port KAFKA_DIR=$work/kafka KAFKA_JVM_OPTS="${KAFKA_JVM_OPTS:--Xmx512m}" KAFKA_RUNTIME=jvm
 export KAFKA_OWNER_PID=$$
-unset KAFKA_BROKERS HTTP_ADDR KAFKA_TOPIC LOG_FILE
-scripts/kafka.sh wipe 2>/dev/null
-trap 'scripts/kafka.sh wipe 2>/dev/null' EXIT
+unset KAFKA_BROKERS HTTP_ADDR KAFKA_TOPIC LOG_FILE KAFKA_CLIENT
+export KAFKA_VERSION=3.9.2
+newest=4.3.1
+wipe() {
+  scripts/kafka.sh wipe 2>/dev/null
+  KAFKA_VERSION=$newest KAFKA_PORT=$((port + 50)) KAFKA_DIR=$work/kafka-newest scripts/kafka.sh wipe 2>/dev/null
+}
+wipe
+trap wipe EXIT
 scripts/kafka.sh start
 
-python3 benches/bench "$@" --root "$root" --release "$CARGO_TARGET_DIR/release" --kafka-dir "$KAFKA_DIR" --port "$port"
+python3 benches/bench "$@" --root "$root" --release "$CARGO_TARGET_DIR/release" --port "$port" \
+  --kafka-dir "$KAFKA_DIR" --kafka "$KAFKA_VERSION" --newest "$newest"

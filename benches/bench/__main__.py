@@ -1,6 +1,7 @@
 """Measures the project beside its floor and its peers; started by scripts/bench.sh, which builds everything."""
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import report
 from candidates import Setup
 from cases import Sizes, all_cases, tune_axum
 from kafka import Kafka
-from programs import BenchError
+from programs import BenchError, run
 
 
 def arguments():
@@ -28,7 +29,23 @@ def arguments():
     for name in ("root", "release", "kafka-dir"):
         parser.add_argument(f"--{name}", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--kafka", help=argparse.SUPPRESS)
+    parser.add_argument("--newest", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def start_newest(options):
+    """Starts a broker of the newest Kafka beside the other one, once: what the broker is, by a call."""
+    port, directory = options.port + 50, options.kafka_dir.parent / "kafka-newest"
+    env = {"KAFKA_VERSION": options.newest, "KAFKA_PORT": str(port), "KAFKA_DIR": str(directory)}
+
+    @functools.cache
+    def newest():
+        for command in ("wipe", "start"):
+            run([options.root / "scripts/kafka.sh", command], env=env)
+        return Kafka(port, directory)
+
+    return newest
 
 
 def measure(case, setup, rounds):
@@ -63,7 +80,7 @@ def main():
     began, results, errors = time.time(), {}, []
     with tempfile.TemporaryDirectory(dir=options.root / "target/bench") as work:
         kafka = Kafka(options.port, options.kafka_dir)
-        setup = Setup(options.root, options.release, Path(work), kafka, options.port)
+        setup = Setup(options.root, options.release, Path(work), kafka, options.port, start_newest(options))
         tuning = None
         if any("axum" in case.candidates for case in cases):
             tuning = tune_axum(setup, sizes)
@@ -73,7 +90,7 @@ def main():
             results[case.name] = report.summary(case, samples)
             errors += failed
     document = {
-        "machine": machine.facts(options.root),
+        "machine": {**machine.facts(options.root), "Kafka": f"{options.kafka}, and {options.newest} where it says so"},
         "command": "scripts/bench.sh " + " ".join(sys.argv[1 : sys.argv.index("--root")]),
         "minutes": round((time.time() - began) / 60, 1),
         "rounds": sizes.rounds,

@@ -1,5 +1,6 @@
 """The programs that are compared, and how each is started."""
 
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ class Setup:
     work: Path
     kafka: object
     port: int
+    # Gives the broker of the newest Kafka, started at its first use.
+    newest: object = None
     axum: dict = field(default_factory=lambda: {"linger": 5, "threads": 2, "batch": 10000})
     next_port: int = 0
 
@@ -24,36 +27,54 @@ class Setup:
         self.next_port = (self.next_port + 1) % 700
         return self.port + 100 + self.next_port
 
+    def kafka_of(self, candidate):
+        """The broker that the candidate uses."""
+        return self.newest() if candidate in ON_NEWEST else self.kafka
+
 
 NAMES = {
-    "ours": "producer (this project)",
+    "ours": "this project",
+    "wire": "this project, KAFKA_CLIENT=wire",
+    "wire4": "the same on Kafka 4",
     "floor": "floor: tiny_http alone, no Kafka",
     "floor-batch": "the same with the producer's scheduling policy",
     "axum": "axum + rdkafka, best setting",
     "axum5": "axum + rdkafka, linger 5 ms",
     "original": "original: Flask + kafka-python",
-    "bare": "kafka crate alone, no HTTP",
+    "bare": "kafka crate alone",
+    "room": "the crate as this project uses it",
+    "room-wire": "the wire client",
+    "room-wire4": "the wire client, on Kafka 4",
     "kcat": "kcat",
 }
+ON_NEWEST = ("wire4", "room-wire4")
 
 
 def serve(setup, candidate, topic, env=None):
     """Starts the HTTP server of `candidate`, writing to `topic`."""
     port = setup.free_port()
-    broker = setup.kafka.address
+    broker = setup.kafka_of(candidate).address
     address = f"127.0.0.1:{port}"
     axum = {**setup.axum, **({"linger": 5} if candidate == "axum5" else {})}
     commands = {
         "floor": [setup.release / "floor", address],
         "floor-batch": [setup.release / "floor", address],
         "ours": [setup.release / "producer"],
+        "wire": [setup.release / "producer"],
+        "wire4": [setup.release / "producer"],
         "axum": _axum(setup, address, topic, axum),
         "axum5": _axum(setup, address, topic, axum),
         "original": [python(setup), setup.root / "benches/peers/original/app.py", port, broker, topic],
     }
-    settings = {"HTTP_ADDR": address, "KAFKA_BROKERS": broker, "KAFKA_TOPIC": topic or "events", "PYTHONUNBUFFERED": "1"}
+    settings = {"HTTP_ADDR": address, **kafka_settings(setup, candidate, topic or "events"), "PYTHONUNBUFFERED": "1"}
     policy = os.SCHED_BATCH if candidate == "floor-batch" else None
     return Program(candidate, commands[candidate], setup.work, port, {**settings, **(env or {})}, policy=policy)
+
+
+def kafka_settings(setup, candidate, topic):
+    """Where Kafka is and which of our clients speaks to it, as environment variables."""
+    client = "wire" if "wire" in candidate else "crate"
+    return {"KAFKA_BROKERS": setup.kafka_of(candidate).address, "KAFKA_TOPIC": topic, "KAFKA_CLIENT": client}
 
 
 def _axum(setup, address, topic, settings):
@@ -70,7 +91,7 @@ def _axum(setup, address, topic, settings):
 
 def consume(setup, candidate, topic, file):
     """Starts the program of `candidate` that writes all of `topic` to `file`."""
-    broker = setup.kafka.address
+    broker = setup.kafka_of(candidate).address
     if candidate == "kcat":
         # librdkafka waits for more at the end, and a second each time its queue of 100,000 messages is full: with
         # these settings it does neither, and is four times as fast as with its own.
@@ -81,8 +102,7 @@ def consume(setup, candidate, topic, file):
         script = setup.root / "benches/peers/original/consumer.py"
         return Program("original-consumer", [python(setup), script, broker, topic, file], setup.work)
     settings = {
-        "KAFKA_BROKERS": broker,
-        "KAFKA_TOPIC": topic,
+        **kafka_settings(setup, candidate, topic),
         "KAFKA_GROUP": f"bench-{Path(file).parent.name}",
         "LOG_FILE": str(file),
         "METRICS_ADDR": f"127.0.0.1:{setup.free_port()}",
@@ -95,6 +115,9 @@ def python(setup):
     return setup.root / "target/bench/venv/bin/python"
 
 
-def bare(setup, topic, batch, until):
-    """Runs the kafka crate alone; its output."""
-    return run([setup.release / "kafka-bare", setup.kafka.address, topic, batch, until])
+def alone(setup, candidate, topic, *work):
+    """Runs a client without HTTP and files: the kafka crate or our room around a client; what it says."""
+    if candidate == "bare":
+        return json.loads(run([setup.release / "kafka-bare", setup.kafka.address, topic, *work]))
+    settings = kafka_settings(setup, candidate, topic)
+    return json.loads(run([setup.release / "examples/clients", *work], env=settings))

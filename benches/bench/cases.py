@@ -59,16 +59,19 @@ def all_cases(sizes):
         *(open_loop(rate, sizes) for rate in sizes.open_rates),
         ten_thousand(sizes),
         catch_up(sizes),
+        *(produce_alone(batch, sizes) for batch in (1, 20, 1000)),
+        *(fetch_alone(batch, sizes) for batch in (1, 20, 1000)),
         end_to_end(sizes),
         *(growth(events) for events in sizes.growth),
     ]
 
 
 def single(connections, sizes):
+    wire = ["wire", "wire4"] if connections == 200 else []
     return Case(
         f"single-{connections}",
         f"one event a request, wrk -t1 -c{connections}",
-        ["floor", "floor-batch", "ours", "axum", "axum5", "original"],
+        ["floor", "floor-batch", "ours", *wire, "axum", "axum5", "original"],
         lambda setup, candidate: scenarios.closed_loop(setup, candidate, connections, 1, sizes.seconds),
     )
 
@@ -78,7 +81,7 @@ def ndjson(batch, sizes):
     return Case(
         f"ndjson-{batch}",
         f"NDJSON, {batch} events a request, wrk -t1 -c{connections}",
-        ["bare", "ours", "axum"],
+        ["bare", "ours", "wire", "wire4", "axum"],
         lambda setup, candidate: scenarios.ndjson(setup, candidate, batch, connections, sizes.seconds),
     )
 
@@ -104,19 +107,47 @@ def ten_thousand(sizes):
     )
 
 
+class Topics:
+    """Filled once a broker: each candidate reads the same topic, and once unmeasured: no broker has compiled its code yet."""
+
+    def __init__(self, events, batch, read):
+        self.events, self.batch, self.read = events, batch, read
+        self.filled, self.warm = {}, set()
+
+    def measure(self, setup, candidate):
+        broker = setup.kafka_of(candidate).address
+        if broker not in self.filled:
+            self.filled[broker] = to_file.Filled(setup, candidate, self.events, self.batch)
+        if candidate not in self.warm:
+            self.warm.add(candidate)
+            self.read(setup, candidate, self.filled[broker])
+        return self.read(setup, candidate, self.filled[broker])
+
+
 def catch_up(sizes):
-    # Filled once: each candidate reads the same topic, and once unmeasured: the broker has not compiled its code yet.
-    filled, warm = [], set()
+    topics = Topics(sizes.catch_up, 1000, to_file.catch_up)
+    title = f"topic of {sizes.catch_up:,} events into a file"
+    return Case("catch-up", title, ["kcat", "ours", "wire", "wire4"], topics.measure)
 
-    def measure(setup, candidate):
-        if not filled:
-            filled.append(to_file.Filled(setup, sizes.catch_up))
-        if candidate not in warm:
-            warm.add(candidate)
-            to_file.catch_up(setup, candidate, filled[0])
-        return to_file.catch_up(setup, candidate, filled[0])
 
-    return Case("catch-up", f"topic of {sizes.catch_up:,} events into a file", ["kcat", "ours"], measure)
+def produce_alone(batch, sizes):
+    return Case(
+        f"produce-{batch}",
+        f"batches of {batch} into a topic, one call after the other, no HTTP",
+        ["bare", "room", "room-wire", "room-wire4"],
+        lambda setup, candidate: scenarios.produce_alone(setup, candidate, batch, sizes.seconds),
+    )
+
+
+def fetch_alone(batch, sizes):
+    events = min(sizes.catch_up, 100_000 * batch)
+    read = lambda setup, candidate, filled: scenarios.fetch_alone(setup, candidate, filled.topic, filled.events)
+    return Case(
+        f"fetch-{batch}",
+        f"{events:,} events in batches of {batch} out of a topic, no file",
+        ["bare", "room", "room-wire", "room-wire4"],
+        Topics(events, batch, read).measure,
+    )
 
 
 def end_to_end(sizes):

@@ -7,7 +7,7 @@ from candidates import NAMES
 
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 80, 230, 48, 56
-COLORS = {"ours": "#d1495b", "floor": "#30638e", "floor-batch": "#7ba6c9", "axum": "#edae49", "axum5": "#a37b2c", "original": "#777777"}
+COLORS = {"ours": "#d1495b", "wire": "#8d0801", "wire4": "#5f0f40", "floor": "#30638e", "floor-batch": "#7ba6c9", "axum": "#edae49", "axum5": "#a37b2c", "original": "#777777"}
 
 
 def draw(results, out):

@@ -51,7 +51,7 @@ def ratio(results, case, figure, one, other):
 
 
 def targets(results):
-    """What issue 8 asks for, and what was reached."""
+    """What the project asks of itself, and what was reached."""
     largest = max((int(name.partition("-")[2]) for name in results if name.startswith("growth-")), default=0)
     wanted = [
         ("single events, 200 connections: rate against the floor", ("single-200", "rate", "ours", "floor"), ">=", 0.75),
@@ -60,6 +60,10 @@ def targets(results):
         ("the same: CPU an event against the floor's a request", ("single-200", "cpu_us", "ours", "floor"), "<=", 1.4),
         ("NDJSON of 1000: rate against the kafka crate alone", ("ndjson-1000", "rate", "ours", "bare"), ">=", 0.7),
         ("catching up: rate against kcat", ("catch-up", "rate", "ours", "kcat"), ">=", 0.8),
+        ("the same with the wire client", ("catch-up", "rate", "wire", "kcat"), ">=", 0.8),
+        ("fetching batches of 1000: wire client against the kafka crate", ("fetch-1000", "rate", "room-wire", "bare"), ">=", 3),
+        ("fetching batches of 1: the same", ("fetch-1", "rate", "room-wire", "bare"), ">=", 1),
+        ("producing batches of 1000: the same", ("produce-1000", "rate", "room-wire", "bare"), ">=", 1.5),
         ("10,000 requests from 200 threads: times faster than the original",
          ("original-10k", "seconds", "original", "ours"), ">=", 20),
     ]

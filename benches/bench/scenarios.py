@@ -16,15 +16,16 @@ NO_KAFKA = ("floor", "floor-batch")
 
 def closed_loop(setup, candidate, connections, batch, seconds):
     """wrk with one thread: as many requests as are answered. Events a second, latency, cost an event."""
-    topic = None if candidate in NO_KAFKA else setup.kafka.new_topic(f"{candidate}-c{connections}-b{batch}")
+    kafka = setup.kafka_of(candidate)
+    topic = None if candidate in NO_KAFKA else kafka.new_topic(f"{candidate}-c{connections}-b{batch}")
     with candidates.serve(setup, candidate, topic) as server:
         wrk(setup, server.port, connections, batch, WARMUP_S)
-        before = setup.kafka.settled_count(topic) if topic else 0
-        with Meter(server.pid, setup.kafka.pid) as meter:
+        before = kafka.settled_count(topic) if topic else 0
+        with Meter(server.pid, kafka.pid) as meter:
             result = wrk(setup, server.port, connections, batch, seconds)
         memory = resident_mib(server.pid)
         answered = (result["requests"] - result["status_errors"]) * batch
-        stored = stored_since(setup, topic, before, answered, connections * batch)
+        stored = stored_since(kafka, topic, before, answered, connections * batch)
         if answered == 0:
             raise BenchError(f"{candidate}: nothing was answered with success\n{server.tail()}")
     return {
@@ -60,29 +61,43 @@ def wrk(setup, port, connections, batch, seconds):
     return json.loads(lines[0])
 
 
-def stored_since(setup, topic, before, answered, on_their_way):
+def stored_since(kafka, topic, before, answered, on_their_way):
     """Records that the topic got; an error when an answered one is missing or one stands there twice."""
     if not topic:
         return None
-    stored = setup.kafka.settled_count(topic, before + answered) - before
+    stored = kafka.settled_count(topic, before + answered) - before
     if stored > answered + on_their_way:
         raise BenchError(f"DOUBLED: {topic} has {stored} records for {answered} answers")
     return stored
 
 
-def bare_loop(setup, candidate, batch, seconds):
-    """The kafka crate alone, without HTTP."""
-    topic = setup.kafka.new_topic(f"bare-b{batch}")
-    candidates.bare(setup, topic, batch, f"s:{WARMUP_S}")
-    before = setup.kafka.settled_count(topic)
-    with Meter(None, setup.kafka.pid) as meter:
-        result = json.loads(candidates.bare(setup, topic, batch, f"s:{seconds}"))
-    stored = stored_since(setup, topic, before, result["events"], 0)
+def produce_alone(setup, candidate, batch, seconds):
+    """A client without HTTP, one call after the other."""
+    kafka = setup.kafka_of(candidate)
+    topic = kafka.new_topic(f"{candidate}-b{batch}")
+    candidates.alone(setup, candidate, topic, "produce", batch, WARMUP_S)
+    before = kafka.settled_count(topic)
+    with Meter(None, kafka.pid) as meter:
+        result = candidates.alone(setup, candidate, topic, "produce", batch, seconds)
+    stored = stored_since(kafka, topic, before, result["events"], 0)
+    return alone_figures(meter, result, stored)
+
+
+def fetch_alone(setup, candidate, topic, events):
+    """A client that reads all of a topic and keeps nothing."""
+    with Meter(None, setup.kafka_of(candidate).pid) as meter:
+        result = candidates.alone(setup, candidate, topic, "fetch", events)
+    if result["events"] != events:
+        raise BenchError(f"LOSS: {candidate} read {result['events']} of {events} records")
+    return alone_figures(meter, result, result["events"])
+
+
+def alone_figures(meter, result, stored):
+    """Figures of a client that ran to its end."""
     return {
         "rate": result["events"] / result["seconds"],
         "cpu_us": meter.load_cpu * 1e6 / result["events"],
         "broker_cpu_us": meter.cpu["broker"] * 1e6 / result["events"],
-        "p50_ms": result["seconds"] * 1e3 / result["calls"],
         "answered": result["events"],
         "stored": stored,
         "foreign": meter.foreign,
@@ -92,22 +107,23 @@ def bare_loop(setup, candidate, batch, seconds):
 def ndjson(setup, candidate, batch, connections, seconds):
     """Batches over HTTP, or the crate alone."""
     if candidate == "bare":
-        return bare_loop(setup, candidate, batch, seconds)
+        return produce_alone(setup, candidate, batch, seconds)
     return closed_loop(setup, candidate, connections, batch, seconds)
 
 
 def open_loop(setup, candidate, rate, seconds):
     """The simulator on a fixed schedule: latency from the intended start, whatever the server does."""
-    topic = None if candidate in NO_KAFKA else setup.kafka.new_topic(f"{candidate}-open-{rate}")
+    kafka = setup.kafka_of(candidate)
+    topic = None if candidate in NO_KAFKA else kafka.new_topic(f"{candidate}-open-{rate}")
     distribution = setup.work / f"{candidate}-{rate}-{time.monotonic_ns()}.hgrm"
     with candidates.serve(setup, candidate, topic) as server:
         simulate(setup, server.port, 200, ["-z", f"{WARMUP_S}s", "--rate", rate])
-        before = setup.kafka.settled_count(topic) if topic else 0
-        with Meter(server.pid, setup.kafka.pid) as meter:
+        before = kafka.settled_count(topic) if topic else 0
+        with Meter(server.pid, kafka.pid) as meter:
             load = ["-z", f"{seconds}s", "--rate", rate, "--histogram", distribution]
             report = simulate(setup, server.port, 200, load)
         answered = report["events"]["acknowledged"]
-        stored = stored_since(setup, topic, before, answered, 200)
+        stored = stored_since(kafka, topic, before, answered, 200)
         memory = resident_mib(server.pid)
     latency = report["latencyPercentiles"]
     return {
@@ -160,7 +176,7 @@ def ten_thousand(setup, candidate, requests, threads):
                 script = setup.root / "benches/peers/original/simulate_requests.py"
                 output = run([candidates.python(setup), script, url, requests, threads])
                 seconds = float(output.split("Finished in ")[1].split()[0])
-        stored = stored_since(setup, topic, 0, requests, 0)
+        stored = stored_since(setup.kafka, topic, 0, requests, 0)
         memory = resident_mib(server.pid)
     return {
         "seconds": seconds,

@@ -18,16 +18,17 @@ CATCH_UP_LIMIT_S = 300
 
 
 class Filled:
-    """A topic with `events` records of one length, and what a file of them must hold."""
+    """A topic with `events` records that all differ, in batches of `batch`, and what a file of them must hold."""
 
-    def __init__(self, setup, events):
-        self.topic = setup.kafka.new_topic(f"fill-{events}")
+    def __init__(self, setup, candidate, events, batch=1000):
+        kafka = setup.kafka_of(candidate)
+        self.topic = kafka.new_topic(f"fill-{batch}-{events}")
         self.events = events
-        candidates.bare(setup, self.topic, 1000, f"n:{events}")
-        stored = setup.kafka.settled_count(self.topic, events)
+        candidates.alone(setup, "room-wire4" if kafka is not setup.kafka else "room-wire", self.topic, "fill", batch, events)
+        stored = kafka.settled_count(self.topic, events)
         if stored != events:
             raise BenchError(f"{self.topic} holds {stored} records, not {events}")
-        # As `kafka-bare` writes them: the number of an event has at least three digits.
+        # As `clients` writes them: the number of an event has at least three digits.
         self.value_bytes = sum(len(f"{n:>3}") for n in range(events)) + events * len(
             '{"event": "purchase", "user_id": , "timestamp": "2025-07-08T00:12:01.781Z"}'
         )
@@ -41,7 +42,7 @@ def catch_up(setup, candidate, filled):
     expected = filled.value_bytes + filled.events * (1 if candidate == "kcat" else LINE_PREFIX + 1)
     began = time.monotonic()
     with candidates.consume(setup, candidate, filled.topic, file) as program:
-        with Meter(program.pid, setup.kafka.pid) as meter:
+        with Meter(program.pid, setup.kafka_of(candidate).pid) as meter:
             enough = expected - (STDIO_BLOCK if candidate == "kcat" else 0)
             memory = 0.0
 
@@ -170,7 +171,7 @@ def growth(setup, events):
             report = scenarios.simulate(setup, server.port, connections, load)
         memory = resident_mib(server.pid)
         answered = report["events"]["acknowledged"]
-        stored = scenarios.stored_since(setup, topic, 0, answered, 0)
+        stored = scenarios.stored_since(setup.kafka, topic, 0, answered, 0)
         if answered != events:
             raise BenchError(f"{answered} of {events} events were acknowledged")
     file = setup.work / f"growth-{events}" / "events.log"

@@ -87,7 +87,17 @@ impl<'a> Reader<'a> {
     }
 
     /// A number in groups of seven bits, lowest first, its sign in the lowest bit.
+    #[inline]
     pub fn varint(&mut self) -> Result<i64, Malformed> {
+        // Lengths and offsets of most records fit one byte.
+        if let [byte @ ..0x80, rest @ ..] = self.0 {
+            self.0 = rest;
+            return Ok(i64::from(byte >> 1) ^ -i64::from(byte & 1));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<i64, Malformed> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let [byte] = self.take()?;

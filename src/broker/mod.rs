@@ -182,6 +182,11 @@ impl Page {
         Self { next_offset, high_watermark, ..Self::default() }
     }
 
+    /// Makes room for `bytes` of values.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// Appends the record at `offset`; offsets rise.
     pub fn push(&mut self, offset: i64, value: &[u8]) {
         self.bytes.extend_from_slice(value);

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::Fsync;
 
@@ -86,6 +86,8 @@ pub struct EventLog<S: Storage> {
     /// The checkpoint that belongs to the sure bytes; `saved` is the one on the disk.
     covered: Checkpoint,
     saved: Option<Checkpoint>,
+    /// What the last fsync of log and rejected file took.
+    synced_in: Option<Duration>,
 }
 
 impl<S: Storage> EventLog<S> {
@@ -113,6 +115,7 @@ impl<S: Storage> EventLog<S> {
             staged: checkpoint.offsets.clone(),
             covered: checkpoint,
             saved: None,
+            synced_in: None,
         };
         this.save()?;
         Ok(this)
@@ -141,8 +144,10 @@ impl<S: Storage> EventLog<S> {
             return Ok(());
         }
         let sync = self.fsync != Fsync::Never;
+        let began = Instant::now();
         doing("fsync", &self.paths.log, self.log.prove(sync))?;
         doing("fsync", &self.paths.rejected, self.rejected.prove(sync))?;
+        self.synced_in = sync.then(|| began.elapsed());
         self.log.accept();
         self.rejected.accept();
         self.covered.offsets.clone_from(&self.staged);
@@ -178,6 +183,11 @@ impl<S: Storage> EventLog<S> {
         self.settle(true)?;
         self.covered.stopped = true;
         self.save()
+    }
+
+    /// What the fsync of log and rejected file took the last time; `None` without.
+    pub fn synced_in(&self) -> Option<Duration> {
+        self.synced_in
     }
 
     /// Offsets that are covered by the checkpoint on the disk.

@@ -17,7 +17,7 @@ pub struct ConsumerMetrics {
     pub log_bytes: IntCounter,
     /// Records that are no events, by reason.
     pub rejected: IntCounterVec,
-    /// Seconds that a batch took to be written, forced to the disk and covered by the checkpoint.
+    /// Seconds that the fsync of what one checkpoint covers took.
     pub fsync_seconds: Histogram,
     /// Closed logs.
     pub rotations: IntCounter,
@@ -67,7 +67,7 @@ impl ConsumerMetrics {
             rejected,
             fsync_seconds: m.histogram(
                 "pipeline_log_fsync_duration_seconds",
-                "Write, fsync and checkpoint of one batch",
+                "Fsync of what one checkpoint covers",
                 &SECONDS_BUCKETS,
             ),
             rotations: m.counter("pipeline_log_rotations_total", "Closed logs"),

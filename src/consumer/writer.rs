@@ -250,14 +250,13 @@ impl<S: Storage> Writer<S> {
     }
 
     fn settle(&mut self, cover: bool) -> Result<(), GivenUp> {
-        let began = Instant::now();
         self.until_it_works(|parts| {
             parts.lock.keep()?;
             parts.log.settle(cover).map_err(|error| error.to_string())
         })?;
         if !self.parts.log.is_behind() {
-            if self.waiting_since.take().is_some() {
-                self.parts.state.metrics.fsync_seconds.observe(began.elapsed().as_secs_f64());
+            if let (Some(_), Some(took)) = (self.waiting_since.take(), self.parts.log.synced_in()) {
+                self.parts.state.metrics.fsync_seconds.observe(took.as_secs_f64());
             }
             self.parts.state.cover(self.parts.log.offsets());
         }

@@ -3,8 +3,7 @@
 //! Each thread owns its client and its counts; what they share is a number to draw the next request from.
 //! Knows nothing of reports and logs.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,29 +11,13 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::linux;
 use crate::shutdown::Shutdown;
-use crate::simulate::client::Target;
 use crate::simulate::journal::Journal;
-use crate::simulate::schedule::Phase;
+use crate::simulate::shared::{PhaseStart, Plan, Shared, Sight};
 use crate::simulate::tally::Tally;
 use crate::simulate::worker::Worker;
-use crate::simulate::workload::Workload;
 
 /// How often the observer is called.
 const TICK: Duration = Duration::from_millis(100);
-
-/// What a run does.
-pub struct Plan {
-    /// Threads, each with one connection.
-    pub threads: u32,
-    /// Phases in turn; only the last one is measured.
-    pub phases: Vec<Phase>,
-    /// Further attempts for what the server calls retryable.
-    pub retries: u32,
-    /// Makes the bodies.
-    pub workload: Workload,
-    /// Where they go.
-    pub target: Target,
-}
 
 /// What came of a run.
 pub struct Outcome {
@@ -50,108 +33,6 @@ pub struct Outcome {
     pub cpu: Duration,
     /// Longest time without an acknowledgement in the measured phase.
     pub longest_gap: Duration,
-}
-
-/// What the threads share.
-pub struct Shared<'a> {
-    /// What the run does.
-    pub plan: &'a Plan,
-    /// Told to end early.
-    pub shutdown: &'a Shutdown,
-    /// Where outcomes go, if anyone wants them.
-    pub journal: Option<&'a Journal>,
-    /// Requests that are through.
-    pub done: AtomicU64,
-    /// Those of them that were not wholly acknowledged.
-    pub failed: AtomicU64,
-    /// The run's next request.
-    pub next: AtomicU64,
-    /// The gap between acknowledgements.
-    pub gap: Gap,
-    starts: Vec<OnceLock<PhaseStart>>,
-}
-
-impl<'a> Shared<'a> {
-    fn new(plan: &'a Plan, shutdown: &'a Shutdown, journal: Option<&'a Journal>) -> Self {
-        Self {
-            plan,
-            shutdown,
-            journal,
-            done: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            next: AtomicU64::new(0),
-            gap: Gap::new(Instant::now()),
-            starts: plan.phases.iter().map(|_| OnceLock::new()).collect(),
-        }
-    }
-
-    fn look(&self, phase: usize, observe: &mut impl FnMut(Sight)) {
-        if let Some(start) = self.starts[phase].get() {
-            observe(Sight {
-                phase,
-                age: start.at.elapsed(),
-                done: self.done.load(Ordering::Relaxed),
-                failed: self.failed.load(Ordering::Relaxed),
-            });
-        }
-    }
-}
-
-/// Clock and first request of a phase.
-#[derive(Clone, Copy, Debug)]
-pub struct PhaseStart {
-    /// The phase's zero.
-    pub at: Instant,
-    /// Number of its first request; earlier phases leave unused numbers behind.
-    pub first: u64,
-}
-
-/// The longest time without an acknowledgement, seen by all threads.
-pub struct Gap {
-    origin: Instant,
-    last_micros: AtomicU64,
-    longest_micros: AtomicU64,
-}
-
-impl Gap {
-    fn new(origin: Instant) -> Self {
-        Self { origin, last_micros: AtomicU64::new(0), longest_micros: AtomicU64::new(0) }
-    }
-
-    /// An acknowledgement came at `now`.
-    pub fn acknowledged(&self, now: Instant) {
-        let micros = now.saturating_duration_since(self.origin).as_micros() as u64;
-        let last = self.last_micros.fetch_max(micros, Ordering::Relaxed);
-        let gap = micros.saturating_sub(last);
-        if gap > self.longest_micros.load(Ordering::Relaxed) {
-            self.longest_micros.fetch_max(gap, Ordering::Relaxed);
-        }
-    }
-
-    /// Begins again at `now`.
-    fn restart(&self, now: Instant) {
-        self.acknowledged(now);
-        self.longest_micros.store(0, Ordering::Relaxed);
-    }
-
-    /// The longest gap when the run ended at `end`.
-    fn longest(&self, end: Instant) -> Duration {
-        self.acknowledged(end);
-        Duration::from_micros(self.longest_micros.load(Ordering::Relaxed))
-    }
-}
-
-/// How far a run is.
-#[derive(Clone, Copy, Debug)]
-pub struct Sight {
-    /// Index of the phase.
-    pub phase: usize,
-    /// Its age.
-    pub age: Duration,
-    /// Requests of the whole run that are through.
-    pub done: u64,
-    /// Those of them that were not wholly acknowledged.
-    pub failed: u64,
 }
 
 /// Runs `plan`; `observe` is told now and then how far it is.
@@ -256,23 +137,4 @@ fn sum_up(shared: &Shared, counts: Vec<Vec<Tally>>, cpu: Duration) -> Outcome {
     let scheduled = shared.plan.phases[last].scheduled().filter(|_| !shared.shutdown.requested());
     let unsent = scheduled.unwrap_or(0).saturating_sub(measured.requests);
     Outcome { measured, warmup, unsent, elapsed, cpu, longest_gap }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_gap_runs_from_the_start_to_the_end() {
-        let start = Instant::now();
-        let at = |millis| start + Duration::from_millis(millis);
-        let gap = Gap::new(start);
-        gap.acknowledged(at(500));
-        gap.restart(at(600));
-        for millis in [700, 690, 950, 1000] {
-            gap.acknowledged(at(millis));
-        }
-        assert_eq!(gap.longest(at(1100)), Duration::from_millis(250));
-        assert_eq!(gap.longest(at(2000)), Duration::from_millis(900));
-    }
 }

@@ -14,6 +14,7 @@ pub mod log_files;
 pub mod progress;
 pub mod report;
 pub mod schedule;
+pub mod shared;
 pub mod tally;
 pub mod transport;
 pub mod verify;
@@ -34,11 +35,12 @@ use crate::simulate::audit::Findings;
 use crate::simulate::client::Target;
 use crate::simulate::journal::Journal;
 use crate::simulate::ledger::Ledger;
-use crate::simulate::load::{Outcome, Plan};
+use crate::simulate::load::Outcome;
 use crate::simulate::log_files::Mark;
 use crate::simulate::progress::Progress;
 use crate::simulate::report::Report;
 use crate::simulate::schedule::Phase;
+use crate::simulate::shared::Plan;
 use crate::simulate::workload::Workload;
 
 /// Descriptors that a run needs besides one a thread.
@@ -93,7 +95,8 @@ fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) 
     out.json.insert("run".into(), plan.workload.run().into());
     out.failures.extend(report.failures());
     out.failures.extend(write_histogram(config, &outcome).err());
-    if shutdown.requested() {
+    let was_cut = shutdown.requested();
+    if was_cut {
         out.failures.push("interrupted by a signal".into());
     }
     let ledger = match journal.map(Journal::finish) {
@@ -103,6 +106,9 @@ fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) 
     let (Some(ledger), Some(log)) = (ledger, log) else { return Ok(()) };
     let findings = verify::wait(&ledger, log, &mark, config.audit.verify_timeout, shutdown)
         .map_err(|error| SimulateError::Failed(format!("--verify {}: {error}", log.display())))?;
+    if shutdown.requested() && !was_cut {
+        out.failures.push("interrupted by a signal before the log had caught up".into());
+    }
     out.findings(&ledger, log, &findings, start.elapsed())
 }
 

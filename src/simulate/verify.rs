@@ -46,7 +46,8 @@ pub fn look(ledger: &Ledger, log: &Path, mark: &Mark) -> io::Result<Look> {
     Ok(Look { findings: auditor.finish(), open_end })
 }
 
-/// Looks at `log` until it has caught up, at most for `limit`, and returns the last look.
+/// Looks at `log` until it has caught up, at most for `limit`, and returns the last look. A shutdown that begins
+/// meanwhile ends it; one that had begun ended the load, and what was acknowledged may still be on its way.
 ///
 /// # Errors
 /// The last failure to read when the time is up.
@@ -58,6 +59,7 @@ pub fn wait(
     shutdown: &Shutdown,
 ) -> io::Result<Findings> {
     let deadline = Instant::now() + limit;
+    let load_was_cut = shutdown.requested();
     let mut files: Vec<Seen> = Vec::new();
     let mut changed = Instant::now();
     let mut last: Option<io::Result<Look>> = None;
@@ -75,7 +77,7 @@ pub fn wait(
         {
             break;
         }
-        if Instant::now() >= deadline || shutdown.requested() {
+        if Instant::now() >= deadline || (shutdown.requested() && !load_was_cut) {
             break;
         }
         thread::sleep(LOOK_EVERY.max(cost).min(deadline.saturating_duration_since(Instant::now())));

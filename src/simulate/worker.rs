@@ -9,8 +9,8 @@ use crate::simulate::answer::{Answer, Fate};
 use crate::simulate::client::Client;
 use crate::simulate::journal::JournalWriter;
 use crate::simulate::ledger::Entry;
-use crate::simulate::load::{PhaseStart, Shared};
 use crate::simulate::schedule::Phase;
+use crate::simulate::shared::{PhaseStart, Shared};
 use crate::simulate::tally::Tally;
 
 /// A wait is cut into pieces of this length, so that a shutdown is seen.

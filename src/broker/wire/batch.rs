@@ -3,14 +3,8 @@
 //! Written by hand like the rest of this client: the `kafka-protocol` crate reserves memory for any count that an
 //! answer claims (2^31 elements, which aborts the process), and cannot read past a batch that is cut off.
 
-use crc::{CRC_32_ISCSI, Crc, Table};
-
-use super::sequence::Stamp;
 use crate::broker::Record;
 use crate::broker::stored::HEADER_BYTES;
-
-const CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
-static CASTAGNOLI: Crc<u32, Table<16>> = CRC;
 
 /// Where the bytes that the checksum covers begin.
 pub(super) const CRC_FROM: usize = 21;
@@ -19,9 +13,23 @@ const CRC_AT: usize = 17;
 /// What a record's lengths and flags take at most, beside its key and value.
 const RECORD_OVERHEAD_BYTES: usize = 26;
 
+/// Identity of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub producer_id: i64,
+    pub epoch: i16,
+    /// Number of its first record.
+    pub sequence: i32,
+}
+
+impl Stamp {
+    /// Of a batch that a broker does not compare with others.
+    pub const NONE: Self = Self { producer_id: -1, epoch: -1, sequence: -1 };
+}
+
 /// The checksum of `bytes`, as batches carry it.
 pub(super) fn checksum(bytes: &[u8]) -> u32 {
-    CASTAGNOLI.checksum(bytes)
+    crc32c::crc32c(bytes)
 }
 
 /// One batch of `records`, all of the time `now_ms` (since 1970), uncompressed.

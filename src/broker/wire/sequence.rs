@@ -7,23 +7,9 @@
 
 use std::collections::HashMap;
 
-use super::batch;
+use super::batch::{self, Stamp};
 use crate::broker::Record;
 use crate::broker::code::Code;
-
-/// Identity of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    pub producer_id: i64,
-    pub epoch: i16,
-    /// Number of its first record.
-    pub sequence: i32,
-}
-
-impl Stamp {
-    /// Of a batch that a broker does not compare with others.
-    pub const NONE: Self = Self { producer_id: -1, epoch: -1, sequence: -1 };
-}
 
 /// A producer id and its epoch, as the cluster gave them.
 pub(super) type ProducerId = (i64, i16);

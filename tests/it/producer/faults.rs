@@ -15,6 +15,7 @@ use crate::producer::{Served, serve, serve_via};
 use crate::support::admin;
 use crate::support::kafka::{Cluster, shared};
 use crate::support::proxy::{Direction, Mode, Proxy};
+use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
 
 /// Short, so that a fault can outlast them all.
@@ -36,6 +37,36 @@ pub fn readyz_turns(served: &Served, status: u16) {
     eventually(READY_LAG, &format!("/readyz turns {status}"), || served.readyz() == status);
 }
 
+/// A producer of its own brokers, which eight clients post to.
+pub struct UnderLoad {
+    pub cluster: Cluster,
+    pub topic: Topic,
+    pub served: Served,
+    pub load: Load,
+}
+
+impl UnderLoad {
+    /// Some events are acknowledged already.
+    pub fn start(brokers: usize) -> Self {
+        let cluster = Cluster::start(brokers);
+        let topic = cluster.topic();
+        let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
+        let load = Load::start(served.address, 8);
+        load.wait_acknowledged(200);
+        Self { cluster, topic, served, load }
+    }
+
+    /// Kafka has healed, so the producer does; and no answer was late or wrong.
+    #[track_caller]
+    pub fn heals(self) {
+        readyz_turns(&self.served, 200);
+        self.load.wait_acknowledged(200);
+        let ledger = self.load.finish();
+        ledger.assert_answers(ANSWERED_WITHIN);
+        ledger.assert_kept(&self.topic);
+    }
+}
+
 /// An event posted now is refused at once, with a reason.
 #[track_caller]
 fn assert_refused_at_once(served: &Served) {
@@ -47,44 +78,28 @@ fn assert_refused_at_once(served: &Served) {
 
 #[test]
 fn a_broker_killed_under_load_and_started_again() {
-    let cluster = Cluster::start(1);
-    let topic = cluster.topic();
-    let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
-    let load = Load::start(served.address, 8);
-    load.wait_acknowledged(500);
-    cluster.kill(1);
-    readyz_turns(&served, 503);
-    assert_refused_at_once(&served);
-    load.wait_refused(50);
-    cluster.restart(1);
-    readyz_turns(&served, 200);
-    load.wait_acknowledged(500);
-    let ledger = load.finish();
-    ledger.assert_answers(ANSWERED_WITHIN);
-    ledger.assert_kept(&topic);
+    let scene = UnderLoad::start(1);
+    scene.cluster.kill(1);
+    readyz_turns(&scene.served, 503);
+    assert_refused_at_once(&scene.served);
+    scene.load.wait_refused(50);
+    scene.cluster.restart(1);
+    scene.heals();
 }
 
 #[test]
 fn a_broker_silent_for_longer_than_every_timeout() {
-    let cluster = Cluster::start(1);
-    let topic = cluster.topic();
-    let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
-    let load = Load::start(served.address, 8);
-    load.wait_acknowledged(500);
-    cluster.pause(1);
+    let scene = UnderLoad::start(1);
+    scene.cluster.pause(1);
     let paused = Instant::now();
-    readyz_turns(&served, 503);
+    readyz_turns(&scene.served, 503);
     while paused.elapsed() < secs(8) {
-        assert_refused_at_once(&served);
-        assert_eq!(served.readyz(), 503, "after {:?}", paused.elapsed());
+        assert_refused_at_once(&scene.served);
+        assert_eq!(scene.served.readyz(), 503, "after {:?}", paused.elapsed());
         thread::sleep(Duration::from_millis(100));
     }
-    cluster.resume(1);
-    readyz_turns(&served, 200);
-    load.wait_acknowledged(500);
-    let ledger = load.finish();
-    ledger.assert_answers(ANSWERED_WITHIN);
-    ledger.assert_kept(&topic);
+    scene.cluster.resume(1);
+    scene.heals();
 }
 
 #[test]

@@ -2,29 +2,32 @@
 
 use std::time::Instant;
 
-use crate::producer::faults::{ANSWERED_WITHIN, TIMEOUTS, readyz_turns};
+use crate::producer::faults::{ANSWERED_WITHIN, TIMEOUTS, UnderLoad, readyz_turns};
 use crate::producer::load::Load;
 use crate::producer::serve_via;
 use crate::support::admin;
 use crate::support::kafka::Cluster;
 use crate::support::proxy::{Mode, Proxy};
+use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
+
+/// Waits until each partition has `replicas` that are in sync.
+#[track_caller]
+fn wait_in_sync(topic: &Topic, replicas: usize) {
+    eventually(secs(30), &format!("{replicas} replicas in sync"), || {
+        topic.metadata().partitions.iter().all(|partition| partition.in_sync.len() == replicas)
+    });
+}
 
 #[test]
 fn leaders_that_move_cost_no_client_anything() {
-    let cluster = Cluster::start(3);
-    let topic = cluster.topic();
-    let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
-    let load = Load::start(served.address, 8);
-    load.wait_acknowledged(200);
+    let UnderLoad { cluster, topic, served, load } = UnderLoad::start(3);
     let leader = topic.metadata().partitions[0].leader;
     cluster.stop(leader as usize);
     load.wait_acknowledged(200);
     assert_ne!(topic.metadata().partitions[0].leader, leader);
     cluster.restart(leader as usize);
-    eventually(secs(30), "in sync again", || {
-        topic.metadata().partitions.iter().all(|partition| partition.in_sync.len() == 3)
-    });
+    wait_in_sync(&topic, 3);
     admin::elect_preferred(cluster.address(leader as usize), &topic.name, &[0, 1, 2]);
     load.wait_acknowledged(200);
     assert_eq!(topic.metadata().partitions[0].leader, leader, "moved back, with both alive");
@@ -37,51 +40,28 @@ fn leaders_that_move_cost_no_client_anything() {
 
 #[test]
 fn a_leader_killed_in_a_cluster_is_replaced() {
-    let cluster = Cluster::start(3);
-    let topic = cluster.topic();
-    let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
-    let load = Load::start(served.address, 8);
-    load.wait_acknowledged(200);
-    let leader = topic.metadata().partitions[0].leader as usize;
-    cluster.kill(leader);
+    let scene = UnderLoad::start(3);
+    scene.cluster.kill(scene.topic.metadata().partitions[0].leader as usize);
     // Until the cluster has given it up (6 s), the others wait for its copy of each record too.
-    eventually(secs(30), "the cluster gives it up", || {
-        topic.metadata().partitions.iter().all(|partition| partition.in_sync.len() == 2)
-    });
-    readyz_turns(&served, 200);
-    load.wait_acknowledged(200);
-    let ledger = load.finish();
-    ledger.assert_answers(ANSWERED_WITHIN);
-    ledger.assert_kept(&topic);
+    wait_in_sync(&scene.topic, 2);
+    scene.heals();
 }
 
 #[test]
 fn too_few_replicas_are_not_called_ready() {
-    let cluster = Cluster::start(3);
-    let topic = cluster.topic();
-    let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
-    let load = Load::start(served.address, 8);
-    load.wait_acknowledged(200);
-    topic.alter("min.insync.replicas", "3");
-    load.wait_acknowledged(200);
-    cluster.stop(3);
-    eventually(secs(30), "two are in sync", || {
-        topic.metadata().partitions.iter().all(|partition| partition.in_sync.len() == 2)
-    });
-    readyz_turns(&served, 503);
-    let answer = served.post("{}");
+    let scene = UnderLoad::start(3);
+    scene.topic.alter("min.insync.replicas", "3");
+    scene.load.wait_acknowledged(200);
+    scene.cluster.stop(3);
+    wait_in_sync(&scene.topic, 2);
+    readyz_turns(&scene.served, 503);
+    let answer = scene.served.post("{}");
     assert_eq!(answer.status, 503);
     assert!(answer.text().contains("NOT_ENOUGH_REPLICAS"), "{}", answer.text());
-    load.wait_refused(50);
-    cluster.restart(3);
-    eventually(secs(30), "three are in sync", || {
-        topic.metadata().partitions.iter().all(|partition| partition.in_sync.len() == 3)
-    });
-    readyz_turns(&served, 200);
-    load.wait_acknowledged(200);
-    let ledger = load.finish();
-    ledger.assert_answers(ANSWERED_WITHIN);
-    ledger.assert_kept(&topic);
+    scene.load.wait_refused(50);
+    scene.cluster.restart(3);
+    wait_in_sync(&scene.topic, 3);
+    scene.heals();
 }
 
 #[test]

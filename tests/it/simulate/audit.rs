@@ -148,47 +148,85 @@ fn rotated_and_gzipped_files_are_read_too() {
     expect(&audit, json!({ "logged": 100, "lost": 0, "outOfOrder": 0, "torn": 0 }));
 }
 
+/// A server whose events come into the log of `writer` one every 11 ms and in two pieces, until `stop`.
+struct Lagging {
+    double: Double,
+    events: Arc<Mutex<Option<mpsc::Sender<Vec<u8>>>>>,
+    consumer: thread::JoinHandle<()>,
+}
+
+impl Lagging {
+    fn start(writer: Arc<Log>) -> Self {
+        let (events, lagging) = mpsc::channel::<Vec<u8>>();
+        let behind = writer.clone();
+        let consumer = thread::spawn(move || {
+            for event in lagging {
+                thread::sleep(Duration::from_millis(10));
+                let line = log_line(&event);
+                let (start, end) = line.as_bytes().split_at(50);
+                behind.append_raw(start);
+                thread::sleep(Duration::from_millis(1));
+                behind.append_raw(end);
+            }
+        });
+        let events = Arc::new(Mutex::new(Some(events)));
+        let forwarding = events.clone();
+        let double = Double::start(move |event| {
+            // The receipt is given under the lock: a partition has one order.
+            let events = forwarding.lock().expect("events");
+            if let Some(events) = &*events {
+                events.send(event.to_vec()).expect("the consumer lives");
+            }
+            writer.receipt()
+        });
+        Self { double, events, consumer }
+    }
+
+    /// From now on events are acknowledged and lost.
+    fn stop(self) -> Double {
+        self.events.lock().expect("events").take();
+        self.consumer.join().expect("consumer");
+        self.double
+    }
+}
+
 #[test]
 fn the_audit_waits_until_the_log_has_caught_up_but_not_for_ever() {
     let directory = tempfile::tempdir().expect("directory");
     let log = directory.path().join("events.log");
-    let writer = Log::create(&log);
-    let (events, lagging) = mpsc::channel::<Vec<u8>>();
-    let behind = writer.clone();
-    let consumer = thread::spawn(move || {
-        for event in lagging {
-            thread::sleep(Duration::from_millis(10));
-            let line = log_line(&event);
-            let (start, end) = line.as_bytes().split_at(50);
-            behind.append_raw(start);
-            thread::sleep(Duration::from_millis(1));
-            behind.append_raw(end);
-        }
-    });
-    let events = Arc::new(Mutex::new(Some(events)));
-    let forwarding = events.clone();
-    let double = Double::start(move |event| {
-        // The receipt is given under the lock: a partition has one order.
-        let events = forwarding.lock().expect("events");
-        if let Some(events) = &*events {
-            events.send(event.to_vec()).expect("the consumer lives");
-        }
-        writer.receipt()
-    });
+    let lagging = Lagging::start(Log::create(&log));
+    let url = lagging.double.url();
     let log = log.to_str().expect("path");
     let run = |limit: &str| {
-        let arguments =
-            ["--url", &double.url(), "-n", "100", "-t", "4", "--verify", log, "--verify-timeout", limit];
+        let arguments = ["--url", &url, "-n", "100", "-t", "4", "--verify", log, "--verify-timeout", limit];
         simulate_json(&arguments)
     };
     let (code, report) = run("30s");
     assert_eq!(code, 0, "{report:#}");
     expect(&report["audit"], json!({ "logged": 100, "lost": 0, "torn": 0 }));
     assert!(report["audit"]["seconds"].as_f64().expect("seconds") > 1.0);
-    events.lock().expect("events").take();
-    consumer.join().expect("consumer");
+    let _double = lagging.stop();
     let (code, report) = run("200ms");
     assert_eq!((code, &report["audit"]["lost"]), (1, &100.into()), "{report:#}");
+}
+
+#[test]
+fn a_signal_that_ends_the_load_does_not_make_lost_what_is_on_its_way() {
+    let directory = tempfile::tempdir().expect("directory");
+    let log = directory.path().join("events.log");
+    let lagging = Lagging::start(Log::create(&log));
+    let (url, path) = (lagging.double.url(), log.to_str().expect("path").to_owned());
+    let arguments =
+        ["--url", &url, "-z", "60s", "-t", "4", "--rate", "200", "--verify", &path, "--output", "json"];
+    let mut running = Program::simulate().args(&arguments).start();
+    let lines = || fs::read(&log).expect("a log").iter().filter(|byte| **byte == b'\n').count();
+    eventually(secs(20), "the log lags behind", || lines() >= 100);
+    let status = running.terminate(secs(30));
+    let report: Value = serde_json::from_str(&running.stdout()).expect("a report");
+    assert_eq!(status.code(), Some(1));
+    expect(&report["audit"], json!({ "lost": 0, "torn": 0 }));
+    assert!(report["audit"]["logged"].as_u64() > Some(100), "{report:#}");
+    assert_eq!(report["failures"], json!(["interrupted by a signal"]));
 }
 
 /// The last line of the log may be another client's, and only half there when the simulator looks.

@@ -1,0 +1,106 @@
+//! What the `broker` room costs by itself: records into a topic, or all of a topic read, without HTTP and files.
+//! `clients produce BATCH SECONDS | fill BATCH EVENTS | fetch EVENTS`; the environment names broker, topic, client.
+//!
+//! Prints what was acknowledged or read as JSON. `fill` sends events that all differ; `fetch` ends once it has read
+//! as many as asked for.
+
+use std::time::{Duration, Instant};
+use std::{env, process};
+
+use clap::{Args, Command, FromArgMatches};
+use event_pipeline::broker::{self, Bounds, Position, Record, Sink, Source};
+use event_pipeline::config::KafkaConfig;
+
+const LIMIT: Duration = Duration::from_secs(10);
+const STALLED: Duration = Duration::from_secs(20);
+/// As long as the event that the load tool posts, once stamped.
+const VALUE: &[u8] = br#"{"event": "purchase", "user_id": 203, "timestamp": "2025-07-08T00:12:01.781Z"}"#;
+
+fn main() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let config = KafkaConfig::from_arg_matches(
+        &KafkaConfig::augment_args(Command::new("clients")).get_matches_from(["clients"]),
+    )
+    .expect("KAFKA_BROKERS and KAFKA_TOPIC");
+    let began = Instant::now();
+    let (records, calls) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["produce", batch, seconds] => {
+            produce(&config, number(batch), Duration::from_secs(number(seconds) as u64))
+        }
+        ["fill", batch, events] => fill(&config, number(batch), number(events)),
+        ["fetch", events] => fetch(&config, number(events)),
+        _ => {
+            report("usage: clients produce BATCH SECONDS | fill BATCH EVENTS | fetch EVENTS");
+            process::exit(2);
+        }
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    report(&format!(r#"{{"events": {records}, "calls": {calls}, "seconds": {seconds:.6}}}"#));
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of this program")]
+fn report(text: &str) {
+    println!("{text}");
+}
+
+fn number(text: &str) -> usize {
+    text.parse().expect("a number")
+}
+
+/// One call after the other; what is sent together goes to one partition.
+fn produce(config: &KafkaConfig, batch: usize, duration: Duration) -> (usize, usize) {
+    let mut sink = broker::open_sink(config).expect("threads");
+    let records = vec![Record { key: None, value: VALUE }; batch];
+    let (began, mut sent, mut calls) = (Instant::now(), 0, 0);
+    while began.elapsed() < duration {
+        send(&mut sink, &records);
+        (sent, calls) = (sent + batch, calls + 1);
+    }
+    (sent, calls)
+}
+
+fn fill(config: &KafkaConfig, batch: usize, events: usize) -> (usize, usize) {
+    let mut sink = broker::open_sink(config).expect("threads");
+    for first in (0..events).step_by(batch) {
+        let values: Vec<String> = (first..events.min(first + batch))
+            .map(|n| {
+                format!(
+                    r#"{{"event": "purchase", "user_id": {n:>3}, "timestamp": "2025-07-08T00:12:01.781Z"}}"#
+                )
+            })
+            .collect();
+        let records: Vec<Record<'_>> =
+            values.iter().map(|value| Record { key: None, value: value.as_bytes() }).collect();
+        send(&mut sink, &records);
+    }
+    (events, events.div_ceil(batch))
+}
+
+fn send(sink: &mut impl Sink, records: &[Record<'_>]) {
+    for outcome in sink.send(records, LIMIT) {
+        outcome.expect("acknowledged");
+    }
+}
+
+fn fetch(config: &KafkaConfig, wanted: usize) -> (usize, usize) {
+    let mut source = broker::open_source(config).expect("threads");
+    let partitions = source.partitions().expect("partitions");
+    let start = |bounds: Bounds| Position { partition: bounds.partition, offset: bounds.earliest };
+    let bounds = source.bounds(&partitions).expect("bounds");
+    let mut positions: Vec<Position> = bounds.into_iter().map(start).collect();
+    let (mut read, mut calls, mut last) = (0, 0, Instant::now());
+    while read < wanted {
+        for fetched in source.fetch(&positions).expect("readable") {
+            let page = fetched.page.expect("readable");
+            let at = positions.iter_mut().find(|at| at.partition == fetched.partition).expect("asked for");
+            at.offset = page.next_offset;
+            read += page.records().filter(|(_, value)| !value.is_empty()).count();
+            if !page.is_empty() {
+                last = Instant::now();
+            }
+        }
+        calls += 1;
+        assert!(last.elapsed() < STALLED, "{read} of {wanted} records, then nothing for {STALLED:?}");
+    }
+    (read, calls)
+}
