@@ -21,14 +21,17 @@ need kcat kcat
 need promtool prometheus
 need slowhttptest slowhttptest
 need nginx nginx
+need openssl openssl
 need shellcheck shellcheck
 # Fails early, and once, where the tests would fail one by one.
 [[ -n ${KAFKA_BROKERS_FOR_TESTS:-} ]] || step "Kafka for the tests" scripts/kafka.sh fetch
 
 step "scripts" shellcheck --external-sources scripts/*.sh .ci/run
 step "format" cargo fmt --check
-step "lints" cargo clippy --locked --all-targets --quiet -- --deny warnings
-step "docs" env RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps --document-private-items --quiet
-step "tests" cargo test --locked "$@"
+step "lints" cargo clippy --locked --all-targets --all-features --quiet -- --deny warnings
+step "lints, default features" cargo clippy --locked --all-targets --quiet -- --deny warnings
+step "lints, no features" cargo clippy --locked --no-default-features --quiet -- --deny warnings
+step "docs" env RUSTDOCFLAGS="--deny warnings" cargo doc --locked --all-features --no-deps --document-private-items --quiet
+step "tests" cargo test --locked --all-features "$@"
 (($# > 0)) || step "chaos" scripts/chaos.sh --quick
 say "all good ($SECONDS s)"
