@@ -21,74 +21,55 @@ use crate::support::wait::secs;
 type Case = (&'static str, Port, SecurityConfig, &'static [&'static str]);
 
 fn refusals(secured: &Secured) -> Vec<Case> {
-    let base = |protocol, mechanism| secured.config(protocol, mechanism);
+    [wrong_passwords(secured), wrong_certificates(secured), wrong_ports(secured)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn wrong_passwords(secured: &Secured) -> Vec<Case> {
     let wrong = |mechanism| SecurityConfig {
         password: Some(Secret::new("wrong-secret")),
-        ..base(SaslSsl, mechanism)
+        ..secured.config(SaslSsl, mechanism)
     };
-    let tls = || base(Ssl, Plain);
-    let strange_ca = Some(secured.other_authority.file());
-    let (cert, key) = (Some(secured.stranger.certificate.clone()), Some(secured.stranger.key.clone()));
-    let unknown = SecurityConfig { username: Some("nobody".into()), ..base(SaslSsl, ScramSha256) };
-    let no_pem = Some(secured.write("no.pem", "wrong-secret"));
+    let unknown = SecurityConfig { username: Some("nobody".into()), ..secured.config(SaslSsl, ScramSha256) };
+    let not_offered = secured.config(SaslPlaintext, ScramSha512);
     vec![
-        (
-            "password, PLAIN",
-            Port::SaslSsl,
-            wrong(Plain),
-            &[USER, "not let in with PLAIN", "KAFKA_SASL_USERNAME"],
-        ),
-        ("password, 256", Port::SaslSsl, wrong(ScramSha256), &[USER, "not let in with SCRAM-SHA-256"]),
-        ("password, 512", Port::SaslSsl, wrong(ScramSha512), &[USER, "not let in with SCRAM-SHA-512"]),
+        ("PLAIN", Port::SaslSsl, wrong(Plain), &[USER, "not let in with PLAIN", "KAFKA_SASL_USERNAME"]),
+        ("SHA-256", Port::SaslSsl, wrong(ScramSha256), &[USER, "not let in with SCRAM-SHA-256"]),
+        ("SHA-512", Port::SaslSsl, wrong(ScramSha512), &[USER, "not let in with SCRAM-SHA-512"]),
         ("unknown user", Port::SaslSsl, unknown, &["nobody", "not let in"]),
-        ("mechanism", Port::SaslPlaintext, base(SaslPlaintext, ScramSha512), &["SCRAM-SHA-512", "but PLAIN"]),
-        (
-            "unknown CA",
-            Port::Ssl,
-            SecurityConfig { ca: strange_ca, ..tls() },
-            &["no authority", "KAFKA_TLS_CA"],
-        ),
-        (
-            "host name",
-            Port::OtherName,
-            tls(),
-            &["not for 127.0.0.1", "kafka.example.com", "advertised.listeners"],
-        ),
+        ("mechanism", Port::SaslPlaintext, not_offered, &["SCRAM-SHA-512", "but PLAIN"]),
+    ]
+}
+
+fn wrong_certificates(secured: &Secured) -> Vec<Case> {
+    let tls = || secured.config(Ssl, Plain);
+    let ca = |file| SecurityConfig { ca: Some(file), ..tls() };
+    let ours =
+        |key| SecurityConfig { cert: Some(secured.stranger.certificate.clone()), key: Some(key), ..tls() };
+    let (strange_ca, no_pem) = (secured.other_authority.file(), secured.write("no.pem", "wrong-secret"));
+    let (its_key, other_key) = (secured.stranger.key.clone(), secured.client.key.clone());
+    let named: &[&str] = &["not for 127.0.0.1", "kafka.example.com", "advertised.listeners"];
+    vec![
+        ("unknown CA", Port::Ssl, ca(strange_ca), &["no authority", "KAFKA_TLS_CA"]),
+        ("host name", Port::OtherName, tls(), named),
         ("expired", Port::Expired, tls(), &["has expired", "renew"]),
         ("no certificate of ours", Port::Mutual, tls(), &["KAFKA_TLS_CERT"]),
-        (
-            "strange certificate",
-            Port::Mutual,
-            SecurityConfig { cert: cert.clone(), key, ..tls() },
-            &["KAFKA_TLS_CERT"],
-        ),
-        (
-            "another's key",
-            Port::Mutual,
-            SecurityConfig { cert, key: Some(secured.client.key.clone()), ..tls() },
-            &["KAFKA_TLS_KEY", "does not go with"],
-        ),
-        (
-            "no PEM",
-            Port::Ssl,
-            SecurityConfig { ca: no_pem, ..tls() },
-            &["KAFKA_TLS_CA", "no certificate in it"],
-        ),
-        (
-            "no TLS to a port with",
-            Port::Ssl,
-            base(Plaintext, Plain),
-            &["speaks TLS", "KAFKA_SECURITY_PROTOCOL"],
-        ),
-        ("TLS to a port without", Port::Plaintext, tls(), &["speaks no TLS", "PLAINTEXT"]),
-        (
-            "SASL_SSL to one without",
-            Port::SaslPlaintext,
-            base(SaslSsl, Plain),
-            &["speaks no TLS", "SASL_PLAINTEXT"],
-        ),
-        ("SASL, not TLS, to one with", Port::SaslSsl, base(SaslPlaintext, Plain), &["speaks TLS"]),
-        ("a password nobody wants", Port::Ssl, base(SaslSsl, Plain), &["wants no password"]),
+        ("strange certificate", Port::Mutual, ours(its_key), &["KAFKA_TLS_CERT"]),
+        ("another's key", Port::Mutual, ours(other_key), &["KAFKA_TLS_KEY", "does not go with"]),
+        ("no PEM", Port::Ssl, ca(no_pem), &["KAFKA_TLS_CA", "no certificate in it"]),
+    ]
+}
+
+fn wrong_ports(secured: &Secured) -> Vec<Case> {
+    let base = |protocol| secured.config(protocol, Plain);
+    vec![
+        ("plain to TLS", Port::Ssl, base(Plaintext), &["speaks TLS", "KAFKA_SECURITY_PROTOCOL"]),
+        ("TLS to plain", Port::Plaintext, base(Ssl), &["speaks no TLS", "PLAINTEXT"]),
+        ("SASL_SSL to plain", Port::SaslPlaintext, base(SaslSsl), &["speaks no TLS", "SASL_PLAINTEXT"]),
+        ("SASL_PLAINTEXT to TLS", Port::SaslSsl, base(SaslPlaintext), &["speaks TLS"]),
+        ("a password nobody wants", Port::Ssl, base(SaslSsl), &["wants no password"]),
     ]
 }
 
