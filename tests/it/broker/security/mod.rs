@@ -1,5 +1,6 @@
 //! TLS and passwords against a real Kafka: every way in.
 
+mod impostor;
 mod programs;
 mod refused;
 
