@@ -33,5 +33,6 @@ step "lints, default features" cargo clippy --locked --all-targets --quiet -- --
 step "lints, no features" cargo clippy --locked --no-default-features --quiet -- --deny warnings
 step "docs" env RUSTDOCFLAGS="--deny warnings" cargo doc --locked --all-features --no-deps --document-private-items --quiet
 step "tests" cargo test --locked --all-features "$@"
+(($# > 0)) || step "tests, default features" cargo test --locked --lib --quiet config::
 (($# > 0)) || step "chaos" scripts/chaos.sh --quick
 say "all good ($SECONDS s)"

@@ -19,44 +19,44 @@ use super::BrokerError;
 use super::connection::Connection;
 use super::control::{self, Versions};
 use crate::config::KafkaConfig;
+#[cfg(feature = "tls")]
+use crate::config::SecurityProtocol;
 
 /// A connection to `host` (host:port) that takes requests, and what the broker serves.
 ///
 /// # Errors
 /// Retryable when the broker is not there or not in time; refused when it is not one that we trust, or does not
 /// let us in; unsupported.
-#[cfg(not(feature = "tls"))]
 pub(super) fn open(
     config: &KafkaConfig,
     host: &str,
     deadline: Instant,
 ) -> Result<(Connection, Versions), BrokerError> {
+    #[cfg(feature = "tls")]
+    if config.security.protocol != SecurityProtocol::Plaintext {
+        return secured(config, host, deadline);
+    }
     plain(config, host, deadline)
 }
 
-/// A connection to `host` (host:port) that takes requests, and what the broker serves.
-///
-/// # Errors
-/// Retryable when the broker is not there or not in time; refused when it is not one that we trust, or does not
-/// let us in; unsupported.
 #[cfg(feature = "tls")]
-pub(super) fn open(
+fn secured(
     config: &KafkaConfig,
     host: &str,
     deadline: Instant,
 ) -> Result<(Connection, Versions), BrokerError> {
-    let protocol = config.security.protocol;
-    let (mut connection, versions) = if protocol.has_tls() {
+    let security = &config.security;
+    let (mut connection, versions) = if security.protocol.has_tls() {
         let connection = Connection::open(host, config.connect_timeout(), deadline)?;
-        let mut encrypted = tls::encrypt(&config.security, connection, deadline)
-            .map_err(|error| explain(config, host, deadline, error))?;
+        let mut encrypted = tls::encrypt(security, connection, deadline)
+            .map_err(|failure| explain(config, host, deadline, failure))?;
         let versions = control::versions(&mut encrypted, deadline)?;
         (encrypted, versions)
     } else {
         plain(config, host, deadline)?
     };
-    if protocol.has_sasl() {
-        sasl::authenticate(&mut connection, &config.security, &versions, deadline)?;
+    if security.protocol.has_sasl() {
+        sasl::authenticate(&mut connection, security, &versions, deadline)?;
     }
     Ok((connection, versions))
 }
@@ -69,8 +69,8 @@ fn plain(config: &KafkaConfig, host: &str, deadline: Instant) -> Result<(Connect
 
 /// A broker without TLS just closes the connection, as one that is going down does; greeted without TLS it answers.
 #[cfg(feature = "tls")]
-fn explain(config: &KafkaConfig, host: &str, deadline: Instant, error: tls::Failure) -> BrokerError {
-    match error {
+fn explain(config: &KafkaConfig, host: &str, deadline: Instant, failure: tls::Failure) -> BrokerError {
+    match failure {
         tls::Failure::Known(error) => error,
         tls::Failure::Closed(_) if plain(config, host, deadline).is_ok() => BrokerError::Refused(format!(
             "broker {host}: TLS handshake: it speaks no TLS on this port; use its port with TLS, or set \
