@@ -2,7 +2,7 @@
 # Everything that must hold, in one command: format, lints, docs, scripts, and all tests against a real Kafka.
 # The tests start Kafka themselves (scripts/kafka.sh), or use the one that KAFKA_BROKERS_FOR_TESTS names.
 # Arguments go to `cargo test`, which is then the last step, for example: scripts/test.sh --test it kcat
-# The broker tests on our own client, there and on Kafka 4:
+# All broker tests on our own client, there or on Kafka 4:
 #   KAFKA_CLIENT_FOR_TESTS=wire [KAFKA_VERSION_FOR_TESTS=4.3.1] scripts/test.sh --test it broker::
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
@@ -15,6 +15,11 @@ step() {
   "$@" || die "failed: $*"
 }
 
+# broker_tests FILTER…: those on our own client. Most of their time is waiting, so more of them run at a time.
+broker_tests() {
+  cargo test --locked --all-features --test it broker:: -- --test-threads 5 "$@"
+}
+
 command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"
 # Other programs than ours that the tests read Kafka with, attack the producer with, and check metrics with.
 need kcat kcat
@@ -23,16 +28,25 @@ need slowhttptest slowhttptest
 need nginx nginx
 need openssl openssl
 need shellcheck shellcheck
-# Fails early, and once, where the tests would fail one by one.
-[[ -n ${KAFKA_BROKERS_FOR_TESTS:-} ]] || step "Kafka for the tests" scripts/kafka.sh fetch
+need javac default-jdk-headless
+# Fails early, and once, where the tests would fail one by one. The tests' Java client needs it in any case.
+step "Kafka for the tests" scripts/kafka.sh fetch
 
 step "scripts" shellcheck --external-sources scripts/*.sh .ci/run
 step "format" cargo fmt --check
 step "lints" cargo clippy --locked --all-targets --all-features --quiet -- --deny warnings
-step "lints, default features" cargo clippy --locked --all-targets --quiet -- --deny warnings
-step "lints, no features" cargo clippy --locked --no-default-features --quiet -- --deny warnings
+step "lints without TLS" cargo clippy --locked --all-targets --quiet -- --deny warnings
+step "lints without our own client" cargo clippy --locked --no-default-features --quiet -- --deny warnings
 step "docs" env RUSTDOCFLAGS="--deny warnings" cargo doc --locked --all-features --no-deps --document-private-items --quiet
 step "tests" cargo test --locked --all-features "$@"
-(($# > 0)) || step "tests, default features" cargo test --locked --lib --quiet config::
-(($# > 0)) || step "chaos" scripts/chaos.sh --quick
+if (($# == 0)); then
+  step "tests of the settings without TLS" cargo test --locked --lib --quiet config::
+  # What always runs on our own client was part of the tests above.
+  KAFKA_CLIENT_FOR_TESTS=wire step "tests of our own client" \
+    broker_tests --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once:: --skip ::security::
+  # And what is the same with every broker is not repeated there.
+  KAFKA_CLIENT_FOR_TESTS=wire KAFKA_VERSION_FOR_TESTS=4.3.1 KAFKA_BROKERS_FOR_TESTS='' \
+    step "tests of our own client on Kafka 4.3.1" broker_tests --skip ::bombs:: --skip ::hostile:: --skip ::mangled::
+  step "chaos" scripts/chaos.sh --quick
+fi
 say "all good ($SECONDS s)"

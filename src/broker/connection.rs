@@ -114,7 +114,7 @@ impl Connection {
         self.ends.is_none_or(|end| Instant::now() < end) && self.stream.is_quiet()
     }
 
-    /// Sends a request and returns what `read` makes of its answer, after the correlation id.
+    /// Sends a request and returns what `read` makes of all of its answer, after the correlation id.
     ///
     /// # Errors
     /// Retryable: cut, past `deadline`, or an answer that makes no sense. Refused: one that shows who is not let in.
@@ -135,7 +135,13 @@ impl Connection {
         if reader.i32() != Ok(self.correlation) {
             return Err(self.malformed("an answer to another request"));
         }
-        read(&mut reader).map_err(|Malformed| self.malformed("an answer that makes no sense"))
+        let answer =
+            read(&mut reader).map_err(|Malformed| self.malformed("an answer that makes no sense"))?;
+        if reader.is_at_end() {
+            Ok(answer)
+        } else {
+            Err(self.malformed("an answer longer than it should be"))
+        }
     }
 
     fn exchange(&mut self, request: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {

@@ -109,6 +109,16 @@ impl<'a> Reader<'a> {
         Err(Malformed)
     }
 
+    /// True when nothing is left.
+    pub fn is_at_end(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Leaves out what follows.
+    pub fn skip_rest(&mut self) {
+        self.0 = &[];
+    }
+
     pub fn slice(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
         let (head, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
         self.0 = rest;

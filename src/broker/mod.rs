@@ -35,6 +35,9 @@ use std::time::Duration;
 use cluster::Cluster;
 use connector::Connector;
 
+#[cfg(fuzzing)]
+pub use wire::fuzzed;
+
 pub use error::BrokerError;
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
@@ -174,6 +177,8 @@ pub struct Page {
     pub high_watermark: i64,
     bytes: Vec<u8>,
     ends: Vec<(i64, usize)>,
+    /// Index of the first record of each row that has the same time; before the first row none is known.
+    rows: Vec<(usize, Option<i64>)>,
 }
 
 impl Page {
@@ -187,8 +192,11 @@ impl Page {
         self.bytes.reserve(bytes);
     }
 
-    /// Appends the record at `offset`; offsets rise.
-    pub fn push(&mut self, offset: i64, value: &[u8]) {
+    /// Appends the record at `offset`, of `time_ms` since 1970 if that is known; offsets rise.
+    pub fn push(&mut self, offset: i64, time_ms: Option<i64>, value: &[u8]) {
+        if self.rows.last().and_then(|row| row.1) != time_ms {
+            self.rows.push((self.ends.len(), time_ms));
+        }
         self.bytes.extend_from_slice(value);
         self.ends.push((offset, self.bytes.len()));
         self.next_offset = offset + 1;
@@ -196,11 +204,21 @@ impl Page {
 
     /// Offset and value of each record. A null value reads as empty.
     pub fn records(&self) -> impl Iterator<Item = (i64, &[u8])> {
-        let mut start = 0;
-        self.ends.iter().map(move |&(offset, end)| {
+        self.timed_records().map(|(_, offset, value)| (offset, value))
+    }
+
+    /// Time, offset and value of each record. The time is in milliseconds since 1970: the broker's or the sender's,
+    /// as the topic's `message.timestamp.type` says; `None` from a client that does not know it.
+    pub fn timed_records(&self) -> impl Iterator<Item = (Option<i64>, i64, &[u8])> {
+        let (mut start, mut time_ms) = (0, None);
+        let mut rows = self.rows.iter().peekable();
+        self.ends.iter().enumerate().map(move |(index, &(offset, end))| {
+            if let Some((_, time)) = rows.next_if(|row| row.0 == index) {
+                time_ms = *time;
+            }
             let value = &self.bytes[start..end];
             start = end;
-            (offset, value)
+            (time_ms, offset, value)
         })
     }
 
@@ -217,5 +235,10 @@ impl Page {
     /// Bytes of all values.
     pub fn value_bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Bytes that it takes in memory, without what its vectors keep in reserve.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.len() + size_of_val(&self.ends[..]) + size_of_val(&self.rows[..])
     }
 }

@@ -12,6 +12,7 @@ pub(super) const HEADER_BYTES: usize = 61;
 
 const CONTROL: i16 = 0x20;
 const TRANSACTIONAL: i16 = 0x10;
+const APPEND_TIME: i16 = 0x08;
 
 /// The part of a stored batch's header that decides how to read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,10 @@ pub(super) struct BatchHeader {
     pub is_transactional: bool,
     /// Who wrote it; -1 without idempotence.
     pub producer_id: i64,
+    /// Milliseconds since 1970 that its records' own times count from; -1 for none.
+    pub base_time_ms: i64,
+    /// When the broker appended it, if the topic has that as the time of each record.
+    pub append_time_ms: Option<i64>,
     /// Checksum of all that follows it.
     pub crc: u32,
     /// Records in it; compaction leaves batches of none.
@@ -66,6 +71,8 @@ fn header(base: i64, batch: &[u8]) -> Result<BatchHeader, Malformed> {
         is_control: false,
         is_transactional: false,
         producer_id: -1,
+        base_time_ms: -1,
+        append_time_ms: None,
         crc: 0,
         count: 1,
     };
@@ -80,7 +87,9 @@ fn header(base: i64, batch: &[u8]) -> Result<BatchHeader, Malformed> {
     header.is_control = attributes & CONTROL != 0;
     header.is_transactional = attributes & TRANSACTIONAL != 0;
     header.last = base.checked_add(i64::from(r.i32()?)).filter(|last| *last >= base).ok_or(Malformed)?;
-    let _times = (r.i64()?, r.i64()?);
+    header.base_time_ms = r.i64()?;
+    let max_time_ms = r.i64()?;
+    header.append_time_ms = (attributes & APPEND_TIME != 0).then_some(max_time_ms);
     header.producer_id = r.i64()?;
     let _epoch_and_sequence = (r.i16()?, r.i32()?);
     header.count = r.i32()?;

@@ -62,6 +62,7 @@ fn read(r: &mut Reader<'_>) -> Result<Result<Option<String>, Code>, Malformed> {
     let code = Code(r.i16()?);
     skip_text(r)?;
     let id = r.slice(ID_BYTES)?;
+    r.skip_rest();
     let known = id.iter().any(|byte| *byte != 0);
     let text = known.then(|| id.iter().map(|byte| format!("{byte:02x}")).collect());
     Ok(code.check().map(|()| text))

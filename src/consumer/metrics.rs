@@ -5,6 +5,10 @@ use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGauge
 use crate::event::ErrorKind;
 use crate::metrics::{Metrics, SECONDS_BUCKETS};
 
+/// Buckets for how old records are, in seconds: from an idle pipeline to a consumer that was down for hours.
+const AGE_BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0, 3600.0];
+
 /// All figures of one consumer.
 pub struct ConsumerMetrics {
     /// The registry behind `/metrics`.
@@ -19,6 +23,8 @@ pub struct ConsumerMetrics {
     pub rejected: IntCounterVec,
     /// Seconds that the fsync of what one checkpoint covers took.
     pub fsync_seconds: Histogram,
+    /// Seconds from the time of each record until the checkpoint covered it, if the client knows that time.
+    pub end_to_end_seconds: Histogram,
     /// Closed logs.
     pub rotations: IntCounter,
     /// Failed attempts to write, fsync, rotate or checkpoint.
@@ -69,6 +75,11 @@ impl ConsumerMetrics {
                 "pipeline_log_fsync_duration_seconds",
                 "Fsync of what one checkpoint covers",
                 &SECONDS_BUCKETS,
+            ),
+            end_to_end_seconds: m.histogram(
+                "pipeline_end_to_end_seconds",
+                "From a record's timestamp to the checkpoint that covers it; empty with the kafka crate",
+                &AGE_BUCKETS,
             ),
             rotations: m.counter("pipeline_log_rotations_total", "Closed logs"),
             write_errors: m.counter(

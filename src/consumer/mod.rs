@@ -7,6 +7,7 @@
 //! Two threads joined by a small channel, so that fetching and writing overlap. Read on in `reader`, `writer`,
 //! `event_log` (the order of writes), `checkpoint` and `recovery`. Knows no HTTP client, no producer.
 
+mod ages;
 mod archiver;
 mod checkpoint;
 mod durable_file;
@@ -57,10 +58,13 @@ use writer::{Parts, Writer};
 /// Fetches that wait for the writer: one is enough to keep both sides busy, and each can hold megabytes.
 const PAGES_MAX: usize = 1;
 
+/// Exit code when only a human can decide how to go on: started again, it would end the same way.
+pub const EXIT_UNDECIDED: u8 = 65;
+
 /// Why the consumer ended other than by a signal.
 #[derive(Debug)]
 pub struct Failure {
-    /// Exit code of the program: 1 failed while running, 2 bad configuration.
+    /// Exit code of the program: 1 failed while running, 2 bad configuration, [`EXIT_UNDECIDED`].
     pub exit_code: u8,
     /// What happened and the ways out.
     pub reason: String,
@@ -69,6 +73,10 @@ pub struct Failure {
 impl Failure {
     fn failed(reason: impl Into<String>) -> Self {
         Self { exit_code: 1, reason: reason.into() }
+    }
+
+    fn undecided(reason: impl Into<String>) -> Self {
+        Self { exit_code: EXIT_UNDECIDED, reason: reason.into() }
     }
 
     fn bad_config(reason: impl Into<String>) -> Self {

@@ -36,7 +36,7 @@ pub fn open_log<S: Source>(
 ) -> Result<Option<EventLog<Disk>>, Failure> {
     // A checkpoint that cannot be used is told before Kafka is waited for.
     if let Err(RecoveryError::Refused(reason)) = read_checkpoint(&Disk, paths) {
-        return Err(Failure::failed(reason));
+        return Err(Failure::undecided(reason));
     }
     state.not_yet("start", "Kafka was not reached yet");
     let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
@@ -50,7 +50,7 @@ pub fn open_log<S: Source>(
             Err(Try::Kafka(BrokerError::Unsupported(reason) | BrokerError::Refused(reason))) => {
                 return Err(Failure::bad_config(reason));
             }
-            Err(Try::Recovery(RecoveryError::Refused(reason))) => return Err(Failure::failed(reason)),
+            Err(Try::Recovery(RecoveryError::Refused(reason))) => return Err(Failure::undecided(reason)),
             Err(Try::Kafka(error)) => {
                 state.metrics.kafka_errors.with_label_values(&[error.kind()]).inc();
                 state.problem("start", &error.to_string());

@@ -193,7 +193,7 @@ impl<S: Source> Reader<S> {
             )));
         }
         let (offset, warning) = in_range(&self.topic, cursor.offset, bounds, self.config.offset_reset)
-            .map_err(Failure::failed)?;
+            .map_err(Failure::undecided)?;
         let Some(warning) = warning else { return Ok(false) };
         log::error!("{warning}");
         cursor.offset = offset;
@@ -208,10 +208,15 @@ impl<S: Source> Reader<S> {
             Err(error) => return self.kafka_failed(&error),
         };
         if id.is_some() && self.topic_id.is_some() && id != self.topic_id {
-            return Err(Failure::failed(format!(
+            let reason = format!(
                 "topic {} was deleted and created again; start again, then what that means is decided",
                 self.topic
-            )));
+            );
+            return Err(match self.config.offset_reset {
+                OffsetReset::None => Failure::undecided(reason),
+                // Decided already, and a start carries it out.
+                OffsetReset::Earliest => Failure::failed(reason),
+            });
         }
         let new: Vec<i32> = partitions
             .into_iter()
@@ -232,7 +237,7 @@ impl<S: Source> Reader<S> {
             }
         };
         let start = decide(&self.topic, None, &committed, &bounds, self.config.offset_reset);
-        for (partition, offset) in start.map_err(Failure::failed)?.offsets {
+        for (partition, offset) in start.map_err(Failure::undecided)?.offsets {
             log::info!("partition {partition} is new; reading it from offset {offset}");
             self.cursors.insert(partition, Cursor::at(offset));
         }

@@ -15,6 +15,7 @@ use crate::event::one_line;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 
+use super::ages::Ages;
 use super::checkpoint::Offsets;
 use super::event_log::{EventLog, cover_within};
 use super::lines::{LINE_OVERHEAD, Lines};
@@ -85,6 +86,8 @@ pub struct Writer<S: Storage> {
     /// Records and events in `lines` and `rejected`.
     records: u64,
     events: u64,
+    /// Of all records that no checkpoint covers.
+    ages: Ages,
     last_reject: Option<String>,
     /// Since when something waits for the disk.
     waiting_since: Option<Instant>,
@@ -103,6 +106,7 @@ impl<S: Storage> Writer<S> {
             rejected: Lines::new(),
             records: 0,
             events: 0,
+            ages: Ages::default(),
             last_reject: None,
             waiting_since: None,
             line_block: Vec::new(),
@@ -165,7 +169,7 @@ impl<S: Storage> Writer<S> {
 
     fn format(&mut self, partition: i32, page: &Page) -> Result<(), GivenUp> {
         let mut now = now_millis();
-        for (at, (offset, value)) in page.records().enumerate() {
+        for (at, (time, offset, value)) in page.timed_records().enumerate() {
             // A compressed batch comes whole: a source may give records from before the position.
             if self.offsets.get(&partition).is_some_and(|&next| offset < next) {
                 continue;
@@ -176,6 +180,7 @@ impl<S: Storage> Writer<S> {
             self.format_one(partition, offset, value, now)?;
             self.offsets.insert(partition, offset + 1);
             self.records += 1;
+            self.ages.wait(time);
             if self.lines.len() + self.rejected.len() >= SEGMENT_MAX_BYTES {
                 self.commit(self.is_due())?;
             }
@@ -259,8 +264,18 @@ impl<S: Storage> Writer<S> {
                 self.parts.state.metrics.fsync_seconds.observe(took.as_secs_f64());
             }
             self.parts.state.cover(self.parts.log.offsets());
+            self.observe_ages();
         }
         Ok(())
+    }
+
+    fn observe_ages(&mut self) {
+        // Collected here, so that a million records are not a million atomic operations.
+        let ages = self.parts.state.metrics.end_to_end_seconds.local();
+        for (seconds, records) in self.ages.covered(now_millis()) {
+            (0..records).for_each(|_| ages.observe(seconds));
+        }
+        ages.flush();
     }
 
     fn until_it_works(

@@ -6,7 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use clap::{Arg, ArgAction, Command, CommandFactory};
-use event_pipeline::config::{ConsumerConfig, PASSWORD_ENV, ProducerConfig, SimulateConfig};
+use event_pipeline::config::{ConsumerConfig, EXIT_BAD_CONFIG, PASSWORD_ENV, ProducerConfig, SimulateConfig};
+use event_pipeline::consumer::EXIT_UNDECIDED;
+use event_pipeline::producer::EXIT_LEAK_BUDGET;
 
 use crate::tidy::{files, relative, root};
 
@@ -186,6 +188,25 @@ fn every_source_file_stands_in_the_code_map() {
         }
     }
     assert!(wrong.is_empty(), "docs/ARCHITECTURE.md: {}", wrong.join("; "));
+}
+
+/// A supervisor that starts a program again does so only where that can help.
+#[test]
+fn systemd_does_not_start_again_what_only_a_human_can_mend() {
+    for (unit, codes) in
+        [("producer", vec![EXIT_BAD_CONFIG]), ("consumer", vec![EXIT_BAD_CONFIG, EXIT_UNDECIDED])]
+    {
+        let text = read(&format!("docs/systemd/event-{unit}.service"));
+        let line = text.lines().find_map(|line| line.strip_prefix("RestartPreventExitStatus="));
+        let told: Vec<u8> =
+            line.expect("the line").split(' ').map(|code| code.parse().expect("a code")).collect();
+        assert_eq!(told, codes, "{unit}");
+    }
+    let contract = read("docs/CONTRACT.md");
+    let table = section(&contract, "## Exit codes");
+    for code in [0, 1, EXIT_BAD_CONFIG, EXIT_UNDECIDED, EXIT_LEAK_BUDGET] {
+        assert!(table.contains(&format!("\n| {code} |")), "docs/CONTRACT.md lacks exit code {code}");
+    }
 }
 
 #[test]

@@ -8,3 +8,6 @@ mod producer;
 mod simulate;
 mod support;
 mod tidy;
+
+#[global_allocator]
+static ALLOCATOR: support::memory::Counting = support::memory::Counting;

@@ -1,7 +1,9 @@
 //! The rules of the code map, held by a test: who may name what, how long things may be, what must be absent.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const FILE_MAX_LINES: usize = 400;
 const FUNCTION_MAX_LINES: usize = 70;
@@ -35,6 +37,10 @@ const ASYNC_RUNTIMES: [&str; 9] = [
     "glommio",
     "monoio",
 ];
+
+/// What the task gave; every other package needs a reason.
+const GIVEN_PACKAGES: [&str; 9] =
+    ["tiny_http", "kafka", "serde", "serde_json", "log", "simplelog", "ureq", "crossbeam", "time"];
 
 /// Split, so that this file does not break its own rule.
 const UNFINISHED: [&str; 4] =
@@ -137,6 +143,38 @@ fn async_runtimes(lock: &str) -> Vec<&str> {
     names.filter(|name| ASYNC_RUNTIMES.contains(name)).collect()
 }
 
+/// Packages that `manifest` names as dependencies without a reason right above them.
+fn without_reason(manifest: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let (mut is_dependency, mut line_above) = (false, "");
+    for line in manifest.lines() {
+        if let Some(table) = line.strip_prefix('[') {
+            is_dependency = table.trim_end_matches(']').ends_with("dependencies");
+        } else if let Some((package, _)) = line.split_once(" = ").filter(|_| is_dependency)
+            && !line.starts_with('#')
+            && !line_above.starts_with('#')
+            && !GIVEN_PACKAGES.contains(&package)
+        {
+            found.push(package);
+        }
+        line_above = line;
+    }
+    found
+}
+
+/// Packages that a build with `features` compiles, as deep as `depth` says, without our own.
+fn packages(features: &[&str], depth: &str) -> BTreeSet<String> {
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["tree", "--locked", "--edges", "normal,build", "--prefix", "none", "--depth", depth])
+        .args(features)
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    let (tree, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "cargo tree: {said}");
+    tree.lines().skip(1).filter_map(|line| line.split(' ').next().map(str::to_owned)).collect()
+}
+
 /// The project's directory.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -193,6 +231,31 @@ fn no_async_runtime_is_in_the_tree() {
     assert_eq!(async_runtimes(&lock), [""; 0]);
 }
 
+#[test]
+fn every_package_is_given_or_has_a_reason() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
+    assert_eq!(without_reason(&manifest), [""; 0], "each needs a reason in the line above");
+}
+
+#[test]
+fn builds_have_the_packages_of_the_manifest_and_no_async_runtime() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
+    let (_, table) = manifest.split_once("[dependencies]\n").expect("dependencies");
+    let table = table.split("\n[").next().unwrap_or_default();
+    let named = |is_wanted: fn(&str) -> bool| -> BTreeSet<String> {
+        let lines = table.lines().filter(|line| !line.starts_with('#') && is_wanted(line));
+        lines.filter_map(|line| Some(line.split_once(" = ")?.0.to_owned())).collect()
+    };
+    assert_eq!(packages(&["--no-default-features"], "1"), named(|line| !line.contains("optional = true")));
+    assert_eq!(packages(&["--all-features"], "1"), named(|_| true));
+    for features in [&["--no-default-features"][..], &[], &["--all-features"]] {
+        let all = packages(features, "99");
+        assert!(all.len() > 30, "{all:?}");
+        let found: Vec<_> = ASYNC_RUNTIMES.iter().filter(|name| all.contains(**name)).collect();
+        assert!(found.is_empty(), "{features:?}: {found:?}");
+    }
+}
+
 /// Each rule, broken once.
 #[test]
 fn a_broken_rule_is_found() {
@@ -218,6 +281,9 @@ fn a_broken_rule_is_found() {
     broken("src/simulate.rs", "//! x\nuse crate::producer::x;\n", "simulate imports producer");
     broken("src/retry.rs", "//! x\nuse std::net::TcpStream;\n", "names std::net");
     broken("src/event/split.rs", "//! x\nfn f() { Instant::now(); }\n", "names Instant::now");
+    let manifest =
+        "[dependencies]\nlog = \"0\"\n\n# Why.\na = \"1\"\nb = { version = \"1\" }\n[x]\nc = \"1\"\n";
+    assert_eq!(without_reason(manifest), ["b"]);
     assert_eq!(async_runtimes("name = \"serde\"\nname = \"mio\"\nname = \"tokio-x\"\n"), ["mio"]);
 }
 

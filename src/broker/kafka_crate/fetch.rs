@@ -221,7 +221,7 @@ fn page(data: &Partition<'_>, offset: i64) -> Result<Page, Code> {
     let data = data.data().map_err(|error| code_in(&error))?;
     let mut page = Page::new(offset, data.highwatermark_offset());
     for message in data.messages() {
-        page.push(message.offset, message.value);
+        page.push(message.offset, None, message.value);
     }
     Ok(page)
 }

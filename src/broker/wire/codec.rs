@@ -1,6 +1,6 @@
 //! Takes compressed records apart, never into more memory than a given limit. Pure.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 
 use flate2::read::MultiGzDecoder;
 use lz4_flex::frame::FrameDecoder;
@@ -13,6 +13,12 @@ pub(super) struct Undecodable(pub String);
 /// What Java puts in front of snappy blocks: a magic number and two versions.
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
 const XERIAL_HEADER_BYTES: usize = 16;
+
+/// Room for the first bytes, doubled as long as there are more.
+const FIRST_BYTES: usize = 64 << 10;
+
+/// Flag in a zstd frame's descriptor: all of its content is kept, and there is no byte for the window.
+const SINGLE_SEGMENT: u8 = 0x20;
 
 /// The bytes that `bytes` hold, compressed with Kafka's codec number `codec`; at most `limit`.
 ///
@@ -28,12 +34,35 @@ pub(super) fn decompress(codec: u8, bytes: &[u8], limit: usize) -> Result<Vec<u8
     }
 }
 
-fn read_up_to(limit: usize, codec: &str, reader: impl Read) -> Result<Vec<u8>, Undecodable> {
+fn read_up_to(limit: usize, codec: &str, mut reader: impl Read) -> Result<Vec<u8>, Undecodable> {
     let mut out = Vec::new();
-    // One byte more tells that there is more.
-    let read = reader.take(limit as u64 + 1).read_to_end(&mut out);
-    read.map_err(|error| broken(codec, &error))?;
-    if out.len() > limit { Err(too_large(codec, limit)) } else { Ok(out) }
+    let mut filled = 0;
+    loop {
+        if filled == out.len() {
+            // One byte more tells that there is more.
+            let grown = (out.len() * 2).max(FIRST_BYTES).min(limit + 1);
+            grow(&mut out, grown, limit + 1);
+        }
+        match reader.read(&mut out[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(broken(codec, &error)),
+        }
+        if filled > limit {
+            return Err(too_large(codec, limit));
+        }
+    }
+    out.truncate(filled);
+    Ok(out)
+}
+
+/// Makes `out` of `length` bytes, with room for twice as many but not for more than `limit`, as a vector itself would.
+fn grow(out: &mut Vec<u8>, length: usize, limit: usize) {
+    if length > out.capacity() {
+        out.reserve_exact((2 * out.capacity()).clamp(length, limit.max(length)) - out.len());
+    }
+    out.resize(length, 0);
 }
 
 fn broken(codec: &str, why: &dyn std::fmt::Display) -> Undecodable {
@@ -68,30 +97,44 @@ fn push_snappy(out: &mut Vec<u8>, block: &[u8], limit: usize) -> Result<(), Unde
     if start + length > limit {
         return Err(too_large("snappy", limit));
     }
-    out.resize(start + length, 0);
+    grow(out, start + length, limit);
     let written = snap::raw::Decoder::new().decompress(block, &mut out[start..]);
     out.truncate(start + written.map_err(|error| broken("snappy", &error))?);
     Ok(())
 }
 
 fn zstd(bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
-    // The decoder reserves the window that the frame asks for.
-    if window(bytes).is_none_or(|window| window > limit as u64) {
-        return Err(too_large("zstd", limit));
+    let cut_off = || broken("zstd", &"its header is cut off");
+    let (magic_and_descriptor, rest) = bytes.split_first_chunk::<5>().ok_or_else(cut_off)?;
+    let descriptor = magic_and_descriptor[4];
+    // The decoder reserves all the history that the frame asks for.
+    if descriptor & SINGLE_SEGMENT != 0 {
+        let content = content_bytes(descriptor, rest).ok_or_else(cut_off)?;
+        if content > limit as u64 {
+            return Err(too_large("zstd", limit));
+        }
+        return zstd_frames(bytes, limit);
     }
-    let decoder = StreamingDecoder::new(bytes).map_err(|error| broken("zstd", &error))?;
+    // Strong levels ask for far more than a batch holds. No more than the limit is ever looked back at.
+    let (&window, rest) = rest.split_first().ok_or_else(cut_off)?;
+    let most = (0..=u8::MAX).rev().find(|window| window_bytes(*window) <= limit as u64).unwrap_or(0);
+    let header = [&magic_and_descriptor[..], &[window.min(most)]].concat();
+    zstd_frames(header.chain(rest), limit)
+}
+
+fn zstd_frames(frame: impl Read, limit: usize) -> Result<Vec<u8>, Undecodable> {
+    let decoder = StreamingDecoder::new(frame).map_err(|error| broken("zstd", &error))?;
     read_up_to(limit, "zstd", decoder)
 }
 
-/// Bytes of history that a zstd frame wants kept; `None` if it begins with no such frame.
-fn window(bytes: &[u8]) -> Option<u64> {
-    let (&descriptor, rest) = bytes.strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?.split_first()?;
-    if descriptor & 0x20 == 0 {
-        let window = rest.first()?;
-        let base = 1u64 << (10 + (window >> 3));
-        return Some(base + base / 8 * u64::from(window & 7));
-    }
-    // A single segment keeps all of its content, whose size stands behind the dictionary's id.
+/// What the byte for the window stands for; greater ones for more.
+fn window_bytes(window: u8) -> u64 {
+    let base = 1u64 << (10 + (window >> 3));
+    base + base / 8 * u64::from(window & 7)
+}
+
+/// Size of the content of a single segment; it stands behind the dictionary's id.
+fn content_bytes(descriptor: u8, rest: &[u8]) -> Option<u64> {
     let content = rest.get([0, 1, 2, 4][usize::from(descriptor & 3)]..)?;
     let size = |bytes: usize| {
         content.get(..bytes).map(|size| size.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
@@ -160,8 +203,12 @@ mod tests {
 
     #[test]
     fn absurd_sizes_reserve_nothing() {
-        // A window of 100 MiB and more, a content size of 2^60, a snappy block of 4 GiB.
-        assert!(decompress(4, &[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 1, 0, 0], 1 << 20).is_err());
+        // A window of terabytes, a content size of 2^60, a snappy block of 4 GiB.
+        assert_eq!(
+            decompress(4, &[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 1, 0, 0], 1 << 20),
+            Ok(vec![]),
+            "no more history is kept than there can be"
+        );
         assert!(
             decompress(4, &[0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 0, 0, 0, 0x10, 1, 0, 0], 1 << 20)
                 .is_err()

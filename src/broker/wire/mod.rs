@@ -3,10 +3,16 @@
 //! It writes nothing twice (see `sequence`), reads every compression, and hides what transactions rolled back.
 //! It has no socket of its own: records go over the connection that carries the small requests.
 
+mod answer;
 mod batch;
 mod codec;
+#[cfg(fuzzing)]
+mod fuzz;
 mod records;
 mod sequence;
+
+#[cfg(fuzzing)]
+pub use fuzz::fuzzed;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -150,22 +156,8 @@ impl Client for WireClient {
         let body = body.array(&[self.topic.as_str()], |w, topic| {
             w.str(topic).array(&turn, |w, at| w.i32(at.partition).i64(at.offset).i32(share_bytes))
         });
-        let offset_of = |partition: i32| turn.iter().find(|at| at.partition == partition).map(|at| at.offset);
-        let mut pages = control.call(FETCH, body, deadline, |r| {
-            let _throttle = r.i32()?;
-            per_partition(r, &self.topic, |r| {
-                let (partition, code, high_watermark) = (r.i32()?, Code(r.i16()?), r.i64()?);
-                let _stable = r.i64()?;
-                let aborted = r.array(|r| Ok((r.i64()?, r.i64()?)))?;
-                let stored = r.bytes()?;
-                let page = code.check().map(|()| {
-                    // What was not asked for is left out below.
-                    let offset = offset_of(partition).unwrap_or(i64::MAX);
-                    records::page(stored, offset, high_watermark, aborted, share)
-                });
-                Ok((partition, page))
-            })
-        })?;
+        let mut pages =
+            control.call(FETCH, body, deadline, |r| answer::pages(r, &self.topic, &turn, share))?;
         Ok(positions.iter().map(|at| self.fetched(&mut pages, at.partition)).collect())
     }
 }
@@ -206,10 +198,12 @@ impl WireClient {
         deadline: Instant,
     ) -> Result<PerPartition<i64>, BrokerError> {
         control.call(PRODUCE, body, deadline, |r| {
-            per_partition(r, &self.topic, |r| {
+            let outcomes = per_partition(r, &self.topic, |r| {
                 let (partition, code, base, _append_time) = (r.i32()?, Code(r.i16()?), r.i64()?, r.i64()?);
                 Ok((partition, code.check().map(|()| base)))
-            })
+            })?;
+            let _throttle = r.i32()?;
+            Ok(outcomes)
         })
     }
 

@@ -9,8 +9,18 @@ use crate::broker::Page;
 use crate::broker::frame::{Malformed, Reader};
 use crate::broker::stored::{BatchHeader, HEADER_BYTES, next_batch};
 
-/// Most bytes that one batch may hold once it is taken apart: what an answer may hold at all.
-const MAX_BATCH_BYTES: usize = 32 << 20;
+/// Most bytes that one batch may hold once it is taken apart: about what an answer may hold at all, and a window of
+/// zstd that its decoder still rounds up to no more than that.
+pub(super) const MAX_BATCH_BYTES: usize = 30 << 20;
+
+/// How much is read from an answer.
+#[derive(Clone, Copy)]
+pub(super) struct Limit {
+    /// Bytes of values; a page ends with the batch that reaches it.
+    pub values: usize,
+    /// Bytes in memory; a page ends with the record that reaches it, and without any room it stays empty.
+    pub held: usize,
+}
 
 /// Why a partition's data cannot be read on.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +34,7 @@ pub(super) enum Trouble {
 /// A transaction that was rolled back: its producer id and its first offset.
 pub(super) type Aborted = (i64, i64);
 
-/// The records of `stored` from `offset` on, up to the batch that makes them `limit` bytes.
+/// The records of `stored` from `offset` on, up to `limit`.
 ///
 /// # Errors
 /// Nothing could be read. What precedes a trouble is read, and the trouble met again by the next fetch.
@@ -33,7 +43,7 @@ pub(super) fn page(
     offset: i64,
     high_watermark: i64,
     aborted: Vec<Aborted>,
-    limit: usize,
+    limit: Limit,
 ) -> Result<Page, Trouble> {
     let mut page = Page::new(offset, high_watermark);
     let mut rolled_back = RolledBack { ahead: aborted, open: Vec::new() };
@@ -47,9 +57,9 @@ fn read_batches(
     mut stored: &[u8],
     page: &mut Page,
     rolled_back: &mut RolledBack,
-    limit: usize,
+    limit: Limit,
 ) -> Result<(), Trouble> {
-    while page.value_bytes() < limit {
+    while page.value_bytes() < limit.values && page.held_bytes() < limit.held {
         let at = page.next_offset;
         let Some((header, batch)) = next_batch(&mut stored).map_err(|Malformed| Trouble::Damaged(at))? else {
             break;
@@ -67,29 +77,39 @@ fn read_batches(
             let records = &batch[HEADER_BYTES..];
             // Room for what is left of the answer at once, instead of copying at each growth.
             page.reserve(records.len() + stored.len());
-            if header.codec == 0 {
-                read_records(records, &header, page)
+            let all_read = if header.codec == 0 {
+                read_records(records, &header, page, limit.held)
             } else {
                 let decompressed = decompress(header.codec, records, MAX_BATCH_BYTES);
                 let records = decompressed.map_err(|Undecodable(why)| Trouble::Unreadable(at, why))?;
-                read_records(&records, &header, page)
+                read_records(&records, &header, page, limit.held)
+            };
+            if !all_read
+                .map_err(|Malformed| Trouble::Unreadable(at, "in a batch that makes no sense".into()))?
+            {
+                break;
             }
-            .map_err(|Malformed| Trouble::Unreadable(at, "in a batch that makes no sense".into()))?;
         }
-        page.next_offset = header.last + 1;
+        page.next_offset = header.last.checked_add(1).ok_or(Trouble::Damaged(at))?;
     }
     Ok(())
 }
 
-fn read_records(records: &[u8], header: &BatchHeader, page: &mut Page) -> Result<(), Malformed> {
+/// False if the page is full before the batch ends; the next one begins in the middle of it.
+fn read_records(
+    records: &[u8],
+    header: &BatchHeader,
+    page: &mut Page,
+    held_max: usize,
+) -> Result<bool, Malformed> {
     if i64::from(header.count) > header.last - header.base + 1 {
         return Err(Malformed);
     }
     let mut all = Reader::new(records);
-    for _ in 0..header.count {
+    for left in (0..header.count).rev() {
         let length = usize::try_from(all.varint()?).map_err(|_| Malformed)?;
         let mut r = Reader::new(all.slice(length)?);
-        let _attributes_and_time = (r.i8()?, r.varint()?);
+        let (_attributes, time_delta) = (r.i8()?, r.varint()?);
         let offset = header.base.checked_add(r.varint()?).ok_or(Malformed)?;
         let _key = nullable(&mut r)?;
         let value = nullable(&mut r)?;
@@ -97,10 +117,23 @@ fn read_records(records: &[u8], header: &BatchHeader, page: &mut Page) -> Result
             return Err(Malformed);
         }
         if offset >= page.next_offset {
-            page.push(offset, value);
+            page.push(offset, time_of(header, time_delta), value);
+            if page.held_bytes() >= held_max && left > 0 {
+                return Ok(false);
+            }
         }
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Milliseconds since 1970, unless the sender gave none.
+fn time_of(header: &BatchHeader, delta: i64) -> Option<i64> {
+    let time = match header.append_time_ms {
+        Some(time) => time,
+        None if header.base_time_ms < 0 => return None,
+        None => header.base_time_ms.wrapping_add(delta),
+    };
+    (time >= 0).then_some(time)
 }
 
 /// Bytes with their length in front; null reads as empty.
@@ -149,7 +182,7 @@ mod tests {
     use super::*;
     use crate::broker::Record;
 
-    const ALL: usize = usize::MAX;
+    const ALL: Limit = Limit { values: usize::MAX, held: usize::MAX };
 
     fn seal(batch: &mut [u8]) {
         let crc = checksum(&batch[CRC_FROM..]);
@@ -215,8 +248,40 @@ mod tests {
     fn a_page_ends_with_the_batch_that_fills_it() {
         let log =
             [stored(0, &["aaaa"], 0, -1), stored(1, &["bbbb"], 0, -1), stored(2, &["cccc"], 0, -1)].concat();
-        let page = page(&log, 0, 3, vec![], 5).expect("readable");
+        let page = page(&log, 0, 3, vec![], Limit { values: 5, ..ALL }).expect("readable");
         assert_eq!((page.len(), page.next_offset), (2, 2));
+    }
+
+    #[test]
+    fn a_page_that_is_full_ends_in_the_middle_of_a_batch_and_goes_on_there() {
+        let log = [stored(0, &["aaaa", "bbbb", "cccc"], 0, -1), stored(3, &["dddd"], 0, -1)].concat();
+        let limit = |held: usize| Limit { held, ..ALL };
+        let mut offset = 0;
+        for expected in 1..=4 {
+            let page = page(&log, offset, 4, vec![], limit(20)).expect("readable");
+            assert_eq!((page.len(), page.next_offset), (1, expected));
+            offset = page.next_offset;
+        }
+        let none = page(&log, 0, 4, vec![], limit(0)).expect("readable");
+        assert_eq!((none.len(), none.next_offset), (0, 0));
+    }
+
+    #[test]
+    fn times_are_the_brokers_or_the_senders_or_unknown() {
+        let times = |attributes: i16, base_ms: i64, max_ms: i64| -> Vec<Option<i64>> {
+            let mut batch = stored(0, &["a", "b"], attributes, -1);
+            batch[27..35].copy_from_slice(&base_ms.to_be_bytes());
+            batch[35..43].copy_from_slice(&max_ms.to_be_bytes());
+            // The time delta of the first record, behind its length and attributes.
+            batch[HEADER_BYTES + 2] = 8;
+            seal(&mut batch);
+            let page = page(&batch, 0, 2, vec![], ALL).expect("readable");
+            page.timed_records().map(|(time, ..)| time).collect()
+        };
+        assert_eq!(times(0, 1000, 1004), [Some(1004), Some(1000)]);
+        assert_eq!(times(8, 1000, 5000), [Some(5000), Some(5000)]);
+        assert_eq!(times(0, -1, -1), [None, None]);
+        assert_eq!(times(8, -1, -1), [None, None]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::support::admin::Body;
 use crate::support::kafka::is_on_crate;
 
 const LIMIT: Duration = Duration::from_millis(700);
-const TOPIC: &str = "events";
+pub const TOPIC: &str = "events";
 
 const PRODUCE: i16 = 0;
 const FETCH: i16 = 1;
@@ -22,7 +22,7 @@ const API_VERSIONS: i16 = 18;
 const INIT_PRODUCER_ID: i16 = 22;
 
 /// What the records' requests are answered with, from the frame's size on.
-type Answer = Arc<dyn Fn(i32) -> Vec<u8> + Send + Sync>;
+pub type Answer = Arc<dyn Fn(i32) -> Vec<u8> + Send + Sync>;
 
 #[test]
 fn a_wrong_answer_to_a_produce_is_never_a_receipt() {
@@ -115,19 +115,29 @@ fn a_wrong_answer_to_a_fetch_gives_no_records() {
 /// Greets as Kafka 3.9, leads the one partition of the topic, and gives `answer` to records. Its second
 /// metadata, for the kafka crate, calls the partition `partition`.
 fn hostile_broker(answer: Answer, partition: i32) -> SocketAddr {
+    hostile_leader(answer, partition, 1)
+}
+
+/// The same, of as many partitions as `partitions` says.
+pub fn hostile_leader(answer: Answer, partition: i32, partitions: i32) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = listener.local_addr().expect("address");
     thread::spawn(move || {
         for stream in listener.incoming() {
             let (stream, answer) = (stream.expect("accept"), answer.clone());
             // An error is a client that has had enough.
-            thread::spawn(move || drop(serve(stream, address.port(), &answer, partition)));
+            thread::spawn(move || drop(serve(stream, address.port(), &answer, (partition, partitions))));
         }
     });
     address
 }
 
-fn serve(mut stream: TcpStream, port: u16, answer: &Answer, partition: i32) -> io::Result<()> {
+fn serve(
+    mut stream: TcpStream,
+    port: u16,
+    answer: &Answer,
+    (partition, partitions): (i32, i32),
+) -> io::Result<()> {
     loop {
         let mut size = [0; 4];
         stream.read_exact(&mut size)?;
@@ -137,7 +147,7 @@ fn serve(mut stream: TcpStream, port: u16, answer: &Answer, partition: i32) -> i
         let correlation = i32::from_be_bytes(*request[4..].first_chunk().expect("a header"));
         let reply = match (word(0), word(2)) {
             (API_VERSIONS, _) => framed(&versions(correlation)),
-            (METADATA, 4) => framed(&metadata(correlation, port)),
+            (METADATA, 4) => framed(&metadata(correlation, port, partitions)),
             (METADATA, _) => framed(&old_metadata(correlation, port, partition)),
             (INIT_PRODUCER_ID, _) => {
                 framed(&Body::default().i32(correlation).i32(0).i16(0).i64(4000).i16(0).into_bytes())
@@ -149,7 +159,7 @@ fn serve(mut stream: TcpStream, port: u16, answer: &Answer, partition: i32) -> i
     }
 }
 
-fn framed(bytes: &[u8]) -> Vec<u8> {
+pub fn framed(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as i32).to_be_bytes(), bytes].concat()
 }
 
@@ -176,10 +186,11 @@ fn fetched(correlation: i32, partition: i32, aborted: i32, length: i32, stored: 
     framed(&[body.into_bytes(), stored.to_vec()].concat())
 }
 
-fn metadata(correlation: i32, port: u16) -> Vec<u8> {
+fn metadata(correlation: i32, port: u16, partitions: i32) -> Vec<u8> {
     let broker = Body::default().i32(correlation).i32(0).i32(1).i32(1).string("127.0.0.1").i32(port.into());
     let topic = broker.i16(-1).i16(-1).i32(1).i32(1).i16(0).string(TOPIC).i8(0);
-    topic.i32(1).i16(0).i32(0).i32(1).i32(0).i32(0).into_bytes()
+    let each = |body: Body, id: i32| body.i16(0).i32(id).i32(1).i32(0).i32(0);
+    (0..partitions).fold(topic.i32(partitions), each).into_bytes()
 }
 
 fn old_metadata(correlation: i32, port: u16, partition: i32) -> Vec<u8> {

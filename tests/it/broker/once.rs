@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 
 use event_pipeline::broker::{KafkaSink, Sink, open_sink};
-use event_pipeline::config::{KafkaClient, KafkaConfig};
 
-use super::{Outcomes, assert_all_retryable, config, numbered, send, send_all};
+use super::{Outcomes, assert_all_retryable, config, numbered, send, send_all, wire};
 use crate::support::admin::PRODUCE;
 use crate::support::kafka::{Cluster, shared};
 use crate::support::proxy::Proxy;
@@ -13,8 +12,7 @@ use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
 
 fn wire_sink(brokers: &str, topic: &Topic) -> KafkaSink {
-    let config = KafkaConfig { client: KafkaClient::Wire, ..config(brokers, &topic.name) };
-    open_sink(&config).expect("a thread")
+    open_sink(&wire(config(brokers, &topic.name))).expect("a thread")
 }
 
 /// A sink behind a proxy, in front of a topic of `partitions`.

@@ -82,6 +82,34 @@ fn a_group_keeps_what_was_committed_and_nothing_else() {
 }
 
 #[test]
+fn every_partition_makes_progress_beside_one_with_batches_above_all_shares() {
+    let topic = shared().topic_with(3, &[("max.message.bytes", "8000000")]);
+    let large = "x".repeat(6_500_000);
+    for _ in 0..4 {
+        topic.kcat(&["-P", "-p", "1", "-X", "message.max.bytes=8000000"], large.as_bytes());
+    }
+    // More than many fetches of a share.
+    let lines = format!("{}\n", "y".repeat(900_000)).repeat(20);
+    for partition in ["0", "2"] {
+        topic.kcat(&["-P", "-p", partition], lines.as_bytes());
+    }
+    let mut source = source_of(&topic);
+    let mut positions = from_start(3);
+    let ends = [20, 4, 20];
+    let mut without_progress = [0; 3];
+    while (0..3).any(|index| positions[index].offset < ends[index]) {
+        for answer in source.fetch(&positions).expect("fetched") {
+            let (index, page) = (answer.partition as usize, answer.page.expect("a page"));
+            let stands = page.next_offset == positions[index].offset && page.next_offset < ends[index];
+            without_progress[index] = if stands { without_progress[index] + 1 } else { 0 };
+            positions[index].offset = page.next_offset;
+        }
+        // Each is the first of a fetch, and so gets what it needs, in its turn.
+        assert!(without_progress.iter().all(|fetches| *fetches < 3), "{without_progress:?} at {positions:?}");
+    }
+}
+
+#[test]
 fn a_fetch_of_many_partitions_reaches_all_of_them() {
     let topic = shared().topic_with(30, &[]);
     let lines: String = numbered("", 300).iter().map(|number| format!("k{number}:v\n")).collect();

@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use event_pipeline::consumer::EXIT_UNDECIDED;
+
 use crate::consumer::load::{Load, event_lines};
 use crate::consumer::{Site, metric, wait_problem, wait_ready};
 use crate::support::admin;
@@ -178,7 +180,7 @@ fn a_topic_that_was_recreated_is_refused_with_the_ways_out() {
     let again = shared().topic_named(&topic.name, 1);
     again.kcat(&["-P"], event_lines(4, 100).as_bytes());
     let refused = site.program(&[]).run(secs(60));
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(i32::from(EXIT_UNDECIDED)));
     for words in ["deleted and created again", "KAFKA_GROUP", "KAFKA_AUTO_OFFSET_RESET"] {
         assert!(refused.stderr.contains(words), "{words}: {}", refused.stderr);
     }
@@ -196,7 +198,24 @@ fn a_topic_that_is_recreated_under_a_running_consumer_ends_it() {
     // Whoever asks for the topic next creates it, also the consumer itself.
     admin::delete_topic(&topic.brokers(), &topic.name);
     let status = consumer.wait(secs(60));
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(i32::from(EXIT_UNDECIDED)));
     let said = consumer.stderr();
     assert!(said.contains("created again") || said.contains("recreated"), "{said}");
+}
+
+/// The decision was made by the setting, and the next start carries it out: a supervisor shall start it again.
+#[test]
+fn a_recreated_topic_is_read_by_the_next_start_where_that_is_decided() {
+    const EARLIEST: &[(&str, &str)] =
+        &[("KAFKA_AUTO_OFFSET_RESET", "earliest"), ("KAFKA_METADATA_MAX_AGE_MS", "100")];
+    let topic = shared().topic_with(1, &[]);
+    let site = Site::new(&topic);
+    let mut consumer = site.start_ready(EARLIEST);
+    topic.kcat(&["-P"], b"{\"n\": 1}\n{\"n\": 2}\n");
+    site.wait_caught_up();
+    admin::delete_topic(&topic.brokers(), &topic.name);
+    assert_eq!(consumer.wait(secs(60)).code(), Some(1), "{}", consumer.stderr());
+    let _consumer = site.start_ready(EARLIEST);
+    topic.kcat(&["-P"], b"{\"n\": 3}\n");
+    eventually(secs(30), "the new topic is logged", || site.lines().len() == 3);
 }

@@ -1,7 +1,12 @@
 //! Who may write a log, and which part of the topic it takes.
 
+use std::fs;
+
+use event_pipeline::consumer::EXIT_UNDECIDED;
+
 use crate::consumer::load::event_lines;
 use crate::consumer::{Site, lines_of, payload, wait_ready};
+use crate::support::admin;
 use crate::support::kafka::{Cluster, shared};
 use crate::support::wait::{eventually, secs};
 
@@ -71,6 +76,41 @@ fn a_bad_setting_and_a_taken_address_end_with_code_2() {
     let refused = other.program(&[("METRICS_ADDR", &address)]).run(secs(30));
     assert_eq!(refused.status.code(), Some(2));
     assert!(refused.stderr.contains("METRICS_ADDR"), "{}", refused.stderr);
+}
+
+#[test]
+fn what_only_a_human_can_decide_ends_with_a_code_of_its_own() {
+    let topic = shared().topic_with(1, &[]);
+    let site = Site::new(&topic);
+    let mut consumer = site.start_ready(&[]);
+    topic.kcat(&["-P"], event_lines(20, 100).as_bytes());
+    site.wait_caught_up();
+    // After a stop in order, a log may be moved away.
+    consumer.kill();
+    let refused = |settings: &[(&str, &str)], words: &str| {
+        let log = fs::read(site.path("logs/events.log")).ok();
+        let ended = site.program(settings).run(secs(60));
+        assert_eq!(ended.status.code(), Some(i32::from(EXIT_UNDECIDED)), "{words}: {}", ended.stderr);
+        assert!(ended.stderr.contains(words), "{words}: {}", ended.stderr);
+        assert_eq!(fs::read(site.path("logs/events.log")).ok(), log, "{words}: nothing is touched");
+    };
+    let other = shared().topic_with(1, &[]);
+    refused(&[("KAFKA_TOPIC", &other.name)], "belongs to topic");
+    let checkpoint = site.path("logs/events.log.checkpoint");
+    let good = fs::read(&checkpoint).expect("checkpoint");
+    fs::write(&checkpoint, &good[..good.len() / 2]).expect("write");
+    refused(&[], "cannot be read");
+    fs::write(&checkpoint, &good).expect("write");
+    fs::rename(site.path("logs/events.log"), site.path("logs/elsewhere")).expect("rename");
+    refused(&[], "does not fit its checkpoint");
+    fs::rename(site.path("logs/elsewhere"), site.path("logs/events.log")).expect("rename");
+    topic.kcat(&["-P"], event_lines(30, 100).as_bytes());
+    admin::delete_records(&topic.brokers(), &topic.name, 0, 30);
+    refused(&[], "10 offsets were deleted");
+    let mut consumer = site.start_ready(&[("KAFKA_AUTO_OFFSET_RESET", "earliest")]);
+    site.wait_caught_up();
+    assert_eq!(site.lines().len(), 20 + 20);
+    assert!(consumer.terminate(secs(30)).success());
 }
 
 #[test]

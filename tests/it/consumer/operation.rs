@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use event_pipeline::broker::{Source, open_source};
 use event_pipeline::config::{KafkaConfig, SecurityConfig};
@@ -9,7 +10,7 @@ use event_pipeline::config::{KafkaConfig, SecurityConfig};
 use crate::consumer::load::{Load, event_lines};
 use crate::consumer::{Site, metric, payload, wait_ready};
 use crate::support::http;
-use crate::support::kafka::{client, shared};
+use crate::support::kafka::{client, is_kafka_4, shared};
 use crate::support::wait::{eventually, secs};
 
 #[test]
@@ -102,6 +103,39 @@ fn the_figures_add_up_and_the_page_answers() {
     assert!(metric(&mut consumer, "pipeline_log_fsync_duration_seconds_count") >= 1.0);
     for (path, status) in [("/livez", 200), ("/version", 200), ("/healthz", 200), ("/nothing", 404)] {
         assert_eq!(http::get(consumer.address(), path).expect("answer").status, status, "{path}");
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()
+}
+
+#[test]
+fn how_old_records_are_once_they_are_covered_is_counted_where_their_time_is_known() {
+    let topic = shared().topic();
+    topic.kcat(&["-P"], (event_lines(500, 100) + "not JSON\n").as_bytes());
+    let times: Vec<f64> = topic.records().iter().map(|record| record.timestamp_ms as f64 / 1000.0).collect();
+    for (client, counted) in [("wire", times.len()), ("crate", 0)] {
+        if client == "crate" && is_kafka_4() {
+            continue;
+        }
+        let site = Site::new(&topic);
+        let began = now();
+        let group = format!("{client}-of-{}", topic.name);
+        let mut consumer = site.start_ready(&[("KAFKA_CLIENT", client), ("KAFKA_GROUP", &group)]);
+        site.wait_caught_up();
+        eventually(secs(10), "the figures follow", || {
+            metric(&mut consumer, "pipeline_consumer_records_total") == times.len() as f64
+        });
+        let sample =
+            |consumer: &mut _, name: &str| metric(consumer, &format!("pipeline_end_to_end_seconds_{name}"));
+        assert_eq!(sample(&mut consumer, "count"), counted as f64, "{client}");
+        let sum_at = |moment: f64| times.iter().take(counted).map(|time| moment - time).sum::<f64>();
+        let sum = sample(&mut consumer, "sum");
+        // The time is told in whole milliseconds.
+        let slack = 0.001 * counted as f64;
+        assert!((sum_at(began) - slack..=sum_at(now()) + slack).contains(&sum), "{client}: {sum}");
     }
 }
 

@@ -14,6 +14,7 @@ pub const LIST_OFFSETS: i16 = 2;
 pub const METADATA: i16 = 3;
 pub const CREATE_TOPICS: i16 = 19;
 pub const DELETE_TOPICS: i16 = 20;
+pub const DELETE_RECORDS: i16 = 21;
 pub const CREATE_PARTITIONS: i16 = 37;
 pub const ELECT_LEADERS: i16 = 43;
 pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
@@ -186,6 +187,20 @@ pub fn delete_topic(address: &str, topic: &str) {
     answer.i32();
     for (name, code) in answer.array(|a| (a.string(), a.i16())) {
         assert_eq!(code, 0, "delete {name}");
+    }
+}
+
+/// Deletes the records of a partition before `offset`, as retention does; `leader` is its leader's address.
+pub fn delete_records(leader: &str, topic: &str, partition: i32, offset: i64) {
+    let body = Body::default().i32(1).string(topic).i32(1).i32(partition).i64(offset).i32(15_000);
+    let mut answer = call(leader, DELETE_RECORDS, 0, body).expect("delete records");
+    answer.i32();
+    let outcomes = answer.array(|a| {
+        a.string();
+        a.array(|a| (a.i32(), a.i64(), a.i16()))
+    });
+    for (partition, _, code) in outcomes.into_iter().flatten() {
+        assert_eq!(code, 0, "delete records of {topic}/{partition}");
     }
 }
 

@@ -31,9 +31,14 @@ pub fn client() -> KafkaClient {
     KafkaClient::from_str(&name, false).unwrap_or_else(|error| panic!("{GIVEN_CLIENT}={name}: {error}"))
 }
 
+/// The Kafka that the tests run on.
+pub fn version() -> String {
+    std::env::var(GIVEN_VERSION).unwrap_or_else(|_| "3.9.2".into())
+}
+
 /// True if the tests run on Kafka 4.x.
 pub fn is_kafka_4() -> bool {
-    std::env::var(GIVEN_VERSION).is_ok_and(|version| version.starts_with("4."))
+    version().starts_with("4.")
 }
 
 /// True if the kafka crate is under test, not our own client.
@@ -51,9 +56,10 @@ pub struct Cluster {
 /// The broker that tests share which do no harm to it. Ends with the test process.
 pub fn shared() -> &'static Cluster {
     static SHARED: OnceLock<Cluster> = OnceLock::new();
-    SHARED.get_or_init(|| match std::env::var(GIVEN_BROKERS) {
-        Ok(brokers) => Cluster { addresses: brokers.split(',').map(str::to_owned).collect(), dir: None },
-        Err(_) => Cluster::start(1),
+    let given = std::env::var(GIVEN_BROKERS).ok().filter(|brokers| !brokers.is_empty());
+    SHARED.get_or_init(|| match given {
+        Some(brokers) => Cluster { addresses: brokers.split(',').map(str::to_owned).collect(), dir: None },
+        None => Cluster::start(1),
     })
 }
 

@@ -6,7 +6,9 @@ pub mod admin;
 #[cfg(feature = "tls")]
 pub mod certificates;
 pub mod http;
+pub mod java;
 pub mod kafka;
+pub mod memory;
 pub mod process;
 pub mod proxy;
 #[cfg(feature = "tls")]

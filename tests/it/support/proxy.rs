@@ -45,6 +45,9 @@ enum Fate {
     CutAfter(usize),
 }
 
+/// Makes other bytes of a reply, its size in front.
+type Mangle = Box<dyn FnMut(&[u8]) -> Vec<u8> + Send>;
+
 /// One listener in front of one upstream. Dropping it cuts all connections.
 pub struct Proxy {
     address: SocketAddr,
@@ -66,6 +69,7 @@ struct State {
     accepted: usize,
     cut_after: Option<(Direction, usize)>,
     lose_replies: Option<(i16, usize)>,
+    mangle: Option<Mangle>,
 }
 
 impl Proxy {
@@ -99,6 +103,7 @@ impl Proxy {
             accepted: 0,
             cut_after: None,
             lose_replies: None,
+            mangle: None,
         };
         let shared = Arc::new(Shared { upstream, ports, state: Mutex::new(state), changed: Condvar::new() });
         let address = listener.local_addr().expect("address");
@@ -132,6 +137,11 @@ impl Proxy {
     /// Kafka only: of the next `times` replies to requests of `api_key`, none arrives; the connection is cut instead.
     pub fn lose_replies(&self, api_key: i16, times: usize) {
         self.shared.lock().lose_replies = Some((api_key, times));
+    }
+
+    /// Sends what `mangle` makes of each reply of Kafka, size in front, instead of the reply.
+    pub fn mangle(&self, mangle: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static) {
+        self.shared.lock().mangle = Some(Box::new(mangle));
     }
 
     /// Replies of [`Proxy::lose_replies`] still to lose.
@@ -307,6 +317,11 @@ fn copy_frames(
             replace_ports(&mut frame, &shared.ports);
         }
         drop(keys);
+        if direction == Direction::Reply
+            && let Some(mangle) = &mut shared.lock().mangle
+        {
+            frame = mangle(&frame);
+        }
         shared.pass(direction, &frame, to)?;
     }
 }

@@ -1,0 +1,9 @@
+//! Whatever a broker may answer to a fetch: no panic, no page that lies, no memory beyond the limits.
+//! `scripts/fuzz.sh` builds and runs it.
+
+#![no_main]
+
+use event_pipeline::broker::fuzzed;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| fuzzed(bytes));

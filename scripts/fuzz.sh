@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Feeds what our own client decodes with mutated answers, guided by coverage (libFuzzer), for SECONDS (default 60).
+# Ends with an error at the first input that panics, takes over 512 MiB, or 10 s. Needs a C++ compiler.
+# Only stable flags: what cargo-fuzz sets, without the address sanitizer.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+source "$root/scripts/lib.sh"
+cd "$root/fuzz"
+
+seconds=${1:-60}
+[[ $seconds =~ ^[0-9]+$ ]] || die "usage: scripts/fuzz.sh [SECONDS]"
+need c++ g++
+
+host=$(rustc --version --verbose | sed --quiet 's/^host: //p')
+out=${CARGO_TARGET_DIR:-$root/target}/fuzz
+export CARGO_TARGET_DIR=$out
+export RUSTFLAGS="--cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module \
+-Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
+say "building"
+# With a target of its own, build scripts are left without these flags.
+cargo build --locked --quiet --release --target "$host"
+
+mkdir --parents "$out/corpus" "$out/found"
+"$out/$host/release/answers" -max_total_time="$seconds" -max_len=65536 -rss_limit_mb=512 -timeout=10 \
+  -print_final_stats=1 -artifact_prefix="$out/found/" "$out/corpus" "$root/fuzz/seeds"

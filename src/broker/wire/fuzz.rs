@@ -1,0 +1,69 @@
+//! The door through which `fuzz/` reaches the decoders; built only there (`--cfg fuzzing`).
+
+use super::answer::{MAX_HELD_BYTES, pages};
+use super::batch::{CRC_FROM, checksum};
+use super::codec::decompress;
+use super::records::{Limit, page};
+use crate::broker::frame::Reader;
+use crate::broker::stored::next_batch;
+use crate::broker::{Page, Position};
+
+/// Small, so that inputs which exceed it are found.
+const LIMIT_BYTES: usize = 1 << 16;
+
+/// Decodes `bytes` in the way that their first byte chooses, and panics where a promise does not hold.
+pub fn fuzzed(bytes: &[u8]) {
+    let Some((kind, rest)) = bytes.split_first() else { return };
+    match kind % 8 {
+        0 => check_answer(rest),
+        codec @ 1..=4 => check_codec(codec, rest),
+        _ => check_stored(rest),
+    }
+}
+
+fn check_answer(bytes: &[u8]) {
+    let asked = [0, 1, 2].map(|partition| Position { partition, offset: 5 });
+    let Ok(pages) = pages(&mut Reader::new(bytes), "t", &asked, LIMIT_BYTES) else { return };
+    let pages: Vec<&Page> = pages.iter().filter_map(|(_, page)| page.as_ref().ok()?.as_ref().ok()).collect();
+    pages.iter().for_each(|page| check_page(page, 5));
+    let held: usize = pages.iter().map(|page| page.held_bytes()).sum();
+    assert!(held <= MAX_HELD_BYTES + bytes.len().max(30 << 20), "{held}");
+}
+
+fn check_codec(codec: u8, bytes: &[u8]) {
+    let length = decompress(codec, bytes, LIMIT_BYTES).map_or(0, |decompressed| decompressed.len());
+    assert!(length <= LIMIT_BYTES, "{length}");
+}
+
+/// With checksums that are right: else hardly any input would get past them.
+fn check_stored(bytes: &[u8]) {
+    let Some((&offset, rest)) = bytes.split_first() else { return };
+    let mut sealed = rest.to_vec();
+    let mut at = 0;
+    loop {
+        let mut ahead = &sealed[at..];
+        let Ok(Some((header, batch))) = next_batch(&mut ahead) else { break };
+        if header.is_current {
+            let crc = checksum(&batch[CRC_FROM..]);
+            sealed[at + CRC_FROM - 4..at + CRC_FROM].copy_from_slice(&crc.to_be_bytes());
+        }
+        at += header.bytes;
+    }
+    let (offset, aborted) = (i64::from(offset), vec![(7, 0), (i64::from(offset), 9)]);
+    for limit in [Limit { values: LIMIT_BYTES, held: MAX_HELD_BYTES }, Limit { values: 64, held: 64 }] {
+        if let Ok(page) = page(&sealed, offset, 1 << 20, aborted.clone(), limit) {
+            check_page(&page, offset);
+        }
+    }
+}
+
+/// Offsets rise from `offset` on, and reading goes on behind them.
+fn check_page(page: &Page, offset: i64) {
+    assert!(page.next_offset >= offset, "{} after {offset}", page.next_offset);
+    let mut next = offset;
+    for (time, at, _) in page.timed_records() {
+        assert!(at >= next && time.is_none_or(|time| time >= 0), "{at} {time:?} after {next}");
+        next = at + 1;
+    }
+    assert!(page.next_offset >= next, "{} after {next}", page.next_offset);
+}
