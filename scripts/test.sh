@@ -17,7 +17,7 @@ step() {
 
 # broker_tests FILTER…: those on our own client. Most of their time is waiting, so more of them run at a time.
 broker_tests() {
-  cargo test --locked --test it broker:: -- --test-threads 5 "$@"
+  cargo test --locked --all-features --test it broker:: -- --test-threads 5 "$@"
 }
 
 command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"
@@ -26,6 +26,7 @@ need kcat kcat
 need promtool prometheus
 need slowhttptest slowhttptest
 need nginx nginx
+need openssl openssl
 need shellcheck shellcheck
 need javac default-jdk-headless
 # Fails early, and once, where the tests would fail one by one. The tests' Java client needs it in any case.
@@ -33,14 +34,16 @@ step "Kafka for the tests" scripts/kafka.sh fetch
 
 step "scripts" shellcheck --external-sources scripts/*.sh .ci/run
 step "format" cargo fmt --check
-step "lints" cargo clippy --locked --all-targets --quiet -- --deny warnings
+step "lints" cargo clippy --locked --all-targets --all-features --quiet -- --deny warnings
+step "lints without TLS" cargo clippy --locked --all-targets --quiet -- --deny warnings
 step "lints without our own client" cargo clippy --locked --no-default-features --quiet -- --deny warnings
-step "docs" env RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps --document-private-items --quiet
-step "tests" cargo test --locked "$@"
+step "docs" env RUSTDOCFLAGS="--deny warnings" cargo doc --locked --all-features --no-deps --document-private-items --quiet
+step "tests" cargo test --locked --all-features "$@"
 if (($# == 0)); then
+  step "tests of the settings without TLS" cargo test --locked --lib --quiet config::
   # What always runs on our own client was part of the tests above.
   KAFKA_CLIENT_FOR_TESTS=wire step "tests of our own client" \
-    broker_tests --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once::
+    broker_tests --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once:: --skip ::security::
   # And what is the same with every broker is not repeated there.
   KAFKA_CLIENT_FOR_TESTS=wire KAFKA_VERSION_FOR_TESTS=4.3.1 KAFKA_BROKERS_FOR_TESTS='' \
     step "tests of our own client on Kafka 4.3.1" broker_tests --skip ::bombs:: --skip ::hostile:: --skip ::mangled::

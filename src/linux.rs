@@ -241,11 +241,12 @@ mod tests {
     fn patience_is_handed_down_to_threads() {
         // SAFETY: no pointers; 0 is the calling thread.
         let policy = || unsafe { libc::sched_getscheduler(0) };
+        let before = policy();
         let inherited = std::thread::spawn(move || {
-            assert_eq!(policy(), libc::SCHED_OTHER);
             wake_patiently().expect("allowed");
             std::thread::spawn(policy).join().expect("no panic")
         });
         assert_eq!(inherited.join().expect("no panic"), libc::SCHED_BATCH);
+        assert_eq!(policy(), before, "the others stay as they are");
     }
 }

@@ -14,6 +14,7 @@ use super::code::Code;
 use super::connection::{Connection, left};
 use super::connector::Connector;
 use super::control::{self, Metadata, Versions};
+use super::secure;
 use crate::config::KafkaConfig;
 
 /// Leaders are asked for again after this, so that new partitions and moved leaders are found.
@@ -89,7 +90,8 @@ impl Cluster {
     /// Who leads what: known for at most 30 s, and asked for again after [`Cluster::forget_leaders`].
     ///
     /// # Errors
-    /// Retryable when no broker answers or the topic does not exist and is not created; unsupported.
+    /// Retryable when no broker answers or the topic does not exist and is not created; refused when none serves us
+    /// and one does not let us in; unsupported.
     pub fn metadata(&mut self, deadline: Instant) -> Result<Arc<Metadata>, BrokerError> {
         if let Some((metadata, loaded)) = &self.metadata
             && loaded.elapsed() < METADATA_MAX_AGE
@@ -240,7 +242,7 @@ impl Cluster {
     /// Asks the hosts in turn, each with its share of the time left.
     fn load_metadata(&mut self, deadline: Instant) -> Result<Metadata, BrokerError> {
         let hosts = self.bootstrap_hosts();
-        let mut failures = Vec::new();
+        let (mut failures, mut refused) = (Vec::new(), false);
         for (tried, host) in hosts.iter().enumerate() {
             match self.metadata_from(host, share(deadline, hosts.len() - tried)) {
                 Ok(metadata) => {
@@ -251,11 +253,15 @@ impl Cluster {
                     return Ok(metadata);
                 }
                 Err(unsupported @ BrokerError::Unsupported(_)) => return Err(unsupported),
-                Err(error) => failures.push(error.to_string()),
+                Err(error) => {
+                    refused |= matches!(error, BrokerError::Refused(_));
+                    failures.push(error.to_string());
+                }
             }
             self.first_host = self.first_host.wrapping_add(1);
         }
-        Err(BrokerError::Retryable(failures.join("; ")))
+        let all = failures.join("; ");
+        Err(if refused { BrokerError::Refused(all) } else { BrokerError::Retryable(all) })
     }
 
     /// The configured brokers and those that the last metadata named, in turn; those that rest come last.
@@ -316,7 +322,7 @@ fn open_broker<'a>(
     deadline: Instant,
 ) -> Result<&'a mut Broker, BrokerError> {
     // A dead connection is found before it is used, not by a lost request.
-    if brokers.get(host).is_some_and(|broker| !broker.control.is_quiet()) {
+    if brokers.get(host).is_some_and(|broker| !broker.control.is_usable()) {
         brokers.remove(host);
     }
     match brokers.entry(host.to_owned()) {
@@ -324,8 +330,7 @@ fn open_broker<'a>(
         Entry::Vacant(entry) => {
             // A stopped broker still accepts connections: without an answer it counts as not connected.
             let deadline = deadline.min(Instant::now() + config.connect_timeout());
-            let mut control = Connection::open(host, config.connect_timeout(), deadline)?;
-            let versions = control::versions(&mut control, deadline)?;
+            let (control, versions) = secure::open(config, host, deadline)?;
             connector.check(host, &versions)?;
             Ok(entry.insert(Broker { control, versions, client: None }))
         }

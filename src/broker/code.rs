@@ -16,7 +16,13 @@ impl Code {
     pub const NOT_LEADER: Self = Self(6);
     pub const MESSAGE_TOO_LARGE: Self = Self(10);
     pub const RECORD_LIST_TOO_LARGE: Self = Self(18);
+    #[cfg(feature = "tls")]
+    pub const UNSUPPORTED_SASL_MECHANISM: Self = Self(33);
+    #[cfg(feature = "tls")]
+    pub const ILLEGAL_SASL_STATE: Self = Self(34);
     pub const UNSUPPORTED_VERSION: Self = Self(35);
+    #[cfg(feature = "tls")]
+    pub const SASL_AUTHENTICATION_FAILED: Self = Self(58);
     pub const CORRUPT_MESSAGE: Self = Self(2);
     pub const UNSUPPORTED_COMPRESSION: Self = Self(76);
 
@@ -71,6 +77,8 @@ impl Code {
             29 => "TOPIC_AUTHORIZATION_FAILED",
             30 => "GROUP_AUTHORIZATION_FAILED",
             31 => "CLUSTER_AUTHORIZATION_FAILED",
+            33 => "UNSUPPORTED_SASL_MECHANISM",
+            34 => "ILLEGAL_SASL_STATE",
             35 => "UNSUPPORTED_VERSION",
             43 => "UNSUPPORTED_FOR_MESSAGE_FORMAT",
             44 => "POLICY_VIOLATION",
@@ -78,6 +86,7 @@ impl Code {
             46 => "DUPLICATE_SEQUENCE_NUMBER",
             47 => "INVALID_PRODUCER_EPOCH",
             56 => "KAFKA_STORAGE_ERROR",
+            58 => "SASL_AUTHENTICATION_FAILED",
             59 => "UNKNOWN_PRODUCER_ID",
             74 => "FENCED_LEADER_EPOCH",
             75 => "UNKNOWN_LEADER_EPOCH",

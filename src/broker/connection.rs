@@ -1,9 +1,10 @@
 //! One TCP connection to one broker: frames out, frames in, each within a deadline and a size.
 //!
-//! Knows the frame and the correlation id, not what a request means. After an error the connection is of no
-//! further use; its owner drops it.
+//! Knows the frame and the correlation id, not what a request means, nor whether its bytes are encrypted. After an
+//! error the connection is of no further use; its owner drops it.
 
-use std::io::{self, Read, Write};
+use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::mpsc;
 use std::thread;
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::BrokerError;
 use super::frame::{Malformed, Reader, Writer};
-use crate::linux;
+use super::stream::Stream;
+pub(super) use super::stream::left;
 
 /// Names us in the broker's logs, metrics and quotas.
 pub(super) const CLIENT_ID: &str = "event-pipeline";
@@ -29,10 +31,26 @@ pub(super) struct Api {
 
 /// An open connection.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     host: String,
     correlation: i32,
+    /// When the broker is about to want the password again.
+    ends: Option<Instant>,
 }
+
+/// What a broker answers to bytes that are not TLS on a port that is.
+#[derive(Debug)]
+struct SpeaksTls;
+
+impl fmt::Display for SpeaksTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "it speaks TLS on this port; set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL, or use its port without TLS",
+        )
+    }
+}
+
+impl std::error::Error for SpeaksTls {}
 
 impl Connection {
     /// Connects to `host` (host:port), trying its addresses in turn, each for at most `connect_timeout`.
@@ -47,7 +65,7 @@ impl Connection {
             match TcpStream::connect_timeout(&address, limit.max(Duration::from_millis(1))) {
                 Ok(stream) => {
                     stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
-                    return Ok(Self { stream, host: host.to_owned(), correlation: 0 });
+                    return Ok(Self::over(Stream::Plain(stream), host));
                 }
                 // The kafka crate walks the same addresses with the kernel's own limit of minutes: a silent
                 // one ahead of a good one would hold it, so it makes the host unusable.
@@ -60,23 +78,46 @@ impl Connection {
         Err(failed(why))
     }
 
+    /// A connection to `host` over `stream`, which nobody has used yet.
+    pub fn over(stream: Stream, host: &str) -> Self {
+        Self { stream, host: host.to_owned(), correlation: 0, ends: None }
+    }
+
+    /// From `end` on the connection does not count as usable.
+    #[cfg(feature = "tls")]
+    pub fn end_at(&mut self, end: Instant) {
+        self.ends = Some(end);
+    }
+
+    /// The stream below, for whoever encrypts it before the first call.
+    #[cfg(feature = "tls")]
+    pub fn into_stream(self) -> Stream {
+        self.stream
+    }
+
+    /// host:port as it was asked for.
+    #[cfg(feature = "tls")]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// The address connected to.
     ///
     /// # Errors
     /// Retryable when the kernel no longer knows.
     pub fn peer(&self) -> Result<SocketAddr, BrokerError> {
-        self.stream.peer_addr().map_err(|error| self.failed("peer address", &error))
+        self.stream.socket().peer_addr().map_err(|error| self.failed("peer address", &error))
     }
 
-    /// Open, and nothing arrived that nobody asked for.
-    pub fn is_quiet(&self) -> bool {
-        linux::is_quiet(&self.stream)
+    /// Open, nothing arrived that nobody asked for, and the broker does not want the password again.
+    pub fn is_usable(&self) -> bool {
+        self.ends.is_none_or(|end| Instant::now() < end) && self.stream.is_quiet()
     }
 
     /// Sends a request and returns what `read` makes of all of its answer, after the correlation id.
     ///
     /// # Errors
-    /// Retryable: cut, past `deadline`, or an answer that makes no sense.
+    /// Retryable: cut, past `deadline`, or an answer that makes no sense. Refused: one that shows who is not let in.
     pub fn call<T>(
         &mut self,
         api: Api,
@@ -104,10 +145,12 @@ impl Connection {
     }
 
     fn exchange(&mut self, request: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
-        self.stream.set_write_timeout(Some(left(deadline).max(Duration::from_millis(1))))?;
-        self.stream.write_all(request)?;
+        self.stream.write_all(request, deadline)?;
         let mut length = [0; 4];
         self.fill(&mut length, deadline)?;
+        if is_tls_alert(length) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, SpeaksTls));
+        }
         let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if length > MAX_ANSWER_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("an answer of {length} bytes")));
@@ -124,30 +167,32 @@ impl Connection {
 
     fn fill(&mut self, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
         while !buffer.is_empty() {
-            let limit = left(deadline);
-            if limit.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            self.stream.set_read_timeout(Some(limit))?;
-            match self.stream.read(buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => buffer = &mut buffer[count..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            match self.stream.read(buffer, deadline)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => buffer = &mut buffer[count..],
             }
         }
         Ok(())
     }
 
-    fn failed(&self, what: &str, error: &io::Error) -> BrokerError {
-        use io::ErrorKind::{InvalidData, TimedOut, UnexpectedEof, WouldBlock};
+    /// What became of `what` on this connection, in a class that callers decide by.
+    pub fn failed(&self, what: &str, error: &io::Error) -> BrokerError {
+        use io::ErrorKind::{InvalidData, TimedOut, UnexpectedEof};
+        let host = &self.host;
+        if let Some(why) = refusal(error) {
+            return BrokerError::Refused(format!("broker {host}: {what}: {why}"));
+        }
         let cause = match error.kind() {
-            TimedOut | WouldBlock => "it did not answer in time".to_owned(),
+            TimedOut => "it did not answer in time".to_owned(),
+            // Greeted, it is asked for its topics.
+            UnexpectedEof if self.correlation == 2 => {
+                "it closed the connection; does it want a password (KAFKA_SECURITY_PROTOCOL)?".to_owned()
+            }
             UnexpectedEof => "it closed the connection".to_owned(),
-            InvalidData => format!("{error}: is it a Kafka broker, without TLS?"),
+            InvalidData => format!("{error}: is it a Kafka broker?"),
             _ => error.to_string(),
         };
-        BrokerError::Retryable(format!("broker {}: {what}: {cause}", self.host))
+        BrokerError::Retryable(format!("broker {host}: {what}: {cause}"))
     }
 
     fn malformed(&self, what: &str) -> BrokerError {
@@ -155,9 +200,19 @@ impl Connection {
     }
 }
 
-/// Time until `deadline`; zero once it has passed.
-pub(super) fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
+/// A TLS record of the kind that says why the other side gives up; as a length it would be 352 MB.
+fn is_tls_alert([kind, major, minor, _]: [u8; 4]) -> bool {
+    kind == 0x15 && major == 3 && minor <= 4
+}
+
+/// Why the other side is not one that we want, or does not want us; `None` for what may pass.
+fn refusal(error: &io::Error) -> Option<String> {
+    let cause = error.get_ref()?;
+    #[cfg(feature = "tls")]
+    if let Some(why) = super::secure::refusal(cause) {
+        return Some(why);
+    }
+    cause.downcast_ref::<SpeaksTls>().map(ToString::to_string)
 }
 
 /// The addresses of `host`; name servers are given up after `limit`.

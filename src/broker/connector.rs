@@ -13,7 +13,18 @@ use super::kafka_crate::CrateConnector;
 use super::preflight::{self, Served};
 #[cfg(feature = "wire")]
 use super::wire::WireConnector;
+#[cfg(feature = "tls")]
+use crate::config::SecurityProtocol;
 use crate::config::{KafkaClient, KafkaConfig};
+
+/// The client to use: only our own gets into brokers that ask for TLS or a password.
+fn wanted(config: &KafkaConfig) -> KafkaClient {
+    #[cfg(feature = "tls")]
+    if config.security.protocol != SecurityProtocol::Plaintext {
+        return KafkaClient::Wire;
+    }
+    config.client
+}
 
 /// Opens either client, for one thread.
 pub(super) struct Connector {
@@ -30,7 +41,7 @@ impl Connector {
     /// When the system has no thread left.
     pub fn new(config: &KafkaConfig) -> io::Result<Self> {
         Ok(Self {
-            wanted: config.client,
+            wanted: wanted(config),
             the_crate: CrateConnector::new(config.topic.clone())?,
             #[cfg(feature = "wire")]
             wire: WireConnector::new(config.topic.clone()),

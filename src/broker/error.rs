@@ -14,6 +14,10 @@ pub enum BrokerError {
     OffsetOutOfRange(String),
     /// The data of this partition cannot be read by this client (lz4, zstd): change the topic or the producer.
     Unreadable(String),
+    /// A broker was reached, and it did not let us in or did not prove who it is: certificate, name, password,
+    /// protocol. Somebody must change a setting or the broker, so a program that starts ends with it; one that was
+    /// let in before tries again, since the mistake may be the broker's and may be mended under it.
+    Refused(String),
     /// The broker cannot serve this client at all, whatever is retried: wrong Kafka version.
     Unsupported(String),
 }
@@ -31,6 +35,7 @@ impl BrokerError {
             Self::TooLarge(_) => "too_large",
             Self::OffsetOutOfRange(_) => "offset_out_of_range",
             Self::Unreadable(_) => "unreadable",
+            Self::Refused(_) => "refused",
             Self::Unsupported(_) => "unsupported",
         }
     }
@@ -43,6 +48,7 @@ impl fmt::Display for BrokerError {
             | Self::TooLarge(text)
             | Self::OffsetOutOfRange(text)
             | Self::Unreadable(text)
+            | Self::Refused(text)
             | Self::Unsupported(text) => f.write_str(text),
         }
     }

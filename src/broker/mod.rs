@@ -20,9 +20,11 @@ mod limit;
 mod partition;
 mod peek;
 mod preflight;
+mod secure;
 mod sink;
 mod source;
 mod stored;
+mod stream;
 mod topic_id;
 #[cfg(feature = "wire")]
 mod wire;

@@ -160,7 +160,8 @@ impl KafkaSink {
                     }
                     proven = true;
                 }
-                Err(error) if self.keyed || !error.is_retryable() => return Err(error),
+                Err(unsupported @ BrokerError::Unsupported(_)) => return Err(unsupported),
+                Err(error) if self.keyed => return Err(error),
                 Err(error) => passed_over = Some(error),
             }
         }

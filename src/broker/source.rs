@@ -204,7 +204,9 @@ impl Source for KafkaSource {
 /// The error when every partition failed for want of a broker.
 fn nothing_at_all(answers: &[Fetched]) -> Option<BrokerError> {
     let mut errors = answers.iter().map(|fetched| match &fetched.page {
-        Err(error @ (BrokerError::Retryable(_) | BrokerError::Unsupported(_))) => Some(error),
+        Err(error @ (BrokerError::Retryable(_) | BrokerError::Refused(_) | BrokerError::Unsupported(_))) => {
+            Some(error)
+        }
         _ => None,
     });
     let first = errors.next()??;

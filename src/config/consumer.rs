@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, ValueEnum};
 
-use super::{CommonConfig, EventEcho, KafkaConfig, Settings};
+use super::{CommonConfig, EventEcho, KafkaConfig, Secret, Settings};
 
 /// Writes every event of a topic to one log file, exactly once.
 #[derive(Parser, Clone, Debug)]
@@ -220,7 +220,12 @@ impl Settings for ConsumerConfig {
         &self.common
     }
 
+    fn password(&self) -> Option<&Secret> {
+        self.kafka.security.password.as_ref()
+    }
+
     fn validate(&self) -> Result<(), String> {
+        self.kafka.validate()?;
         let log = &self.log;
         if log.file.file_name().is_none() {
             return Err(format!(

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::security::{SecurityConfig, SecurityProtocol};
+
 /// How to reach the cluster and the topic.
 #[derive(Args, Clone, Debug)]
 pub struct KafkaConfig {
@@ -36,6 +38,10 @@ pub struct KafkaConfig {
     /// crate where the broker serves it, else wire
     #[arg(long = "kafka-client", env = "KAFKA_CLIENT", default_value = "auto", value_enum)]
     pub client: KafkaClient,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub security: SecurityConfig,
 }
 
 /// What speaks to the brokers.
@@ -59,6 +65,21 @@ impl KafkaConfig {
     /// Longest wait for one answer.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// Checks relations between these settings.
+    ///
+    /// # Errors
+    /// One sentence: which settings, their values, what is allowed.
+    pub fn validate(&self) -> Result<(), String> {
+        let protocol = self.security.protocol;
+        if self.client == KafkaClient::Crate && protocol != SecurityProtocol::Plaintext {
+            return Err(format!(
+                "KAFKA_CLIENT=crate knows no KAFKA_SECURITY_PROTOCOL={protocol}; leave KAFKA_CLIENT at auto, or set it \
+                 to wire"
+            ));
+        }
+        self.security.validate()
     }
 }
 

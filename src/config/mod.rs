@@ -6,11 +6,13 @@
 mod consumer;
 mod kafka;
 mod producer;
+mod security;
 mod simulate;
 
 pub use consumer::{ConsumerConfig, Fsync, LogConfig, MetricsAddr, OffsetReset, ReadingConfig, Shard};
 pub use kafka::{KafkaClient, KafkaConfig};
 pub use producer::{EventEcho, ProducerConfig};
+pub use security::{PASSWORD_ENV, SaslMechanism, Secret, SecurityConfig, SecurityProtocol};
 pub use simulate::{AuditConfig, BatchFormat, LoadConfig, Output, ReportConfig, SimulateConfig};
 
 use std::process::ExitCode;
@@ -55,6 +57,11 @@ pub trait Settings: CommandFactory + FromArgMatches {
     /// # Errors
     /// One sentence: which settings, their values, what is allowed.
     fn validate(&self) -> Result<(), String>;
+
+    /// The password, if one is set in the environment; clap does not know it.
+    fn password(&self) -> Option<&Secret> {
+        None
+    }
 }
 
 /// Settings of this process from flags, environment and `.env`.
@@ -66,7 +73,7 @@ pub fn load<T: Settings>() -> Result<T, ExitCode> {
     if let Err(error) = dotenvy::dotenv()
         && !error.not_found()
     {
-        return Err(refuse(&format!(".env: {error}; correct or remove the file")));
+        return Err(refuse(&format!(".env: {}; correct or remove the file", what_of_env_file(&error))));
     }
     let command = with_aliases(T::command(), |name| std::env::var_os(name).is_some());
     let matches = command.clone().try_get_matches().map_err(|error| {
@@ -76,7 +83,7 @@ pub fn load<T: Settings>() -> Result<T, ExitCode> {
     let settings = T::from_arg_matches(&matches).map_err(|error| refuse(&error.to_string()))?;
     settings.validate().map_err(|reason| refuse(&reason))?;
     if settings.common().print_config {
-        print(&table(&command, &matches));
+        print(&table(&command, &matches, settings.password()));
         return Err(ExitCode::SUCCESS);
     }
     if settings.common().check_config {
@@ -84,6 +91,16 @@ pub fn load<T: Settings>() -> Result<T, ExitCode> {
         return Err(ExitCode::SUCCESS);
     }
     Ok(settings)
+}
+
+/// Without the line that cannot be read, which may hold a password.
+fn what_of_env_file(error: &dotenvy::Error) -> String {
+    match error {
+        dotenvy::Error::LineParse(..) => {
+            "a line cannot be read; put 'single quotes' around a value with spaces or signs".into()
+        }
+        error => error.to_string(),
+    }
 }
 
 /// Lets an alias stand in where the proper name is not set.
@@ -99,7 +116,7 @@ fn with_aliases(command: Command, is_set: impl Fn(&str) -> bool) -> Command {
 }
 
 /// One line a setting: `NAME=value  # where from`.
-fn table(command: &Command, matches: &ArgMatches) -> String {
+fn table(command: &Command, matches: &ArgMatches, password: Option<&Secret>) -> String {
     let mut text = String::new();
     for arg in command.get_arguments().filter(|arg| !matches!(arg.get_action(), ArgAction::SetTrue)) {
         let Ok(Some(values)) = matches.try_get_raw(arg.get_id().as_str()) else { continue };
@@ -113,6 +130,9 @@ fn table(command: &Command, matches: &ArgMatches) -> String {
             _ => "default",
         };
         text.push_str(&format!("{name}={}  # {source}\n", values.join(",")));
+    }
+    if let Some(password) = password {
+        text.push_str(&format!("{PASSWORD_ENV}={password:?}  # environment or .env\n"));
     }
     text
 }
@@ -142,6 +162,15 @@ mod tests {
         assert_eq!(env_of_brokers(&[]), "KAFKA_BROKERS");
         assert_eq!(env_of_brokers(&["KAFKA_BOOTSTRAP_SERVERS"]), "KAFKA_BOOTSTRAP_SERVERS");
         assert_eq!(env_of_brokers(&["KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"]), "KAFKA_BROKERS");
+    }
+
+    #[test]
+    fn a_broken_env_file_is_told_without_its_values() {
+        for line in ["KAFKA_SASL_PASSWORD=hush hush", "hush hush"] {
+            let error = dotenvy::from_read_iter(line.as_bytes()).find_map(Result::err).expect("unreadable");
+            let text = what_of_env_file(&error);
+            assert!(text.contains("single quotes") && !text.contains("hush"), "{text}");
+        }
     }
 
     #[test]

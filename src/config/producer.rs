@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 
-use super::{CommonConfig, KafkaConfig, Settings};
+use super::{CommonConfig, KafkaConfig, Secret, Settings};
 
 /// Takes events over HTTP and answers 200 once they are in Kafka.
 #[derive(Parser, Clone, Debug)]
@@ -158,7 +158,12 @@ impl Settings for ProducerConfig {
         &self.common
     }
 
+    fn password(&self) -> Option<&Secret> {
+        self.kafka.security.password.as_ref()
+    }
+
     fn validate(&self) -> Result<(), String> {
+        self.kafka.validate()?;
         let (http, queue) = (&self.http, &self.queue);
         if http.max_event_bytes > http.max_body_bytes {
             return Err(format!(

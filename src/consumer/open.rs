@@ -47,7 +47,9 @@ pub fn open_log<S: Source>(
                 state.solved("start");
                 return Ok(Some(log));
             }
-            Err(Try::Kafka(BrokerError::Unsupported(reason))) => return Err(Failure::bad_config(reason)),
+            Err(Try::Kafka(BrokerError::Unsupported(reason) | BrokerError::Refused(reason))) => {
+                return Err(Failure::bad_config(reason));
+            }
             Err(Try::Recovery(RecoveryError::Refused(reason))) => return Err(Failure::undecided(reason)),
             Err(Try::Kafka(error)) => {
                 state.metrics.kafka_errors.with_label_values(&[error.kind()]).inc();

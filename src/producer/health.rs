@@ -76,6 +76,11 @@ impl Health {
         self.up.store(false, Ordering::Release);
     }
 
+    /// True once Kafka has acknowledged.
+    pub fn was_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
     /// From now on no request is taken.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);

@@ -125,7 +125,9 @@ impl Producer {
         }
         let unsent = self.drain();
         match (stop, unsent) {
-            (Stop::PublisherEnded(BrokerError::Unsupported(_)), _) => crate::config::EXIT_BAD_CONFIG,
+            (Stop::PublisherEnded(BrokerError::Unsupported(_) | BrokerError::Refused(_)), _) => {
+                crate::config::EXIT_BAD_CONFIG
+            }
             (Stop::LeakBudget(_), 0) => EXIT_LEAK_BUDGET,
             (Stop::Requested, 0) => {
                 log::info!("drained, bye");

@@ -40,6 +40,8 @@ pub struct Limits {
     pub linger: Duration,
     /// Longest broker call.
     pub call: Duration,
+    /// Longest wait until a broker is connected.
+    pub connect: Duration,
     /// A request with less time left than this is answered instead of sent. Without it, one that is nearly due
     /// would cut short the call of all others, and a slow broker would be sent the same events again and again.
     pub least_call: Duration,
@@ -241,14 +243,20 @@ impl Publisher {
         let settled = self.batch.take_settled(now, &reason);
         self.hand_out(settled);
         match failure {
-            Some(error @ BrokerError::Unsupported(_)) => Err(error),
+            Some(error) if self.is_final(&error) => Err(error),
             failure => Ok(failure.map(|error| error.to_string())),
         }
     }
 
+    /// Where nothing is connected, a far broker with TLS and a password takes a few round trips more.
+    fn probe_limit(&self, backoff: &Backoff) -> Duration {
+        let is_connected = self.health.was_up() && backoff.failures() == 0;
+        if is_connected { PROBE_LIMIT } else { PROBE_LIMIT.max(self.limits.connect) }
+    }
+
     fn probe(&mut self, backoff: &mut Backoff) -> Result<Duration, BrokerError> {
         self.health.call_begins(Instant::now());
-        match self.sink.probe(PROBE_LIMIT) {
+        match self.sink.probe(self.probe_limit(backoff)) {
             Ok(()) => {
                 if backoff.failures() > 0 {
                     log::info!("Kafka acknowledges again");
@@ -258,7 +266,7 @@ impl Publisher {
                 self.metrics.kafka.last_success.set(unix_now().as_secs_f64());
                 Ok(Duration::ZERO)
             }
-            Err(error @ BrokerError::Unsupported(_)) => Err(error),
+            Err(error) if self.is_final(&error) => Err(error),
             Err(error) => {
                 self.health.call_failed(&error.to_string());
                 self.metrics.kafka.failed(error.kind());
@@ -267,6 +275,15 @@ impl Publisher {
                 }
                 Ok(backoff.next_wait(fastrand::f64()))
             }
+        }
+    }
+
+    /// True for what no retry mends: a Kafka that we cannot speak to, or one that never let us in.
+    fn is_final(&self, error: &BrokerError) -> bool {
+        match error {
+            BrokerError::Unsupported(_) => true,
+            BrokerError::Refused(_) => !self.health.was_up(),
+            _ => false,
         }
     }
 

@@ -10,8 +10,13 @@ const FUNCTION_MAX_LINES: usize = 70;
 const BIN_MAX_LINES: usize = 40;
 
 /// A package, and the only room of `src/` that may name it.
-const PACKAGE_ROOMS: [(&str, &str); 3] =
-    [("kafka", "src/broker"), ("tiny_http", "src/producer"), ("ureq", "src/simulate")];
+const PACKAGE_ROOMS: [(&str, &str); 5] = [
+    ("kafka", "src/broker"),
+    ("tiny_http", "src/producer"),
+    ("ureq", "src/simulate"),
+    ("rustls", "src/broker/secure"),
+    ("ring", "src/broker/secure"),
+];
 
 /// Rooms that never import each other.
 const PROGRAMS: [&str; 3] = ["producer", "consumer", "simulate"];
@@ -270,6 +275,7 @@ fn a_broken_rule_is_found() {
     broken("src/event/a.rs", "//! x\nuse kafka::client::KafkaClient;\n", "package kafka");
     broken("src/brokers.rs", "//! x\nfn f(c: &::kafka::Client) {}\n", "package kafka");
     broken("src/consumer/a.rs", "//! x\nuse std::io;\nuse tiny_http as http;\n", "package tiny_http");
+    broken("src/broker/a.rs", "//! x\nuse ring::hmac;\n", "package ring");
     broken("src/bin/a.rs", "//! x\nfn main() { ureq::get(\"\") }\n", "package ureq");
     broken("src/producer/a.rs", "//! x\nuse crate::consumer::x;\n", "producer imports consumer");
     broken("src/simulate.rs", "//! x\nuse crate::producer::x;\n", "simulate imports producer");

@@ -8,6 +8,8 @@ mod hostile;
 mod java;
 mod mangled;
 mod once;
+#[cfg(feature = "tls")]
+mod security;
 mod sink;
 mod source;
 
@@ -17,7 +19,7 @@ use event_pipeline::broker::{
     BrokerError, Fetched, KafkaSink, KafkaSource, Position, Receipt, Record, Sink, Source, open_sink,
     open_source,
 };
-use event_pipeline::config::{KafkaClient, KafkaConfig};
+use event_pipeline::config::{KafkaClient, KafkaConfig, SecurityConfig};
 
 use crate::support::kafka::client;
 use crate::support::topic::Topic;
@@ -34,6 +36,7 @@ fn config(brokers: &str, topic: &str) -> KafkaConfig {
         connect_timeout_ms: 1000,
         request_timeout_ms: 5000,
         client: client(),
+        security: SecurityConfig::plaintext(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 use event_pipeline::broker::{Record, Sink, open_sink};
-use event_pipeline::config::KafkaConfig;
+use event_pipeline::config::{KafkaConfig, SecurityConfig};
 
 use crate::support::kafka::client;
 use crate::support::topic::Topic;
@@ -28,6 +28,7 @@ impl Load {
             connect_timeout_ms: 1000,
             request_timeout_ms: 5000,
             client: client(),
+            security: SecurityConfig::plaintext(),
         };
         let (stop, stopped) = bounded::<()>(0);
         let thread = thread::spawn(move || {

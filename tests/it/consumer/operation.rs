@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use event_pipeline::broker::{Source, open_source};
-use event_pipeline::config::KafkaConfig;
+use event_pipeline::config::{KafkaConfig, SecurityConfig};
 
 use crate::consumer::load::{Load, event_lines};
 use crate::consumer::{Site, metric, payload, wait_ready};
@@ -54,6 +54,7 @@ fn sigterm_under_load_finishes_the_batch_and_the_group_knows_it() {
         connect_timeout_ms: 1000,
         request_timeout_ms: 5000,
         client: client(),
+        security: SecurityConfig::plaintext(),
     };
     let mut source = open_source(&config).expect("source");
     let group = format!("group-of-{}", topic.name);

@@ -71,6 +71,13 @@ impl Cluster {
 
     /// A private cluster with settings for `kafka.sh`, for example `("KAFKA_VERSION", "4.3.1")`.
     pub fn start_with(count: usize, settings: &[(&str, &str)]) -> Self {
+        Self::start_on(count, |_| {
+            settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+        })
+    }
+
+    /// The same with settings that depend on the first port; the nine after it are free too.
+    pub fn start_on(count: usize, settings: impl Fn(u16) -> Vec<(String, String)>) -> Self {
         for _ in 0..3 {
             let port = free_base_port(count);
             let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{port}"));
@@ -82,7 +89,7 @@ impl Cluster {
                 .env("KAFKA_PORT", port.to_string())
                 .env("KAFKA_RUNTIME", "jvm")
                 .envs(std::env::var(GIVEN_VERSION).map(|version| ("KAFKA_VERSION", version)))
-                .envs(settings.iter().copied());
+                .envs(settings(port));
             let output = script.output().expect("bash runs");
             if output.status.success() {
                 return cluster;
@@ -103,6 +110,11 @@ impl Cluster {
     /// Address of broker `id`, counted from 1 like its node id.
     pub fn address(&self, id: usize) -> &str {
         &self.addresses[id - 1]
+    }
+
+    /// Port of broker `id`.
+    pub fn port(&self, id: usize) -> u16 {
+        self.address(id).rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("host:port")
     }
 
     /// A fresh topic of three partitions, on three brokers where there are so many.
@@ -208,7 +220,7 @@ impl Drop for Cluster {
 fn free_base_port(count: usize) -> u16 {
     loop {
         let base = 20_000 + 100 * fastrand::u16(0..120);
-        let mut ports = (0..count as u16).flat_map(|index| [base + 10 * index, base + 10 * index + 1]);
+        let mut ports = (0..count as u16).flat_map(|index| (0..10).map(move |port| base + 10 * index + port));
         if ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return base;
         }

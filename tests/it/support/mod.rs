@@ -3,11 +3,15 @@
 #![allow(dead_code, reason = "a tool may wait for the first test that needs it")]
 
 pub mod admin;
+#[cfg(feature = "tls")]
+pub mod certificates;
 pub mod http;
 pub mod java;
 pub mod kafka;
 pub mod memory;
 pub mod process;
 pub mod proxy;
+#[cfg(feature = "tls")]
+pub mod secured;
 pub mod topic;
 pub mod wait;

@@ -65,6 +65,11 @@ impl Program {
         self
     }
 
+    /// The directory that it will run in.
+    pub fn directory(&self) -> &Path {
+        self.command.get_current_dir().expect("set by `new`")
+    }
+
     /// Starts it.
     pub fn start(mut self) -> Running {
         self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

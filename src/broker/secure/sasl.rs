@@ -1,0 +1,186 @@
+//! Shows the password to a broker: SaslHandshake, then SaslAuthenticate with what the mechanism has to say.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::super::BrokerError;
+use super::super::code::Code;
+use super::super::connection::{Api, Connection};
+use super::super::control::Versions;
+use super::super::frame::{Malformed, Reader, Writer};
+use super::scram::{Hash, Scram};
+use crate::config::{SaslMechanism, Secret, SecurityConfig};
+
+const SASL_HANDSHAKE: Api = Api { name: "SaslHandshake", key: 17, version: 1 };
+/// From version 1 on (Kafka 2.2) the broker tells when it wants the password again.
+const SASL_AUTHENTICATE: [Api; 2] = [
+    Api { name: "SaslAuthenticate", key: 36, version: 1 },
+    Api { name: "SaslAuthenticate", key: 36, version: 0 },
+];
+
+const NONCE_BYTES: usize = 24;
+
+/// Most characters of a broker's own words in a message.
+const BROKER_TEXT_MAX: usize = 200;
+
+/// A broker closes a connection that outlives its session at the next request; it is left alone before that.
+fn usable_part(session: Duration) -> Duration {
+    session / 20 * 17
+}
+
+/// Shows the password on `on`, which is greeted; `versions` is what its broker serves.
+///
+/// # Errors
+/// Refused, with the way out; retryable for what may pass; unsupported before Kafka 1.0.
+pub(super) fn authenticate(
+    on: &mut Connection,
+    config: &SecurityConfig,
+    versions: &Versions,
+    deadline: Instant,
+) -> Result<(), BrokerError> {
+    let host = on.host().to_owned();
+    let authenticate = SASL_AUTHENTICATE.into_iter().find(|api| versions.serves(api.key, api.version));
+    let Some(api) = authenticate else {
+        return Err(BrokerError::Unsupported(format!(
+            "broker {host} does not serve SaslAuthenticate; passwords need Kafka 1.0 or newer"
+        )));
+    };
+    let (Some(mechanism), Some(username)) = (config.mechanism, config.username.as_deref()) else {
+        return Err(BrokerError::Refused("KAFKA_SASL_MECHANISM and KAFKA_SASL_USERNAME are not set".into()));
+    };
+    let password = config.password().map_err(BrokerError::Refused)?;
+    let began = Instant::now();
+    handshake(on, mechanism, deadline)?;
+    let mut dialogue = Dialogue { on, api, host, username, mechanism, password: &password, deadline };
+    let session = match mechanism {
+        SaslMechanism::Plain => dialogue.plain(),
+        SaslMechanism::ScramSha256 => dialogue.scram(Hash::Sha256),
+        SaslMechanism::ScramSha512 => dialogue.scram(Hash::Sha512),
+    }?;
+    if let Some(session) = session {
+        on.end_at(began + usable_part(session));
+    }
+    Ok(())
+}
+
+fn handshake(on: &mut Connection, mechanism: SaslMechanism, deadline: Instant) -> Result<(), BrokerError> {
+    let host = on.host().to_owned();
+    let body = Writer::default().str(&mechanism.to_string());
+    let (code, offered) = on.call(SASL_HANDSHAKE, body, deadline, |r| {
+        Ok((Code(r.i16()?), r.array(|r| r.str().map(str::to_owned))?))
+    })?;
+    match code {
+        Code::NONE => Ok(()),
+        Code::UNSUPPORTED_SASL_MECHANISM => Err(BrokerError::Refused(format!(
+            "broker {host}: it does not take KAFKA_SASL_MECHANISM={mechanism} but {}",
+            printable(&offered.join(", "))
+        ))),
+        Code::ILLEGAL_SASL_STATE => Err(BrokerError::Refused(format!(
+            "broker {host}: it wants no password on this port; use its port with SASL, or set \
+             KAFKA_SECURITY_PROTOCOL to one without"
+        ))),
+        code => Err(BrokerError::Retryable(format!("broker {host}: SaslHandshake: {code}"))),
+    }
+}
+
+struct Dialogue<'a> {
+    on: &'a mut Connection,
+    api: Api,
+    host: String,
+    username: &'a str,
+    mechanism: SaslMechanism,
+    password: &'a Secret,
+    deadline: Instant,
+}
+
+/// What the broker answers to a message, and how long it then trusts us.
+type Answer = (Vec<u8>, Option<Duration>);
+
+impl Dialogue<'_> {
+    /// RFC 4616.
+    fn plain(&mut self) -> Result<Option<Duration>, BrokerError> {
+        let message = [b"\0", self.username.as_bytes(), b"\0", self.password.reveal()].concat();
+        self.say(&message).map(|(_, session)| session)
+    }
+
+    fn scram(&mut self, hash: Hash) -> Result<Option<Duration>, BrokerError> {
+        let mut nonce = [0; NONCE_BYTES];
+        SystemRandom::new()
+            .fill(&mut nonce)
+            .map_err(|_| BrokerError::Retryable("the system has no random numbers".into()))?;
+        let scram = Scram::new(hash, self.username, self.password.reveal(), STANDARD.encode(nonce));
+        let (first, _) = self.say(scram.first().as_bytes())?;
+        let (answer, expected) = scram.answer(&first).map_err(|why| self.refused(&why))?;
+        let (last, session) = self.say(answer.as_bytes())?;
+        expected.check(&last).map_err(|why| self.refused(&why))?;
+        Ok(session)
+    }
+
+    fn say(&mut self, message: &[u8]) -> Result<Answer, BrokerError> {
+        let version = self.api.version;
+        let body = Writer::default().bytes(message);
+        let (code, why, answer) = self.on.call(self.api, body, self.deadline, |r| read(r, version))?;
+        match code {
+            Code::NONE => Ok(answer),
+            Code::SASL_AUTHENTICATION_FAILED => Err(self.refused(&why)),
+            code => Err(BrokerError::Retryable(format!("broker {}: SaslAuthenticate: {code}", self.host))),
+        }
+    }
+
+    fn refused(&self, why: &str) -> BrokerError {
+        let (host, username, mechanism) = (&self.host, self.username, self.mechanism);
+        let why = printable(&without(why, self.password));
+        BrokerError::Refused(format!(
+            "broker {host}: user {username} is not let in with {mechanism}: {why}; see KAFKA_SASL_USERNAME, its \
+             password and KAFKA_SASL_MECHANISM"
+        ))
+    }
+}
+
+fn read(r: &mut Reader<'_>, version: i16) -> Result<(Code, String, Answer), Malformed> {
+    let (code, why, message) = (Code(r.i16()?), r.str()?.to_owned(), r.bytes()?.to_vec());
+    let session_ms = if version == 0 { 0 } else { r.i64()? };
+    let session = u64::try_from(session_ms).ok().filter(|ms| *ms > 0).map(Duration::from_millis);
+    Ok((code, why, (message, session)))
+}
+
+/// Somebody who pretends to be a broker could send back what it was told.
+fn without(text: &str, secret: &Secret) -> String {
+    let secret = String::from_utf8_lossy(secret.reveal());
+    if secret.is_empty() { text.to_owned() } else { text.replace(&*secret, "***") }
+}
+
+/// A broker's words on one line of bounded length.
+fn printable(text: &str) -> String {
+    text.chars().take(BROKER_TEXT_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_left_before_its_session_ends() {
+        assert_eq!(usable_part(Duration::from_secs(60)), Duration::from_secs(51));
+    }
+
+    #[test]
+    fn a_session_without_end_has_no_length() {
+        let answer = |session_ms: i64| {
+            let bytes = Writer::default().i16(0).i16(-1).bytes(b"v=x").i64(session_ms).into_bytes();
+            read(&mut Reader::new(&bytes), 1).expect("well formed").2
+        };
+        assert_eq!(answer(1500), (b"v=x".to_vec(), Some(Duration::from_millis(1500))));
+        assert_eq!([answer(0).1, answer(-1).1], [None, None]);
+    }
+
+    #[test]
+    fn a_secret_that_comes_back_is_not_told() {
+        let told = printable(&without("no hush for you\r\n", &Secret::new("hush")));
+        assert_eq!(told, "no *** for you  ");
+        assert_eq!(printable(&"x".repeat(9000)).len(), BROKER_TEXT_MAX);
+    }
+}

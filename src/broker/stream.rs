@@ -1,0 +1,168 @@
+//! The bytes of one connection, as they are or within TLS, each call with a deadline that no trickle of bytes extends.
+//!
+//! Knows neither frames nor Kafka.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+#[cfg(feature = "tls")]
+use super::secure::TlsStream;
+use crate::linux;
+
+/// A connected socket, with what encrypts it.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream>),
+}
+
+impl Stream {
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// Of the socket or of TLS; `TimedOut` at `deadline`.
+    pub fn write_all(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => Until { socket, deadline }.write_all(bytes),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.write_all(bytes, deadline),
+        }
+    }
+
+    /// Reads what is there, waiting for the first byte; 0 at the end.
+    ///
+    /// # Errors
+    /// Of the socket or of TLS; `TimedOut` at `deadline`.
+    pub fn read(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => Until { socket, deadline }.read(buffer),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.read(buffer, deadline),
+        }
+    }
+
+    /// Open, and nothing arrived that was not read.
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Self::Plain(socket) => linux::is_quiet(socket),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.is_quiet(),
+        }
+    }
+
+    /// The socket below.
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.socket(),
+        }
+    }
+}
+
+/// A socket whose reads and writes all end at `deadline`, with `TimedOut`.
+pub(super) struct Until<'a> {
+    pub socket: &'a TcpStream,
+    pub deadline: Instant,
+}
+
+impl Until<'_> {
+    fn limit(&self) -> io::Result<Option<Duration>> {
+        let left = left(self.deadline);
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.socket.set_read_timeout(self.limit()?)?;
+            match self.socket.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome.map_err(in_time),
+            }
+        }
+    }
+}
+
+impl Write for Until<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            self.socket.set_write_timeout(self.limit()?)?;
+            match self.socket.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome.map_err(in_time),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The kernel calls the end of a socket's timeout "would block", which TLS would take for a reason to try again.
+fn in_time(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
+}
+
+/// Time until `deadline`; zero once it has passed.
+pub(super) fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let near = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        (Stream::Plain(near), listener.accept().expect("accept").0)
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(200)
+    }
+
+    #[test]
+    fn a_peer_that_trickles_bytes_does_not_extend_the_deadline() {
+        let (mut near, mut far) = pair();
+        let trickle = thread::spawn(move || {
+            // Ends when the near side is closed.
+            while far.write_all(b"x").is_ok() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let (start, deadline) = (Instant::now(), soon());
+        let error = loop {
+            if let Err(error) = near.read(&mut [0], deadline) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!((200..1500).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        drop(near);
+        trickle.join().expect("ended");
+    }
+
+    #[test]
+    fn a_peer_that_takes_bytes_slowly_does_not_either() {
+        let (mut near, mut far) = pair();
+        let slow = thread::spawn(move || {
+            while far.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let start = Instant::now();
+        let error = near.write_all(&vec![0; 64 << 20], soon()).expect_err("not so fast");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!((200..1500).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        drop(near);
+        slow.join().expect("ended");
+    }
+}

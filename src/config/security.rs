@@ -1,0 +1,384 @@
+//! How to get into a Kafka that asks for TLS or a password: shared by the producer and the consumer.
+//!
+//! Knows names and files, not what stands in them. The password has no flag, since everybody can read the command
+//! line of a process; it never passes through clap, whose errors repeat values.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+/// Where the password stands in the environment.
+pub const PASSWORD_ENV: &str = "KAFKA_SASL_PASSWORD";
+
+/// Where Linux distributions keep the authorities that they trust.
+const SYSTEM_AUTHORITIES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// What the brokers ask for, and what we show them.
+#[derive(Args, Clone, Debug)]
+pub struct SecurityConfig {
+    /// What the brokers speak on the ports of KAFKA_BROKERS; all but PLAINTEXT needs a build with --features tls
+    #[arg(
+        long = "kafka-security-protocol",
+        env = "KAFKA_SECURITY_PROTOCOL",
+        default_value = "PLAINTEXT",
+        value_enum,
+        ignore_case = true
+    )]
+    pub protocol: SecurityProtocol,
+
+    /// How the password is shown to the brokers
+    #[arg(long = "kafka-sasl-mechanism", env = "KAFKA_SASL_MECHANISM", value_enum, ignore_case = true)]
+    pub mechanism: Option<SaslMechanism>,
+
+    /// Who we are; the password is KAFKA_SASL_PASSWORD (environment or .env, there is no flag) or stands in
+    /// KAFKA_SASL_PASSWORD_FILE
+    #[arg(
+        long = "kafka-sasl-username",
+        env = "KAFKA_SASL_USERNAME",
+        value_name = "NAME",
+        hide_env_values = true
+    )]
+    pub username: Option<String>,
+
+    /// The password itself.
+    #[arg(skip = Secret::from_environment())]
+    pub password: Option<Secret>,
+
+    /// File that holds the password; read at each connection, so it may be replaced while we run
+    #[arg(long = "kafka-sasl-password-file", env = "KAFKA_SASL_PASSWORD_FILE", value_name = "PATH")]
+    pub password_file: Option<PathBuf>,
+
+    /// Authorities that the brokers' certificates must come from (PEM); else SSL_CERT_FILE or those of the system.
+    /// All TLS files are read at each connection, so they may be replaced while we run
+    #[arg(long = "kafka-tls-ca", env = "KAFKA_TLS_CA", value_name = "PATH")]
+    pub ca: Option<PathBuf>,
+
+    /// Our own certificate and those between it and its authority (PEM), for brokers that ask for one
+    #[arg(long = "kafka-tls-cert", env = "KAFKA_TLS_CERT", value_name = "PATH")]
+    pub cert: Option<PathBuf>,
+
+    /// The key of KAFKA_TLS_CERT (PEM, not encrypted)
+    #[arg(long = "kafka-tls-key", env = "KAFKA_TLS_KEY", value_name = "PATH")]
+    pub key: Option<PathBuf>,
+}
+
+/// What a broker speaks on a port, as Kafka calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SecurityProtocol {
+    /// Neither TLS nor a password.
+    #[value(name = "PLAINTEXT")]
+    Plaintext,
+    /// TLS.
+    #[value(name = "SSL")]
+    Ssl,
+    /// A password, readable on the network with `PLAIN`.
+    #[value(name = "SASL_PLAINTEXT")]
+    SaslPlaintext,
+    /// A password within TLS.
+    #[value(name = "SASL_SSL")]
+    SaslSsl,
+}
+
+impl SecurityProtocol {
+    /// True if connections are encrypted.
+    pub fn has_tls(self) -> bool {
+        matches!(self, Self::Ssl | Self::SaslSsl)
+    }
+
+    /// True if a password is asked for.
+    pub fn has_sasl(self) -> bool {
+        matches!(self, Self::SaslPlaintext | Self::SaslSsl)
+    }
+}
+
+/// How a password is shown to a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SaslMechanism {
+    /// As it is.
+    #[value(name = "PLAIN")]
+    Plain,
+    /// By a proof (RFC 7677); the broker proves that it knows the password too.
+    #[value(name = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// The same with a longer hash.
+    #[value(name = "SCRAM-SHA-512")]
+    ScramSha512,
+}
+
+impl fmt::Display for SecurityProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&name_of(self))
+    }
+}
+
+impl fmt::Display for SaslMechanism {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&name_of(self))
+    }
+}
+
+fn name_of(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// Bytes that nobody shall see: `Debug` shows `***`, and there is no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Takes the bytes as they are.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes, for whoever sends them or proves to know them.
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The secret in a file, without the end of its one line.
+    ///
+    /// # Errors
+    /// One sentence that names the file: unreadable, or empty.
+    pub fn from_file(path: &Path) -> Result<Self, String> {
+        let name = path.display();
+        let bytes = fs::read(path).map_err(|error| format!("KAFKA_SASL_PASSWORD_FILE={name}: {error}"))?;
+        let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            return Err(format!("KAFKA_SASL_PASSWORD_FILE={name} is empty; write the password into it"));
+        }
+        Ok(Self::new(line))
+    }
+
+    fn from_environment() -> Option<Self> {
+        std::env::var_os(PASSWORD_ENV).map(OsString::into_vec).map(Self)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl SecurityConfig {
+    /// Neither TLS nor a password.
+    pub fn plaintext() -> Self {
+        Self {
+            protocol: SecurityProtocol::Plaintext,
+            mechanism: None,
+            username: None,
+            password: None,
+            password_file: None,
+            ca: None,
+            cert: None,
+            key: None,
+        }
+    }
+
+    /// The password, from wherever it stands.
+    ///
+    /// # Errors
+    /// One sentence that names the file: unreadable, or empty; or that there is none.
+    pub fn password(&self) -> Result<Secret, String> {
+        match (&self.password, &self.password_file) {
+            (Some(password), _) => Ok(password.clone()),
+            (None, Some(file)) => Secret::from_file(file),
+            (None, None) => Err(format!("neither {PASSWORD_ENV} nor KAFKA_SASL_PASSWORD_FILE is set")),
+        }
+    }
+
+    /// The file with the authorities to trust, and the setting that names it.
+    pub fn authorities(&self) -> (&'static str, PathBuf) {
+        if let Some(ca) = &self.ca {
+            return ("KAFKA_TLS_CA", ca.clone());
+        }
+        if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
+            return ("SSL_CERT_FILE", file.into());
+        }
+        let there = SYSTEM_AUTHORITIES.iter().find(|path| Path::new(path).exists());
+        ("the system's authorities", there.unwrap_or(&SYSTEM_AUTHORITIES[0]).into())
+    }
+
+    /// Checks relations between these settings, and that the files can be read.
+    ///
+    /// # Errors
+    /// One sentence: which settings, what is allowed.
+    pub fn validate(&self) -> Result<(), String> {
+        let protocol = self.protocol;
+        if protocol != SecurityProtocol::Plaintext && !cfg!(feature = "tls") {
+            return Err(format!(
+                "KAFKA_SECURITY_PROTOCOL={protocol}: this program was built without TLS and SASL; build it with \
+                 `cargo build --release --features tls`"
+            ));
+        }
+        if protocol.has_sasl() {
+            self.validate_sasl()?
+        } else {
+            self.refuse_useless(&self.sasl_settings(), "SASL_SSL")?
+        }
+        if protocol.has_tls() {
+            self.validate_tls()
+        } else {
+            self.refuse_useless(&self.tls_settings(), "SSL or SASL_SSL")
+        }
+    }
+
+    fn sasl_settings(&self) -> [(&'static str, bool); 4] {
+        [
+            ("KAFKA_SASL_MECHANISM", self.mechanism.is_some()),
+            ("KAFKA_SASL_USERNAME", self.username.is_some()),
+            (PASSWORD_ENV, self.password.is_some()),
+            ("KAFKA_SASL_PASSWORD_FILE", self.password_file.is_some()),
+        ]
+    }
+
+    fn tls_settings(&self) -> [(&'static str, bool); 3] {
+        [
+            ("KAFKA_TLS_CA", self.ca.is_some()),
+            ("KAFKA_TLS_CERT", self.cert.is_some()),
+            ("KAFKA_TLS_KEY", self.key.is_some()),
+        ]
+    }
+
+    /// Who sets a password or an authority believes to be safe; going on without would be a lie.
+    fn refuse_useless(&self, settings: &[(&str, bool)], needed: &str) -> Result<(), String> {
+        match settings.iter().find(|(_, is_set)| *is_set) {
+            Some((name, _)) => Err(format!(
+                "{name} has no effect with KAFKA_SECURITY_PROTOCOL={}; set that to {needed}, or unset {name}",
+                self.protocol
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn validate_sasl(&self) -> Result<(), String> {
+        let protocol = self.protocol;
+        if self.mechanism.is_none() {
+            return Err(format!(
+                "KAFKA_SECURITY_PROTOCOL={protocol} needs KAFKA_SASL_MECHANISM: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+            ));
+        }
+        if self.username.as_ref().is_none_or(|name| name.is_empty() || name.contains('\0')) {
+            return Err(format!("KAFKA_SECURITY_PROTOCOL={protocol} needs KAFKA_SASL_USERNAME, not empty"));
+        }
+        match (&self.password, &self.password_file) {
+            (Some(_), Some(_)) => {
+                Err(format!("{PASSWORD_ENV} and KAFKA_SASL_PASSWORD_FILE are both set; unset one of them"))
+            }
+            (None, Some(file)) => {
+                Secret::from_file(file).and_then(|password| usable("KAFKA_SASL_PASSWORD_FILE", &password))
+            }
+            (Some(password), None) => usable(PASSWORD_ENV, password),
+            (None, None) => Err(format!(
+                "KAFKA_SECURITY_PROTOCOL={protocol} needs {PASSWORD_ENV} (environment or .env) or KAFKA_SASL_PASSWORD_FILE"
+            )),
+        }
+    }
+
+    fn validate_tls(&self) -> Result<(), String> {
+        let (cert, key) = ("KAFKA_TLS_CERT", "KAFKA_TLS_KEY");
+        if self.cert.is_some() != self.key.is_some() {
+            let (given, missing) = if self.cert.is_some() { (cert, key) } else { (key, cert) };
+            return Err(format!("{given} is set without {missing}; set both, or neither"));
+        }
+        for (name, file) in [("KAFKA_TLS_CA", &self.ca), (cert, &self.cert), (key, &self.key)] {
+            if let Some(file) = file {
+                File::open(file).map_err(|error| format!("{name}={}: {error}", file.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn usable(name: &str, password: &Secret) -> Result<(), String> {
+    if password.reveal().is_empty() || password.reveal().contains(&0) {
+        return Err(format!("{name}: a password has at least one byte, and none that is zero"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_shows_itself_to_nobody_and_loses_the_end_of_its_line() {
+        assert_eq!(format!("{:?}", Some(Secret::new("hush"))), "Some(***)");
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = dir.path().join("password");
+        for (text, secret) in [("p w", "p w"), ("p\n", "p"), ("p\r\n", "p"), ("p\n\n", "p\n"), (" p ", " p ")]
+        {
+            fs::write(&file, text).expect("written");
+            assert_eq!(Secret::from_file(&file), Ok(Secret::new(secret)), "{text:?}");
+        }
+        for (text, word) in [("", "empty"), ("\n", "empty"), ("\r\n", "empty")] {
+            fs::write(&file, text).expect("written");
+            assert!(Secret::from_file(&file).is_err_and(|reason| reason.contains(word)), "{text:?}");
+        }
+        assert!(Secret::from_file(dir.path()).is_err());
+    }
+
+    #[test]
+    fn what_has_no_effect_is_refused_by_name() {
+        let refused = |config: SecurityConfig| config.validate().expect_err("refused");
+        let username = SecurityConfig { username: Some("me".into()), ..SecurityConfig::plaintext() };
+        assert!(refused(username).contains("KAFKA_SASL_USERNAME"));
+        let ca = SecurityConfig { ca: Some("/ca.pem".into()), ..SecurityConfig::plaintext() };
+        assert!(refused(ca).contains("KAFKA_TLS_CA"));
+        assert_eq!(SecurityConfig::plaintext().validate(), Ok(()));
+    }
+
+    #[test]
+    #[cfg(not(feature = "tls"))]
+    fn a_build_without_it_says_how_to_get_it() {
+        let config = SecurityConfig { protocol: SecurityProtocol::SaslSsl, ..SecurityConfig::plaintext() };
+        let reason = config.validate().expect_err("refused");
+        assert!(
+            reason.contains("SASL_SSL") && reason.contains("cargo build --release --features tls"),
+            "{reason}"
+        );
+    }
+
+    #[test]
+    #[cfg(feature = "tls")]
+    fn what_is_missing_is_named() {
+        let sasl = SecurityConfig {
+            protocol: SecurityProtocol::SaslSsl,
+            mechanism: Some(SaslMechanism::ScramSha512),
+            username: Some("me".into()),
+            password: Some(Secret::new("hush")),
+            ..SecurityConfig::plaintext()
+        };
+        assert_eq!(sasl.validate(), Ok(()));
+        let cases = [
+            ("KAFKA_SASL_MECHANISM", SecurityConfig { mechanism: None, ..sasl.clone() }),
+            ("KAFKA_SASL_USERNAME", SecurityConfig { username: None, ..sasl.clone() }),
+            ("KAFKA_SASL_USERNAME", SecurityConfig { username: Some(String::new()), ..sasl.clone() }),
+            (PASSWORD_ENV, SecurityConfig { password: None, ..sasl.clone() }),
+            (PASSWORD_ENV, SecurityConfig { password: Some(Secret::new("")), ..sasl.clone() }),
+            ("both set", SecurityConfig { password_file: Some("/dev/null".into()), ..sasl.clone() }),
+            (
+                "/nowhere",
+                SecurityConfig { password: None, password_file: Some("/nowhere".into()), ..sasl.clone() },
+            ),
+            ("KAFKA_TLS_CA=/nowhere", SecurityConfig { ca: Some("/nowhere".into()), ..sasl.clone() }),
+            ("without KAFKA_TLS_KEY", SecurityConfig { cert: Some("/dev/null".into()), ..sasl.clone() }),
+            ("KAFKA_TLS_CERT", SecurityConfig { key: Some("/dev/null".into()), ..sasl.clone() }),
+        ];
+        for (named, config) in cases {
+            let reason = config.validate().expect_err(named);
+            assert!(reason.contains(named) && !reason.contains("hush"), "{named}: {reason}");
+        }
+    }
+}

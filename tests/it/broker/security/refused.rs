@@ -1,0 +1,154 @@
+//! Every way to be refused: told why, in time, with exit code 2 at the start, and without the secret.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use event_pipeline::broker::{BrokerError, Sink, Source, open_sink, open_source};
+use event_pipeline::config::SaslMechanism::{Plain, ScramSha256, ScramSha512};
+use event_pipeline::config::SecurityProtocol::{Plaintext, SaslPlaintext, SaslSsl, Ssl};
+use event_pipeline::config::{KafkaConfig, Secret, SecurityConfig};
+
+use super::super::{LATE, within};
+use super::programs::program;
+use super::{config, sink};
+use crate::support::process::Program;
+use crate::support::secured::{PASSWORD, Port, Secured, USER, secured};
+use crate::support::wait::secs;
+
+/// A way to be refused: its port, what is set, and words of the message.
+type Case = (&'static str, Port, SecurityConfig, &'static [&'static str]);
+
+fn refusals(secured: &Secured) -> Vec<Case> {
+    [wrong_passwords(secured), wrong_certificates(secured), wrong_ports(secured)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn wrong_passwords(secured: &Secured) -> Vec<Case> {
+    let wrong = |mechanism| SecurityConfig {
+        password: Some(Secret::new("wrong-secret")),
+        ..secured.config(SaslSsl, mechanism)
+    };
+    let unknown = SecurityConfig { username: Some("nobody".into()), ..secured.config(SaslSsl, ScramSha256) };
+    let not_offered = secured.config(SaslPlaintext, ScramSha512);
+    vec![
+        ("PLAIN", Port::SaslSsl, wrong(Plain), &[USER, "not let in with PLAIN", "KAFKA_SASL_USERNAME"]),
+        ("SHA-256", Port::SaslSsl, wrong(ScramSha256), &[USER, "not let in with SCRAM-SHA-256"]),
+        ("SHA-512", Port::SaslSsl, wrong(ScramSha512), &[USER, "not let in with SCRAM-SHA-512"]),
+        ("unknown user", Port::SaslSsl, unknown, &["nobody", "not let in"]),
+        ("mechanism", Port::SaslPlaintext, not_offered, &["SCRAM-SHA-512", "but PLAIN"]),
+    ]
+}
+
+fn wrong_certificates(secured: &Secured) -> Vec<Case> {
+    let tls = || secured.config(Ssl, Plain);
+    let ca = |file| SecurityConfig { ca: Some(file), ..tls() };
+    let ours =
+        |key| SecurityConfig { cert: Some(secured.stranger.certificate.clone()), key: Some(key), ..tls() };
+    let (strange_ca, no_pem) = (secured.other_authority.file(), secured.write("no.pem", "wrong-secret"));
+    let (its_key, other_key) = (secured.stranger.key.clone(), secured.client.key.clone());
+    let named: &[&str] = &["not for 127.0.0.1", "kafka.example.com", "advertised.listeners"];
+    vec![
+        ("unknown CA", Port::Ssl, ca(strange_ca), &["no authority", "KAFKA_TLS_CA"]),
+        ("host name", Port::OtherName, tls(), named),
+        ("expired", Port::Expired, tls(), &["has expired", "renew"]),
+        ("no certificate of ours", Port::Mutual, tls(), &["KAFKA_TLS_CERT"]),
+        ("strange certificate", Port::Mutual, ours(its_key), &["KAFKA_TLS_CERT"]),
+        ("another's key", Port::Mutual, ours(other_key), &["KAFKA_TLS_KEY", "does not go with"]),
+        ("no PEM", Port::Ssl, ca(no_pem), &["KAFKA_TLS_CA", "no certificate in it"]),
+    ]
+}
+
+fn wrong_ports(secured: &Secured) -> Vec<Case> {
+    let base = |protocol| secured.config(protocol, Plain);
+    vec![
+        ("plain to TLS", Port::Ssl, base(Plaintext), &["speaks TLS", "KAFKA_SECURITY_PROTOCOL"]),
+        ("TLS to plain", Port::Plaintext, base(Ssl), &["speaks no TLS", "PLAINTEXT"]),
+        ("SASL_SSL to plain", Port::SaslPlaintext, base(SaslSsl), &["speaks no TLS", "SASL_PLAINTEXT"]),
+        ("SASL_PLAINTEXT to TLS", Port::SaslSsl, base(SaslPlaintext), &["speaks TLS"]),
+        ("a password nobody wants", Port::Ssl, base(SaslSsl), &["wants no password"]),
+    ]
+}
+
+#[test]
+fn whoever_is_refused_is_told_why_in_time_and_without_the_secret() {
+    let secured = secured();
+    let topic = secured.topic();
+    for (what, port, security, words) in refusals(secured) {
+        let address = secured.brokers(port);
+        let config = config(&address, &topic.name, security);
+        let started = Instant::now();
+        let probed = open_sink(&config).expect("a thread").probe(secs(5));
+        let listed = open_source(&config).expect("a thread").partitions();
+        assert!(started.elapsed() < secs(2) + LATE, "{what}: {:?}", started.elapsed());
+        for refused in [probed, listed.map(drop)] {
+            let Err(BrokerError::Refused(text)) = refused else { panic!("{what}: {refused:?}") };
+            let missing: Vec<_> = words.iter().filter(|word| !text.contains(**word)).collect();
+            assert!(missing.is_empty(), "{what}: {text:?} lacks {missing:?}");
+            assert!(text.contains(&address) || text.contains("KAFKA_TLS_"), "{what}: {text}");
+            assert!(!text.contains(PASSWORD) && !text.contains("wrong-secret"), "{what}: {text}");
+        }
+    }
+}
+
+/// It cannot be told from a broker that goes down, so it is tried again.
+#[test]
+fn a_broker_that_wants_a_password_from_one_without_is_hinted_at() {
+    let secured = secured();
+    let topic = secured.topic();
+    let mut sink = sink(secured, Port::SaslPlaintext, &topic, SecurityConfig::plaintext());
+    let Err(BrokerError::Retryable(text)) = sink.probe(secs(2)) else { panic!("let in") };
+    assert!(text.contains("KAFKA_SECURITY_PROTOCOL"), "{text}");
+}
+
+#[test]
+fn a_handshake_that_stalls_or_trickles_ends_in_time_and_is_tried_again() {
+    // What a broker may do instead of a handshake: nothing at all, or an endless begin.
+    for trickle in [None, Some(b"\x16\x03\x03\x40\x00\x02")] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address").to_string();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                thread::spawn(move || match trickle {
+                    None => thread::sleep(secs(60)),
+                    Some(begin) => {
+                        let endless = begin.iter().chain(std::iter::repeat(&0));
+                        for byte in endless {
+                            if stream.write_all(&[*byte]).is_err() {
+                                break;
+                            }
+                            thread::sleep(Duration::from_millis(20));
+                        }
+                    }
+                });
+            }
+        });
+        let security = SecurityConfig { protocol: Ssl, ..SecurityConfig::plaintext() };
+        let config = KafkaConfig { connect_timeout_ms: 300, ..config(&address, "events", security) };
+        let mut sink = open_sink(&config).expect("a thread");
+        let error = within(Duration::from_millis(300), || sink.probe(secs(5))).expect_err("no broker");
+        assert!(
+            error.is_retryable() && error.to_string().contains("TLS handshake: it did not answer"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn both_programs_refused_at_the_start_end_with_exit_code_2() {
+    let secured = secured();
+    let topic = secured.topic();
+    for (what, port, security, words) in refusals(secured) {
+        for binary in [Program::producer(), Program::consumer()] {
+            let ended = program(binary, &secured.brokers(port), &topic.name, &security).run(secs(30));
+            assert_eq!(ended.status.code(), Some(2), "{what}: {}", ended.stderr);
+            let missing: Vec<_> = words.iter().filter(|word| !ended.stderr.contains(**word)).collect();
+            assert!(missing.is_empty(), "{what}: {} lacks {missing:?}", ended.stderr);
+            let all = ended.stderr + &ended.stdout;
+            assert!(!all.contains(PASSWORD) && !all.contains("wrong-secret"), "{what}: {all}");
+        }
+    }
+}
