@@ -19,7 +19,7 @@ wait_until() { # wait_until WHAT COMMAND…
 kafka() { kafka_script "$@" || fail "scripts/kafka.sh $*" "$base_dir/kafka.log"; }
 
 kafka_script() {
-  env --unset=KAFKA_BROKERS --unset=KAFKA_MODE --unset=KAFKA_VERSION KAFKA_RUNTIME=jvm KAFKA_PORT="$kafka_port" \
+  env --unset=KAFKA_BROKERS --unset=KAFKA_MODE KAFKA_RUNTIME=jvm KAFKA_PORT="$kafka_port" \
     KAFKA_DIR="$kafka_dir" KAFKA_OWNER_PID=$$ scripts/kafka.sh "$@" >>"$base_dir/kafka.log" 2>&1
 }
 
@@ -35,6 +35,10 @@ start_kafka() { # start_kafka COUNT
     export KAFKA_PROPERTIES=$base_dir/kafka.properties
   fi
   kafka start "$1"
+  kafka_version=$(sed --quiet 's/.*: Kafka \([0-9.]*\) is ready.*/\1/p' "$base_dir/kafka.log" | tail --lines=1)
+  # The client that the programs choose for it (KAFKA_CLIENT=auto).
+  client=${KAFKA_CLIENT:-auto}
+  [[ $client != auto ]] || case $kafka_version in [0123].*) client=crate ;; *) client=wire ;; esac
 }
 
 broker_pid() { cat "$kafka_dir/broker-$1/pid"; }
