@@ -67,11 +67,12 @@ def all_cases(sizes):
 
 
 def single(connections, sizes):
-    wire = ["wire", "wire4"] if connections == 200 else []
+    is_main = connections == 200
+    wire, original = (["wire", "wire4"], ["original"]) if is_main else ([], [])
     return Case(
         f"single-{connections}",
         f"one event a request, wrk -t1 -c{connections}",
-        ["floor", "floor-batch", "ours", *wire, "axum", "axum5", "original"],
+        ["floor", "floor-batch", "ours", *wire, "axum", "axum5", *original],
         lambda setup, candidate: scenarios.closed_loop(setup, candidate, connections, 1, sizes.seconds),
     )
 
@@ -81,7 +82,7 @@ def ndjson(batch, sizes):
     return Case(
         f"ndjson-{batch}",
         f"NDJSON, {batch} events a request, wrk -t1 -c{connections}",
-        ["bare", "ours", "wire", "wire4", "axum"],
+        ["bare", "ours", *(["wire", "wire4"] if batch == 1000 else []), "axum"],
         lambda setup, candidate: scenarios.ndjson(setup, candidate, batch, connections, sizes.seconds),
     )
 
