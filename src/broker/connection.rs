@@ -18,8 +18,14 @@ pub(super) use super::stream::left;
 /// Names us in the broker's logs, metrics and quotas.
 pub(super) const CLIENT_ID: &str = "event-pipeline";
 
-/// Longest answer read; the longest one expected is a fetched batch of 16 MiB.
-const MAX_ANSWER_BYTES: usize = 32 << 20;
+/// Longest answer with records; the longest one expected is a fetched batch of 16 MiB.
+const MAX_FETCH_BYTES: usize = 32 << 20;
+
+/// Longest one of any other kind: metadata of some 20,000 partitions with their replicas.
+const MAX_ANSWER_BYTES: usize = 2 << 20;
+
+/// The key of the request whose answers hold records.
+const FETCH_KEY: i16 = 1;
 
 /// A request and the version of it that we speak.
 #[derive(Clone, Copy)]
@@ -27,6 +33,13 @@ pub(super) struct Api {
     pub name: &'static str,
     pub key: i16,
     pub version: i16,
+}
+
+impl Api {
+    /// What an answer becomes in memory is a multiple of its size, so only records may be many bytes.
+    fn max_answer_bytes(self) -> usize {
+        if self.key == FETCH_KEY { MAX_FETCH_BYTES } else { MAX_ANSWER_BYTES }
+    }
 }
 
 /// An open connection.
@@ -130,7 +143,9 @@ impl Connection {
         let (header, body) = (header.into_bytes(), body.into_bytes());
         let length = i32::try_from(header.len() + body.len()).expect("a control request is small");
         let request = [&length.to_be_bytes()[..], &header, &body].concat();
-        let answer = self.exchange(&request, deadline).map_err(|error| self.failed(api.name, &error))?;
+        let answer = self
+            .exchange(&request, api.max_answer_bytes(), deadline)
+            .map_err(|error| self.failed(api.name, &error))?;
         let mut reader = Reader::new(&answer);
         if reader.i32() != Ok(self.correlation) {
             return Err(self.malformed("an answer to another request"));
@@ -144,7 +159,7 @@ impl Connection {
         }
     }
 
-    fn exchange(&mut self, request: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
+    fn exchange(&mut self, request: &[u8], max_bytes: usize, deadline: Instant) -> io::Result<Vec<u8>> {
         self.stream.write_all(request, deadline)?;
         let mut length = [0; 4];
         self.fill(&mut length, deadline)?;
@@ -152,7 +167,7 @@ impl Connection {
             return Err(io::Error::new(io::ErrorKind::InvalidData, SpeaksTls));
         }
         let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        if length > MAX_ANSWER_BYTES {
+        if length > max_bytes {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("an answer of {length} bytes")));
         }
         // Grown as bytes arrive, so that a lying length costs nothing.

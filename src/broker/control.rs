@@ -3,6 +3,7 @@
 //! Spoken by ourselves, over our own bounded connection, whichever client carries the records: the kafka
 //! crate's own calls for these block for minutes, retry without end, or hide error codes.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use super::code::Code;
@@ -16,6 +17,9 @@ const OFFSET_COMMIT: Api = Api { name: "OffsetCommit", key: 8, version: 2 };
 const OFFSET_FETCH: Api = Api { name: "OffsetFetch", key: 9, version: 2 };
 const FIND_COORDINATOR: Api = Api { name: "FindCoordinator", key: 10, version: 0 };
 const API_VERSIONS: Api = Api { name: "ApiVersions", key: 18, version: 0 };
+
+/// Longest name of a host: what DNS allows.
+const MAX_HOST_BYTES: usize = 255;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -82,12 +86,19 @@ pub(super) fn metadata(
 
 fn read_metadata(r: &mut Reader<'_>) -> Result<Result<Metadata, Code>, Malformed> {
     let _throttle = r.i32()?;
-    let brokers = r.array(|r| {
-        let (id, host, port) = (r.i32()?, r.str()?, r.i32()?);
-        let _rack = r.str()?;
-        // The kafka crate writes its hosts so too; a client is found again by this text.
-        Ok((id, format!("{host}:{port}")))
-    })?;
+    let brokers: HashMap<i32, String> = r
+        .array(|r| {
+            let (id, host, port) = (r.i32()?, r.str()?, r.i32()?);
+            let _rack = r.str()?;
+            // It is kept once a partition.
+            if host.len() > MAX_HOST_BYTES {
+                return Err(Malformed);
+            }
+            // The kafka crate writes its hosts so too; a client is found again by this text.
+            Ok((id, format!("{host}:{port}")))
+        })?
+        .into_iter()
+        .collect();
     let _cluster = (r.str()?, r.i32()?);
     let mut topics = r.array(|r| {
         let code = Code(r.i16()?);
@@ -96,13 +107,18 @@ fn read_metadata(r: &mut Reader<'_>) -> Result<Result<Metadata, Code>, Malformed
             // A partition's own code repeats in words what a leader of -1 says.
             let (_code, id, leader) = (r.i16()?, r.i32()?, r.i32()?);
             let _replicas = (r.array(Reader::i32)?, r.array(Reader::i32)?);
-            let leader = brokers.iter().find(|(broker, _)| *broker == leader).map(|(_, host)| host.clone());
-            Ok(PartitionLeader { id, leader })
+            Ok(PartitionLeader { id, leader: brokers.get(&leader).cloned() })
         })?;
         Ok((code, partitions))
     })?;
     let Some((code, mut partitions)) = topics.pop() else { return Err(Malformed) };
     partitions.sort_by_key(|partition| partition.id);
+    // Kafka numbers them from 0 without a gap, and whoever spreads records over them counts on it.
+    if !partitions.iter().zip(0..).all(|(partition, id)| partition.id == id) {
+        return Err(Malformed);
+    }
+    let mut brokers: Vec<(i32, String)> = brokers.into_iter().collect();
+    brokers.sort_unstable();
     Ok(code
         .check()
         .map(|()| Metadata { brokers: brokers.into_iter().map(|(_, host)| host).collect(), partitions }))
@@ -230,4 +246,38 @@ pub(super) fn answers_exactly<T>(asked: &[i32], outcomes: &PerPartition<T>) -> b
 pub(super) fn outcome_of<T: Clone>(outcomes: &PerPartition<T>, partition: i32) -> Result<T, Code> {
     let found = outcomes.iter().find(|(id, _)| *id == partition);
     found.map_or(Err(Code::UNKNOWN_TOPIC_OR_PARTITION), |(_, outcome)| outcome.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Metadata with one broker called `host` that leads the partitions `ids`.
+    fn metadata_of(host: &str, ids: &[i32]) -> Result<Result<Metadata, Code>, Malformed> {
+        let body = Writer::default().i32(0).array(&[host], |w, host| w.i32(1).str(host).i32(9092).i16(-1));
+        let body = body.i16(-1).i32(1).array(&["events"], |w, topic| {
+            w.i16(0)
+                .str(topic)
+                .i8(0)
+                .array(ids, |w, id| w.i16(0).i32(*id).i32(1).array(&[1], |w, n| w.i32(*n)).i32(0))
+        });
+        read_metadata(&mut Reader::new(&body.into_bytes()))
+    }
+
+    #[test]
+    fn leaders_are_read_in_the_order_of_partitions() {
+        let metadata = metadata_of("kafka-1", &[2, 0, 1]).expect("well formed").expect("no error");
+        assert_eq!(metadata.brokers, ["kafka-1:9092"]);
+        assert_eq!(metadata.partitions.iter().map(|p| p.id).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(metadata.leader(2), Some("kafka-1:9092"));
+    }
+
+    #[test]
+    fn partitions_that_kafka_cannot_have_and_hosts_that_dns_cannot_have_are_malformed() {
+        for ids in [&[1][..], &[-1], &[0, 0], &[0, 2]] {
+            assert_eq!(metadata_of("kafka-1", ids), Err(Malformed), "{ids:?}");
+        }
+        assert!(metadata_of(&"h".repeat(255), &[0]).is_ok());
+        assert_eq!(metadata_of(&"h".repeat(256), &[0]), Err(Malformed));
+    }
 }

@@ -1,6 +1,7 @@
 //! Kafka as the rest of the crate sees it: records in, receipts out; positions in, pages out.
 //!
-//! The only room that names the `kafka` crate, which is one of two clients here. It knows nothing of HTTP, files or events: a value is bytes.
+//! Two clients carry the records: the `kafka` crate (`kafka_crate`) and our own (`wire`). It knows nothing of HTTP,
+//! files or events: a value is bytes.
 //! `Sink` and `Source` make one attempt a call, bounded in time; who retries, and how long, decides the caller.
 
 #![cfg_attr(not(feature = "wire"), allow(dead_code, reason = "some of what is shared has one user less"))]

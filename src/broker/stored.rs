@@ -86,7 +86,10 @@ fn header(base: i64, batch: &[u8]) -> Result<BatchHeader, Malformed> {
     header.codec = (attributes & 7).to_be_bytes()[1];
     header.is_control = attributes & CONTROL != 0;
     header.is_transactional = attributes & TRANSACTIONAL != 0;
-    header.last = base.checked_add(i64::from(r.i32()?)).filter(|last| *last >= base).ok_or(Malformed)?;
+    header.last = base
+        .checked_add(i64::from(r.i32()?))
+        .filter(|last| (base..i64::MAX).contains(last))
+        .ok_or(Malformed)?;
     header.base_time_ms = r.i64()?;
     let max_time_ms = r.i64()?;
     header.append_time_ms = (attributes & APPEND_TIME != 0).then_some(max_time_ms);
@@ -141,6 +144,8 @@ pub(super) mod tests {
         assert_eq!(next_batch(&mut &short[..]), Err(Malformed));
         let mut backwards = batch(i64::MAX, 2, 0, 0);
         assert_eq!(next_batch(&mut &backwards[..]), Err(Malformed), "an offset past the last one");
+        backwards[..8].copy_from_slice(&(i64::MAX - 1).to_be_bytes());
+        assert_eq!(next_batch(&mut &backwards[..]), Err(Malformed), "and none could follow");
         backwards[..8].fill(0);
         backwards[23..27].fill(0xff);
         assert_eq!(next_batch(&mut &backwards[..]), Err(Malformed), "a last offset ahead of the first");

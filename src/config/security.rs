@@ -151,6 +151,12 @@ impl Secret {
     /// One sentence that names the file: unreadable, or empty.
     pub fn from_file(path: &Path) -> Result<Self, String> {
         let name = path.display();
+        // It is read at each connection; a pipe gives its content once, and could hold us up.
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(format!(
+                "KAFKA_SASL_PASSWORD_FILE={name} is no regular file; it is read at each connection"
+            ));
+        }
         let bytes = fs::read(path).map_err(|error| format!("KAFKA_SASL_PASSWORD_FILE={name}: {error}"))?;
         let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -326,7 +332,7 @@ mod tests {
             fs::write(&file, text).expect("written");
             assert!(Secret::from_file(&file).is_err_and(|reason| reason.contains(word)), "{text:?}");
         }
-        assert!(Secret::from_file(dir.path()).is_err());
+        assert!(Secret::from_file(dir.path()).is_err_and(|reason| reason.contains("regular")));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The client over the `kafka` crate, for brokers that serve version 0 requests: the only file that names it.
+//! The client over the `kafka` crate, for brokers that serve version 0 requests: the only room that names it.
 //!
 //! One `KafkaClient` a broker, so that one broker's failure costs nothing of another's and each has exactly
 //! one socket, whose calls can be bounded by shutting it. Any error but a broker's code ends the client: the

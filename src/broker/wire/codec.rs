@@ -17,6 +17,10 @@ const XERIAL_HEADER_BYTES: usize = 16;
 /// Room for the first bytes, doubled as long as there are more.
 const FIRST_BYTES: usize = 64 << 10;
 
+/// The format of lz4 before it had frames, which Kafka never writes; each of its blocks may be 8 MiB.
+const LZ4_LEGACY_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
+const LZ4_ROOM_PER_COST: usize = 16;
+
 /// Flag in a zstd frame's descriptor: all of its content is kept, and there is no byte for the window.
 const SINGLE_SEGMENT: u8 = 0x20;
 
@@ -28,10 +32,46 @@ pub(super) fn decompress(codec: u8, bytes: &[u8], limit: usize) -> Result<Vec<u8
     match codec {
         1 => read_up_to(limit, "gzip", MultiGzDecoder::new(bytes)),
         2 => snappy(bytes, limit),
-        3 => read_up_to(limit, "lz4", FrameDecoder::new(bytes)),
+        3 => lz4(bytes, limit),
         4 => zstd(bytes, limit),
         unknown => Err(Undecodable(format!("compressed with the unknown codec {unknown}"))),
     }
+}
+
+/// What taking `bytes` apart into `decompressed` bytes costs: at least their number. The decoder of lz4 fills room for
+/// a whole block ahead of each one, however little is in it; that goes sixteen times as fast as decoding.
+pub(super) fn cost(codec: u8, bytes: &[u8], decompressed: usize) -> usize {
+    if codec == 3 { decompressed.max(lz4_room(bytes) / LZ4_ROOM_PER_COST) } else { decompressed }
+}
+
+fn lz4(bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
+    if bytes.starts_with(&LZ4_LEGACY_MAGIC) {
+        return Err(Undecodable("compressed with lz4 in its legacy format".into()));
+    }
+    if lz4_room(bytes) / LZ4_ROOM_PER_COST > limit {
+        return Err(too_large("lz4", limit));
+    }
+    read_up_to(limit, "lz4", FrameDecoder::new(bytes))
+}
+
+/// Bytes of all blocks of a frame if each were full. From
+/// <https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>; nothing where that is not what it is.
+fn lz4_room(bytes: &[u8]) -> usize {
+    let Some(&[flags, block, ..]) = bytes.get(4..) else { return 0 };
+    let block_bytes = 1 << (8 + 2 * (block >> 4 & 7));
+    let flag = |bit: u8, bytes: usize| if flags & bit != 0 { bytes } else { 0 };
+    let header = 7 + flag(0x08, 8) + flag(0x01, 4);
+    let mut rest = bytes.get(header..).unwrap_or_default();
+    let mut blocks = 0;
+    while let Some((size, behind)) = rest.split_first_chunk::<4>() {
+        let size = u32::from_le_bytes(*size);
+        if size == 0 {
+            break;
+        }
+        blocks += 1;
+        rest = behind.get((size & 0x7fff_ffff) as usize + flag(0x10, 4)..).unwrap_or_default();
+    }
+    blocks * block_bytes
 }
 
 fn read_up_to(limit: usize, codec: &str, mut reader: impl Read) -> Result<Vec<u8>, Undecodable> {
@@ -216,6 +256,29 @@ mod tests {
         assert!(decompress(2, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0], 1 << 20).is_err());
         assert!(decompress(2, &[XERIAL_MAGIC, &[0; 8], &[0xff; 4]].concat(), 1 << 20).is_err());
         assert_eq!(decompress(7, &[], 1), Err(Undecodable("compressed with the unknown codec 7".into())));
+    }
+
+    #[test]
+    fn many_blocks_of_next_to_nothing_are_refused_and_few_cost_something() {
+        let frame = |blocks: usize| {
+            // Blocks of up to 4 MiB, each of one byte.
+            let header = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x70, 0x73];
+            [&header[..], &[2, 0, 0, 0, 0x10, b'x'].repeat(blocks), &[0; 4]].concat()
+        };
+        assert_eq!(decompress(3, &frame(3), 1 << 20), Ok(b"xxx".to_vec()), "the frame is right");
+        assert_eq!((cost(3, &frame(3), 3), cost(3, &frame(3), 1 << 30)), (3 << 18, 1 << 30));
+        assert!(decompress(3, &frame(4), 1 << 20).is_ok());
+        assert!(decompress(3, &frame(5), 1 << 20).is_err());
+        let legacy = [&LZ4_LEGACY_MAGIC[..], &[2, 0, 0, 0, 0x10, b'x']].concat();
+        assert!(decompress(3, &legacy, 1 << 20).is_err());
+    }
+
+    #[test]
+    fn what_other_producers_write_costs_what_it_holds() {
+        for (codec, bytes) in compressed(&text()) {
+            let cost = cost(codec, &bytes, text().len());
+            assert_eq!(cost, text().len(), "{codec}");
+        }
     }
 
     #[test]

@@ -61,7 +61,6 @@ impl WireConnector {
             host: host.to_owned(),
             topic: self.topic.clone(),
             sequences: self.sequences.clone(),
-            fetches: 0,
         })
     }
 }
@@ -74,7 +73,6 @@ struct WireClient {
     host: String,
     topic: String,
     sequences: Arc<Mutex<Sequences>>,
-    fetches: usize,
 }
 
 impl Client for WireClient {
@@ -148,10 +146,10 @@ impl Client for WireClient {
         let share_bytes = i32::try_from(share).unwrap_or(i32::MAX);
         let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
         let all_bytes = share_bytes.saturating_mul(positions.len() as i32);
-        // Only the first partition that has data is sent a batch above its share: each has its turn.
+        // Only the first partition that has data is sent a batch above its share: each has its turn, by lot, as the
+        // caller too may take groups of partitions in turn.
         let mut turn = positions.to_vec();
-        turn.rotate_left(self.fetches % positions.len().max(1));
-        self.fetches = self.fetches.wrapping_add(1);
+        turn.rotate_left(fastrand::usize(..positions.len().max(1)));
         let body = Writer::default().i32(-1).i32(wait_ms).i32(1).i32(all_bytes).i8(READ_COMMITTED);
         let body = body.array(&[self.topic.as_str()], |w, topic| {
             w.str(topic).array(&turn, |w, at| w.i32(at.partition).i64(at.offset).i32(share_bytes))

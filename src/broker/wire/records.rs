@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use super::batch::{CRC_FROM, checksum};
-use super::codec::{Undecodable, decompress};
+use super::codec::{self, Undecodable, decompress};
 use crate::broker::Page;
 use crate::broker::frame::{Malformed, Reader};
 use crate::broker::stored::{BatchHeader, HEADER_BYTES, next_batch};
@@ -85,10 +85,10 @@ fn read_batches(
             let all_read = if header.codec == 0 {
                 read_records(records, &header, page, limit.held)
             } else {
-                let records = decompress(header.codec, records, MAX_BATCH_BYTES)
+                let plain = decompress(header.codec, records, MAX_BATCH_BYTES)
                     .map_err(|Undecodable(why)| Trouble::Unreadable(at, why))?;
-                decompressed += records.len();
-                read_records(&records, &header, page, limit.held)
+                decompressed += codec::cost(header.codec, records, plain.len());
+                read_records(&plain, &header, page, limit.held)
             };
             if !all_read
                 .map_err(|Malformed| Trouble::Unreadable(at, "in a batch that makes no sense".into()))?
@@ -96,7 +96,7 @@ fn read_batches(
                 break;
             }
         }
-        page.next_offset = header.last.checked_add(1).ok_or(Trouble::Damaged(at))?;
+        page.next_offset = header.last + 1;
     }
     Ok(())
 }
