@@ -1,4 +1,5 @@
-//! What std has no word for: this process's sockets as the kernel sees them, its limits and its size.
+//! What std has no word for: this process's sockets as the kernel sees them, its limits, its size, its processor
+//! time and how it is scheduled; and which boot of the machine this is.
 //!
 //! The one file that needs `/proc` or a Linux socket option. It knows addresses, not what they are for.
 
@@ -120,9 +121,15 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
 /// thread and those that it starts. On a full machine threads then do more between two sleeps and sleep less;
 /// on an idle one nothing changes.
 ///
+/// Another policy than the default one was chosen by whoever started us, and stays.
+///
 /// # Errors
 /// When the kernel refuses, as a sandbox may; all stays as it was.
 pub fn wake_patiently() -> io::Result<()> {
+    // SAFETY: no pointers; 0 is the calling thread.
+    if unsafe { libc::sched_getscheduler(0) } != libc::SCHED_OTHER {
+        return Ok(());
+    }
     let param = libc::sched_param { sched_priority: 0 };
     // SAFETY: the call gets a valid pointer to a local; 0 is the calling thread.
     match unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const param) } {
@@ -177,6 +184,15 @@ fn size_of(process: &str) -> ProcessSize {
         open_fds: fs::read_dir(format!("/proc/{process}/fd")).map_or(0, |entries| entries.count() as u64),
         threads: field("Threads:").unwrap_or(0),
     }
+}
+
+/// An identity of this boot of the machine; empty where the system has none.
+///
+/// # Errors
+/// None: a system without one cannot tell a power cut from a kill.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_: io::Error| String::new(), |text| text.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -246,7 +262,8 @@ mod tests {
             wake_patiently().expect("allowed");
             std::thread::spawn(policy).join().expect("no panic")
         });
-        assert_eq!(inherited.join().expect("no panic"), libc::SCHED_BATCH);
+        let expected = if before == libc::SCHED_OTHER { libc::SCHED_BATCH } else { before };
+        assert_eq!(inherited.join().expect("no panic"), expected);
         assert_eq!(policy(), before, "the others stay as they are");
     }
 }

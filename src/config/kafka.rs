@@ -62,6 +62,16 @@ impl KafkaConfig {
         Duration::from_millis(self.connect_timeout_ms)
     }
 
+    /// Longest wait for a first proof that Kafka acknowledges. Getting in with TLS and a password is several round
+    /// trips at each broker in turn, so it then has the time of a request.
+    pub fn first_proof_timeout(&self) -> Duration {
+        if self.security.protocol == SecurityProtocol::Plaintext {
+            self.connect_timeout()
+        } else {
+            self.request_timeout().max(self.connect_timeout())
+        }
+    }
+
     /// Longest wait for one answer.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)

@@ -57,7 +57,7 @@ pub struct HttpConfig {
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: u16,
 
-    /// Threads that read bodies above 1 KiB, so that slow ones cannot starve small requests
+    /// Threads that read bodies above 1 KiB and packed ones, so that they cannot starve small requests
     #[arg(long = "http-body-threads", env = "HTTP_BODY_THREADS", default_value_t = 16,
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub body_threads: u16,

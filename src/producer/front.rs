@@ -55,7 +55,7 @@ pub struct Lead<'a> {
 /// What became of an attempt to take requests.
 pub enum Took {
     /// Some were taken, or none for a reason that the next call tells.
-    Some,
+    GoOn,
     /// The accept loop of the given generation ended; build it anew.
     Dead(u64, io::Error),
     /// The front is closed.
@@ -104,7 +104,7 @@ impl Front {
         if self.stopping.load(Ordering::SeqCst) {
             Took::Stopped
         } else if self.deaf.load(Ordering::SeqCst) || generation != self.generation() {
-            Took::Some
+            Took::GoOn
         } else {
             Took::Dead(generation, error)
         }
@@ -196,7 +196,7 @@ impl Lead<'_> {
         if matches!(next, Ok(None)) {
             // `try_recv` swallows what `stop` and `rebuild` wake `recv` with.
             if front.is_stopped() || generation != front.generation() {
-                return Took::Some;
+                return Took::GoOn;
             }
             next = server.recv().map(Some);
         }
@@ -211,7 +211,7 @@ impl Lead<'_> {
             }
             next = server.try_recv();
         }
-        Took::Some
+        Took::GoOn
     }
 }
 

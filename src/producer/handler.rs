@@ -125,7 +125,8 @@ impl Handler {
         }
     }
 
-    /// Brings a request as far as it comes without blocking on a client: `None` when others will answer it.
+    /// Brings a request as far as it comes without blocking on a client (but where the publisher has just died, which
+    /// ends the process): `None` when others will answer it.
     pub fn advance(&self, mut exchange: Exchange) -> Option<Due> {
         while exchange.connection.is_cut() && exchange.body_is_here() {
             let connection = exchange.connection.clone();
@@ -155,7 +156,8 @@ impl Handler {
         if let Err(reason) = self.health.check(exchange.started) {
             return due(exchange, self.not_ready(&reason), !here);
         }
-        if !here {
+        // A small packed body can become a thousand times as large: that is no work for the one who leads.
+        if !here || body.gzip {
             return self.enqueue_body(exchange, body);
         }
         let Some(reservation) = self.queue.reserve(0, body.length) else {
@@ -168,7 +170,7 @@ impl Handler {
         })
     }
 
-    /// A body of this size is still on the socket: only the lane's threads may wait for it.
+    /// A body of this size is still on the socket, so only the lane's threads may wait for it; or is long to unpack.
     fn enqueue_body(&self, exchange: Exchange, body: Body) -> Option<Due> {
         // The body and the lines made of it are held at the same time.
         let Some(reservation) = self.queue.reserve(0, 2 * body.length) else {

@@ -50,9 +50,9 @@ impl Mender {
     pub fn work(&self) {
         let (mut turns, mut due): (Vec<Exchange>, Vec<Due>) = (Vec::new(), Vec::new());
         loop {
-            let mut took = Took::Some;
+            let mut took = Took::GoOn;
             let lead = self.front.lead();
-            while due.is_empty() && matches!(took, Took::Some) {
+            while due.is_empty() && matches!(took, Took::GoOn) {
                 took = lead.take(|arrival| turns.extend(self.handler.arrive(arrival)));
                 for exchange in turns.drain(..) {
                     shielded(&self.handler, || due.extend(self.handler.advance(exchange)));
@@ -63,7 +63,7 @@ impl Mender {
                 shielded(&self.handler, || self.handler.answer(due));
             }
             match took {
-                Took::Some => {}
+                Took::GoOn => {}
                 Took::Stopped => return,
                 Took::Dead(generation, error) => {
                     log::error!("the accept loop ended: {error}; trying to build it anew");

@@ -210,7 +210,7 @@ fn publisher(
             batch_bytes: queue.batch_max_bytes as usize,
             linger: Duration::from_millis(queue.linger_ms),
             call: config.kafka.request_timeout(),
-            connect: config.kafka.connect_timeout(),
+            connect: config.kafka.first_proof_timeout(),
             least_call: config.kafka.request_timeout().min(queue.delivery_timeout() / 4),
             reply_threads: config.http.reply_threads.into(),
         },
