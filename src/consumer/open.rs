@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use crate::broker::{BrokerError, Source};
 use crate::config::ConsumerConfig;
+use crate::linux;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 
 use super::Failure;
 use super::checkpoint::Checkpoint;
 use super::event_log::{EventLog, Paths};
-use super::recovery::{Recovered, RecoveryError, Topic, boot_id, read_checkpoint, recover};
+use super::recovery::{Recovered, RecoveryError, Topic, read_checkpoint, recover};
 use super::state::State;
 use super::storage::Disk;
 
@@ -78,7 +79,7 @@ fn attempt(config: &ConsumerConfig, paths: &Paths, source: &mut impl Source) -> 
         committed: committed(source, &reading.group, &partitions, checkpoint.as_ref()).map_err(Try::Kafka)?,
         reset: reading.offset_reset,
     };
-    recover(Disk, paths, checkpoint, &topic, config.log.fsync, &boot_id()).map_err(Try::Recovery)
+    recover(Disk, paths, checkpoint, &topic, config.log.fsync, &linux::boot_id()).map_err(Try::Recovery)
 }
 
 /// What the group committed; it is not asked when the checkpoint knows every partition.

@@ -15,7 +15,7 @@ use crate::shutdown::Shutdown;
 
 use super::Failure;
 use super::checkpoint::Offsets;
-use super::start::{decide, in_range};
+use super::start::{RECREATED, decide, in_range};
 use super::state::{State, now_seconds};
 
 /// Shortest time between two commits to the group; they are for lag tools only.
@@ -208,14 +208,13 @@ impl<S: Source> Reader<S> {
             Err(error) => return self.kafka_failed(&error),
         };
         if id.is_some() && self.topic_id.is_some() && id != self.topic_id {
-            let reason = format!(
-                "topic {} was deleted and created again; start again, then what that means is decided",
-                self.topic
-            );
+            let problem = format!("topic {} was deleted and created again", self.topic);
             return Err(match self.config.offset_reset {
-                OffsetReset::None => Failure::undecided(reason),
+                OffsetReset::None => Failure::undecided(format!("{problem}. Ways out: {RECREATED}")),
                 // Decided already, and a start carries it out.
-                OffsetReset::Earliest => Failure::failed(reason),
+                OffsetReset::Earliest => {
+                    Failure::failed(format!("{problem}; the next start reads the new one from its beginning"))
+                }
             });
         }
         let new: Vec<i32> = partitions

@@ -3,7 +3,6 @@
 //! Trusts the checkpoint alone: what stands past it is cut off and read again. Where the files do not fit it,
 //! it refuses and names the ways out. Knows Kafka only as offsets.
 
-use std::io;
 use std::path::Path;
 
 use crate::broker::Bounds;
@@ -326,13 +325,4 @@ fn refused(path: &Path, mark: &FileMark, check: &Check, found: &str) -> Recovery
         path.display(),
         mark.bytes
     ))
-}
-
-/// An identity of this boot of the machine; empty where the system has none.
-///
-/// # Errors
-/// None: a system without one cannot tell a power cut from a kill.
-pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_or_else(|_: io::Error| String::new(), |text| text.trim().to_owned())
 }

@@ -5,7 +5,8 @@ use crate::config::OffsetReset;
 
 use super::checkpoint::Offsets;
 
-const RECREATED: &str = "for a recreated topic, move the log and its checkpoint away and set a new KAFKA_GROUP; \
+/// The ways out for a topic of the same name that is another one.
+pub const RECREATED: &str = "for a recreated topic, move the log and its checkpoint away and set a new KAFKA_GROUP; \
      KAFKA_AUTO_OFFSET_RESET=earliest reads what the topic has from its beginning into the same log (which \
      repeats events if it is still the old topic)";
 

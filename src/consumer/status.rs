@@ -130,8 +130,8 @@ fn answer(head: &str, state: &State) -> (&'static str, &'static str, String) {
             metrics.checkpoint_age.set(if covered_at > 0.0 { now_seconds() - covered_at } else { 0.0 });
             ("200 OK", CONTENT_TYPE, metrics.registry.render())
         }
-        "/livez" => ("200 OK", JSON, json!({"status": "ok"}).to_string()),
-        "/readyz" | "/ready" | "/healthz" | "/health" => {
+        "/livez" | "/health" => ("200 OK", JSON, json!({"status": "ok"}).to_string()),
+        "/readyz" | "/ready" | "/healthz" => {
             let problems = state.problems();
             if problems.is_empty() {
                 ("200 OK", JSON, json!({"status": "ok"}).to_string())
@@ -141,7 +141,7 @@ fn answer(head: &str, state: &State) -> (&'static str, &'static str, String) {
             }
         }
         "/version" => {
-            let body = json!({"name": "consumer", "version": env!("CARGO_PKG_VERSION")});
+            let body = json!({"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")});
             ("200 OK", JSON, body.to_string())
         }
         _ => ("404 Not Found", JSON, json!({"error": "not_found"}).to_string()),
@@ -172,7 +172,13 @@ mod tests {
         state.problem("log", "No space left on device");
         let answer = get(page.addr(), "GET /readyz HTTP/1.1\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("No space left"), "{answer}");
-        assert!(get(page.addr(), "GET /livez HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 "));
+        for path in ["/livez", "/health"] {
+            let answer = get(page.addr(), &format!("GET {path} HTTP/1.1\r\n\r\n"));
+            assert!(
+                answer.starts_with("HTTP/1.1 200 "),
+                "a supervisor that asks must not restart us: {answer}"
+            );
+        }
         assert!(
             get(page.addr(), "GET /metrics HTTP/1.1\r\n\r\n").contains("pipeline_consumer_records_total 0")
         );

@@ -22,6 +22,22 @@ fn a_second_consumer_of_the_same_log_is_refused() {
 }
 
 #[test]
+fn a_log_that_can_never_be_opened_ends_the_start_with_the_reason() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    let taken = site.path("taken");
+    fs::write(&taken, b"a file where a directory should be").expect("written");
+    let log = taken.join("events.log");
+    let refused = site.program(&[("LOG_FILE", log.to_str().expect("UTF-8"))]).run(secs(30));
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("cannot create") && refused.stderr.contains("taken"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
 fn shards_share_the_topic() {
     let topic = shared().topic();
     let site = Site::new(&topic);
