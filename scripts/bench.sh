@@ -8,6 +8,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/scripts/lib.sh"
 cd "$root"
 
+for argument in "$@"; do
+  case $argument in
+    --list | --help | -h) exec python3 benches/bench "$@" --root "$root" ;;
+  esac
+done
+
 need wrk wrk
 need kcat kcat
 need python3 python3
@@ -23,12 +29,6 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 work=$root/target/bench
 venv=$work/venv
 mkdir --parents "$work"
-
-for argument in "$@"; do
-  case $argument in
-    --list | --help | -h) exec python3 benches/bench "$@" --root "$root" ;;
-  esac
-done
 
 say "building the project and its peers"
 cargo build --locked --release --bins --example clients --quiet

@@ -243,17 +243,17 @@ machine() {
 }
 
 write_page() {
-  local commit page=docs/CHAOS.md doubles="Elsewhere an
+  local commit page=docs/CHAOS.md doubles="0 where neither a producer nor a broker was harmed. Elsewhere an
   answer of the broker may get lost, and the producer then writes the event again (docs/CONTRACT.md)."
   if [[ $client == wire ]]; then
-    page=docs/CHAOS-WIRE.md doubles="Elsewhere too:
-  this client writes a batch again under its old number, by which the broker knows it (docs/CONTRACT.md)."
+    page=docs/CHAOS-WIRE.md doubles="0 everywhere: this client writes
+  a batch again under its old number, by which the broker knows it (docs/CONTRACT.md)."
   fi
   commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
   [[ -z $(git status --porcelain --untracked-files=no 2>/dev/null) ]] || commit+=" with changes"
   mkdir --parents docs
   cat >"$page" <<PAGE
-# Chaos run
+# Chaos run, client \`$client\`
 
 What the pipeline loses and doubles when its parts are harmed under load.
 This page was written by \`${KAFKA_VERSION:+KAFKA_VERSION=$KAFKA_VERSION }${KAFKA_CLIENT:+KAFKA_CLIENT=$KAFKA_CLIENT }$invocation\`; do not edit it.
@@ -273,7 +273,7 @@ How to read it:
 - **logged**: sent events that stand in the log. An event without an answer may have been written, so this can be more
   than acknowledged.
 - **lost**: acknowledged, but not in the log. It must be 0 everywhere.
-- **duplicated**: in the log more than once. It must be 0 where neither a producer nor a broker was harmed. $doubles
+- **duplicated**: in the log more than once. It must be $doubles
 - **longest gap**: the longest time without an acknowledgement, with the time that a killed part needs to start again;
   a killed broker is let in again, or replaced as a leader, only when Kafka's session of 6 seconds has ended.
 

@@ -24,7 +24,8 @@ Environment (two runs at a time need their own):
   REQUESTS        default 10000
   THREADS         default 200
   RUN_DIR         logs of the programs, default a new directory under target/run_all
-All other settings of the programs count too (`cargo run --bin producer -- --help`).
+All other settings of the programs count too (`cargo run --bin producer -- --help`), in `.env` as well; those above
+are taken from the environment only.
 TEXT
 }
 
