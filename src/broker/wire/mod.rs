@@ -10,6 +10,7 @@ mod codec;
 mod fuzz;
 mod records;
 mod sequence;
+mod turns;
 
 #[cfg(fuzzing)]
 pub use fuzz::fuzzed;
@@ -26,6 +27,7 @@ use super::frame::Writer;
 use super::{BrokerError, Fetched, Page, Position};
 use records::Trouble;
 use sequence::Sequences;
+use turns::Turns;
 
 const PRODUCE: Api = Api { name: "Produce", key: 0, version: 3 };
 const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
@@ -61,6 +63,7 @@ impl WireConnector {
             host: host.to_owned(),
             topic: self.topic.clone(),
             sequences: self.sequences.clone(),
+            turns: Turns::default(),
         })
     }
 }
@@ -73,6 +76,7 @@ struct WireClient {
     host: String,
     topic: String,
     sequences: Arc<Mutex<Sequences>>,
+    turns: Turns,
 }
 
 impl Client for WireClient {
@@ -146,10 +150,8 @@ impl Client for WireClient {
         let share_bytes = i32::try_from(share).unwrap_or(i32::MAX);
         let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
         let all_bytes = share_bytes.saturating_mul(positions.len() as i32);
-        // Only the first partition that has data is sent a batch above its share: each has its turn, by lot, as the
-        // caller too may take groups of partitions in turn.
         let mut turn = positions.to_vec();
-        turn.rotate_left(fastrand::usize(..positions.len().max(1)));
+        turn.rotate_left(self.turns.next(positions.iter().map(|at| at.partition)));
         let body = Writer::default().i32(-1).i32(wait_ms).i32(1).i32(all_bytes).i8(READ_COMMITTED);
         let body = body.array(&[self.topic.as_str()], |w, topic| {
             w.str(topic).array(&turn, |w, at| w.i32(at.partition).i64(at.offset).i32(share_bytes))

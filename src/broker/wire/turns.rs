@@ -1,0 +1,49 @@
+//! Who is asked for first in a fetch: only the first partition that has data is sent a batch above its share. Pure.
+
+use std::collections::HashMap;
+
+/// When each partition was last the first.
+#[derive(Default)]
+pub(super) struct Turns {
+    fetches: u64,
+    firsts: HashMap<i32, u64>,
+}
+
+impl Turns {
+    /// Place in `asked` of the partition that was first the longest ago. So each has its turn, whatever groups of
+    /// partitions the caller asks for in turn.
+    pub fn next(&mut self, asked: impl Iterator<Item = i32>) -> usize {
+        let Some((_, place, partition)) = asked
+            .enumerate()
+            .map(|(place, partition)| (self.firsts.get(&partition).copied(), place, partition))
+            .min()
+        else {
+            return 0;
+        };
+        self.fetches += 1;
+        self.firsts.insert(partition, self.fetches);
+        place
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_first_once_before_any_is_twice_also_when_groups_alternate() {
+        for groups in [&[0..12, 12..24][..], &[0..3, 3..6, 6..9]] {
+            let mut turns = Turns::default();
+            let partitions: i32 = groups.iter().map(|group| group.len() as i32).sum();
+            let mut first: Vec<i32> = (0..partitions as usize)
+                .map(|fetch| {
+                    let group = groups[fetch % groups.len()].clone();
+                    group.start + turns.next(group) as i32
+                })
+                .collect();
+            first.sort_unstable();
+            assert_eq!(first, (0..partitions).collect::<Vec<_>>());
+        }
+        assert_eq!(Turns::default().next(std::iter::empty()), 0);
+    }
+}
