@@ -71,13 +71,13 @@ fn compressed_and_plain_batches_are_read_together() {
 }
 
 #[test]
-fn lz4_and_zstd_say_what_to_change_and_stop_no_other_partition() {
+fn on_the_crate_lz4_and_zstd_say_what_to_change_and_stop_no_other_partition() {
     for codec in ["lz4", "zstd"] {
         let topic = shared().topic_with(2, &[("compression.type", "producer")]);
         let site = Site::new(&topic);
         topic.kcat(&["-P", "-p", "0", "-z", codec], event_lines(50, 200).as_bytes());
         topic.kcat(&["-P", "-p", "1"], b"{\"n\": 1}\n{\"n\": 2}\n");
-        let mut consumer = site.start(&[]);
+        let mut consumer = site.start(&[("KAFKA_CLIENT", "crate")]);
         wait_problem(&mut consumer, "compression.type=uncompressed");
         let (_, body) = crate::consumer::ready_status(&mut consumer);
         assert!(body.contains("partition 0") && !body.contains("partition 1"), "{body}");

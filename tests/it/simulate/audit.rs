@@ -53,8 +53,8 @@ fn a_removed_line_is_lost_a_doubled_one_duplicated_a_cut_one_torn_and_a_foreign_
                 log.append(event)
             }
             42 => {
-                log.append_raw(&log_line(event).as_bytes()[..60]);
-                log.append_raw(b"\n");
+                // At once: another thread's line must not come between.
+                log.append_raw(&[&log_line(event).as_bytes()[..60], b"\n"].concat());
                 log.receipt()
             }
             50 => {
