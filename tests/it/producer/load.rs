@@ -72,7 +72,8 @@ impl Load {
         Self::paced(address, clients, Duration::ZERO)
     }
 
-    fn paced(address: SocketAddr, clients: usize, pace: Duration) -> Self {
+    /// `clients` threads that each pause for `pace` after an acknowledgement.
+    pub fn paced(address: SocketAddr, clients: usize, pace: Duration) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let shared = Arc::new(Shared {
             number: COUNT.fetch_add(1, Ordering::Relaxed),
@@ -130,7 +131,8 @@ impl Shared {
             count.fetch_add(1, Ordering::Relaxed);
             told.push(Told { event, answer, took });
             if !pace.is_zero() {
-                thread::sleep(pace);
+                // Else all would fall into step after the first answer that is late.
+                thread::sleep(pace.mul_f64(0.5 + fastrand::f64()));
             }
         }
         told
@@ -188,6 +190,7 @@ impl Ledger {
     /// none that was refused before it was taken. Returns how many records are there beyond one an event.
     #[track_caller]
     pub fn assert_kept(&self, topic: &Topic) -> usize {
+        topic.wait_given_out();
         let records = topic.records();
         let mut copies: HashMap<&str, usize> = HashMap::new();
         let mut places: HashMap<(i32, i64), &str> = HashMap::new();

@@ -172,8 +172,22 @@ pub fn create_topic(address: &str, topic: &str, partitions: i32, copies: i16, co
     for (name, value) in configs {
         body = body.string(name).string(value);
     }
-    let answer = call(address, CREATE_TOPICS, 2, body.i32(15_000).i8(0));
-    let mut answer = answer.unwrap_or_else(|error| panic!("create {topic} at {address}: {error}"));
+    create(address, body);
+}
+
+/// Creates a topic with a partition for each of `copies`, on the brokers that it names; the first one leads.
+pub fn create_topic_on(address: &str, topic: &str, copies: &[&[i32]]) {
+    let mut body = Body::default().i32(1).string(topic).i32(-1).i16(-1).i32(copies.len() as i32);
+    for (partition, brokers) in copies.iter().enumerate() {
+        body = body.i32(partition as i32).i32(brokers.len() as i32);
+        body = brokers.iter().fold(body, |body, broker| body.i32(*broker));
+    }
+    create(address, body.i32(0));
+}
+
+fn create(address: &str, topics: Body) {
+    let answer = call(address, CREATE_TOPICS, 2, topics.i32(15_000).i8(0));
+    let mut answer = answer.unwrap_or_else(|error| panic!("create a topic at {address}: {error}"));
     answer.i32();
     for (name, code, reason) in answer.array(|a| (a.string(), a.i16(), a.string())) {
         assert_eq!(code, 0, "create {name}: {reason}");
@@ -246,13 +260,27 @@ pub fn elect_preferred(address: &str, topic: &str, partitions: &[i32]) {
     }
 }
 
-/// The offset that the next record of a partition will get; `leader` is its leader's address.
+/// Up to where the records of a partition are given out; `leader` is its leader's address.
 ///
 /// # Errors
 /// When nobody answers there.
 pub fn end_offset(leader: &str, topic: &str, partition: i32) -> io::Result<i64> {
+    const CONSUMER: i32 = -1;
+    latest_offset(leader, topic, partition, CONSUMER)
+}
+
+/// The offset that the next record of a partition will get: past [`end_offset`] while replicas are waited for.
+///
+/// # Errors
+/// When nobody answers there.
+pub fn log_end_offset(leader: &str, topic: &str, partition: i32) -> io::Result<i64> {
+    const DEBUGGER: i32 = -2;
+    latest_offset(leader, topic, partition, DEBUGGER)
+}
+
+fn latest_offset(leader: &str, topic: &str, partition: i32, asker: i32) -> io::Result<i64> {
     const LATEST: i64 = -1;
-    let body = Body::default().i32(-1).i32(1).string(topic).i32(1).i32(partition).i64(LATEST);
+    let body = Body::default().i32(asker).i32(1).string(topic).i32(1).i32(partition).i64(LATEST);
     let mut answer = call(leader, LIST_OFFSETS, 1, body)?;
     let mut found = answer.array(|a| {
         a.string();

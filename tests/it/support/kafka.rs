@@ -1,10 +1,11 @@
 //! Real Kafka brokers through `scripts/kafka.sh`: one shared by all tests, and private clusters to be harmed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use clap::ValueEnum;
 use event_pipeline::config::KafkaClient;
@@ -80,7 +81,9 @@ impl Cluster {
     pub fn start_on(count: usize, settings: impl Fn(u16) -> Vec<(String, String)>) -> Self {
         for _ in 0..3 {
             let port = free_base_port(count);
-            let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{port}"));
+            // What cleans up after an earlier test process may still be at work, and must not find this one.
+            let name = format!("kafka-{port}-{:08x}", fastrand::u32(..));
+            let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
             let addresses =
                 (0..count).map(|index| format!("127.0.0.1:{}", port + 10 * index as u16)).collect();
             let cluster = Self { addresses, dir: Some(dir) };
@@ -125,6 +128,11 @@ impl Cluster {
     /// A fresh topic with settings, for example `("max.message.bytes", "1000")`.
     pub fn topic_with(&self, partitions: i32, settings: &[(&str, &str)]) -> Topic {
         Topic::create(self.addresses.clone(), partitions, settings)
+    }
+
+    /// A fresh topic whose partitions have copies on the brokers of these ids, the first of which leads.
+    pub fn topic_on(&self, copies: &[&[i32]]) -> Topic {
+        Topic::create_on(self.addresses.clone(), copies)
     }
 
     /// A topic of that name, which was deleted before.
@@ -216,12 +224,16 @@ impl Drop for Cluster {
     }
 }
 
-/// A port below the ephemeral range such that a cluster of `count` finds all its ports free.
+/// A port below the ephemeral range such that a cluster of `count`, at most five, finds all its ports free. Never the
+/// same twice: two tests that start at one moment would find it free both, and share a directory.
 fn free_base_port(count: usize) -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
-        let base = 20_000 + 100 * fastrand::u16(0..120);
+        let base = 20_000 + 50 * fastrand::u16(0..240);
         let mut ports = (0..count as u16).flat_map(|index| (0..10).map(move |port| base + 10 * index + port));
-        if ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+        if ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+            && GIVEN.lock().expect("no panic holds it").insert(base)
+        {
             return base;
         }
     }

@@ -1,6 +1,6 @@
 //! A topic of one test: made fresh, read back by `kcat`, which shares no code with us.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::{self, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -36,10 +36,15 @@ impl Stored {
 impl Topic {
     /// Creates a topic under a name of its own and waits until every broker knows all its leaders.
     pub fn create(brokers: Vec<String>, partitions: i32, settings: &[(&str, &str)]) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("test-{}-{number}-{:08x}", process::id(), fastrand::u32(..));
-        Self::create_named(brokers, name, partitions, settings)
+        Self::create_named(brokers, new_name(), partitions, settings)
+    }
+
+    /// Creates a topic whose partitions have copies on the brokers of these ids, and waits as [`Topic::create`] does.
+    pub fn create_on(brokers: Vec<String>, copies: &[&[i32]]) -> Self {
+        let topic = Self { name: new_name(), brokers };
+        admin::create_topic_on(topic.any_broker(), &topic.name, copies);
+        topic.wait_for_partitions(copies.len() as i32);
+        topic
     }
 
     /// Creates the topic `name`, which no broker knows, and waits as [`Topic::create`] does.
@@ -85,13 +90,28 @@ impl Topic {
         eventually(secs(30), "the topic is gone", || self.metadata().partitions.is_empty());
     }
 
-    /// The offset that the next record of `partition` will get.
+    /// Up to where the records of `partition` are given out.
     pub fn end_offset(&self, partition: i32) -> i64 {
         eventually_some(secs(30), "the leader tells its end offset", || {
-            let metadata = self.metadata();
-            let leader = metadata.partitions.get(partition as usize)?.leader;
-            admin::end_offset(metadata.brokers.get(&leader)?, &self.name, partition).ok()
+            self.ask_leader(partition, admin::end_offset)
         })
+    }
+
+    /// Waits until all that is written is given out too. A new leader gives out what the one before it had
+    /// acknowledged only after its replicas have asked it for more.
+    pub fn wait_given_out(&self) {
+        let is_given_out = |partition| {
+            let end = self.ask_leader(partition, admin::log_end_offset);
+            end.is_some() && end == self.ask_leader(partition, admin::end_offset)
+        };
+        let partitions = 0..self.metadata().partitions.len() as i32;
+        eventually(secs(30), "all records are given out", || partitions.clone().all(is_given_out));
+    }
+
+    fn ask_leader(&self, partition: i32, ask: impl Fn(&str, &str, i32) -> io::Result<i64>) -> Option<i64> {
+        let metadata = self.metadata();
+        let leader = metadata.partitions.get(partition as usize)?.leader;
+        ask(metadata.brokers.get(&leader)?, &self.name, partition).ok()
     }
 
     /// Records in the topic, none of them having been deleted.
@@ -150,6 +170,12 @@ impl Topic {
             self.end_offset(partition);
         }
     }
+}
+
+fn new_name() -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("test-{}-{number}-{:08x}", process::id(), fastrand::u32(..))
 }
 
 /// Reads what `records` asked kcat to print: a line of figures, then key and value as they are.
