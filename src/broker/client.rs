@@ -54,7 +54,8 @@ pub(super) trait Client: Send {
     /// False once the broker has closed the connection, so that no record is entrusted to a dead one.
     fn is_usable(&self) -> bool;
 
-    /// Sends `batches`, at most one a partition. Exactly one outcome a batch: the offset of its first record.
+    /// Sends `batches`, at most one a partition, and lets the broker wait up to `ack_timeout` for its replicas.
+    /// Exactly one outcome a batch: the offset of its first record.
     ///
     /// # Errors
     /// Retryable; any batch may have been written.
@@ -62,6 +63,7 @@ pub(super) trait Client: Send {
         &mut self,
         control: &mut Connection,
         batches: &[Batch<'_>],
+        ack_timeout: Duration,
         deadline: Instant,
     ) -> Result<PerPartition<i64>, BrokerError>;
 

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::BrokerError;
 use super::client::Client;
 use super::code::Code;
 use super::connection::{Connection, left};
 use super::connector::Connector;
 use super::control::{self, Metadata, Versions};
 use super::secure;
+use super::{BrokerError, Record};
 use crate::config::KafkaConfig;
 
 /// Leaders are asked for again after this, so that new partitions and moved leaders are found.
@@ -87,6 +87,11 @@ impl Cluster {
         Instant::now() + self.config.request_timeout()
     }
 
+    /// Longest wait until a broker is connected.
+    pub fn connect_timeout(&self) -> Duration {
+        self.config.connect_timeout()
+    }
+
     /// Who leads what: known for at most 30 s, and asked for again after [`Cluster::forget_leaders`].
     ///
     /// # Errors
@@ -118,8 +123,8 @@ impl Cluster {
     }
 
     /// See [`Connector::is_in_doubt`].
-    pub fn is_in_doubt(&self, partition: i32) -> bool {
-        self.connector.is_in_doubt(partition)
+    pub fn is_in_doubt(&self, partition: i32, records: &[Record<'_>]) -> bool {
+        self.connector.is_in_doubt(partition, records)
     }
 
     /// Fails at once while `host` rests after it held us up, unless it is the only broker there is.

@@ -14,6 +14,8 @@ impl Code {
     pub const UNKNOWN_TOPIC_OR_PARTITION: Self = Self(3);
     pub const LEADER_NOT_AVAILABLE: Self = Self(5);
     pub const NOT_LEADER: Self = Self(6);
+    /// Of a produce request: written, but the replicas have not all acknowledged in time.
+    pub const REQUEST_TIMED_OUT: Self = Self(7);
     pub const MESSAGE_TOO_LARGE: Self = Self(10);
     pub const RECORD_LIST_TOO_LARGE: Self = Self(18);
     #[cfg(feature = "tls")]

@@ -5,7 +5,6 @@
 use std::io;
 use std::time::Instant;
 
-use super::BrokerError;
 use super::client::Client;
 use super::connection::Connection;
 use super::control::Versions;
@@ -13,6 +12,7 @@ use super::kafka_crate::CrateConnector;
 use super::preflight::{self, Served};
 #[cfg(feature = "wire")]
 use super::wire::WireConnector;
+use super::{BrokerError, Record};
 #[cfg(feature = "tls")]
 use crate::config::SecurityProtocol;
 use crate::config::{KafkaClient, KafkaConfig};
@@ -58,14 +58,14 @@ impl Connector {
         Ok(())
     }
 
-    /// True while a batch for `partition` may be written, and sending the same records there again, as the same
-    /// batch, would not write them twice. The requests of the kafka crate have no numbers that would tell.
-    pub fn is_in_doubt(&self, partition: i32) -> bool {
+    /// True while `records` may be written to `partition` as one batch, and sending it there again would not write
+    /// them twice. The requests of the kafka crate have no numbers that would tell.
+    pub fn is_in_doubt(&self, partition: i32, records: &[Record<'_>]) -> bool {
         #[cfg(feature = "wire")]
-        let is_in_doubt = self.wire.is_in_doubt(partition);
+        let is_in_doubt = self.wire.is_in_doubt(partition, records);
         #[cfg(not(feature = "wire"))]
         let is_in_doubt = {
-            let _ = partition;
+            let _ = (partition, records);
             false
         };
         is_in_doubt

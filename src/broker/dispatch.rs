@@ -77,7 +77,9 @@ impl Dispatch {
     fn bisect(&mut self, mut part: Part) {
         let second = part.records.split_off(part.records.len() / 2);
         part.bytes /= 2;
-        let second = Part { partition: part.partition, records: second, bytes: part.bytes };
+        // Neither half is the batch that was sent before.
+        part.is_repeated = false;
+        let second = Part { records: second, ..part };
         let queue = self.waiting.entry(part.partition).or_default();
         queue.push_front(second);
         queue.push_front(part);
@@ -96,7 +98,7 @@ mod tests {
     use super::*;
 
     fn part(partition: i32, records: &[usize]) -> Part {
-        Part { partition, records: records.to_vec(), bytes: 100 * records.len() }
+        Part { partition, records: records.to_vec(), bytes: 100 * records.len(), is_repeated: false }
     }
 
     fn failed() -> Refusal {
@@ -156,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_round_is_bounded_but_never_empty_while_something_waits() {
-        let huge = |partition| Part { partition, records: vec![0], bytes: MAX_ROUND_BYTES - 1 };
+        let huge = |partition| Part { bytes: MAX_ROUND_BYTES - 1, ..part(partition, &[0]) };
         let mut dispatch = Dispatch::new(1, vec![huge(0), huge(1)]);
         assert_eq!(
             [dispatch.next_round().len(), dispatch.next_round().len(), dispatch.next_round().len()],

@@ -56,7 +56,8 @@ impl Doubts {
             if found.iter().all(Option::is_none) {
                 continue;
             }
-            let mut part = Part { partition: *partition, records: Vec::with_capacity(kept.len()), bytes: 0 };
+            let indices = Vec::with_capacity(kept.len());
+            let mut part = Part { partition: *partition, records: indices, bytes: 0, is_repeated: true };
             for ((key, value), index) in kept.iter().zip(found) {
                 part.bytes += value.len() + key.as_ref().map_or(0, Vec::len);
                 part.records.push(index.unwrap_or_else(|| {
@@ -81,8 +82,10 @@ mod tests {
     fn doubts(parts: &[(i32, &[usize])], values: &[&str]) -> Doubts {
         let mut doubts = Doubts::default();
         for (partition, indices) in parts {
-            doubts
-                .keep(&Part { partition: *partition, records: indices.to_vec(), bytes: 0 }, &records(values));
+            doubts.keep(
+                &Part { partition: *partition, records: indices.to_vec(), bytes: 0, is_repeated: false },
+                &records(values),
+            );
         }
         doubts
     }

@@ -8,6 +8,9 @@ pub enum BrokerError {
     /// Worth another try later: unreachable, timed out, leader moving, too few replicas.
     /// For a send, the record may have been written all the same.
     Retryable(String),
+    /// As retryable, and said by the leader itself: what an earlier call sent still waits for the replicas of its
+    /// partition. It tells nothing of the other partitions.
+    Waiting(String),
     /// The record alone exceeds what the topic takes (`max.message.bytes`); a retry cannot help.
     TooLarge(String),
     /// The requested offset is no longer, or not yet, in the partition.
@@ -25,13 +28,14 @@ pub enum BrokerError {
 impl BrokerError {
     /// True if the same call may succeed later without anybody's help.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Retryable(_))
+        matches!(self, Self::Retryable(_) | Self::Waiting(_))
     }
 
     /// A short stable word for metrics and logs.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Retryable(_) => "retryable",
+            Self::Waiting(_) => "waiting",
             Self::TooLarge(_) => "too_large",
             Self::OffsetOutOfRange(_) => "offset_out_of_range",
             Self::Unreadable(_) => "unreadable",
@@ -45,6 +49,7 @@ impl fmt::Display for BrokerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Retryable(text)
+            | Self::Waiting(text)
             | Self::TooLarge(text)
             | Self::OffsetOutOfRange(text)
             | Self::Unreadable(text)

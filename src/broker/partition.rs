@@ -15,6 +15,8 @@ pub(super) struct Part {
     pub partition: i32,
     pub records: Vec<usize>,
     pub bytes: usize,
+    /// An earlier call sent it, whole, and its fate is unknown.
+    pub is_repeated: bool,
 }
 
 /// Where records without a key go: whole parts to the available partitions in turn.
@@ -78,7 +80,7 @@ pub(super) fn split(
             }
             None => {
                 open[slot(partition)] = Some(parts.len());
-                parts.push(Part { partition, records: vec![index], bytes });
+                parts.push(Part { partition, records: vec![index], bytes, is_repeated: false });
             }
         }
     }
@@ -166,7 +168,7 @@ mod tests {
     fn parts_that_exist_stay_and_only_the_other_records_are_split() {
         let values = keyless(&[10; 4]);
         // Its third record is not of this call.
-        let existing = Part { partition: 7, records: vec![2, 0, 4], bytes: 30 };
+        let existing = Part { partition: 7, records: vec![2, 0, 4], bytes: 30, is_repeated: true };
         let parts = split(&records(&values), vec![existing.clone()], 9, &[7], &mut Turn(0));
         assert_eq!((parts.len(), &parts[0], &parts[1].records[..]), (2, &existing, &[1, 3][..]));
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::Batch;
+use super::client::{Batch, ack_timeout};
 use super::cluster::{Cluster, share};
 use super::code::Code;
 use super::connection::left;
@@ -40,13 +40,41 @@ impl KafkaSink {
         let metadata = self.cluster.metadata(deadline)?;
         let led: Vec<(i32, &str)> =
             metadata.partitions.iter().filter_map(|p| Some((p.id, p.leader.as_deref()?))).collect();
-        let awake: Vec<i32> =
-            led.iter().filter(|(_, host)| !self.cluster.is_resting(host)).map(|(id, _)| *id).collect();
-        let available = if awake.is_empty() { led.iter().map(|(id, _)| *id).collect() } else { awake };
+        let is_awake = |&(_, host): &(i32, &str)| !self.cluster.is_resting(host);
+        // Behind a part in doubt a record would wait with it.
+        let is_clear = |&(id, _): &(i32, &str)| repeated.iter().all(|part| part.partition != id);
+        let mut available: Vec<i32> =
+            led.iter().filter(|at| is_awake(at) && is_clear(at)).map(|(id, _)| *id).collect();
+        if available.is_empty() {
+            available = led.iter().filter(|at| is_awake(at)).map(|(id, _)| *id).collect();
+        }
+        if available.is_empty() {
+            available = led.iter().map(|(id, _)| *id).collect();
+        }
         Ok(partition::split(records, repeated, metadata.partitions.len(), &available, &mut self.turn))
     }
 
+    /// Sends what was sent before last and not for long, if there is anything else: its leader may wait for replicas
+    /// until the cluster gives one up, and the others shall not.
     fn send_round(
+        &mut self,
+        round: Vec<Part>,
+        records: &[Record<'_>],
+        dispatch: &mut Dispatch,
+        deadline: Instant,
+    ) {
+        let repeated = round.iter().filter(|part| part.is_repeated).count();
+        if repeated == 0 || repeated == round.len() {
+            return self.send_parts(round, records, dispatch, deadline);
+        }
+        let (repeated, new): (Vec<Part>, Vec<Part>) = round.into_iter().partition(|part| part.is_repeated);
+        self.send_parts(new, records, dispatch, reserve(deadline, 1));
+        // Its answer may come late, and it may have to be connected first: giving it up early costs more.
+        let limit = self.cluster.connect_timeout().max(2 * RESERVE);
+        self.send_parts(repeated, records, dispatch, deadline.min(Instant::now() + limit));
+    }
+
+    fn send_parts(
         &mut self,
         round: Vec<Part>,
         records: &[Record<'_>],
@@ -70,7 +98,10 @@ impl KafkaSink {
             round = rest;
             let answers = match &leader {
                 // One that is silent must leave time for the others.
-                Some(host) => self.send_to(host, &parts, records, reserve(deadline, brokers - done - 1)),
+                Some(host) => {
+                    let deadline = reserve(deadline, brokers - done - 1);
+                    self.send_to(host, &parts, records, deadline)
+                }
                 None => Err(BrokerError::Retryable("it has no leader at the moment".into())),
             };
             self.settle(parts, records, dispatch, |sink, part| sink.answer(&answers, part, records));
@@ -86,7 +117,9 @@ impl KafkaSink {
     ) {
         for part in parts {
             let answer = answer(self, &part);
-            if matches!(answer, Err(Refusal::Failed(_))) && self.cluster.is_in_doubt(part.partition) {
+            if matches!(answer, Err(Refusal::Failed(_)))
+                && self.cluster.is_in_doubt(part.partition, &of_part(&part, records))
+            {
                 self.doubts.keep(&part, records);
             }
             dispatch.settle(part, answer);
@@ -106,12 +139,14 @@ impl KafkaSink {
         self.cluster.refuse_resting(host)?;
         let batches: Vec<Batch<'_>> = parts
             .iter()
-            .map(|part| Batch {
-                partition: part.partition,
-                records: part.records.iter().map(|&index| records[index]).collect(),
-            })
+            .map(|part| Batch { partition: part.partition, records: of_part(part, records) })
             .collect();
-        self.cluster.on_client(host, deadline, |client, control| client.produce(control, &batches, deadline))
+        self.cluster.on_client(host, deadline, |client, control| {
+            let is_repeated = parts.iter().all(|part| part.is_repeated);
+            let limit = if is_repeated { RESERVE } else { Duration::MAX };
+            let ack_timeout = ack_timeout(deadline).min(limit);
+            client.produce(control, &batches, ack_timeout, deadline)
+        })
     }
 
     fn answer(
@@ -138,7 +173,9 @@ impl KafkaSink {
         let text =
             format!("{topic}/{partition}: the broker did not take {} records: {code}", part.records.len());
         self.cluster.forget_leaders();
-        Err(Refusal::Failed(BrokerError::Retryable(text)))
+        let is_waiting = part.is_repeated && code == Code::REQUEST_TIMED_OUT;
+        let error = if is_waiting { BrokerError::Waiting(text) } else { BrokerError::Retryable(text) };
+        Err(Refusal::Failed(error))
     }
 
     /// Asks every leader. One that cannot be reached, or that is missing, matters only when keys decide where
@@ -190,6 +227,10 @@ impl KafkaSink {
             client.would_acknowledge(control, partitions, deadline)
         })
     }
+}
+
+fn of_part<'a>(part: &Part, records: &[Record<'a>]) -> Vec<Record<'a>> {
+    part.records.iter().map(|&index| records[index]).collect()
 }
 
 /// `deadline`, less what `later` brokers need when all is well with them: a slow one may take the rest, since

@@ -77,7 +77,7 @@ impl<T> Batch<T> {
     }
 
     /// Notes what became of the records of [`Batch::records`]. A failure that may pass leaves its event open;
-    /// the last such failure is returned.
+    /// the last such failure is returned, one of waiting only if there is no other.
     pub fn note(
         &mut self,
         sent: &[(u32, u32)],
@@ -90,7 +90,9 @@ impl<T> Batch<T> {
                 Ok(receipt) => Outcome::Acknowledged(receipt),
                 Err(BrokerError::TooLarge(text)) => Outcome::TooLarge(text.into()),
                 Err(error) => {
-                    failure = Some(error);
+                    if failure.is_none() || !matches!(error, BrokerError::Waiting(_)) {
+                        failure = Some(error);
+                    }
                     continue;
                 }
             };

@@ -70,6 +70,11 @@ impl Health {
         }
     }
 
+    /// The call is over and tells nothing new.
+    pub fn call_ends(&self) {
+        self.call_began.store(0, Ordering::Release);
+    }
+
     /// Nothing will be published any more.
     pub fn gave_up(&self, reason: &str) {
         self.call_failed(reason);

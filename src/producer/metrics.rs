@@ -215,7 +215,7 @@ impl KafkaMetrics {
                 "pipeline_kafka_errors_total",
                 "Failed produce calls and probes, by kind",
                 "kind",
-                &["retryable", "unsupported"],
+                &["refused", "retryable", "unsupported", "waiting"],
             ),
             connected: m.int_gauge("pipeline_kafka_connected", "1 while Kafka acknowledges"),
             last_success: m.gauge(

@@ -28,6 +28,7 @@ mod pages;
 mod plugs;
 mod publisher;
 mod queue;
+mod rate;
 mod reaper;
 mod routes;
 mod settle;

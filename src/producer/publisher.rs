@@ -19,6 +19,7 @@ use super::health::Health;
 use super::job::Outcome;
 use super::metrics::ProducerMetrics;
 use super::queue::{Input, Usage};
+use super::rate::Rate;
 
 /// How often an idle publisher proves that Kafka would acknowledge.
 const PROBE_INTERVAL: Duration = Duration::from_millis(750);
@@ -28,6 +29,9 @@ const PROBE_LIMIT: Duration = Duration::from_millis(900);
 
 /// Waits between tries: from a blink up to what `/readyz` may lag behind a recovery.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(1000));
+
+/// Least time between two lines of the log about events that were not acknowledged; the figures count each failure.
+const TELL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Limits of one batch and of one broker call.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +73,10 @@ pub struct Publisher {
     pub echo: Echo,
     /// What is on its way.
     pub batch: Batch<Ticket>,
+    /// How fast events are acknowledged.
+    pub rate: Rate,
+    /// When the log last told of events that were not.
+    pub told: Option<Instant>,
 }
 
 /// What wakes the loop.
@@ -99,7 +107,6 @@ impl Publisher {
 
     fn publish_all(&mut self) -> Result<(), BrokerError> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let mut rate = Rate::new(Instant::now());
         let mut closing = false;
         self.probe(&mut backoff)?;
         let mut not_before = Instant::now();
@@ -114,7 +121,7 @@ impl Publisher {
                 if backoff.failures() > 0 && Instant::now() < not_before {
                     continue;
                 }
-                failure = self.attempt(&mut rate)?;
+                failure = self.attempt(&mut backoff)?;
                 if failure.is_some() {
                     not_before = Instant::now() + backoff.next_wait(fastrand::f64());
                 } else {
@@ -209,7 +216,7 @@ impl Publisher {
     }
 
     /// Sends the batch once and hands out what is settled. Returns the failure that may pass, if any.
-    fn attempt(&mut self, rate: &mut Rate) -> Result<Option<String>, BrokerError> {
+    fn attempt(&mut self, backoff: &mut Backoff) -> Result<Option<String>, BrokerError> {
         let began = Instant::now();
         let time_left = self
             .batch
@@ -220,23 +227,20 @@ impl Publisher {
         self.health.call_begins(began);
         let results = self.sink.send(&records, self.limits.call.min(time_left));
         let acknowledged = results.iter().filter(|result| result.is_ok()).count();
+        let has_keys = acknowledged < sent.len() && records.iter().any(|record| record.key.is_some());
         let failure = self.batch.note(&sent, results);
         match &failure {
             None => self.health.call_succeeded(),
             Some(error) => {
-                self.health.call_failed(&error.to_string());
-                self.metrics.kafka.failed(error.kind());
-                log::warn!(
-                    "{} of {} events not acknowledged: {error}",
-                    sent.len() - acknowledged,
-                    sent.len()
-                );
+                if self.note_failure(error, sent.len() - acknowledged, acknowledged > 0, has_keys) {
+                    backoff.reset();
+                }
             }
         }
         let now = Instant::now();
         if acknowledged > 0 {
             self.metrics.kafka.produced(now - began, sent.len(), bytes, unix_now());
-            self.usage.set_rate(rate.add(acknowledged as u64, now));
+            self.usage.set_rate(self.rate.add(acknowledged as u64, now));
         }
         let reason =
             failure.as_ref().map_or_else(|| "no acknowledgement in time".into(), |e| e.to_string().into());
@@ -246,6 +250,26 @@ impl Publisher {
             Some(error) if self.is_final(&error) => Err(error),
             failure => Ok(failure.map(|error| error.to_string())),
         }
+    }
+
+    /// Notes that `open` events of a call were not acknowledged, and whether others were. True if new events need not
+    /// wait for them: without keys, what one partition does not take goes to another.
+    fn note_failure(&mut self, error: &BrokerError, open: usize, others: bool, has_keys: bool) -> bool {
+        self.metrics.kafka.failed(error.kind());
+        let now = Instant::now();
+        if self.told.is_none_or(|told| now - told >= TELL_INTERVAL) {
+            log::warn!("{open} events not acknowledged: {error}");
+            self.told = Some(now);
+        }
+        match error {
+            _ if others && !has_keys => self.health.call_succeeded(),
+            BrokerError::Waiting(_) if !has_keys => self.health.call_ends(),
+            _ => {
+                self.health.call_failed(&error.to_string());
+                return false;
+            }
+        }
+        true
     }
 
     /// Where nothing is connected, a far broker with TLS and a password takes a few round trips more.
@@ -308,44 +332,6 @@ impl Publisher {
     }
 }
 
-/// Acknowledged events a second, over windows of one second.
-struct Rate {
-    since: Instant,
-    events: u64,
-    last: u64,
-}
-
-impl Rate {
-    fn new(now: Instant) -> Self {
-        Self { since: now, events: 0, last: 0 }
-    }
-
-    /// Adds events acknowledged at `now` and returns the rate.
-    fn add(&mut self, events: u64, now: Instant) -> u64 {
-        self.events += events;
-        let elapsed = now.saturating_duration_since(self.since);
-        if elapsed >= Duration::from_secs(1) {
-            self.last = (self.events as f64 / elapsed.as_secs_f64()) as u64;
-            (self.since, self.events) = (now, 0);
-        }
-        self.last.max(self.events)
-    }
-}
-
 fn unix_now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rate_is_that_of_the_last_second() {
-        let start = Instant::now();
-        let mut rate = Rate::new(start);
-        assert_eq!(rate.add(50, start), 50);
-        assert_eq!(rate.add(50, start + Duration::from_secs(2)), 50);
-        assert_eq!(rate.add(10, start + Duration::from_secs(2)), 50);
-    }
 }

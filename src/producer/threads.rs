@@ -28,6 +28,7 @@ use super::metrics::ProducerMetrics;
 use super::plugs::Plugs;
 use super::publisher::{Limits, Publisher};
 use super::queue::{Input, Queue};
+use super::rate::Rate;
 use super::reaper;
 
 /// All threads, and what is needed to end them.
@@ -216,6 +217,8 @@ fn publisher(
         },
         echo,
         batch: Batch::default(),
+        rate: Rate::new(Instant::now()),
+        told: None,
     }
 }
 

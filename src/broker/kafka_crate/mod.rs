@@ -16,7 +16,7 @@ use kafka::Error;
 use kafka::client::{KafkaClient, ProduceConfirm, ProduceMessage, RequiredAcks};
 use kafka::error::KafkaCode;
 
-use super::client::{self, Batch, Client};
+use super::client::{Batch, Client};
 use super::code::Code;
 use super::connection::{Api, CLIENT_ID, Connection, left};
 use super::control::PerPartition;
@@ -98,6 +98,7 @@ impl Client for CrateClient {
         &mut self,
         _control: &mut Connection,
         batches: &[Batch<'_>],
+        ack_timeout: Duration,
         deadline: Instant,
     ) -> Result<PerPartition<i64>, BrokerError> {
         let (led, mut outcomes) = self.led(batches.iter().map(|batch| batch.partition), deadline)?;
@@ -109,7 +110,6 @@ impl Client for CrateClient {
             let (topic, partition) = (topic.as_str(), batch.partition);
             batch.records.iter().map(move |r| ProduceMessage::new(topic, partition, r.key, Some(r.value)))
         });
-        let ack_timeout = client::ack_timeout(deadline);
         let confirms = self
             .bounded("produce", deadline, |client| {
                 client.produce_messages(RequiredAcks::All, ack_timeout, messages)

@@ -24,7 +24,7 @@ use super::code::Code;
 use super::connection::{Api, Connection, left};
 use super::control::{PerPartition, answers_exactly, per_partition};
 use super::frame::Writer;
-use super::{BrokerError, Fetched, Page, Position};
+use super::{BrokerError, Fetched, Page, Position, Record};
 use records::Trouble;
 use sequence::Sequences;
 use turns::Turns;
@@ -52,9 +52,9 @@ impl WireConnector {
         Self { topic, sequences: Arc::default() }
     }
 
-    /// True while a batch for `partition` may be written without our knowing.
-    pub fn is_in_doubt(&self, partition: i32) -> bool {
-        lock(&self.sequences).is_in_doubt(partition)
+    /// True while the batch of `records` for `partition` may be written without our knowing.
+    pub fn is_in_doubt(&self, partition: i32, records: &[Record<'_>]) -> bool {
+        lock(&self.sequences).is_in_doubt(partition, records)
     }
 
     /// A client of `host`, which leads partitions of the topic.
@@ -89,6 +89,7 @@ impl Client for WireClient {
         &mut self,
         control: &mut Connection,
         batches: &[Batch<'_>],
+        ack_timeout: Duration,
         deadline: Instant,
     ) -> Result<PerPartition<i64>, BrokerError> {
         let sequences = self.sequences.clone();
@@ -98,7 +99,7 @@ impl Client for WireClient {
         }
         self.have_id(&mut sequences, control, deadline)?;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
-        let body = self.produce_body(client::ack_timeout(deadline)).i32(batches.len() as i32);
+        let body = self.produce_body(ack_timeout).i32(batches.len() as i32);
         let body = batches.iter().fold(body, |body, batch| {
             let encoded = sequences.batch(batch.partition, &batch.records, now_ms);
             body.i32(batch.partition).bytes(encoded.expect("an id was asked for above"))

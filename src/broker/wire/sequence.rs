@@ -24,6 +24,12 @@ struct InDoubt {
     is_repeated: bool,
 }
 
+impl InDoubt {
+    fn is_of(&self, records: &[Record<'_>]) -> bool {
+        self.records == records.len() && batch::encode(records, self.stamp, self.sent_ms) == self.encoded
+    }
+}
+
 /// What numbers are taken.
 #[derive(Default)]
 pub(super) struct Sequences {
@@ -33,9 +39,9 @@ pub(super) struct Sequences {
 }
 
 impl Sequences {
-    /// True while a batch for `partition` may be written.
-    pub fn is_in_doubt(&self, partition: i32) -> bool {
-        self.in_doubt.contains_key(&partition)
+    /// True while the batch of `records` for `partition` may be written.
+    pub fn is_in_doubt(&self, partition: i32, records: &[Record<'_>]) -> bool {
+        self.in_doubt.get(&partition).is_some_and(|doubt| doubt.is_of(records))
     }
 
     /// True when batches must wait for [`Sequences::begin`].
@@ -53,8 +59,7 @@ impl Sequences {
     /// of use. To be called for all batches of a request before [`Sequences::needs_id`].
     pub fn prepare(&mut self, partition: i32, records: &[Record<'_>]) {
         let Some(doubt) = self.in_doubt.get_mut(&partition) else { return };
-        doubt.is_repeated = doubt.records == records.len()
-            && batch::encode(records, doubt.stamp, doubt.sent_ms) == doubt.encoded;
+        doubt.is_repeated = doubt.is_of(records);
         if !doubt.is_repeated {
             self.in_doubt.remove(&partition);
             self.id = None;
@@ -132,7 +137,7 @@ mod tests {
         {
             assert_eq!(send(&mut s, partition, values, 7), (7, expected));
             s.settle(partition, Ok(0));
-            assert!(!s.is_in_doubt(partition));
+            assert!(!s.is_in_doubt(partition, &records(values)));
         }
     }
 
@@ -141,7 +146,8 @@ mod tests {
         let mut s = Sequences::default();
         assert_eq!(send(&mut s, 0, &["a", "b"], 7), (7, 0));
         for code in [RETRIABLE, BEFORE_APPEND] {
-            assert!(s.is_in_doubt(0), "no answer");
+            assert!(s.is_in_doubt(0, &records(&["a", "b"])), "no answer");
+            assert!(!s.is_in_doubt(0, &records(&["a", "c"])), "never sent");
             assert_eq!(send(&mut s, 0, &["a", "b"], 8), (7, 0));
             // The last one was not taken, but the first one may have been.
             s.settle(0, Err(code));
@@ -170,7 +176,7 @@ mod tests {
         let mut s = Sequences::default();
         send(&mut s, 0, &["a", "b"], 7);
         s.settle(0, Err(BEFORE_APPEND));
-        assert!(!s.is_in_doubt(0));
+        assert!(!s.is_in_doubt(0, &records(&["a", "b"])));
         assert_eq!(send(&mut s, 0, &["c"], 8), (7, 0));
     }
 
@@ -180,7 +186,7 @@ mod tests {
             let mut s = Sequences::default();
             send(&mut s, 0, &["a"], 7);
             s.settle(0, Err(Code(code)));
-            assert_eq!((s.is_in_doubt(0), s.needs_id()), (false, true), "{code}");
+            assert_eq!((s.is_in_doubt(0, &records(&["a"])), s.needs_id()), (false, true), "{code}");
             assert_eq!(send(&mut s, 0, &["a"], 8), (8, 0));
         }
     }
