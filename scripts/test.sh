@@ -2,8 +2,8 @@
 # Everything that must hold, in one command: format, lints, docs, scripts, and all tests against a real Kafka.
 # The tests start Kafka themselves (scripts/kafka.sh), or use the one that KAFKA_BROKERS_FOR_TESTS names.
 # Arguments go to `cargo test`, which is then the last step, for example: scripts/test.sh --test it kcat
-# All broker tests on our own client, there or on Kafka 4:
-#   KAFKA_CLIENT_FOR_TESTS=wire [KAFKA_VERSION_FOR_TESTS=4.3.1] scripts/test.sh --test it broker::
+# All tests on our own client, there or on Kafka 4:
+#   KAFKA_CLIENT_FOR_TESTS=wire [KAFKA_VERSION_FOR_TESTS=4.3.1] scripts/test.sh --test it
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$root/scripts/lib.sh"
@@ -15,9 +15,9 @@ step() {
   "$@" || die "failed: $*"
 }
 
-# broker_tests FILTER…: those on our own client. Most of their time is waiting, so more of them run at a time.
-broker_tests() {
-  cargo test --locked --all-features --test it broker:: -- --test-threads 5 "$@"
+# tests_of FILTER…: most of their time is waiting, so more of them run at a time.
+tests_of() {
+  cargo test --locked --all-features --test it -- --test-threads 4 "$@"
 }
 
 command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"
@@ -43,10 +43,12 @@ if (($# == 0)); then
   step "tests of the settings without TLS" cargo test --locked --lib --quiet config::
   # What always runs on our own client was part of the tests above.
   KAFKA_CLIENT_FOR_TESTS=wire step "tests of our own client" \
-    broker_tests --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once:: --skip ::security::
-  # And what is the same with every broker is not repeated there.
+    tests_of broker:: --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once:: --skip ::security::
+  # What is the same with every broker is not repeated there.
   KAFKA_CLIENT_FOR_TESTS=wire KAFKA_VERSION_FOR_TESTS=4.3.1 KAFKA_BROKERS_FOR_TESTS='' \
-    step "tests of our own client on Kafka 4.3.1" broker_tests --skip ::bombs:: --skip ::hostile:: --skip ::mangled::
+    step "tests with a broker on Kafka 4.3.1" tests_of broker:: consumer:: \
+    producer::basics producer::batches producer::drain producer::faults producer::moved \
+    --skip ::bombs:: --skip ::hostile:: --skip ::mangled::
   step "chaos" scripts/chaos.sh --quick
 fi
 say "all good ($SECONDS s)"
