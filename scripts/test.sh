@@ -17,7 +17,7 @@ step() {
 
 # tests_of FILTER…: most of their time is waiting, so more of them run at a time.
 tests_of() {
-  cargo test --locked --all-features --test it -- --test-threads 4 "$@"
+  cargo test --locked --all-features --test it -- --test-threads 3 "$@"
 }
 
 command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"

@@ -281,11 +281,13 @@ impl Cluster {
 
     /// A topic that was missing is created by the first request and has leaders a moment later.
     fn metadata_from(&mut self, host: &str, deadline: Instant) -> Result<Metadata, BrokerError> {
-        let give_up = deadline.min(Instant::now() + CREATION);
+        // The last question must have time for its answer, and what is known counts for more than that it had none.
+        let give_up = (deadline - left(deadline) / 4).min(Instant::now() + CREATION);
+        let mut known = None;
         loop {
             let topic = self.config.topic.clone();
-            let answer = self.on_control(host, deadline, |on| control::metadata(on, &topic, deadline))?;
-            let code = match answer {
+            let answer = self.on_control(host, deadline, |on| control::metadata(on, &topic, deadline));
+            let code = match answer.map_err(|error| known.map_or(error, |code| self.no_topic(host, code)))? {
                 Ok(metadata) if metadata.partitions.iter().any(|partition| partition.leader.is_some()) => {
                     return Ok(metadata);
                 }
@@ -299,6 +301,7 @@ impl Cluster {
             if !creating || left(give_up) < CREATION_POLL {
                 return Err(self.no_topic(host, code));
             }
+            known = Some(code);
             thread::sleep(CREATION_POLL);
         }
     }
