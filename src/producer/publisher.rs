@@ -232,7 +232,7 @@ impl Publisher {
         match &failure {
             None => self.health.call_succeeded(),
             Some(error) => {
-                if self.note_failure(error, sent.len() - acknowledged, acknowledged > 0, has_keys) {
+                if self.note_failure(error, sent.len(), acknowledged, has_keys) {
                     backoff.reset();
                 }
             }
@@ -252,17 +252,23 @@ impl Publisher {
         }
     }
 
-    /// Notes that `open` events of a call were not acknowledged, and whether others were. True if new events need not
-    /// wait for them: without keys, what one partition does not take goes to another.
-    fn note_failure(&mut self, error: &BrokerError, open: usize, others: bool, has_keys: bool) -> bool {
+    /// Notes a call that left some of the `sent` events without an acknowledgement. True if new events need not wait
+    /// for them: without keys, what one partition does not take goes to another.
+    fn note_failure(
+        &mut self,
+        error: &BrokerError,
+        sent: usize,
+        acknowledged: usize,
+        has_keys: bool,
+    ) -> bool {
         self.metrics.kafka.failed(error.kind());
         let now = Instant::now();
         if self.told.is_none_or(|told| now - told >= TELL_INTERVAL) {
-            log::warn!("{open} events not acknowledged: {error}");
+            log::warn!("{} of {sent} events not acknowledged: {error}", sent - acknowledged);
             self.told = Some(now);
         }
         match error {
-            _ if others && !has_keys => self.health.call_succeeded(),
+            _ if acknowledged > 0 && !has_keys => self.health.call_succeeded(),
             BrokerError::Waiting(_) if !has_keys => self.health.call_ends(),
             _ => {
                 self.health.call_failed(&error.to_string());
