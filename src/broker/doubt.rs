@@ -37,6 +37,11 @@ impl Doubts {
         self.0.push((part.partition, kept.collect()));
     }
 
+    /// True if a part of `partition` is in doubt.
+    pub fn has(&self, partition: i32) -> bool {
+        self.0.iter().any(|(id, _)| *id == partition)
+    }
+
     /// Finds the parts of which `records` has at least one record; the others are forgotten.
     ///
     /// Records are told by their bytes: of two alike it does not matter which is taken for which.

@@ -9,7 +9,7 @@ pub enum BrokerError {
     /// For a send, the record may have been written all the same.
     Retryable(String),
     /// As retryable, and said by the leader itself: what an earlier call sent still waits for the replicas of its
-    /// partition. It tells nothing of the other partitions.
+    /// partition, while others acknowledge records without a key.
     Waiting(String),
     /// The record alone exceeds what the topic takes (`max.message.bytes`); a retry cannot help.
     TooLarge(String),

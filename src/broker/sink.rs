@@ -178,11 +178,31 @@ impl KafkaSink {
         Err(Refusal::Failed(error))
     }
 
-    /// Asks every leader. One that cannot be reached, or that is missing, matters only when keys decide where
-    /// records go, or when there is no other: `split` passes it over.
-    fn prove(&mut self, deadline: Instant) -> Result<(), BrokerError> {
-        let ids: Vec<i32> = self.cluster.metadata(deadline)?.partitions.iter().map(|p| p.id).collect();
-        let groups = self.cluster.by_leader(ids.into_iter(), deadline)?;
+    /// The caller takes new events while a batch waits, so the other partitions must serve. Where no answer of this
+    /// call tells, they are asked.
+    fn check_waiting(&mut self, outcomes: &mut [Result<Receipt, BrokerError>], deadline: Instant) {
+        let is_all_waiting = outcomes.iter().all(|outcome| matches!(outcome, Err(BrokerError::Waiting(_))));
+        if !is_all_waiting || self.others_would_acknowledge(deadline) {
+            return;
+        }
+        for outcome in outcomes {
+            if let Err(BrokerError::Waiting(text)) = outcome {
+                *outcome = Err(BrokerError::Retryable(std::mem::take(text)));
+            }
+        }
+    }
+
+    fn others_would_acknowledge(&mut self, deadline: Instant) -> bool {
+        let Ok(metadata) = self.cluster.metadata(deadline) else { return false };
+        let ids = metadata.partitions.iter().map(|partition| partition.id);
+        let others: Vec<i32> = ids.filter(|&id| !self.doubts.has(id)).collect();
+        !self.keyed && !others.is_empty() && self.prove(&others, deadline).is_ok()
+    }
+
+    /// Asks the leaders of `partitions`. One that cannot be reached, or that is missing, matters only when keys
+    /// decide where records go, or when there is no other: `split` passes it over.
+    fn prove(&mut self, partitions: &[i32], deadline: Instant) -> Result<(), BrokerError> {
+        let groups = self.cluster.by_leader(partitions.iter().copied(), deadline)?;
         let brokers = groups.len();
         let (mut proven, mut passed_over) = (false, None);
         for (done, (leader, partitions)) in groups.into_iter().enumerate() {
@@ -265,6 +285,7 @@ impl Sink for KafkaSink {
             if round.is_empty() {
                 let mut outcomes = dispatch.finish();
                 outcomes.truncate(records.len());
+                self.check_waiting(&mut outcomes, deadline);
                 return outcomes;
             }
             self.send_round(round, &all, &mut dispatch, deadline);
@@ -272,6 +293,8 @@ impl Sink for KafkaSink {
     }
 
     fn probe(&mut self, limit: Duration) -> Result<(), BrokerError> {
-        self.prove(Instant::now() + limit)
+        let deadline = Instant::now() + limit;
+        let all: Vec<i32> = self.cluster.metadata(deadline)?.partitions.iter().map(|p| p.id).collect();
+        self.prove(&all, deadline)
     }
 }

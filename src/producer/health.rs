@@ -54,7 +54,7 @@ impl Health {
         self.call_began.store(self.millis(now).max(1), Ordering::Release);
     }
 
-    /// The call is over and the broker acknowledged.
+    /// The call is over, and the broker acknowledged or showed that it would.
     pub fn call_succeeded(&self) {
         self.call_began.store(0, Ordering::Release);
         self.failing_since.store(0, Ordering::Release);
@@ -68,11 +68,6 @@ impl Health {
         if self.failing_since.load(Ordering::Acquire) == 0 {
             self.failing_since.store(began.max(1), Ordering::Release);
         }
-    }
-
-    /// The call is over and tells nothing new.
-    pub fn call_ends(&self) {
-        self.call_began.store(0, Ordering::Release);
     }
 
     /// Nothing will be published any more.

@@ -1,10 +1,11 @@
 //! A cluster of three of which one breaks: the others serve on.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::producer::faults::{ANSWERED_WITHIN, TIMEOUTS, UnderLoad, readyz_turns};
 use crate::producer::load::Load;
-use crate::producer::serve_via;
+use crate::producer::{Served, serve_via};
 use crate::support::admin;
 use crate::support::kafka::Cluster;
 use crate::support::proxy::{Mode, Proxy};
@@ -52,28 +53,43 @@ fn a_leader_killed_in_a_cluster_is_replaced() {
     scene.heals();
 }
 
-#[test]
-fn a_partition_that_waits_for_its_copy_does_not_stop_the_others() {
+/// What is in doubt outlasts the cluster's own 6 s until it gives a silent broker up.
+const PATIENT: [(&str, &str); 4] =
+    [TIMEOUTS[0], TIMEOUTS[1], ("DELIVERY_TIMEOUT_MS", "20000"), ("KAFKA_CLIENT", "wire")];
+
+/// A cluster of which broker 3 holds the copy of partition 0 and nothing else, and a producer of its own client.
+fn with_a_copy_on_broker_3() -> (Cluster, Topic, Served) {
     let cluster = Cluster::start(3);
     let topic = cluster.topic_on(&[&[1, 3], &[1, 2]]);
     topic.alter("min.insync.replicas", "1");
-    // What is in doubt outlasts the cluster's own 6 s until it gives the silent broker up.
-    let settings = [&TIMEOUTS[..], &[("DELIVERY_TIMEOUT_MS", "20000"), ("KAFKA_CLIENT", "wire")]].concat();
-    let served = serve_via(&cluster.brokers(), &topic, &settings);
-    // Many that post seldom: some come while a batch is in doubt, and show that others are served.
-    let load = Load::paced(served.address, 24, Duration::from_millis(50));
-    load.wait_acknowledged(200);
+    let served = serve_via(&cluster.brokers(), &topic, &PATIENT);
+    (cluster, topic, served)
+}
+
+/// Stops broker 3 until a batch was sent again in vain; then `/readyz` stays 200 and a new event passes.
+#[track_caller]
+fn assert_others_serve_while_one_waits(cluster: &Cluster, topic: &Topic, served: &Served) {
     let waits = || served.metric("pipeline_kafka_errors_total{kind=\"waiting\"}");
     let waited = waits();
     cluster.pause(3);
     eventually(secs(5), "a batch waits", || waits() >= waited + 2.0);
-    readyz_turns(&served, 200);
+    readyz_turns(served, 200);
     let began = Instant::now();
     while began.elapsed() < secs(1) {
         assert_eq!(served.readyz(), 200, "{}", served.program.stderr());
     }
-    load.wait_acknowledged(10);
+    let posted = Instant::now();
+    assert_eq!(served.post("{}").status, 200);
+    assert!(posted.elapsed() < secs(2), "{:?}", posted.elapsed());
     assert_eq!(topic.metadata().partitions[0].in_sync.len(), 2, "the copy is still waited for");
+}
+
+#[test]
+fn a_partition_that_waits_for_its_copy_does_not_stop_the_others() {
+    let (cluster, topic, served) = with_a_copy_on_broker_3();
+    let load = Load::paced(served.address, 24, Duration::from_millis(50));
+    load.wait_acknowledged(200);
+    assert_others_serve_while_one_waits(&cluster, &topic, &served);
     wait_in_sync_of(&topic, 0, 1);
     load.wait_acknowledged(200);
     cluster.resume(3);
@@ -81,6 +97,25 @@ fn a_partition_that_waits_for_its_copy_does_not_stop_the_others() {
     ledger.assert_answers(secs(20));
     assert_eq!(ledger.summary().get(&(503, "not_acknowledged".into())), None, "{:?}", ledger.summary());
     assert_eq!(ledger.assert_kept(&topic), 0, "nothing was written twice");
+}
+
+#[test]
+fn an_event_that_waits_alone_does_not_make_it_unready() {
+    let (cluster, topic, served) = with_a_copy_on_broker_3();
+    thread::scope(|scope| {
+        let last = scope.spawn(|| {
+            loop {
+                let posted = Instant::now();
+                let answer = served.post("{}");
+                if posted.elapsed() > secs(2) {
+                    return answer;
+                }
+            }
+        });
+        assert_others_serve_while_one_waits(&cluster, &topic, &served);
+        assert_eq!(last.join().expect("no panic").status, 200, "acknowledged by those that are left");
+    });
+    cluster.resume(3);
 }
 
 #[test]
