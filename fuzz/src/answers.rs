@@ -1,4 +1,4 @@
-//! Whatever a broker may answer to a fetch: no panic, no page that lies, no memory beyond the limits.
+//! Whatever a broker may answer: no panic, no page that lies, no memory beyond the limits.
 //! `scripts/fuzz.sh` builds and runs it.
 
 #![no_main]

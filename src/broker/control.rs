@@ -84,7 +84,7 @@ pub(super) fn metadata(
     on.call(METADATA, Writer::default().array(&[topic], |w, t| w.str(t)).i8(1), deadline, read_metadata)
 }
 
-fn read_metadata(r: &mut Reader<'_>) -> Result<Result<Metadata, Code>, Malformed> {
+pub(super) fn read_metadata(r: &mut Reader<'_>) -> Result<Result<Metadata, Code>, Malformed> {
     let _throttle = r.i32()?;
     let brokers: HashMap<i32, String> = r
         .array(|r| {

@@ -4,6 +4,7 @@ use super::answer::{MAX_HELD_BYTES, pages};
 use super::batch::{CRC_FROM, checksum};
 use super::codec::decompress;
 use super::records::{Limit, page};
+use crate::broker::control::read_metadata;
 use crate::broker::frame::Reader;
 use crate::broker::stored::next_batch;
 use crate::broker::{Page, Position};
@@ -17,6 +18,7 @@ pub fn fuzzed(bytes: &[u8]) {
     match kind % 8 {
         0 => check_answer(rest),
         codec @ 1..=4 => check_codec(codec, rest),
+        7 => check_metadata(rest),
         _ => check_stored(rest),
     }
 }
@@ -28,6 +30,14 @@ fn check_answer(bytes: &[u8]) {
     pages.iter().for_each(|page| check_page(page, 5));
     let held: usize = pages.iter().map(|page| page.held_bytes()).sum();
     assert!(held <= MAX_HELD_BYTES + bytes.len().max(30 << 20), "{held}");
+}
+
+fn check_metadata(bytes: &[u8]) {
+    let Ok(Ok(metadata)) = read_metadata(&mut Reader::new(bytes)) else { return };
+    for (partition, id) in metadata.partitions.iter().zip(0..) {
+        assert_eq!(metadata.leader(id), partition.leader.as_deref());
+        assert!(metadata.leader(id).is_none_or(|host| metadata.brokers.iter().any(|broker| broker == host)));
+    }
 }
 
 fn check_codec(codec: u8, bytes: &[u8]) {
