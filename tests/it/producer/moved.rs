@@ -53,13 +53,16 @@ fn a_leader_killed_in_a_cluster_is_replaced() {
     scene.heals();
 }
 
-/// What is in doubt outlasts the cluster's own 6 s until it gives a silent broker up.
+/// What is in doubt outlasts the cluster's own 9 s until it gives a silent broker up.
 const PATIENT: [(&str, &str); 4] =
     [TIMEOUTS[0], TIMEOUTS[1], ("DELIVERY_TIMEOUT_MS", "20000"), ("KAFKA_CLIENT", "wire")];
 
 /// A cluster of which broker 3 holds the copy of partition 0 and nothing else, and a producer of its own client.
 fn with_a_copy_on_broker_3() -> (Cluster, Topic, Served) {
-    let cluster = Cluster::start(3);
+    let directory = tempfile::tempdir().expect("a directory");
+    let properties = directory.path().join("properties");
+    std::fs::write(&properties, "broker.session.timeout.ms=9000\n").expect("writable");
+    let cluster = Cluster::start_with(3, &[("KAFKA_PROPERTIES", properties.to_str().expect("utf-8"))]);
     let topic = cluster.topic_on(&[&[1, 3], &[1, 2]]);
     topic.alter("min.insync.replicas", "1");
     let served = serve_via(&cluster.brokers(), &topic, &PATIENT);
