@@ -94,9 +94,9 @@ answering() {
 # Prints the pid of node NAME if it runs. A recycled pid does not count: the command line must name our directory.
 pid_of() {
   local pid line tries
-  pid=$(cat "$dir/$1/pid" 2>/dev/null) || return 1
+  pid=$(cat "$dir/$1/pid") || return 1
   for ((tries = 0; tries < 20; tries++)); do
-    line=$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") || return 1
+    line=$(tr '\0' ' ' <"/proc/$pid/cmdline") || return 1
     [[ $line == *"$dir/$1/"* ]] && echo "$pid" && return
     # setsid becomes nohup and that java: in between the line is empty, as that of a dead process is for good.
     [[ -z $line ]] && grep --quiet '^State:[[:space:]]*[^ZX]' "/proc/$pid/status" || return 1

@@ -182,7 +182,7 @@ impl KafkaSink {
     /// call tells, they are asked.
     fn check_waiting(&mut self, outcomes: &mut [Result<Receipt, BrokerError>], deadline: Instant) {
         let is_all_waiting = outcomes.iter().all(|outcome| matches!(outcome, Err(BrokerError::Waiting(_))));
-        if !is_all_waiting || self.others_would_acknowledge(deadline) {
+        if !is_all_waiting || !self.keyed && self.others_would_acknowledge(deadline) {
             return;
         }
         for outcome in outcomes {
@@ -196,7 +196,7 @@ impl KafkaSink {
         let Ok(metadata) = self.cluster.metadata(deadline) else { return false };
         let ids = metadata.partitions.iter().map(|partition| partition.id);
         let others: Vec<i32> = ids.filter(|&id| !self.doubts.has(id)).collect();
-        !self.keyed && !others.is_empty() && self.prove(&others, deadline).is_ok()
+        !others.is_empty() && self.prove(&others, deadline).is_ok()
     }
 
     /// Asks the leaders of `partitions`. One that cannot be reached, or that is missing, matters only when keys

@@ -3,7 +3,6 @@
 //! In each: every receipt names the place of its event, nothing waits past its limit, `/readyz` tells the truth
 //! within two seconds.
 
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -187,10 +186,7 @@ fn a_topic_that_was_deleted_is_created_again_where_the_broker_does_so() {
 
 #[test]
 fn a_topic_that_was_deleted_for_good_is_named_and_its_return_heals() {
-    let mut properties = tempfile::NamedTempFile::new().expect("a file");
-    properties.write_all(b"auto.create.topics.enable=false\n").expect("written");
-    let path = properties.path().to_str().expect("UTF-8");
-    let cluster = Cluster::start_with(1, &[("KAFKA_PROPERTIES", path)]);
+    let cluster = Cluster::with_properties(1, "auto.create.topics.enable=false\n");
     let topic = cluster.topic();
     let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
     let load = Load::start(served.address, 4);

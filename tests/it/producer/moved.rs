@@ -59,10 +59,7 @@ const PATIENT: [(&str, &str); 4] =
 
 /// A cluster of which broker 3 holds the copy of partition 0 and nothing else, and a producer of its own client.
 fn with_a_copy_on_broker_3() -> (Cluster, Topic, Served) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let properties = directory.path().join("properties");
-    std::fs::write(&properties, "broker.session.timeout.ms=9000\n").expect("writable");
-    let cluster = Cluster::start_with(3, &[("KAFKA_PROPERTIES", properties.to_str().expect("utf-8"))]);
+    let cluster = Cluster::with_properties(3, "broker.session.timeout.ms=9000\n");
     let topic = cluster.topic_on(&[&[1, 3], &[1, 2]]);
     topic.alter("min.insync.replicas", "1");
     let served = serve_via(&cluster.brokers(), &topic, &PATIENT);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
@@ -75,6 +76,14 @@ impl Cluster {
         Self::start_on(count, |_| {
             settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
         })
+    }
+
+    /// The same with further lines for each broker's `server.properties`.
+    pub fn with_properties(count: usize, properties: &str) -> Self {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(properties.as_bytes()).expect("written");
+        let path = file.path().to_str().expect("UTF-8");
+        Self::start_with(count, &[("KAFKA_PROPERTIES", path)])
     }
 
     /// The same with settings that depend on the first port; the nine after it are free too.

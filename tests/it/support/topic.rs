@@ -97,8 +97,8 @@ impl Topic {
         })
     }
 
-    /// Waits until all that is written is given out too. For a moment (0.3 s was seen) a new leader holds back what the one
-    /// before it had acknowledged, until its replicas have asked it for more (KIP-207).
+    /// Waits until all that is written is given out too. For a moment (0.3 s was seen) a new leader holds back what
+    /// the one before it had acknowledged, until its replicas have asked it for more (KIP-207).
     pub fn wait_given_out(&self) {
         let is_given_out = |partition| {
             let end = self.ask_leader(partition, admin::log_end_offset);
