@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, ValueEnum};
 
+use super::values::{file_to_write, listen_address, number};
 use super::{CommonConfig, EventEcho, KafkaConfig, Secret, Settings};
 
 /// Writes every event of a topic to one log file, exactly once.
@@ -58,7 +59,7 @@ pub struct ReadingConfig {
 
     /// Partitions that were added to the topic are found within this time, in milliseconds
     #[arg(long = "kafka-metadata-max-age-ms", env = "KAFKA_METADATA_MAX_AGE_MS", default_value_t = 30_000,
-          value_parser = clap::value_parser!(u64).range(100..=3_600_000), value_name = "MS")]
+          value_parser = number::<u64>(100..=3_600_000), value_name = "MS")]
     pub metadata_max_age_ms: u64,
 }
 
@@ -107,11 +108,19 @@ impl FromStr for MetricsAddr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" {
+        if text.trim().eq_ignore_ascii_case("off") {
             return Ok(Self(None));
         }
-        let addr = text.parse().map_err(|_| "expected IP:PORT, for example 127.0.0.1:5001, or off")?;
-        Ok(Self(Some(addr)))
+        listen_address(text).map(|addr| Self(Some(addr))).map_err(|why| format!("{why}; or off"))
+    }
+}
+
+impl std::fmt::Display for MetricsAddr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(addr) => addr.fmt(f),
+            None => f.write_str("off"),
+        }
     }
 }
 
@@ -202,8 +211,8 @@ pub enum OffsetReset {
 }
 
 fn group_name(value: &str) -> Result<String, String> {
-    if value.is_empty() || value.len() > 249 {
-        return Err("a group's name has 1 to 249 bytes".into());
+    if value.is_empty() || value.len() > 249 || value.trim() != value {
+        return Err("a group's name has 1 to 249 bytes and no white space around it".into());
     }
     Ok(value.to_owned())
 }
@@ -215,9 +224,30 @@ fn rotate_bytes(value: &str) -> Result<u64, String> {
     }
 }
 
+impl ConsumerConfig {
+    fn validate_log_file(&self) -> Result<(), String> {
+        let file = &self.log.file;
+        file_to_write("LOG_FILE", file)?;
+        file_to_write("LOG_FILE", &self.reading.shard.log_file(file))?;
+        let of_our_own = match file.extension().and_then(|extension| extension.to_str()) {
+            Some("rejected") => "records that are not events",
+            Some("gz") => "compressed closed logs",
+            _ => return Ok(()),
+        };
+        Err(format!(
+            "LOG_FILE={}: names that end like this are for {of_our_own}; write for example logs/events.log",
+            file.display()
+        ))
+    }
+}
+
 impl Settings for ConsumerConfig {
     fn common(&self) -> &CommonConfig {
         &self.common
+    }
+
+    fn in_force(&self) -> Vec<(&'static str, String)> {
+        vec![self.kafka.in_force(), ("METRICS_ADDR", self.metrics_addr.to_string())]
     }
 
     fn password(&self) -> Option<&Secret> {
@@ -227,12 +257,7 @@ impl Settings for ConsumerConfig {
     fn validate(&self) -> Result<(), String> {
         self.kafka.validate()?;
         let log = &self.log;
-        if log.file.file_name().is_none() {
-            return Err(format!(
-                "LOG_FILE={} names no file; give a path like logs/events.log",
-                log.file.display()
-            ));
-        }
+        self.validate_log_file()?;
         if (log.rotate_keep > 0 || log.rotate_gzip) && log.rotate_bytes == 0 && !log.rotate_daily {
             return Err(format!(
                 "LOG_ROTATE_KEEP={} and LOG_ROTATE_GZIP={} have no effect without LOG_ROTATE_BYTES or \

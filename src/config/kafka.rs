@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::security::{SecurityConfig, SecurityProtocol};
+use super::values::{brokers, number};
 
 /// How to reach the cluster and the topic.
 #[derive(Args, Clone, Debug)]
@@ -14,11 +15,11 @@ pub struct KafkaConfig {
         long = "kafka-brokers",
         env = "KAFKA_BROKERS",
         default_value = "127.0.0.1:9092",
-        value_delimiter = ',',
-        value_parser = broker_address,
+        value_parser = brokers,
         value_name = "HOST:PORT,…"
     )]
-    pub brokers: Vec<String>,
+    // Written out, the type is one value to clap, so that its parser sees the whole list.
+    pub brokers: std::vec::Vec<String>,
 
     /// Topic that carries the events; created with the broker's defaults when missing
     #[arg(long = "kafka-topic", env = "KAFKA_TOPIC", default_value = "events", value_parser = topic_name)]
@@ -26,12 +27,12 @@ pub struct KafkaConfig {
 
     /// Longest wait until a broker is connected and has greeted, in milliseconds
     #[arg(long = "kafka-connect-timeout-ms", env = "KAFKA_CONNECT_TIMEOUT_MS", default_value_t = 1000,
-          value_parser = clap::value_parser!(u64).range(10..=60_000), value_name = "MS")]
+          value_parser = number::<u64>(10..=60_000), value_name = "MS")]
     pub connect_timeout_ms: u64,
 
     /// Longest wait for one answer of a broker, in milliseconds; then the connection is dropped
     #[arg(long = "kafka-request-timeout-ms", env = "KAFKA_REQUEST_TIMEOUT_MS", default_value_t = 5000,
-          value_parser = clap::value_parser!(u64).range(100..=60_000), value_name = "MS")]
+          value_parser = number::<u64>(100..=60_000), value_name = "MS")]
     pub request_timeout_ms: u64,
 
     /// What speaks to the brokers: the kafka crate (up to Kafka 3.9), our own wire client (0.11 to 4.x), or auto: the
@@ -77,6 +78,11 @@ impl KafkaConfig {
         Duration::from_millis(self.request_timeout_ms)
     }
 
+    /// Settings of these that are used in another form than they were written, by their names in the environment.
+    pub fn in_force(&self) -> (&'static str, String) {
+        ("KAFKA_BROKERS", self.brokers.join(","))
+    }
+
     /// Checks relations between these settings.
     ///
     /// # Errors
@@ -93,14 +99,6 @@ impl KafkaConfig {
     }
 }
 
-fn broker_address(value: &str) -> Result<String, String> {
-    let (host, port) = value.rsplit_once(':').ok_or("expected host:port, for example 127.0.0.1:9092")?;
-    if host.is_empty() || port.parse::<u16>().map_or(true, |port| port == 0) {
-        return Err("expected host:port, for example 127.0.0.1:9092".into());
-    }
-    Ok(value.to_owned())
-}
-
 /// Kafka's own rule for names: <https://github.com/apache/kafka/blob/3.9/clients/src/main/java/org/apache/kafka/common/internals/Topic.java>.
 fn topic_name(value: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -113,16 +111,6 @@ fn topic_name(value: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_needs_a_host_and_a_port() {
-        for good in ["127.0.0.1:9092", "kafka-1.local:1", "[::1]:9092"] {
-            assert_eq!(broker_address(good).as_deref(), Ok(good));
-        }
-        for bad in ["", "kafka", ":9092", "kafka:", "kafka:0", "kafka:70000", "kafka:x"] {
-            assert!(broker_address(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_topic_follows_kafkas_rule() {

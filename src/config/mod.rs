@@ -8,6 +8,7 @@ mod kafka;
 mod producer;
 mod security;
 mod simulate;
+mod values;
 
 pub use consumer::{ConsumerConfig, Fsync, LogConfig, MetricsAddr, OffsetReset, ReadingConfig, Shard};
 pub use kafka::{KafkaClient, KafkaConfig};
@@ -17,6 +18,7 @@ pub use simulate::{AuditConfig, BatchFormat, LoadConfig, Output, ReportConfig, S
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 use simplelog::LevelFilter;
@@ -35,7 +37,7 @@ const ENV_ALIASES: [(&str, &str); 3] = [
 #[derive(Args, Clone, Debug)]
 pub struct CommonConfig {
     /// Operator log on stderr: off, error, warn, info, debug
-    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = log_level, value_name = "LEVEL")]
     pub log_level: LevelFilter,
 
     /// Validate the settings and exit
@@ -58,6 +60,11 @@ pub trait Settings: CommandFactory + FromArgMatches {
     /// One sentence: which settings, their values, what is allowed.
     fn validate(&self) -> Result<(), String>;
 
+    /// Settings that are used in another form than they were written, by their names in the environment.
+    fn in_force(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// The password, if one is set in the environment; clap does not know it.
     fn password(&self) -> Option<&Secret> {
         None
@@ -77,13 +84,16 @@ pub fn load<T: Settings>() -> Result<T, ExitCode> {
     }
     let command = with_aliases(T::command(), |name| std::env::var_os(name).is_some());
     let matches = command.clone().try_get_matches().map_err(|error| {
-        let _ = error.print();
-        ExitCode::from(if error.use_stderr() { EXIT_BAD_CONFIG } else { 0 })
+        if error.use_stderr() {
+            return refuse(&named(&error, &command));
+        }
+        print(&error.render().to_string());
+        ExitCode::SUCCESS
     })?;
     let settings = T::from_arg_matches(&matches).map_err(|error| refuse(&error.to_string()))?;
     settings.validate().map_err(|reason| refuse(&reason))?;
     if settings.common().print_config {
-        print(&table(&command, &matches, settings.password()));
+        print(&table(&command, &matches, &settings));
         return Err(ExitCode::SUCCESS);
     }
     if settings.common().check_config {
@@ -116,7 +126,8 @@ fn with_aliases(command: Command, is_set: impl Fn(&str) -> bool) -> Command {
 }
 
 /// One line a setting: `NAME=value  # where from`.
-fn table(command: &Command, matches: &ArgMatches, password: Option<&Secret>) -> String {
+fn table(command: &Command, matches: &ArgMatches, settings: &impl Settings) -> String {
+    let in_force = settings.in_force();
     let mut text = String::new();
     for arg in command.get_arguments().filter(|arg| !matches!(arg.get_action(), ArgAction::SetTrue)) {
         let Ok(Some(values)) = matches.try_get_raw(arg.get_id().as_str()) else { continue };
@@ -129,12 +140,39 @@ fn table(command: &Command, matches: &ArgMatches, password: Option<&Secret>) -> 
             Some(ValueSource::EnvVariable) => "environment or .env",
             _ => "default",
         };
-        text.push_str(&format!("{name}={}  # {source}\n", values.join(",")));
+        let value = in_force
+            .iter()
+            .find(|(env, _)| *env == proper_name(&name))
+            .map_or_else(|| values.join(","), |(_, v)| v.clone());
+        text.push_str(&format!("{name}={value}  # {source}\n"));
     }
-    if let Some(password) = password {
+    if let Some(password) = settings.password() {
         text.push_str(&format!("{PASSWORD_ENV}={password:?}  # environment or .env\n"));
     }
     text
+}
+
+fn proper_name(name: &str) -> &str {
+    ENV_ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, proper)| proper)
+}
+
+/// clap's error with the name that the setting has in the environment beside that of its flag.
+fn named(error: &clap::Error, command: &Command) -> String {
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned();
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return text };
+    let is_meant =
+        |long: &str| flag.strip_prefix("--").is_some_and(|name| name.split(' ').next() == Some(long));
+    let env = command
+        .get_arguments()
+        .find(|arg| arg.get_long().is_some_and(is_meant))
+        .and_then(|arg| arg.get_env())
+        .map(|env| env.to_string_lossy());
+    env.map_or_else(|| text.clone(), |env| text.replace(&format!("'{flag}'"), &format!("{env} ({flag})")))
+}
+
+fn log_level(text: &str) -> Result<LevelFilter, String> {
+    text.trim().parse().map_err(|_| "expected off, error, warn, info or debug".into())
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to --print-config and --check-config")]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 
+use super::values::{listen_address, number};
 use super::{CommonConfig, KafkaConfig, Secret, Settings};
 
 /// Takes events over HTTP and answers 200 once they are in Kafka.
@@ -30,7 +31,7 @@ pub struct ProducerConfig {
 
     /// Longest drain after SIGTERM, in seconds; what is unsent then is counted and the exit code is 1
     #[arg(long, env = "SHUTDOWN_TIMEOUT_SECS", default_value_t = 30,
-          value_parser = clap::value_parser!(u64).range(1..=3600), value_name = "SECS")]
+          value_parser = number::<u64>(1..=3600), value_name = "SECS")]
     pub shutdown_timeout_secs: u64,
 }
 
@@ -49,62 +50,63 @@ pub enum EventEcho {
 #[derive(Args, Clone, Debug)]
 pub struct HttpConfig {
     /// Address to listen on
-    #[arg(long = "http-addr", env = "HTTP_ADDR", default_value = "127.0.0.1:5000", value_name = "IP:PORT")]
+    #[arg(long = "http-addr", env = "HTTP_ADDR", default_value = "127.0.0.1:5000",
+          value_parser = listen_address, value_name = "IP:PORT")]
     pub addr: SocketAddr,
 
     /// Worker threads that take requests
     #[arg(long = "http-workers", env = "HTTP_WORKERS", default_value_t = 4,
-          value_parser = clap::value_parser!(u16).range(1..=256))]
+          value_parser = number::<u16>(1..=256))]
     pub workers: u16,
 
     /// Threads that read bodies above 1 KiB and packed ones, so that they cannot starve small requests
     #[arg(long = "http-body-threads", env = "HTTP_BODY_THREADS", default_value_t = 16,
-          value_parser = clap::value_parser!(u16).range(1..=256))]
+          value_parser = number::<u16>(1..=256))]
     pub body_threads: u16,
 
     /// Threads that write answers
     #[arg(long = "http-reply-threads", env = "HTTP_REPLY_THREADS", default_value_t = 2,
-          value_parser = clap::value_parser!(u16).range(1..=64))]
+          value_parser = number::<u16>(1..=64))]
     pub reply_threads: u16,
 
     /// Open client connections; further ones are closed within half a second
     #[arg(long = "http-max-connections", env = "HTTP_MAX_CONNECTIONS", default_value_t = 2048,
-          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+          value_parser = number::<u32>(1..=100_000))]
     pub max_connections: u32,
 
     /// A connection that sends nothing for so long is closed, in seconds
     #[arg(long = "http-idle-timeout-secs", env = "HTTP_IDLE_TIMEOUT_SECS", default_value_t = 60,
-          value_parser = clap::value_parser!(u32).range(1..=86_400), value_name = "SECS")]
+          value_parser = number::<u32>(1..=86_400), value_name = "SECS")]
     pub idle_timeout_secs: u32,
 
     /// A request must be complete (head and body) so long after its first byte, in seconds
     #[arg(long = "http-request-timeout-secs", env = "HTTP_REQUEST_TIMEOUT_SECS", default_value_t = 20,
-          value_parser = clap::value_parser!(u32).range(1..=3600), value_name = "SECS")]
+          value_parser = number::<u32>(1..=3600), value_name = "SECS")]
     pub request_timeout_secs: u32,
 
     /// Largest request body, in bytes, packed or unpacked
     #[arg(long, env = "MAX_BODY_BYTES", default_value_t = 8 << 20,
-          value_parser = clap::value_parser!(u64).range(1024..=64 << 20), value_name = "BYTES")]
+          value_parser = number::<u64>(1024..=64 << 20), value_name = "BYTES")]
     pub max_body_bytes: u64,
 
     /// Most events in one request (array or NDJSON)
     #[arg(long, env = "MAX_REQUEST_EVENTS", default_value_t = 10_000,
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+          value_parser = number::<u32>(1..=1_000_000))]
     pub max_request_events: u32,
 
     /// Requests that one connection may send ahead of its answers (pipelining); past it the connection is cut
     #[arg(long = "http-max-pipelined", env = "HTTP_MAX_PIPELINED", default_value_t = 256,
-          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+          value_parser = number::<u32>(1..=100_000))]
     pub max_pipelined: u32,
 
     /// Connection threads that tiny_http may lose for good (an `HTTP/2.0` request line); past it: drain, exit 70
     #[arg(long = "http-leak-budget", env = "HTTP_LEAK_BUDGET", default_value_t = 256,
-          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+          value_parser = number::<u32>(1..=100_000))]
     pub leak_budget: u32,
 
     /// Largest single event, in bytes, after stamping
     #[arg(long, env = "MAX_EVENT_BYTES", default_value_t = 512 << 10,
-          value_parser = clap::value_parser!(u64).range(64..=900_000), value_name = "BYTES")]
+          value_parser = number::<u64>(64..=900_000), value_name = "BYTES")]
     pub max_event_bytes: u64,
 }
 
@@ -112,37 +114,37 @@ pub struct HttpConfig {
 #[derive(Args, Clone, Debug)]
 pub struct QueueConfig {
     /// Top-level field whose value picks the partition; without it batches go to the partitions in turn
-    #[arg(long = "kafka-key-field", env = "KAFKA_KEY_FIELD", value_name = "FIELD")]
+    #[arg(long = "kafka-key-field", env = "KAFKA_KEY_FIELD", value_parser = field_name, value_name = "FIELD")]
     pub key_field: Option<String>,
 
     /// Wait for more events before a batch is sent, in milliseconds; 0 sends what is there
     #[arg(long = "kafka-linger-ms", env = "KAFKA_LINGER_MS", default_value_t = 0,
-          value_parser = clap::value_parser!(u64).range(0..=1000), value_name = "MS")]
+          value_parser = number::<u64>(0..=1000), value_name = "MS")]
     pub linger_ms: u64,
 
     /// Most events in one batch
     #[arg(long, env = "BATCH_MAX_EVENTS", default_value_t = 10_000,
-          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+          value_parser = number::<u32>(1..=100_000))]
     pub batch_max_events: u32,
 
     /// Most bytes in one batch; a partition gets at most 900,000 of them in one request
     #[arg(long, env = "BATCH_MAX_BYTES", default_value_t = 2_700_000,
-          value_parser = clap::value_parser!(u64).range(1024..=32 << 20), value_name = "BYTES")]
+          value_parser = number::<u64>(1024..=32 << 20), value_name = "BYTES")]
     pub batch_max_bytes: u64,
 
     /// Most events between acceptance and acknowledgement; past it: 503
     #[arg(long, env = "QUEUE_MAX_EVENTS", default_value_t = 100_000,
-          value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+          value_parser = number::<u32>(1..=10_000_000))]
     pub queue_max_events: u32,
 
     /// Most bytes between acceptance and acknowledgement; past it: 503
     #[arg(long, env = "QUEUE_MAX_BYTES", default_value_t = 32 << 20,
-          value_parser = clap::value_parser!(u64).range(64 << 10..=4 << 30), value_name = "BYTES")]
+          value_parser = number::<u64>(64 << 10..=4 << 30), value_name = "BYTES")]
     pub queue_max_bytes: u64,
 
     /// A request waits so long for its acknowledgement, in milliseconds; then 503
     #[arg(long, env = "DELIVERY_TIMEOUT_MS", default_value_t = 10_000,
-          value_parser = clap::value_parser!(u64).range(100..=120_000), value_name = "MS")]
+          value_parser = number::<u64>(100..=120_000), value_name = "MS")]
     pub delivery_timeout_ms: u64,
 }
 
@@ -153,9 +155,21 @@ impl QueueConfig {
     }
 }
 
+/// A name with white space around it would be found in no event, and so would an empty one.
+fn field_name(value: &str) -> Result<String, String> {
+    if value.is_empty() || value.trim() != value {
+        return Err("expected the name of a field without white space around it, for example user_id".into());
+    }
+    Ok(value.to_owned())
+}
+
 impl Settings for ProducerConfig {
     fn common(&self) -> &CommonConfig {
         &self.common
+    }
+
+    fn in_force(&self) -> Vec<(&'static str, String)> {
+        vec![self.kafka.in_force(), ("HTTP_ADDR", self.http.addr.to_string())]
     }
 
     fn password(&self) -> Option<&Secret> {

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::values;
+
 /// Where the password stands in the environment.
 pub const PASSWORD_ENV: &str = "KAFKA_SASL_PASSWORD";
 
@@ -152,11 +154,7 @@ impl Secret {
     pub fn from_file(path: &Path) -> Result<Self, String> {
         let name = path.display();
         // It is read at each connection; a pipe gives its content once, and could hold us up.
-        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-            return Err(format!(
-                "KAFKA_SASL_PASSWORD_FILE={name} is no regular file; it is read at each connection"
-            ));
-        }
+        values::file("KAFKA_SASL_PASSWORD_FILE", path)?;
         let bytes = fs::read(path).map_err(|error| format!("KAFKA_SASL_PASSWORD_FILE={name}: {error}"))?;
         let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -300,6 +298,8 @@ impl SecurityConfig {
         }
         for (name, file) in [("KAFKA_TLS_CA", &self.ca), (cert, &self.cert), (key, &self.key)] {
             if let Some(file) = file {
+                // A pipe would hold us up until somebody writes to it.
+                values::file(name, file)?;
                 File::open(file).map_err(|error| format!("{name}={}: {error}", file.display()))?;
             }
         }
@@ -310,6 +310,9 @@ impl SecurityConfig {
 fn usable(name: &str, password: &Secret) -> Result<(), String> {
     if password.reveal().is_empty() || password.reveal().contains(&0) {
         return Err(format!("{name}: a password has at least one byte, and none that is zero"));
+    }
+    if password.reveal().ends_with(b"\n") {
+        return Err(format!("{name} ends with a line break, which would be part of the password; remove it"));
     }
     Ok(())
 }
@@ -332,7 +335,7 @@ mod tests {
             fs::write(&file, text).expect("written");
             assert!(Secret::from_file(&file).is_err_and(|reason| reason.contains(word)), "{text:?}");
         }
-        assert!(Secret::from_file(dir.path()).is_err_and(|reason| reason.contains("regular")));
+        assert!(Secret::from_file(dir.path()).is_err_and(|reason| reason.contains("directory")));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 
+use super::values::{file, file_to_write, host_and_port, number};
 use super::{CommonConfig, Settings};
 
 /// Requests that are sent when neither `--requests` nor `--duration` says how many.
@@ -50,11 +51,11 @@ pub struct LoadConfig {
     pub url: String,
 
     /// Requests to send; 10000 when no duration is given
-    #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..=4_000_000_000))]
+    #[arg(short = 'n', long, value_parser = number::<u64>(1..=4_000_000_000))]
     pub requests: Option<u64>,
 
     /// Threads, each with a connection of its own
-    #[arg(short = 't', long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(short = 't', long, default_value_t = 200, value_parser = number::<u32>(1..=10_000))]
     pub threads: u32,
 
     /// Stop after so long, for example 30s, 5m, 500ms
@@ -67,7 +68,7 @@ pub struct LoadConfig {
     pub rate: Option<f64>,
 
     /// Events in one request
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 1, value_parser = number::<u32>(1..=100_000))]
     pub batch: u32,
 
     /// How a batch is written
@@ -75,7 +76,7 @@ pub struct LoadConfig {
     pub format: BatchFormat,
 
     /// Bytes of one event, reached by padding; a smaller figure than an event needs changes nothing
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16 << 20), value_name = "BYTES")]
+    #[arg(long, value_parser = number::<u32>(1..=16 << 20), value_name = "BYTES")]
     pub size: Option<u32>,
 
     /// Same kinds and user ids again for the same seed; the run id is always new
@@ -88,7 +89,7 @@ pub struct LoadConfig {
 
     /// Send again, at most N times, what the server calls retryable, after its Retry-After
     #[arg(long, default_value_t = 0, num_args = 0..=1, default_missing_value = "10", value_name = "N",
-          value_parser = clap::value_parser!(u32).range(0..=1000))]
+          value_parser = number::<u32>(0..=1000))]
     pub retry: u32,
 
     /// Longest wait for an answer, and for a connection
@@ -163,6 +164,12 @@ impl Settings for SimulateConfig {
 
     fn validate(&self) -> Result<(), String> {
         let (load, audit) = (&self.load, &self.audit);
+        for (name, path) in [("--verify", &audit.verify), ("--audit", &audit.audit)] {
+            path.as_deref().map_or(Ok(()), |path| file(name, path))?;
+        }
+        for (name, path) in [("--record", &audit.record), ("--histogram", &self.report.histogram)] {
+            path.as_deref().map_or(Ok(()), |path| file_to_write(name, path))?;
+        }
         if audit.audit.is_some() && audit.verify.is_none() {
             return Err("--audit needs the log to compare with: add --verify logs/events.log".into());
         }
@@ -183,11 +190,16 @@ impl Settings for SimulateConfig {
 }
 
 fn http_url(value: &str) -> Result<String, String> {
+    let value = value.trim();
     let rest =
         value.strip_prefix("http://").ok_or("expected http://host:port/path (TLS is not supported)")?;
-    if rest.is_empty() || rest.starts_with(['/', ':']) || rest.contains(char::is_whitespace) {
-        return Err("expected http://host:port/path".into());
+    let Some((authority, _)) = rest.split_once('/') else {
+        return Err(format!("this has no path; write http://{rest}/register_event"));
+    };
+    if rest.contains(|c: char| c.is_whitespace() || c == '#') {
+        return Err("expected http://host:port/path without white space and `#`".into());
     }
+    host_and_port(authority)?;
     Ok(value.to_owned())
 }
 
@@ -201,17 +213,17 @@ fn positive_duration(value: &str) -> Result<Duration, String> {
         _ => return Err("expected a number with ms, s, m or h, for example 30s".into()),
     };
     match digits.parse::<f64>() {
-        Ok(number) if number > 0.0 && number * scale <= 7.0 * 86_400.0 => {
+        Ok(number) if (0.001..=7.0 * 86_400.0).contains(&(number * scale)) => {
             Ok(Duration::from_secs_f64(number * scale))
         }
-        _ => Err("expected more than 0 and at most 7 days, for example 30s, 5m, 500ms".into()),
+        _ => Err("expected 1ms to 7 days, for example 30s, 5m, 500ms".into()),
     }
 }
 
 fn positive_number(value: &str) -> Result<f64, String> {
     match value.parse::<f64>() {
-        Ok(number) if number > 0.0 && number <= 1e9 => Ok(number),
-        _ => Err("expected a number above 0 and up to 1000000000".into()),
+        Ok(number) if (1e-6..=1e9).contains(&number) => Ok(number),
+        _ => Err("expected a number from 0.000001 to 1000000000".into()),
     }
 }
 
@@ -269,6 +281,10 @@ mod tests {
         for bad in [
             &["--url", "https://x/"][..],
             &["--url", "127.0.0.1:5000"],
+            &["--url", "http://127.0.0.1:5000"],
+            &["--url", "http://:5000/"],
+            &["--url", "http://127.0.0.1:0/"],
+            &["--rate", "1e-300"],
             &["-n", "0"],
             &["-t", "0"],
             &["--rate", "0"],
