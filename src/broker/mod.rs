@@ -27,6 +27,7 @@ mod source;
 mod stored;
 mod stream;
 mod topic_id;
+mod trail;
 #[cfg(feature = "wire")]
 mod wire;
 
@@ -42,6 +43,7 @@ pub use wire::fuzzed;
 pub use error::BrokerError;
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
+pub use trail::{Parting, Trail};
 
 use crate::config::KafkaConfig;
 
@@ -176,16 +178,20 @@ pub struct Page {
     pub next_offset: i64,
     /// Offset that the partition's next record will get, for lag.
     pub high_watermark: i64,
+    /// Offset that it was read from.
+    begin: i64,
     bytes: Vec<u8>,
     ends: Vec<(i64, usize)>,
     /// Index of the first record of each row that has the same time; before the first row none is known.
     rows: Vec<(usize, Option<i64>)>,
+    /// Leader epochs, each with the offset that it ends before; empty if they are not known.
+    epochs: Vec<(i32, i64)>,
 }
 
 impl Page {
     /// An empty page that reads on from `next_offset`.
     pub fn new(next_offset: i64, high_watermark: i64) -> Self {
-        Self { next_offset, high_watermark, ..Self::default() }
+        Self { next_offset, high_watermark, begin: next_offset, ..Self::default() }
     }
 
     /// Makes room for `bytes` of values.
@@ -201,6 +207,30 @@ impl Page {
         self.bytes.extend_from_slice(value);
         self.ends.push((offset, self.bytes.len()));
         self.next_offset = offset + 1;
+    }
+
+    /// Everything since the last call, up to `end`, was written under the leader epoch `epoch`.
+    pub fn reach(&mut self, epoch: i32, end: i64) {
+        match self.epochs.last_mut() {
+            Some(last) if last.0 == epoch => last.1 = end,
+            _ => self.epochs.push((epoch, end)),
+        }
+    }
+
+    /// Leader epochs in the order of offsets, each with the offset that it ends before; empty if they are not known.
+    pub fn epochs(&self) -> &[(i32, i64)] {
+        &self.epochs
+    }
+
+    /// The first and the last record from `begin` on and before `end`.
+    fn ends_of(&self, begin: i64, end: i64) -> [Option<(i64, &[u8])>; 2] {
+        let from = self.ends.partition_point(|&(offset, _)| offset < begin);
+        let to = self.ends.partition_point(|&(offset, _)| offset < end);
+        let record = |index: usize| {
+            let start = if index == 0 { 0 } else { self.ends[index - 1].1 };
+            (self.ends[index].0, &self.bytes[start..self.ends[index].1])
+        };
+        if from < to { [Some(record(from)), Some(record(to - 1))] } else { [None, None] }
     }
 
     /// Offset and value of each record. A null value reads as empty.
@@ -240,6 +270,9 @@ impl Page {
 
     /// Bytes that it takes in memory, without what its vectors keep in reserve.
     pub fn held_bytes(&self) -> usize {
-        self.bytes.len() + size_of_val(&self.ends[..]) + size_of_val(&self.rows[..])
+        self.bytes.len()
+            + size_of_val(&self.ends[..])
+            + size_of_val(&self.rows[..])
+            + size_of_val(&self.epochs[..])
     }
 }

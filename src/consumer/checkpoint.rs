@@ -6,14 +6,22 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Format of the text; another one is refused, not guessed.
-const VERSION: u32 = 1;
+use crate::broker::Trail;
+
+/// Format of the text that is written; a newer one is refused, not guessed.
+const VERSION: u32 = 2;
+
+/// The oldest format that is read: without trails and sequence.
+const OLDEST_VERSION: u32 = 1;
 
 /// Bytes before a mark that prove that a file is the one the mark speaks of.
 pub const TAIL_BYTES: u64 = 256;
 
 /// Next offset to read in each partition.
 pub type Offsets = BTreeMap<i32, i64>;
+
+/// What was read of each partition, by which a log that was cut is recognised.
+pub type Trails = BTreeMap<i32, Trail>;
 
 /// Offsets and the bytes that belong to them. One value, replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +36,12 @@ pub struct Checkpoint {
     pub shard: String,
     /// Next offset to read in each partition.
     pub offsets: Offsets,
+    /// Leader epochs and marks of the records before these offsets.
+    #[serde(default)]
+    pub trails: Trails,
+    /// Logs closed so far.
+    #[serde(default)]
+    pub sequence: u64,
     /// The event log.
     pub log: FileMark,
     /// Records that are no events.
@@ -65,6 +79,8 @@ impl Checkpoint {
             topic_id: None,
             shard: shard.to_owned(),
             offsets,
+            trails: Trails::new(),
+            sequence: 0,
             log,
             rejected,
             rotate_to: None,
@@ -91,10 +107,11 @@ impl Checkpoint {
             version: u32,
         }
         let Versioned { version } = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-        if version != VERSION {
+        if !(OLDEST_VERSION..=VERSION).contains(&version) {
             return Err(format!("it has version {version}, this program writes version {VERSION}"));
         }
-        serde_json::from_slice(text).map_err(|error| error.to_string())
+        let checkpoint: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        Ok(Self { version: VERSION, ..checkpoint })
     }
 }
 
@@ -127,8 +144,17 @@ mod tests {
             assert!(Checkpoint::decode(&text[..len]).is_err(), "{len}");
         }
         assert!(Checkpoint::decode(b"{\"version\":1}").is_err());
-        let newer = String::from_utf8(text).expect("text").replace("\"version\":1", "\"version\":2");
-        assert!(Checkpoint::decode(newer.as_bytes()).unwrap_err().contains("version 2"));
+        let newer = String::from_utf8(text).expect("text").replace("\"version\":2", "\"version\":3");
+        assert!(Checkpoint::decode(newer.as_bytes()).unwrap_err().contains("version 3"));
+    }
+
+    #[test]
+    fn a_checkpoint_of_version_1_is_read_and_becomes_one_of_version_2() {
+        let text = String::from_utf8(sample().encode()).expect("text");
+        let old = text.replace("\"version\":2", "\"version\":1");
+        let old = old.replace("\"trails\":{},\"sequence\":0,", "");
+        assert!(!old.contains("trails") && !old.contains("sequence"), "{old}");
+        assert_eq!(Checkpoint::decode(old.as_bytes()), Ok(sample()));
     }
 
     #[test]

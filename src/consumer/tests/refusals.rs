@@ -99,7 +99,7 @@ fn another_topic_or_shard_and_an_unreadable_checkpoint_are_refused() {
         let refused = start(&disk, &other, Fsync::Batch, BOOT).expect_err("refused");
         assert!(refused.contains("topic events shard 0/1") && refused.contains("LOG_FILE"), "{refused}");
     }
-    disk.put(Path::new("logs/events.log.checkpoint"), b"{\"version\":1");
+    disk.put(Path::new("logs/events.log.checkpoint"), b"{\"version\":2");
     let refused = start(&disk, &topic(), Fsync::Batch, BOOT).expect_err("refused");
     assert!(refused.contains("cannot be read") && refused.contains("group"), "{refused}");
 }
