@@ -3,9 +3,11 @@
 //! Names follow Prometheus: prefix `pipeline_`, base units, `_total` on counters. Each program declares its
 //! own figures in its own room and registers them here.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
+use prometheus::proto::MetricType;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
@@ -19,9 +21,22 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub const SECONDS_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// What a metric is, for the documentation.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Names of its labels.
+    pub labels: Vec<String>,
+    /// What it counts.
+    pub help: String,
+}
+
 /// The registry of one program.
 pub struct Metrics {
-    registry: Registry,
+    families: Families,
     resident_bytes: IntGauge,
     open_fds: IntGauge,
     threads: IntGauge,
@@ -36,49 +51,57 @@ impl Default for Metrics {
 impl Metrics {
     /// A registry with build info and the process's own figures.
     pub fn new() -> Self {
-        let registry = Registry::new();
+        let families = Families::default();
         let build = Opts::new("pipeline_build_info", "Version of this program; always 1")
             .const_label("version", env!("CARGO_PKG_VERSION"));
-        add(&registry, IntGauge::with_opts(build)).set(1);
-        let start = gauge(&registry, "process_start_time_seconds", "Start of the process since the epoch");
+        families.add(IntGauge::with_opts(build)).set(1);
+        let start =
+            families.add(Gauge::new("process_start_time_seconds", "Unix time at which the process started"));
         start.set(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64()));
-        let int = |name, help| add(&registry, IntGauge::new(name, help));
+        let int = |name, help| families.add(IntGauge::new(name, help));
         Self {
             resident_bytes: int("process_resident_memory_bytes", "Resident memory"),
             open_fds: int("process_open_fds", "Open file descriptors"),
             threads: int("process_threads", "Threads of the process"),
-            registry,
+            families,
         }
     }
 
     /// A counter that only rises.
     pub fn counter(&self, name: &str, help: &str) -> IntCounter {
-        add(&self.registry, IntCounter::new(name, help))
+        self.families.add(IntCounter::new(name, help))
     }
 
     /// A counter with labels of few values.
     pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        add(&self.registry, IntCounterVec::new(Opts::new(name, help), labels))
+        self.families.add(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
     /// A whole number that rises and falls.
     pub fn int_gauge(&self, name: &str, help: &str) -> IntGauge {
-        add(&self.registry, IntGauge::new(name, help))
+        self.families.add(IntGauge::new(name, help))
     }
 
     /// A number that rises and falls.
     pub fn gauge(&self, name: &str, help: &str) -> Gauge {
-        gauge(&self.registry, name, help)
+        self.families.add(Gauge::new(name, help))
     }
 
     /// A histogram over `buckets`.
     pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        add(&self.registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+        self.families.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
     }
 
     /// Any other collector, for example gauges with labels.
     pub fn register<C: Collector + Clone + 'static>(&self, collector: C) -> C {
-        add(&self.registry, Ok(collector))
+        self.families.add(Ok(collector))
+    }
+
+    /// Every metric of this registry, in the order of their names.
+    pub fn descriptions(&self) -> Vec<Description> {
+        let mut all = self.families.descriptions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.sort();
+        all
     }
 
     /// The text of `/metrics`.
@@ -87,19 +110,41 @@ impl Metrics {
         self.resident_bytes.set(size.resident_bytes as i64);
         self.open_fds.set(size.open_fds as i64);
         self.threads.set(size.threads as i64);
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+        TextEncoder::new().encode_to_string(&self.families.registry.gather()).unwrap_or_default()
     }
 }
 
-fn gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
-    add(registry, Gauge::new(name, help))
+/// What is registered, and what each of it is.
+#[derive(Default)]
+struct Families {
+    registry: Registry,
+    descriptions: Mutex<Vec<Description>>,
 }
 
-/// Names are constants of this crate: a bad or doubled one is a programming error that the first test meets.
-fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
-    let collector = collector.expect("a legal metric");
-    registry.register(Box::new(collector.clone())).expect("a metric name used once");
-    collector
+impl Families {
+    /// Names are constants of this crate: an illegal or repeated one is a bug that the first test finds.
+    fn add<C: Collector + Clone + 'static>(&self, collector: prometheus::Result<C>) -> C {
+        let collector = collector.expect("a legal metric");
+        self.registry.register(Box::new(collector.clone())).expect("a metric name used once");
+        let kind = collector.collect().first().map(|family| family.get_field_type());
+        let described = collector.desc().into_iter().map(|desc| Description {
+            name: desc.fq_name.clone(),
+            kind: match kind {
+                Some(MetricType::COUNTER) => "counter",
+                Some(MetricType::HISTOGRAM) => "histogram",
+                _ => "gauge",
+            },
+            labels: desc
+                .variable_labels
+                .iter()
+                .cloned()
+                .chain(desc.const_label_pairs.iter().map(|pair| pair.name().to_owned()))
+                .collect(),
+            help: desc.help.clone(),
+        });
+        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).extend(described);
+        collector
+    }
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use clap::{ArgAction, Args, Parser, ValueEnum};
 use super::values::{file_to_write, listen_address, number};
 use super::{CommonConfig, EventEcho, KafkaConfig, Secret, Settings};
 
-/// Writes every event of a topic to one log file, exactly once.
+/// Reads events from a Kafka topic and writes each of them to a log file exactly once.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "consumer", version, about, max_term_width = 110)]
+#[command(name = "consumer", version, max_term_width = 110)]
 pub struct ConsumerConfig {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -27,23 +27,30 @@ pub struct ConsumerConfig {
     #[allow(missing_docs)]
     pub log: LogConfig,
 
-    /// Address of /metrics, /livez, /readyz and /version; `off` for none
-    #[arg(long, env = "METRICS_ADDR", default_value = "127.0.0.1:5001", value_name = "IP:PORT|off")]
+    /// Address of /metrics, /livez, /readyz and /version; `off` disables them
+    #[arg(
+        help_heading = "General",
+        long,
+        env = "METRICS_ADDR",
+        default_value = "127.0.0.1:5001",
+        value_name = "IP:PORT|off"
+    )]
     pub metrics_addr: MetricsAddr,
 
-    /// Print "📥 Received event" lines: sampled (the first few each second), all, off
-    #[arg(long, env = "EVENT_ECHO", default_value = "sampled", value_enum)]
+    /// Lines on stdout for received events: `sampled` (the first five each second), `all`, `off`
+    #[arg(help_heading = "General", long, env = "EVENT_ECHO", default_value = "sampled", value_enum)]
     pub event_echo: EventEcho,
 }
 
 /// Which records are read, and from where.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Reading")]
 pub struct ReadingConfig {
-    /// Group under which offsets are stored for lag tools; also the start when there is no checkpoint
+    /// Consumer group that stores the offsets for lag tools; reading starts there if there is no checkpoint
     #[arg(long = "kafka-group", env = "KAFKA_GROUP", default_value = "event-logger", value_parser = group_name)]
     pub group: String,
 
-    /// Share of the topic, `i/n`: the partitions p with p % n == i. With n > 1 the log file's name gets `-i`
+    /// Share of the topic, `i/n`: the partitions p with p % n == i. If n > 1, the name of the log ends in `-i`
     #[arg(long = "consumer-shard", env = "CONSUMER_SHARD", default_value = "0/1", value_name = "I/N")]
     pub shard: Shard,
 
@@ -57,21 +64,22 @@ pub struct ReadingConfig {
     )]
     pub offset_reset: OffsetReset,
 
-    /// Partitions that were added to the topic are found within this time, in milliseconds
-    #[arg(long = "kafka-metadata-max-age-ms", env = "KAFKA_METADATA_MAX_AGE_MS", default_value_t = 30_000,
+    /// Time within which partitions that are added to the topic are found, in milliseconds
+    #[arg(hide = true, long = "kafka-metadata-max-age-ms", env = "KAFKA_METADATA_MAX_AGE_MS", default_value_t = 30_000,
           value_parser = number::<u64>(100..=3_600_000), value_name = "MS")]
     pub metadata_max_age_ms: u64,
 }
 
 /// The file and how it grows.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Log")]
 pub struct LogConfig {
-    /// The event log; its checkpoint, lock and rejected events stand beside it
+    /// The log; its checkpoint, lock and rejected records are in the same directory
     #[arg(long = "log-file", env = "LOG_FILE", default_value = "logs/events.log", value_name = "PATH")]
     pub file: PathBuf,
 
-    /// When lines are forced to the disk: batch, interval:MS, never. Killed processes lose and repeat nothing
-    /// under any of them; only never can lose lines when the machine loses power
+    /// When lines are forced to disk (fsync). A killed process loses and repeats nothing in any case; only `never`
+    /// can lose lines, and only in a power cut
     #[arg(
         long = "log-fsync",
         env = "LOG_FSYNC",
@@ -80,21 +88,21 @@ pub struct LogConfig {
     )]
     pub fsync: Fsync,
 
-    /// The log is closed and renamed before it grows past this, in bytes; 0 never
+    /// Size beyond which the log is closed and renamed, in bytes; 0 disables it
     #[arg(long = "log-rotate-bytes", env = "LOG_ROTATE_BYTES", default_value_t = 0,
           value_parser = rotate_bytes, value_name = "BYTES")]
     pub rotate_bytes: u64,
 
-    /// The log is also closed and renamed when the UTC day changes
+    /// Close and rename the log also when the UTC day changes
     #[arg(long = "log-rotate-daily", env = "LOG_ROTATE_DAILY", default_value_t = false,
           action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub rotate_daily: bool,
 
-    /// Closed logs to keep, the newest ones; 0 keeps all
+    /// Closed logs to keep; the oldest are deleted, 0 keeps all
     #[arg(long = "log-rotate-keep", env = "LOG_ROTATE_KEEP", default_value_t = 0, value_name = "FILES")]
     pub rotate_keep: u32,
 
-    /// Closed logs are packed to .gz
+    /// Compress closed logs with gzip
     #[arg(long = "log-rotate-gzip", env = "LOG_ROTATE_GZIP", default_value_t = false,
           action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub rotate_gzip: bool,

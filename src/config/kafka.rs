@@ -9,8 +9,9 @@ use super::values::{brokers, number};
 
 /// How to reach the cluster and the topic.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Kafka")]
 pub struct KafkaConfig {
-    /// Brokers to start from, comma separated host:port
+    /// Brokers to connect to first, separated by commas; they name the others
     #[arg(
         long = "kafka-brokers",
         env = "KAFKA_BROKERS",
@@ -21,22 +22,22 @@ pub struct KafkaConfig {
     // Written out, the type is one value to clap, so that its parser sees the whole list.
     pub brokers: std::vec::Vec<String>,
 
-    /// Topic that carries the events; created with the broker's defaults when missing
+    /// Topic of the events; if it does not exist, the broker may create it with its own defaults
     #[arg(long = "kafka-topic", env = "KAFKA_TOPIC", default_value = "events", value_parser = topic_name)]
     pub topic: String,
 
-    /// Longest wait until a broker is connected and has greeted, in milliseconds
+    /// Longest wait until a connection to a broker is established, with TLS and SASL, in milliseconds
     #[arg(long = "kafka-connect-timeout-ms", env = "KAFKA_CONNECT_TIMEOUT_MS", default_value_t = 1000,
           value_parser = number::<u64>(10..=60_000), value_name = "MS")]
     pub connect_timeout_ms: u64,
 
-    /// Longest wait for one answer of a broker, in milliseconds; then the connection is dropped
+    /// Longest wait for an answer of a broker, in milliseconds; after it the connection is dropped
     #[arg(long = "kafka-request-timeout-ms", env = "KAFKA_REQUEST_TIMEOUT_MS", default_value_t = 5000,
           value_parser = number::<u64>(100..=60_000), value_name = "MS")]
     pub request_timeout_ms: u64,
 
-    /// What speaks to the brokers: the kafka crate (up to Kafka 3.9), our own wire client (0.11 to 4.x), or auto: the
-    /// crate where the broker serves it, else wire
+    /// Kafka client: `crate` is the kafka crate (Kafka 0.11 to 3.9), `wire` our own (0.11 to 4.x), `auto` uses the
+    /// crate where the broker supports it and wire elsewhere
     #[arg(long = "kafka-client", env = "KAFKA_CLIENT", default_value = "auto", value_enum)]
     pub client: KafkaClient,
 

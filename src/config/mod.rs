@@ -35,12 +35,13 @@ const ENV_ALIASES: [(&str, &str); 3] = [
 
 /// Settings that every program has.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "General")]
 pub struct CommonConfig {
-    /// Operator log on stderr: off, error, warn, info, debug
+    /// Least severe level of the log on stderr: off, error, warn, info, debug
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = log_level, value_name = "LEVEL")]
     pub log_level: LevelFilter,
 
-    /// Validate the settings and exit
+    /// Check the settings and exit
     #[arg(long)]
     pub check_config: bool,
 
@@ -135,7 +136,11 @@ fn table(command: &Command, matches: &ArgMatches, settings: &impl Settings) -> S
         let name = arg
             .get_env()
             .map_or_else(|| format!("--{}", arg.get_id()), |env| env.to_string_lossy().into_owned());
-        let source = match matches.value_source(arg.get_id().as_str()) {
+        let source = matches.value_source(arg.get_id().as_str());
+        if arg.is_hide_set() && source == Some(ValueSource::DefaultValue) {
+            continue;
+        }
+        let source = match source {
             Some(ValueSource::CommandLine) => "flag",
             Some(ValueSource::EnvVariable) => "environment or .env",
             _ => "default",

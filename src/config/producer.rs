@@ -8,9 +8,9 @@ use clap::{Args, Parser, ValueEnum};
 use super::values::{listen_address, number};
 use super::{CommonConfig, KafkaConfig, Secret, Settings};
 
-/// Takes events over HTTP and answers 200 once they are in Kafka.
+/// Accepts events over HTTP, stores them in Kafka, and answers 200 once Kafka has acknowledged them.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "producer", version, about, max_term_width = 110)]
+#[command(name = "producer", version, max_term_width = 110)]
 pub struct ProducerConfig {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -25,12 +25,13 @@ pub struct ProducerConfig {
     #[allow(missing_docs)]
     pub queue: QueueConfig,
 
-    /// Print "✅ Event sent to Kafka" lines: sampled (the first few each second), all, off
-    #[arg(long, env = "EVENT_ECHO", default_value = "sampled", value_enum)]
+    /// Lines on stdout for acknowledged events: `sampled` (the first five each second), `all`, `off`
+    #[arg(help_heading = "General", long, env = "EVENT_ECHO", default_value = "sampled", value_enum)]
     pub event_echo: EventEcho,
 
-    /// Longest drain after SIGTERM, in seconds; what is unsent then is counted and the exit code is 1
-    #[arg(long, env = "SHUTDOWN_TIMEOUT_SECS", default_value_t = 30,
+    /// Longest drain after SIGTERM, in seconds; events that are not acknowledged by then are counted and the exit
+    /// code is 1
+    #[arg(help_heading = "General", long, env = "SHUTDOWN_TIMEOUT_SECS", default_value_t = 30,
           value_parser = number::<u64>(1..=3600), value_name = "SECS")]
     pub shutdown_timeout_secs: u64,
 }
@@ -48,43 +49,44 @@ pub enum EventEcho {
 
 /// Limits of the HTTP side.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "HTTP")]
 pub struct HttpConfig {
-    /// Address to listen on
+    /// IP address and port to listen on; `localhost` is 127.0.0.1
     #[arg(long = "http-addr", env = "HTTP_ADDR", default_value = "127.0.0.1:5000",
           value_parser = listen_address, value_name = "IP:PORT")]
     pub addr: SocketAddr,
 
-    /// Worker threads that take requests
-    #[arg(long = "http-workers", env = "HTTP_WORKERS", default_value_t = 4,
+    /// Worker threads that handle requests
+    #[arg(hide = true, long = "http-workers", env = "HTTP_WORKERS", default_value_t = 4,
           value_parser = number::<u16>(1..=256))]
     pub workers: u16,
 
-    /// Threads that read bodies above 1 KiB and packed ones, so that they cannot starve small requests
-    #[arg(long = "http-body-threads", env = "HTTP_BODY_THREADS", default_value_t = 16,
+    /// Threads that read bodies above 1 KiB and compressed ones, so that they cannot starve small requests
+    #[arg(hide = true, long = "http-body-threads", env = "HTTP_BODY_THREADS", default_value_t = 16,
           value_parser = number::<u16>(1..=256))]
     pub body_threads: u16,
 
     /// Threads that write answers
-    #[arg(long = "http-reply-threads", env = "HTTP_REPLY_THREADS", default_value_t = 2,
+    #[arg(hide = true, long = "http-reply-threads", env = "HTTP_REPLY_THREADS", default_value_t = 2,
           value_parser = number::<u16>(1..=64))]
     pub reply_threads: u16,
 
-    /// Open client connections; further ones are closed within half a second
+    /// Most open client connections; the newest ones beyond it are closed within half a second
     #[arg(long = "http-max-connections", env = "HTTP_MAX_CONNECTIONS", default_value_t = 2048,
           value_parser = number::<u32>(1..=100_000))]
     pub max_connections: u32,
 
-    /// A connection that sends nothing for so long is closed, in seconds
+    /// Time after which a silent connection is closed, in seconds
     #[arg(long = "http-idle-timeout-secs", env = "HTTP_IDLE_TIMEOUT_SECS", default_value_t = 60,
           value_parser = number::<u32>(1..=86_400), value_name = "SECS")]
     pub idle_timeout_secs: u32,
 
-    /// A request must be complete (head and body) so long after its first byte, in seconds
+    /// Longest time from a request's first byte to its last, in seconds
     #[arg(long = "http-request-timeout-secs", env = "HTTP_REQUEST_TIMEOUT_SECS", default_value_t = 20,
           value_parser = number::<u32>(1..=3600), value_name = "SECS")]
     pub request_timeout_secs: u32,
 
-    /// Largest request body, in bytes, packed or unpacked
+    /// Largest request body, in bytes, both compressed and decompressed
     #[arg(long, env = "MAX_BODY_BYTES", default_value_t = 8 << 20,
           value_parser = number::<u64>(1024..=64 << 20), value_name = "BYTES")]
     pub max_body_bytes: u64,
@@ -94,17 +96,18 @@ pub struct HttpConfig {
           value_parser = number::<u32>(1..=1_000_000))]
     pub max_request_events: u32,
 
-    /// Requests that one connection may send ahead of its answers (pipelining); past it the connection is cut
-    #[arg(long = "http-max-pipelined", env = "HTTP_MAX_PIPELINED", default_value_t = 256,
+    /// Most requests that one connection may send ahead of its answers; beyond it the connection is closed
+    #[arg(hide = true, long = "http-max-pipelined", env = "HTTP_MAX_PIPELINED", default_value_t = 256,
           value_parser = number::<u32>(1..=100_000))]
     pub max_pipelined: u32,
 
-    /// Connection threads that tiny_http may lose for good (an `HTTP/2.0` request line); past it: drain, exit 70
+    /// Threads that tiny_http may lose for good (to `HTTP/2.0` request lines); beyond it the producer drains and exits
+    /// with code 70
     #[arg(long = "http-leak-budget", env = "HTTP_LEAK_BUDGET", default_value_t = 256,
           value_parser = number::<u32>(1..=100_000))]
     pub leak_budget: u32,
 
-    /// Largest single event, in bytes, after stamping
+    /// Largest event, in bytes, with its timestamp
     #[arg(long, env = "MAX_EVENT_BYTES", default_value_t = 512 << 10,
           value_parser = number::<u64>(64..=900_000), value_name = "BYTES")]
     pub max_event_bytes: u64,
@@ -112,37 +115,39 @@ pub struct HttpConfig {
 
 /// Limits between the HTTP side and Kafka.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Batches and queue")]
 pub struct QueueConfig {
-    /// Top-level field whose value picks the partition; without it batches go to the partitions in turn
+    /// Top-level field whose value chooses the partition; without it, batches go to the partitions in turn
     #[arg(long = "kafka-key-field", env = "KAFKA_KEY_FIELD", value_parser = field_name, value_name = "FIELD")]
     pub key_field: Option<String>,
 
-    /// Wait for more events before a batch is sent, in milliseconds; 0 sends what is there
+    /// Time to wait for more events before a batch is sent, in milliseconds; 0 sends at once
     #[arg(long = "kafka-linger-ms", env = "KAFKA_LINGER_MS", default_value_t = 0,
           value_parser = number::<u64>(0..=1000), value_name = "MS")]
     pub linger_ms: u64,
 
     /// Most events in one batch
-    #[arg(long, env = "BATCH_MAX_EVENTS", default_value_t = 10_000,
+    #[arg(hide = true, long, env = "BATCH_MAX_EVENTS", default_value_t = 10_000,
           value_parser = number::<u32>(1..=100_000))]
     pub batch_max_events: u32,
 
     /// Most bytes in one batch; a partition gets at most 900,000 of them in one request
-    #[arg(long, env = "BATCH_MAX_BYTES", default_value_t = 2_700_000,
+    #[arg(hide = true, long, env = "BATCH_MAX_BYTES", default_value_t = 2_700_000,
           value_parser = number::<u64>(1024..=32 << 20), value_name = "BYTES")]
     pub batch_max_bytes: u64,
 
-    /// Most events between acceptance and acknowledgement; past it: 503
+    /// Most events between acceptance and acknowledgement; beyond it requests are answered 503
     #[arg(long, env = "QUEUE_MAX_EVENTS", default_value_t = 100_000,
           value_parser = number::<u32>(1..=10_000_000))]
     pub queue_max_events: u32,
 
-    /// Most bytes between acceptance and acknowledgement; past it: 503
+    /// Most bytes between acceptance and acknowledgement; beyond it requests are answered 503. A body above 1 KiB counts
+    /// twice while it is read, a compressed one three times
     #[arg(long, env = "QUEUE_MAX_BYTES", default_value_t = 32 << 20,
           value_parser = number::<u64>(64 << 10..=4 << 30), value_name = "BYTES")]
     pub queue_max_bytes: u64,
 
-    /// A request waits so long for its acknowledgement, in milliseconds; then 503
+    /// Longest wait of a request for its acknowledgement, in milliseconds; after it the request is answered 503
     #[arg(long, env = "DELIVERY_TIMEOUT_MS", default_value_t = 10_000,
           value_parser = number::<u64>(100..=120_000), value_name = "MS")]
     pub delivery_timeout_ms: u64,

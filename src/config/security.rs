@@ -26,8 +26,9 @@ const SYSTEM_AUTHORITIES: [&str; 4] = [
 
 /// What the brokers ask for, and what we show them.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Kafka security")]
 pub struct SecurityConfig {
-    /// What the brokers speak on the ports of KAFKA_BROKERS; all but PLAINTEXT needs a build with --features tls
+    /// Protocol of the brokers in KAFKA_BROKERS; all but PLAINTEXT need a build with --features tls
     #[arg(
         long = "kafka-security-protocol",
         env = "KAFKA_SECURITY_PROTOCOL",
@@ -37,11 +38,11 @@ pub struct SecurityConfig {
     )]
     pub protocol: SecurityProtocol,
 
-    /// How the password is shown to the brokers
+    /// SASL mechanism
     #[arg(long = "kafka-sasl-mechanism", env = "KAFKA_SASL_MECHANISM", value_enum, ignore_case = true)]
     pub mechanism: Option<SaslMechanism>,
 
-    /// Who we are; the password is KAFKA_SASL_PASSWORD (environment or .env, there is no flag) or stands in
+    /// User name for SASL; the password comes from KAFKA_SASL_PASSWORD (environment or .env, there is no flag) or
     /// KAFKA_SASL_PASSWORD_FILE
     #[arg(
         long = "kafka-sasl-username",
@@ -55,20 +56,20 @@ pub struct SecurityConfig {
     #[arg(skip = Secret::from_environment())]
     pub password: Option<Secret>,
 
-    /// File that holds the password; read at each connection, so it may be replaced while we run
+    /// File that holds the password for SASL; read at each connection, so it can be replaced while the program runs
     #[arg(long = "kafka-sasl-password-file", env = "KAFKA_SASL_PASSWORD_FILE", value_name = "PATH")]
     pub password_file: Option<PathBuf>,
 
-    /// Authorities that the brokers' certificates must come from (PEM); else SSL_CERT_FILE or those of the system.
-    /// All TLS files are read at each connection, so they may be replaced while we run
+    /// Certificate authorities that the brokers' certificates must be signed by (PEM); without it SSL_CERT_FILE, else
+    /// those of the system. TLS files are read at each connection, so they can be replaced while the program runs
     #[arg(long = "kafka-tls-ca", env = "KAFKA_TLS_CA", value_name = "PATH")]
     pub ca: Option<PathBuf>,
 
-    /// Our own certificate and those between it and its authority (PEM), for brokers that ask for one
+    /// Client certificate with its intermediate certificates (PEM), for brokers that require one
     #[arg(long = "kafka-tls-cert", env = "KAFKA_TLS_CERT", value_name = "PATH")]
     pub cert: Option<PathBuf>,
 
-    /// The key of KAFKA_TLS_CERT (PEM, not encrypted)
+    /// Private key of KAFKA_TLS_CERT (PEM, not encrypted)
     #[arg(long = "kafka-tls-key", env = "KAFKA_TLS_KEY", value_name = "PATH")]
     pub key: Option<PathBuf>,
 }

@@ -12,12 +12,12 @@ use super::{CommonConfig, Settings};
 const DEFAULT_REQUESTS: u64 = 10_000;
 
 /// Sends events to the producer from many threads, measures the answers, and checks that what was
-/// acknowledged stands in the log.
+/// acknowledged is in the log.
 ///
 /// Exit code 0: everything was acknowledged, every threshold held, the audit found nothing. 1: something
 /// of that did not hold; the last lines say which. 2: a bad setting.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "simulate", version, about, max_term_width = 110)]
+#[command(name = "simulate", version, max_term_width = 110)]
 pub struct SimulateConfig {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -44,8 +44,9 @@ pub enum BatchFormat {
 
 /// What is sent, and how fast.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Load")]
 pub struct LoadConfig {
-    /// Where events are posted
+    /// URL that events are posted to
     #[arg(long, env = "SIMULATE_URL", default_value = "http://127.0.0.1:5000/register_event",
           value_parser = http_url)]
     pub url: String,
@@ -54,11 +55,11 @@ pub struct LoadConfig {
     #[arg(short = 'n', long, value_parser = number::<u64>(1..=4_000_000_000))]
     pub requests: Option<u64>,
 
-    /// Threads, each with a connection of its own
+    /// Threads, each with its own connection
     #[arg(short = 't', long, default_value_t = 200, value_parser = number::<u32>(1..=10_000))]
     pub threads: u32,
 
-    /// Stop after so long, for example 30s, 5m, 500ms
+    /// Duration of the run, for example 30s, 5m, 500ms
     #[arg(short = 'z', long, value_parser = positive_duration, value_name = "TIME")]
     pub duration: Option<Duration>,
 
@@ -75,28 +76,28 @@ pub struct LoadConfig {
     #[arg(long, default_value = "ndjson", value_enum)]
     pub format: BatchFormat,
 
-    /// Bytes of one event, reached by padding; a smaller figure than an event needs changes nothing
+    /// Size of one event, in bytes, reached by padding; it has no effect below the size of an event
     #[arg(long, value_parser = number::<u32>(1..=16 << 20), value_name = "BYTES")]
     pub size: Option<u32>,
 
-    /// Same kinds and user ids again for the same seed; the run id is always new
+    /// Seed of the event kinds and user ids; the run id is new in every run
     #[arg(long)]
     pub seed: Option<u64>,
 
-    /// Send for so long before the clock starts; counted by the audit, not by the figures
+    /// Time to send before measuring starts; the audit counts these events, the figures do not
     #[arg(long, value_parser = positive_duration, value_name = "TIME")]
     pub warmup: Option<Duration>,
 
-    /// Send again, at most N times, what the server calls retryable, after its Retry-After
+    /// Most retries of a request whose answer is retryable, each after its Retry-After; 10 without a number
     #[arg(long, default_value_t = 0, num_args = 0..=1, default_missing_value = "10", value_name = "N",
           value_parser = number::<u32>(0..=1000))]
     pub retry: u32,
 
-    /// Longest wait for an answer, and for a connection
+    /// Longest wait for an answer and for a connection
     #[arg(long, default_value = "30s", value_parser = positive_duration, value_name = "TIME")]
     pub timeout: Duration,
 
-    /// Further request header, `Name: value`; may be repeated
+    /// Additional request header, `Name: value`; can be repeated
     #[arg(short = 'H', long = "header", value_parser = header, value_name = "HEADER")]
     pub headers: Vec<(String, String)>,
 }
@@ -112,12 +113,13 @@ pub enum Output {
 
 /// What is told at the end, and what counts as a failure.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Report")]
 pub struct ReportConfig {
-    /// Form of the report on stdout
+    /// Format of the report on stdout
     #[arg(long, default_value = "text", value_enum)]
     pub output: Output,
 
-    /// Write the latency distribution there, in the text form that HdrHistogram's plotter reads
+    /// File for the latency distribution, in the text format of HdrHistogram's plotter
     #[arg(long, value_name = "FILE")]
     pub histogram: Option<PathBuf>,
 
@@ -125,13 +127,14 @@ pub struct ReportConfig {
     #[arg(long, value_parser = positive_number, value_name = "MS")]
     pub max_p99_ms: Option<f64>,
 
-    /// Fail when more than this share of the events (0 to 1) is not acknowledged; without it, any
+    /// Fail when more than this share of the events (0 to 1) is not acknowledged; without it, when any event is not
     #[arg(long, value_parser = share, value_name = "SHARE")]
     pub max_error_rate: Option<f64>,
 }
 
 /// What is compared with the log.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Audit")]
 pub struct AuditConfig {
     /// Write the outcome and receipt of every event there while the run goes on; must not exist yet
     #[arg(long, value_name = "FILE")]

@@ -60,7 +60,7 @@ impl ConsumerMetrics {
         };
         let rejected = m.counters(
             "pipeline_consumer_rejected_total",
-            "Records that are no events and went to the rejected file",
+            "Records that are not valid events, by reason; they are in the rejected file",
             &["reason"],
         );
         for kind in ErrorKind::ALL {
@@ -68,36 +68,37 @@ impl ConsumerMetrics {
         }
         Self {
             records: m.counter("pipeline_consumer_records_total", "Records covered by the checkpoint"),
-            events: m.counter("pipeline_log_events_total", "Events in the log"),
+            events: m.counter("pipeline_log_events_total", "Records that became lines of the log"),
             log_bytes: m.counter("pipeline_log_bytes_total", "Bytes of the log's lines"),
             rejected,
             fsync_seconds: m.histogram(
                 "pipeline_log_fsync_duration_seconds",
-                "Fsync of what one checkpoint covers",
+                "Duration of the fsync before a checkpoint; empty with LOG_FSYNC=never",
                 &SECONDS_BUCKETS,
             ),
             end_to_end_seconds: m.histogram(
                 "pipeline_end_to_end_seconds",
-                "From a record's timestamp to the checkpoint that covers it; empty with the kafka crate",
+                "Time from a record's timestamp (the broker's with LogAppendTime, else its sender's) to the checkpoint that \
+                 covers it; empty with the kafka crate and for records without a timestamp",
                 &AGE_BUCKETS,
             ),
-            rotations: m.counter("pipeline_log_rotations_total", "Closed logs"),
+            rotations: m.counter("pipeline_log_rotations_total", "Rotations of the log"),
             write_errors: m.counter(
                 "pipeline_log_write_errors_total",
-                "Failed attempts to write, fsync, rotate or checkpoint",
+                "Failed attempts to write, fsync, rotate or checkpoint; alert on any",
             ),
-            lag: by_partition("pipeline_consumer_lag_records", "Records in the topic that were not read yet"),
+            lag: by_partition("pipeline_consumer_lag_records", "Records in the topic that were not read yet; alert when it keeps rising"),
             offset: by_partition("pipeline_consumer_offset", "Next offset to read"),
             checkpoint_time: m.gauge(
                 "pipeline_checkpoint_timestamp_seconds",
-                "When everything read was last covered by the checkpoint, since the epoch",
+                "Unix time at which the checkpoint last covered everything that was read",
             ),
-            checkpoint_age: m.gauge("pipeline_checkpoint_age_seconds", "Seconds since then"),
-            kafka_errors: m.counters("pipeline_kafka_errors_total", "Failed broker calls", &["kind"]),
-            kafka_connected: m.int_gauge("pipeline_kafka_connected", "1 while Kafka answers"),
+            checkpoint_age: m.gauge("pipeline_checkpoint_age_seconds", "Seconds since the checkpoint last covered everything that was read"),
+            kafka_errors: m.counters("pipeline_kafka_errors_total", "Failed calls to a broker, by kind", &["kind"]),
+            kafka_connected: m.int_gauge("pipeline_kafka_connected", "1 while Kafka acknowledges (producer) or answers (consumer); alert on 0"),
             kafka_success_time: m.gauge(
                 "pipeline_kafka_last_success_timestamp_seconds",
-                "When Kafka last answered, since the epoch",
+                "Unix time at which Kafka last acknowledged (producer) or answered (consumer)",
             ),
             registry: m,
         }

@@ -40,6 +40,7 @@ use crossbeam::channel::bounded;
 use crate::broker::Source;
 use crate::config::{ConsumerConfig, EXIT_BAD_CONFIG};
 use crate::echo::Echo;
+use crate::metrics::Description;
 use crate::shutdown::Shutdown;
 use crate::thread::spawn;
 
@@ -54,6 +55,11 @@ use state::State;
 use status::StatusPage;
 use storage::parent;
 use writer::{Parts, Writer};
+
+/// Every metric of the consumer, for the documentation.
+pub fn metric_descriptions() -> Vec<Description> {
+    metrics::ConsumerMetrics::new().registry.descriptions()
+}
 
 /// Fetches that wait for the writer: one is enough to keep both sides busy, and each can hold megabytes.
 const PAGES_MAX: usize = 1;

@@ -124,26 +124,31 @@ impl HttpMetrics {
             refused: labelled(
                 m,
                 "pipeline_http_refused_total",
-                "Requests and connections refused, by limit",
+                "Rejected requests and connections, by the limit that they exceeded",
                 "limit",
                 &LIMITS,
             ),
             request_seconds: m.histogram(
                 "pipeline_http_request_duration_seconds",
-                "From taking a request to its answer",
+                "Time from the receipt of a request to its answer",
                 &SECONDS_BUCKETS,
             ),
             connections: m.int_gauge("pipeline_http_connections", "Open client connections"),
             parked: m.int_gauge(
                 "pipeline_http_parked_requests",
-                "Pipelined requests that wait for the one before them",
+                "Pipelined requests that wait for the one before them on their connection",
             ),
-            accept_restarts: m
-                .counter("pipeline_http_accept_restarts_total", "Times the accept loop was rebuilt"),
-            panics: m.counter("pipeline_thread_panics_total", "Panics caught in threads of this process"),
+            accept_restarts: m.counter(
+                "pipeline_http_accept_restarts_total",
+                "Times the accept loop was restarted; after more than a few, raise ulimit -n",
+            ),
+            panics: m.counter(
+                "pipeline_thread_panics_total",
+                "Panics caught in threads of this process; port scanners cause some",
+            ),
             leaked: m.int_gauge(
                 "pipeline_http_leaked_connections",
-                "Connections whose thread tiny_http lost for good",
+                "Threads that tiny_http lost for good; if it rises, put a proxy in front",
             ),
         }
     }
@@ -153,12 +158,12 @@ impl EventMetrics {
     fn new(m: &Metrics) -> Self {
         let reasons = [&ErrorKind::ALL.map(ErrorKind::as_str)[..], &REFUSALS].concat();
         Self {
-            received: m.counter("pipeline_events_received_total", "Events in bodies that were read"),
-            accepted: m.counter("pipeline_events_accepted_total", "Events that went into the queue"),
+            received: m.counter("pipeline_events_received_total", "Events in request bodies that were read"),
+            accepted: m.counter("pipeline_events_accepted_total", "Events accepted into the queue"),
             rejected: labelled(
                 m,
                 "pipeline_events_rejected_total",
-                "Events not accepted, by reason",
+                "Events rejected, by reason",
                 "reason",
                 &reasons,
             ),
@@ -166,7 +171,7 @@ impl EventMetrics {
             failed: labelled(
                 m,
                 "pipeline_events_failed_total",
-                "Accepted events not acknowledged, by cause",
+                "Accepted events that were not acknowledged, by cause",
                 "cause",
                 &FAILURES,
             ),
@@ -178,14 +183,17 @@ impl QueueMetrics {
     fn new(m: &Metrics) -> Self {
         Self {
             events: m.int_gauge("pipeline_queue_events", "Events between acceptance and acknowledgement"),
-            bytes: m.int_gauge("pipeline_queue_bytes", "Bytes held between acceptance and acknowledgement"),
+            bytes: m.int_gauge(
+                "pipeline_queue_bytes",
+                "Bytes held for these events and for bodies that are being read",
+            ),
             capacity: m.int_gauge(
                 "pipeline_queue_capacity_events",
-                "Most events between acceptance and acknowledgement",
+                "Limit of pipeline_queue_events (QUEUE_MAX_EVENTS)",
             ),
             wait: m.histogram(
                 "pipeline_queue_wait_seconds",
-                "From acceptance to the first try to send",
+                "Time from acceptance to the first attempt to send",
                 &SECONDS_BUCKETS,
             ),
         }
@@ -197,7 +205,7 @@ impl KafkaMetrics {
         Self {
             produce_seconds: m.histogram(
                 "pipeline_kafka_produce_duration_seconds",
-                "One produce call",
+                "Duration of one produce call",
                 &SECONDS_BUCKETS,
             ),
             batch_events: m.histogram(
@@ -213,14 +221,17 @@ impl KafkaMetrics {
             errors: labelled(
                 m,
                 "pipeline_kafka_errors_total",
-                "Failed produce calls and probes, by kind",
+                "Failed calls to a broker, by kind",
                 "kind",
                 &["refused", "retryable", "unsupported", "waiting"],
             ),
-            connected: m.int_gauge("pipeline_kafka_connected", "1 while Kafka acknowledges"),
+            connected: m.int_gauge(
+                "pipeline_kafka_connected",
+                "1 while Kafka acknowledges (producer) or answers (consumer); alert on 0",
+            ),
             last_success: m.gauge(
                 "pipeline_kafka_last_success_timestamp_seconds",
-                "Last acknowledgement or probe, since the epoch",
+                "Unix time at which Kafka last acknowledged (producer) or answered (consumer)",
             ),
         }
     }
@@ -280,7 +291,11 @@ impl ProducerMetrics {
 }
 
 fn requests(metrics: &Metrics) -> Vec<[IntCounter; STATUSES.len()]> {
-    let counters = metrics.counters("pipeline_http_requests_total", "Answered requests", &["code", "route"]);
+    let counters = metrics.counters(
+        "pipeline_http_requests_total",
+        "Answered requests, by status and route",
+        &["code", "route"],
+    );
     let row = |route: Route| {
         STATUSES.map(|status| counters.with_label_values(&[status.to_string().as_str(), route.name()]))
     };

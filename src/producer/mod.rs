@@ -43,10 +43,16 @@ use crossbeam::channel::{Receiver, select};
 use crate::broker::{BrokerError, Sink};
 use crate::config::ProducerConfig;
 use crate::linux;
+use crate::metrics::Description;
 use crate::shutdown::Shutdown;
 
 use queue::Usage;
 use threads::Threads;
+
+/// Every metric of the producer, for the documentation.
+pub fn metric_descriptions() -> Vec<Description> {
+    metrics::ProducerMetrics::new().common.descriptions()
+}
 
 /// Exit code when too many connection threads are lost and the process has to be replaced.
 pub const EXIT_LEAK_BUDGET: u8 = 70;

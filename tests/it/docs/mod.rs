@@ -1,0 +1,149 @@
+//! Compares the documentation with the program: settings, metrics, statuses, exit codes, files and links.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use clap::CommandFactory;
+use event_pipeline::config::{ConsumerConfig, EXIT_BAD_CONFIG, ProducerConfig};
+use event_pipeline::consumer::EXIT_UNDECIDED;
+use event_pipeline::producer::EXIT_LEAK_BUDGET;
+
+use crate::tidy::{files, relative, root};
+
+mod generated;
+
+const DOCUMENTS: [&str; 10] = [
+    "README.md",
+    "CHANGELOG.md",
+    "docs/ARCHITECTURE.md",
+    "docs/CONTRACT.md",
+    "docs/KAFKA.md",
+    "docs/METRICS.md",
+    "docs/OPERATION.md",
+    "docs/SETTINGS.md",
+    "docs/STYLE.md",
+    "docs/TROUBLESHOOTING.md",
+];
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The text below `heading` up to the next heading of any level.
+fn section<'a>(text: &'a str, heading: &str) -> &'a str {
+    let start = text.find(&format!("{heading}\n")).unwrap_or_else(|| panic!("no heading {heading:?}"));
+    let body = &text[start + heading.len() + 1..];
+    body.find("\n#").map_or(body, |end| &body[..end])
+}
+
+/// Cells of each table row, without the row of names and the line below it.
+fn rows(section: &str) -> impl Iterator<Item = Vec<&str>> {
+    let lines = section.lines().filter(|line| line.starts_with("| `"));
+    lines.map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+}
+
+/// What stands in the first pair of backticks.
+fn quoted(cell: &str) -> Option<&str> {
+    cell.split('`').nth(1)
+}
+
+/// docs/SETTINGS.md says that a flag is the environment name in lower case with dashes.
+#[test]
+fn a_flag_is_its_environment_name() {
+    for command in [ProducerConfig::command(), ConsumerConfig::command()] {
+        for arg in command.get_arguments().filter(|arg| arg.get_env().is_some()) {
+            let env = arg.get_env().expect("filtered").to_string_lossy().to_lowercase();
+            assert_eq!(arg.get_long(), Some(&*env.replace('_', "-")));
+        }
+    }
+}
+
+#[test]
+fn every_status_is_in_the_contract() {
+    let code = read("src/producer/metrics.rs");
+    let (_, list) = code.split_once("const STATUSES").expect("the statuses");
+    let (list, _) = list.split_once("];").expect("their end");
+    let (_, list) = list.rsplit_once('[').expect("their begin");
+    let statuses: BTreeSet<&str> = list.split(',').map(str::trim).collect();
+    assert!(statuses.len() > 8, "{statuses:?}");
+    let contract = read("docs/CONTRACT.md");
+    let told: BTreeSet<&str> =
+        rows(section(&contract, "## Answers")).filter_map(|row| quoted(row[0])).collect();
+    assert_eq!(told, statuses, "docs/CONTRACT.md, Answers");
+}
+
+/// `src/producer/guard.rs` is told as `guard` below the heading of `src/producer/`.
+#[test]
+fn every_source_file_stands_in_the_code_map() {
+    let architecture = read("docs/ARCHITECTURE.md");
+    let is_test = |path: &Path| path.components().any(|part| part.as_os_str() == "tests");
+    let sources = files(&root().join("src"), &["rs"]);
+    let sources: Vec<String> =
+        sources.iter().filter(|path| !is_test(path)).map(|path| relative(path)).collect();
+    let mut wrong = Vec::new();
+    for source in &sources {
+        let path = source.trim_end_matches(".rs");
+        let (room, name) = path.rsplit_once('/').expect("below src");
+        let told = section(&architecture, &format!("### `{room}/`"));
+        if !rows(told).any(|row| quoted(row[0]) == Some(name)) {
+            wrong.push(format!("{source} is missing below ### `{room}/`"));
+        }
+    }
+    for heading in architecture.lines().filter(|line| line.starts_with("### `src/")) {
+        let room = quoted(heading).expect("a directory");
+        for row in rows(section(&architecture, heading)) {
+            let file = format!("{room}{}.rs", quoted(row[0]).unwrap_or_default());
+            if !sources.contains(&file) {
+                wrong.push(format!("{file} does not exist"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "docs/ARCHITECTURE.md: {}", wrong.join("; "));
+}
+
+/// A supervisor that starts a program again does so only where that can help.
+#[test]
+fn systemd_does_not_start_again_what_only_a_human_can_mend() {
+    for (unit, codes) in
+        [("producer", vec![EXIT_BAD_CONFIG]), ("consumer", vec![EXIT_BAD_CONFIG, EXIT_UNDECIDED])]
+    {
+        let text = read(&format!("docs/systemd/event-{unit}.service"));
+        let line = text.lines().find_map(|line| line.strip_prefix("RestartPreventExitStatus="));
+        let told: Vec<u8> =
+            line.expect("the line").split(' ').map(|code| code.parse().expect("a code")).collect();
+        assert_eq!(told, codes, "{unit}");
+    }
+    let contract = read("docs/CONTRACT.md");
+    let table = section(&contract, "## Exit codes");
+    for code in [0, 1, EXIT_BAD_CONFIG, EXIT_UNDECIDED, EXIT_LEAK_BUDGET] {
+        assert!(table.contains(&format!("\n| {code} |")), "docs/CONTRACT.md lacks exit code {code}");
+    }
+}
+
+/// What GitHub calls the headings of a page in links to them.
+fn anchors(page: &str) -> Vec<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    headings
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase().chars().filter(kept).collect())
+        .map(|text: String| text.replace(' ', "-"))
+        .collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for document in DOCUMENTS {
+        let text = read(document);
+        let dir = root().join(document);
+        let dir = dir.parent().expect("a directory");
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (target, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let path = if target.is_empty() { root().join(document) } else { dir.join(target) };
+            assert!(path.exists(), "{document}: {link} leads nowhere");
+            let page = || fs::read_to_string(&path).expect("a page");
+            assert!(anchor.is_empty() || anchors(&page()).iter().any(|a| a == anchor), "{document}: {link}");
+        }
+    }
+}
