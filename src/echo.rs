@@ -1,15 +1,11 @@
 //! The per-event lines of the original on stdout, sampled so that they cost nothing under load.
 //!
-//! A thread of their own prints them: whoever does not read our stdout must never hold up an event.
+//! A [`Printer`] writes them: a reader that stalls on our stdout never delays an event.
 
-use std::io::{self, Write};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
-
-use crossbeam::channel::{Receiver, Sender, bounded};
+use std::io;
 
 use crate::config::EventEcho;
-use crate::thread::spawn;
+use crate::printer::{Printer, Silently};
 
 /// Lines shown in one second when sampled.
 const LINES_PER_SECOND: u32 = 5;
@@ -17,11 +13,7 @@ const LINES_PER_SECOND: u32 = 5;
 /// Lines that may wait to be printed; further ones are left out.
 const WAITING_LINES: usize = 1024;
 
-/// Longest wait for the last lines at the end.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-
 /// Shows events as they pass.
-#[derive(Debug)]
 pub struct Echo {
     sampler: Sampler,
     printer: Option<Printer>,
@@ -33,13 +25,20 @@ impl Echo {
     /// # Errors
     /// The system has no thread left.
     pub fn start(mode: EventEcho, prefix: &'static str) -> io::Result<Self> {
-        let printer = if mode == EventEcho::Off { None } else { Some(Printer::start(io::stdout())?) };
+        let printer = if mode == EventEcho::Off {
+            None
+        } else {
+            Some(Printer::start("echo", io::stdout(), WAITING_LINES, Silently)?)
+        };
         Ok(Self { sampler: Sampler { mode, prefix, second: 0, shown: 0, hidden: 0 }, printer })
     }
 
     /// Shows `event`, seen in the given second, if it is one of those to be shown.
     pub fn show(&mut self, event: &[u8], second: i64) {
-        if let Some(printer) = &self.printer {
+        // A line too long to wait would only be made to be dropped.
+        if let Some(printer) = &self.printer
+            && printer.has_room(event.len())
+        {
             self.sampler.show(event, second, |line| printer.print(line));
         }
     }
@@ -94,50 +93,9 @@ impl Sampler {
     }
 }
 
-/// Writes lines in a thread of its own; dropping it waits a moment for the last ones.
-#[derive(Debug)]
-struct Printer {
-    lines: Option<Sender<String>>,
-    thread: JoinHandle<()>,
-}
-
-impl Printer {
-    fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
-        let (lines, waiting) = bounded(WAITING_LINES);
-        let thread = spawn("echo", move || print_all(&waiting, out))?;
-        Ok(Self { lines: Some(lines), thread })
-    }
-
-    fn print(&self, line: String) {
-        if let Some(lines) = &self.lines {
-            // Full: nobody reads. The lines are for a human who watches, and nobody's data.
-            let _ = lines.try_send(line);
-        }
-    }
-}
-
-impl Drop for Printer {
-    fn drop(&mut self) {
-        self.lines = None;
-        let deadline = Instant::now() + LAST_WORDS;
-        while !self.thread.is_finished() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-fn print_all(waiting: &Receiver<String>, mut out: impl Write) {
-    for line in waiting {
-        if out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_err() {
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::os::unix::net::UnixStream;
 
     use super::*;
 
@@ -165,18 +123,5 @@ mod tests {
     fn all_shows_all_and_off_nothing() {
         assert_eq!(shown(EventEcho::All).lines().count(), 7);
         assert_eq!(shown(EventEcho::Off), "");
-    }
-
-    #[test]
-    fn a_reader_that_never_reads_holds_nobody_up() {
-        let (unread, out) = UnixStream::pair().expect("a pair");
-        let printer = Printer::start(out).expect("a thread");
-        let began = Instant::now();
-        for _ in 0..100_000 {
-            printer.print("x".repeat(100));
-        }
-        drop(printer);
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-        drop(unread);
     }
 }

@@ -19,6 +19,7 @@ pub mod event;
 pub mod linux;
 pub mod logging;
 pub mod metrics;
+pub mod printer;
 pub mod producer;
 pub mod retry;
 pub mod shutdown;

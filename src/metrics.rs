@@ -12,7 +12,7 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
-use crate::linux;
+use crate::{linux, logging};
 
 /// Content type of the text that [`Metrics::render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -58,6 +58,7 @@ impl Metrics {
         let start =
             families.add(Gauge::new("process_start_time_seconds", "Unix time at which the process started"));
         start.set(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64()));
+        families.add(Ok(logging::dropped_lines()));
         let int = |name, help| families.add(IntGauge::new(name, help));
         Self {
             resident_bytes: int("process_resident_memory_bytes", "Resident memory"),

@@ -11,9 +11,10 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    logging::init(config.common.log_level);
+    let _last_words = logging::init(config.common.log_level);
     let started = Shutdown::on_signals(|| {
         log::error!("second signal: lines that no checkpoint covers are read again at the next start");
+        logging::flush();
         process::exit(1);
     })
     .and_then(|shutdown| Ok((shutdown, broker::open_source(&config.kafka)?)));

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    logging::init(config.common.log_level);
+    let _last_words = logging::init(config.common.log_level);
     run(&config).unwrap_or_else(|error| {
         log::error!("cannot start on HTTP_ADDR={}: {error}", config.http.addr);
         ExitCode::FAILURE
@@ -25,6 +25,7 @@ fn run(config: &ProducerConfig) -> std::io::Result<ExitCode> {
     let unsent = producer.unsent();
     let shutdown = Shutdown::on_signals(move || {
         log::error!("second signal: {} events unsent", unsent.events());
+        logging::flush();
         process::exit(1);
     })?;
     Ok(ExitCode::from(producer.run(&shutdown)))

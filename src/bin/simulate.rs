@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    logging::init(config.common().log_level);
+    let _last_words = logging::init(config.common().log_level);
     let shutdown = match Shutdown::on_signals(|| process::exit(1)) {
         Ok(shutdown) => shutdown,
         Err(error) => return fail(1, &format!("signals: {error}")),
@@ -25,11 +25,8 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the reason of the exit code belongs to the user, whatever the log level"
-)]
+/// The reason of the exit code belongs to the user, whatever the log level.
 fn fail(code: u8, reason: &str) -> ExitCode {
-    eprintln!("error: {reason}");
+    logging::say(format!("error: {reason}\n"));
     ExitCode::from(code)
 }

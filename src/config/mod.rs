@@ -23,6 +23,8 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 use simplelog::LevelFilter;
 
+use crate::logging;
+
 /// Exit code of a program that was given a bad setting.
 pub const EXIT_BAD_CONFIG: u8 = 2;
 
@@ -185,9 +187,9 @@ fn print(text: &str) {
     print!("{text}");
 }
 
-#[expect(clippy::print_stderr, reason = "a bad setting is told before any logger exists")]
 fn refuse(reason: &str) -> ExitCode {
-    eprintln!("error: {reason}");
+    logging::say(format!("error: {reason}\n"));
+    logging::flush();
     ExitCode::from(EXIT_BAD_CONFIG)
 }
 

@@ -9,6 +9,7 @@ mod settings;
 mod simulate;
 mod support;
 mod tidy;
+mod unread;
 
 #[global_allocator]
 static ALLOCATOR: support::memory::Counting = support::memory::Counting;

@@ -1,7 +1,8 @@
 //! Runs our real programs: a clean environment, a directory of their own, output kept, killed on drop.
 
-use std::io::Read;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -77,6 +78,37 @@ impl Program {
         let stdout = Output::follow(child.stdout.take().expect("piped"));
         let stderr = Output::follow(child.stderr.take().expect("piped"));
         let dir = self.command.get_current_dir().expect("set above").to_owned();
+        Running { child, name: self.name, stdout, stderr, dir, _own_dir: self.own_dir }
+    }
+
+    /// Starts it with a small pipe as its stderr, which nobody reads until the caller does.
+    pub fn start_unread(self) -> (Running, PipeReader) {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        // SAFETY: `fcntl` takes an open descriptor and integers.
+        let size = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+        assert_eq!(size, 4096, "{}", io::Error::last_os_error());
+        (self.start_with(writer), reader)
+    }
+
+    /// The same with a pipe that is full from the beginning.
+    pub fn start_unread_full(self) -> (Running, PipeReader) {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        let capacity = unsafe {
+            // SAFETY: `fcntl` takes an open descriptor and integers.
+            libc::fcntl(writer.as_raw_fd(), libc::F_GETPIPE_SZ)
+        };
+        writer.write_all(&vec![b'x'; capacity as usize]).expect("room");
+        (self.start_with(writer), reader)
+    }
+
+    fn start_with(mut self, stderr: PipeWriter) -> Running {
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        let stdout = Output::follow(child.stdout.take().expect("piped"));
+        let dir = self.command.get_current_dir().expect("set by `new`").to_owned();
+        // The command keeps the pipe's end open as long as it lives.
+        drop(self.command);
+        let stderr = Output::follow(io::empty());
         Running { child, name: self.name, stdout, stderr, dir, _own_dir: self.own_dir }
     }
 
