@@ -41,6 +41,33 @@ pub(super) fn fetch_refusal(at: String, code: Code) -> BrokerError {
     }
 }
 
+/// What became of a batch that reached its partition's leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Produced {
+    /// Written; the offset of its first record.
+    At(i64),
+    /// Not written, because of some of its records.
+    Rejected(Verdict),
+}
+
+/// Which records of a batch a broker rejects, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub code: Code,
+    /// Places in the batch of the records that it names, with its words about each. Brokers before 2.4 name none, and
+    /// no broker does when it must reject the batch as a whole.
+    pub records: Vec<(usize, String)>,
+    /// Its words about the batch, empty from brokers before 2.4.
+    pub reason: String,
+}
+
+impl Verdict {
+    /// A verdict without any words.
+    pub fn of(code: Code) -> Self {
+        Self { code, records: Vec::new(), reason: String::new() }
+    }
+}
+
 /// Records for one partition in one request, in order.
 pub(super) struct Batch<'a> {
     pub partition: i32,
@@ -55,7 +82,7 @@ pub(super) trait Client: Send {
     fn is_usable(&self) -> bool;
 
     /// Sends `batches`, at most one a partition, and lets the broker wait up to `ack_timeout` for its replicas.
-    /// Exactly one outcome a batch: the offset of its first record.
+    /// Exactly one outcome a batch.
     ///
     /// # Errors
     /// Retryable; any batch may have been written.
@@ -65,7 +92,7 @@ pub(super) trait Client: Send {
         batches: &[Batch<'_>],
         ack_timeout: Duration,
         deadline: Instant,
-    ) -> Result<PerPartition<i64>, BrokerError>;
+    ) -> Result<PerPartition<Produced>, BrokerError>;
 
     /// Whether each of `partitions` would acknowledge a record now; writes nothing.
     ///

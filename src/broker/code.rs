@@ -18,6 +18,8 @@ impl Code {
     pub const REQUEST_TIMED_OUT: Self = Self(7);
     pub const MESSAGE_TOO_LARGE: Self = Self(10);
     pub const RECORD_LIST_TOO_LARGE: Self = Self(18);
+    pub const NOT_ENOUGH_REPLICAS: Self = Self(19);
+    pub const TOPIC_AUTHORIZATION_FAILED: Self = Self(29);
     #[cfg(feature = "tls")]
     pub const UNSUPPORTED_SASL_MECHANISM: Self = Self(33);
     #[cfg(feature = "tls")]
@@ -26,6 +28,8 @@ impl Code {
     #[cfg(feature = "tls")]
     pub const SASL_AUTHENTICATION_FAILED: Self = Self(58);
     pub const CORRUPT_MESSAGE: Self = Self(2);
+    pub const INVALID_TIMESTAMP: Self = Self(32);
+    pub const INVALID_RECORD: Self = Self(87);
     pub const UNSUPPORTED_COMPRESSION: Self = Self(76);
 
     /// `Ok` for success, else this code.
@@ -41,7 +45,19 @@ impl Code {
     /// A produce request with this outcome wrote nothing: it was refused ahead of the log.
     pub fn is_before_append(self) -> bool {
         // Not "no leader": a broker that loses the lead while it waits for its replicas says so after the append.
-        matches!(self.0, 2 | 10 | 17 | 18 | 19 | 29 | 31 | 35 | 43 | 44 | 76 | 87)
+        matches!(self.0, 2 | 10 | 17 | 18 | 19 | 29 | 31 | 32 | 35 | 43 | 44 | 76 | 87)
+    }
+
+    /// A record is to blame, not the partition: without a key in a compacted topic, a time out of range. From brokers
+    /// before 2.4 the first of these comes as [`Code::CORRUPT_MESSAGE`], which may also mean damage on the way
+    /// (KIP-467: until then `InvalidRecordException` was a kind of `CorruptRecordException`).
+    pub fn is_of_record(self) -> bool {
+        matches!(self, Self::INVALID_RECORD | Self::INVALID_TIMESTAMP | Self::CORRUPT_MESSAGE)
+    }
+
+    /// Of a verdict on one record: it has no other cause.
+    pub fn is_certain(self) -> bool {
+        !matches!(self, Self::CORRUPT_MESSAGE | Self::UNKNOWN)
     }
 
     /// Who gives out what was asked for is loading or moving.
@@ -79,6 +95,7 @@ impl Code {
             29 => "TOPIC_AUTHORIZATION_FAILED",
             30 => "GROUP_AUTHORIZATION_FAILED",
             31 => "CLUSTER_AUTHORIZATION_FAILED",
+            32 => "INVALID_TIMESTAMP",
             33 => "UNSUPPORTED_SASL_MECHANISM",
             34 => "ILLEGAL_SASL_STATE",
             35 => "UNSUPPORTED_VERSION",
@@ -119,6 +136,13 @@ mod tests {
         assert_eq!(Code(19).to_string(), "NOT_ENOUGH_REPLICAS (19)");
         assert_eq!(Code(999).to_string(), "see the Kafka protocol guide (999)");
         assert!(Code::UNKNOWN.to_string().contains("broker's log"));
+    }
+
+    #[test]
+    fn what_judges_a_record_was_said_before_it_was_written() {
+        let judging: Vec<i16> = (-1..150).filter(|&code| Code(code).is_of_record()).collect();
+        assert_eq!(judging, [2, 32, 87]);
+        assert!(judging.iter().all(|&code| Code(code).is_before_append()));
     }
 
     #[test]

@@ -18,14 +18,15 @@ pub(super) use super::stream::left;
 /// Names us in the broker's logs, metrics and quotas.
 pub(super) const CLIENT_ID: &str = "event-pipeline";
 
-/// Longest answer with records; the longest one expected is a fetched batch of 16 MiB.
-const MAX_FETCH_BYTES: usize = 32 << 20;
+/// Longest answer with records, or with a reason for each record of a rejected request; the longest one expected is a
+/// fetched batch of 16 MiB.
+const MAX_RECORDS_BYTES: usize = 32 << 20;
 
 /// Longest one of any other kind: metadata of some 20,000 partitions with their replicas.
 const MAX_ANSWER_BYTES: usize = 2 << 20;
 
-/// The key of the request whose answers hold records.
-const FETCH_KEY: i16 = 1;
+/// The keys of the requests whose answers may be long: Produce and Fetch.
+const RECORD_KEYS: [i16; 2] = [0, 1];
 
 /// A request and the version of it that we speak.
 #[derive(Clone, Copy)]
@@ -38,7 +39,7 @@ pub(super) struct Api {
 impl Api {
     /// What an answer becomes in memory is a multiple of its size, so only records may be many bytes.
     fn max_answer_bytes(self) -> usize {
-        if self.key == FETCH_KEY { MAX_FETCH_BYTES } else { MAX_ANSWER_BYTES }
+        if RECORD_KEYS.contains(&self.key) { MAX_RECORDS_BYTES } else { MAX_ANSWER_BYTES }
     }
 }
 

@@ -84,9 +84,9 @@ impl Connector {
         deadline: Instant,
     ) -> Result<Box<dyn Client>, BrokerError> {
         match preflight::choose(self.wanted, host, versions)? {
-            Served::Crate => self.the_crate.open(host, control, deadline),
+            Served::Crate => self.the_crate.open(host, versions, control, deadline),
             #[cfg(feature = "wire")]
-            Served::Wire => Ok(self.wire.open(host)),
+            Served::Wire => Ok(self.wire.open(host, versions)),
         }
     }
 }

@@ -145,6 +145,20 @@ pub(super) fn bounds(
         .collect())
 }
 
+/// First readable offset of each of `partitions`, which `on` must lead: the cheapest look at a log.
+///
+/// # Errors
+/// Retryable.
+#[cfg(feature = "wire")]
+pub(super) fn first_offsets(
+    on: &mut Connection,
+    topic: &str,
+    partitions: &[i32],
+    deadline: Instant,
+) -> Result<PerPartition<i64>, BrokerError> {
+    list_offsets(on, topic, partitions, EARLIEST, deadline)
+}
+
 fn list_offsets(
     on: &mut Connection,
     topic: &str,

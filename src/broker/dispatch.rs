@@ -3,8 +3,9 @@
 //! Holds the order of a partition: after a failure nothing later of that partition is sent, so that a retry
 //! cannot land behind newer records.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
+use super::client::Verdict;
 use super::partition::Part;
 use super::{BrokerError, Receipt};
 
@@ -16,6 +17,8 @@ const MAX_ROUND_BYTES: usize = 8 << 20;
 pub(super) enum Refusal {
     /// Together, or alone, more than the topic takes.
     TooLarge(String),
+    /// Some of its records are rejected for good. The text says where.
+    Rejected(String, Verdict),
     /// Everything else.
     Failed(BrokerError),
 }
@@ -24,6 +27,8 @@ pub(super) enum Refusal {
 pub(super) struct Dispatch {
     waiting: BTreeMap<i32, VecDeque<Part>>,
     outcomes: Vec<Option<Result<Receipt, BrokerError>>>,
+    /// Records that were rejected alone with a code that has other causes too: only the second time is it a verdict.
+    suspects: HashSet<usize>,
 }
 
 impl Dispatch {
@@ -33,7 +38,7 @@ impl Dispatch {
         for part in parts {
             waiting.entry(part.partition).or_default().push_back(part);
         }
-        Self { waiting, outcomes: vec![None; records] }
+        Self { waiting, outcomes: vec![None; records], suspects: HashSet::new() }
     }
 
     /// The next part of each partition, as many as fit one round; empty when all is settled.
@@ -63,6 +68,7 @@ impl Dispatch {
             Err(Refusal::TooLarge(why)) => {
                 self.outcomes[part.records[0]] = Some(Err(BrokerError::TooLarge(why)))
             }
+            Err(Refusal::Rejected(at, verdict)) => self.reject(part, &at, verdict),
             Err(Refusal::Failed(error)) => self.fail(part, &error),
         }
     }
@@ -71,6 +77,42 @@ impl Dispatch {
     pub fn finish(self) -> Vec<Result<Receipt, BrokerError>> {
         let unsent = || Err(BrokerError::Retryable("not sent".into()));
         self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unsent)).collect()
+    }
+
+    /// Settles the records that the broker names, or that are found by halving; the others are sent again.
+    fn reject(&mut self, mut part: Part, at: &str, verdict: Verdict) {
+        let Verdict { code, mut records, reason } = verdict;
+        if records.is_empty() && part.records.len() > 1 {
+            return self.bisect(part);
+        }
+        if records.is_empty() {
+            if !code.is_certain() && self.suspects.insert(part.records[0]) {
+                self.waiting.entry(part.partition).or_default().push_front(part);
+                return;
+            }
+            records.push((0, reason));
+        }
+        let whole = part.records.len();
+        let mut is_named = vec![false; whole];
+        for (place, words) in records {
+            let Some(&record) = part.records.get(place) else { continue };
+            is_named[place] = true;
+            let gap = if words.is_empty() { "" } else { " " };
+            self.outcomes[record] = Some(Err(BrokerError::Rejected(format!(
+                "{at}: Kafka rejects this event: {words}{gap}({code})"
+            ))));
+        }
+        let mut is_named = is_named.into_iter();
+        part.records.retain(|_| !is_named.next().unwrap_or(false));
+        if part.records.len() == whole {
+            // It names records that it was not sent.
+            return self
+                .fail(part, &BrokerError::Retryable(format!("{at}: a verdict on other records: {code}")));
+        }
+        if !part.records.is_empty() {
+            part.is_repeated = false;
+            self.waiting.entry(part.partition).or_default().push_front(part);
+        }
     }
 
     /// So that one large record does not reject its neighbours.
@@ -95,6 +137,7 @@ impl Dispatch {
 
 #[cfg(test)]
 mod tests {
+    use super::super::code::Code;
     use super::*;
 
     fn part(partition: i32, records: &[usize]) -> Part {
@@ -139,6 +182,50 @@ mod tests {
         let offsets: Vec<i64> = outcomes.into_iter().filter_map(|r| r.ok().map(|r| r.offset)).collect();
         assert_eq!(offsets, (0..8).collect::<Vec<i64>>(), "in the order of the records");
         assert!(rounds < 10, "{rounds}");
+    }
+
+    fn rejected(code: Code, places: &[usize]) -> Refusal {
+        let records = places.iter().map(|&place| (place, "no key".to_owned())).collect();
+        Refusal::Rejected("events/0".into(), Verdict { records, ..Verdict::of(code) })
+    }
+
+    #[test]
+    fn records_that_the_broker_names_are_settled_and_the_others_sent_again() {
+        let mut dispatch = Dispatch::new(4, vec![part(0, &[0, 1, 2, 3]), part(0, &[])]);
+        for part in dispatch.next_round() {
+            dispatch.settle(part, Err(rejected(Code::INVALID_RECORD, &[0, 2, 99])));
+        }
+        let round = dispatch.next_round();
+        assert_eq!(round[0].records, [1, 3], "ahead of what waits");
+        dispatch.settle(round[0].clone(), Ok(7));
+        let outcomes = dispatch.finish();
+        let Err(BrokerError::Rejected(text)) = &outcomes[2] else { panic!("{outcomes:?}") };
+        assert_eq!(text, "events/0: Kafka rejects this event: no key (INVALID_RECORD (87))");
+        assert_eq!(outcomes[3], Ok(Receipt { partition: 0, offset: 8 }));
+    }
+
+    #[test]
+    fn without_names_the_record_is_found_by_halving_and_called_corrupt_only_twice() {
+        for (code, sent) in [(Code::INVALID_RECORD, 5), (Code::CORRUPT_MESSAGE, 6)] {
+            let mut dispatch = Dispatch::new(4, vec![part(0, &[0, 1, 2, 3])]);
+            let mut rounds = 0;
+            while let Some(part) = dispatch.next_round().pop() {
+                rounds += 1;
+                let answer = if part.records.contains(&2) { Err(rejected(code, &[])) } else { Ok(rounds) };
+                dispatch.settle(part, answer);
+            }
+            let outcomes = dispatch.finish();
+            assert!(matches!(outcomes[2], Err(BrokerError::Rejected(_))), "{outcomes:?}");
+            assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), rounds), (3, sent));
+        }
+    }
+
+    #[test]
+    fn a_verdict_on_records_that_were_not_sent_is_a_failure() {
+        let mut dispatch = Dispatch::new(1, vec![part(0, &[0])]);
+        let part = dispatch.next_round().remove(0);
+        dispatch.settle(part, Err(rejected(Code::INVALID_RECORD, &[1])));
+        assert!(dispatch.finish()[0].as_ref().is_err_and(BrokerError::is_retryable));
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub enum BrokerError {
     Waiting(String),
     /// The record alone exceeds what the topic takes (`max.message.bytes`); a retry cannot help.
     TooLarge(String),
+    /// Kafka rejects this record for good, with the broker's reason; a retry cannot help, and other records are taken.
+    Rejected(String),
     /// The requested offset is no longer, or not yet, in the partition.
     OffsetOutOfRange(String),
     /// The data of this partition cannot be read by this client (lz4, zstd): change the topic or the producer.
@@ -37,6 +39,7 @@ impl BrokerError {
             Self::Retryable(_) => "retryable",
             Self::Waiting(_) => "waiting",
             Self::TooLarge(_) => "too_large",
+            Self::Rejected(_) => "rejected",
             Self::OffsetOutOfRange(_) => "offset_out_of_range",
             Self::Unreadable(_) => "unreadable",
             Self::Refused(_) => "refused",
@@ -51,6 +54,7 @@ impl fmt::Display for BrokerError {
             Self::Retryable(text)
             | Self::Waiting(text)
             | Self::TooLarge(text)
+            | Self::Rejected(text)
             | Self::OffsetOutOfRange(text)
             | Self::Unreadable(text)
             | Self::Refused(text)

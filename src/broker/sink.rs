@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::{Batch, ack_timeout};
+use super::client::{Batch, Produced, ack_timeout};
 use super::cluster::{Cluster, share};
 use super::code::Code;
 use super::connection::left;
@@ -132,7 +132,7 @@ impl KafkaSink {
         parts: &[Part],
         records: &[Record<'_>],
         deadline: Instant,
-    ) -> Result<PerPartition<i64>, BrokerError> {
+    ) -> Result<PerPartition<Produced>, BrokerError> {
         if left(deadline).is_zero() {
             return Err(BrokerError::Retryable("no time was left to send it".into()));
         }
@@ -151,7 +151,7 @@ impl KafkaSink {
 
     fn answer(
         &mut self,
-        answers: &Result<PerPartition<i64>, BrokerError>,
+        answers: &Result<PerPartition<Produced>, BrokerError>,
         part: &Part,
         records: &[Record<'_>],
     ) -> Result<i64, Refusal> {
@@ -159,7 +159,10 @@ impl KafkaSink {
         let code = match answers {
             Err(error) => return Err(Refusal::Failed(error.clone())),
             Ok(answers) => match outcome_of(answers, partition) {
-                Ok(offset) => return Ok(offset),
+                Ok(Produced::At(offset)) => return Ok(offset),
+                Ok(Produced::Rejected(verdict)) => {
+                    return Err(Refusal::Rejected(format!("{topic}/{partition}"), verdict));
+                }
                 Err(code) => code,
             },
         };

@@ -10,6 +10,9 @@ use crate::broker::Receipt;
 
 use super::job::{Job, Outcome};
 
+/// The word for an event that Kafka itself rejects.
+const REJECTED: &str = "rejected_by_kafka";
+
 /// One answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -129,6 +132,7 @@ impl Answer {
         match &job.outcomes[..] {
             [Outcome::Acknowledged(receipt)] => Self::receipt(topic, *receipt),
             [Outcome::TooLarge(text)] => Self::failure(413, "event_too_large", text, None, false),
+            [Outcome::Rejected(text)] => Self::failure(400, REJECTED, text, None, false),
             [Outcome::Unacknowledged(text)] => Self::unavailable("not_acknowledged", text, retry_after),
             _ => Self::error(500, "internal", "the event has no outcome; this is a bug"),
         }
@@ -142,16 +146,24 @@ impl Answer {
             _ => None,
         });
         let retryable = job.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unacknowledged(_)));
-        let (status, word) = match (failure, retryable, rejected.is_empty()) {
-            (Some(_), true, _) => (503, "incomplete"),
-            (Some(_), false, _) | (None, _, false) => (207, "partial"),
-            (None, _, true) => (200, "ok"),
+        let places = places(job, rejected);
+        let mut errors = rejected.to_vec();
+        errors.extend(job.outcomes.iter().zip(&places).filter_map(|(outcome, &index)| {
+            let Outcome::Rejected(text) = outcome else { return None };
+            Some(Rejected { index, error: REJECTED, message: text.to_string() })
+        }));
+        errors.sort_by_key(|error| error.index);
+        let (status, word) = match (failure, retryable) {
+            (Some(_), true) => (503, "incomplete"),
+            (None, _) if errors.is_empty() => (200, "ok"),
+            (None, _) if accepted == 0 => (400, "rejected"),
+            _ => (207, "partial"),
         };
         let body = BatchBody {
             status: word,
             topic,
             accepted,
-            rejected: rejected.len(),
+            rejected: errors.len(),
             receipts: job
                 .receipt_ranges()
                 .into_iter()
@@ -161,14 +173,18 @@ impl Answer {
                     last_offset,
                 })
                 .collect(),
-            errors: rejected,
-            unacknowledged: unacknowledged(job, rejected),
+            errors: &errors,
+            unacknowledged: unacknowledged(job, &places),
             message: failure,
             retryable,
         };
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let retry_after = retryable.then_some(retry_after);
-        let tag = if retryable { "not_acknowledged" } else { "" };
+        let tag = match word {
+            "incomplete" => "not_acknowledged",
+            "rejected" => "all_rejected",
+            _ => "",
+        };
         Self { retry_after, tag, ..Self::text(status, "application/json", body) }
     }
 
@@ -225,23 +241,31 @@ impl Answer {
     }
 }
 
+/// The place in its request of each event of `job`, which lacks those that were `rejected` before.
+fn places<T>(job: &Job<T>, rejected: &[Rejected]) -> Vec<usize> {
+    let mut rejected = rejected.iter().map(|refused| refused.index).peekable();
+    let mut next = 0;
+    let place = |_: &Outcome| {
+        while rejected.next_if_eq(&next).is_some() {
+            next += 1;
+        }
+        next += 1;
+        next - 1
+    };
+    job.outcomes.iter().map(place).collect()
+}
+
 /// Runs of events that Kafka did not acknowledge, by their place in the request. No run holds a rejected event,
 /// so that a client can repeat what they name as it stands.
-fn unacknowledged<T>(job: &Job<T>, rejected: &[Rejected]) -> Vec<IndexRange> {
+fn unacknowledged<T>(job: &Job<T>, places: &[usize]) -> Vec<IndexRange> {
     let mut ranges: Vec<IndexRange> = Vec::new();
-    let mut rejected = rejected.iter().map(|refused| refused.index).peekable();
-    let mut index = 0;
-    for outcome in &job.outcomes {
-        while rejected.next_if_eq(&index).is_some() {
-            index += 1;
-        }
-        if !matches!(outcome, Outcome::Acknowledged(_)) {
+    for (outcome, &index) in job.outcomes.iter().zip(places) {
+        if matches!(outcome, Outcome::TooLarge(_) | Outcome::Unacknowledged(_) | Outcome::Open) {
             match ranges.last_mut() {
                 Some(run) if run.last_index + 1 == index => run.last_index = index,
                 _ => ranges.push(IndexRange { first_index: index, last_index: index }),
             }
         }
-        index += 1;
     }
     ranges
 }
@@ -320,6 +344,30 @@ mod tests {
     }
 
     #[test]
+    fn what_kafka_rejects_is_named_like_what_we_reject() {
+        let second = Duration::from_secs(1);
+        let by_us = [Rejected { index: 1, error: "not_json", message: "line 1".into() }];
+        let mut done = job(&["a", "b"], Instant::now(), ());
+        (done.outcomes[0], done.outcomes[1]) = (Outcome::Rejected("no key".into()), acknowledged(5));
+        let partial = Answer::batch("events", &done, &by_us, second);
+        let errors = serde_json::json!([{"index": 0, "error": "rejected_by_kafka", "message": "no key"},
+            {"index": 1, "error": "not_json", "message": "line 1"}]);
+        assert_eq!((partial.status, &body(&partial)["errors"]), (207, &errors));
+        assert_eq!(body(&partial)["unacknowledged"], serde_json::Value::Null);
+        done.outcomes[1] = Outcome::Unacknowledged("too slow".into());
+        let incomplete = Answer::batch("events", &done, &by_us, second);
+        let missing = serde_json::json!([{"first_index": 2, "last_index": 2}]);
+        assert_eq!((incomplete.status, &body(&incomplete)["unacknowledged"]), (503, &missing));
+        done.outcomes[1] = Outcome::Rejected("no key".into());
+        let none = Answer::batch("events", &done, &by_us, second);
+        assert_eq!((none.status, &body(&none)["status"]), (400, &"rejected".into()));
+        let mut alone = job(&["a"], Instant::now(), ());
+        alone.outcomes[0] = Outcome::Rejected("no key".into());
+        let answer = Answer::single("events", &alone, second);
+        assert_eq!((answer.status, &body(&answer)["error"]), (400, &"rejected_by_kafka".into()));
+    }
+
+    #[test]
     fn what_may_be_repeated_holds_no_rejected_event() {
         let refused = |index| Rejected { index, error: "not_json", message: String::new() };
         let named = |events: usize, acknowledged: &[usize], rejected: &[usize]| {
@@ -327,7 +375,7 @@ mod tests {
             acknowledged.iter().for_each(|&event| settled.outcomes[event] = self::acknowledged(1));
             settled.give_up(&"too slow".into());
             let rejected: Vec<Rejected> = rejected.iter().map(|&index| refused(index)).collect();
-            let ranges = unacknowledged(&settled, &rejected);
+            let ranges = unacknowledged(&settled, &places(&settled, &rejected));
             ranges.iter().map(|range| (range.first_index, range.last_index)).collect::<Vec<_>>()
         };
         assert_eq!(named(4, &[], &[]), [(0, 3)]);

@@ -89,6 +89,7 @@ impl<T> Batch<T> {
             let outcome = match result {
                 Ok(receipt) => Outcome::Acknowledged(receipt),
                 Err(BrokerError::TooLarge(text)) => Outcome::TooLarge(text.into()),
+                Err(BrokerError::Rejected(text)) => Outcome::Rejected(text.into()),
                 Err(error) => {
                     if failure.is_none() || !matches!(error, BrokerError::Waiting(_)) {
                         failure = Some(error);

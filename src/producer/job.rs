@@ -86,6 +86,8 @@ pub enum Outcome {
     Acknowledged(Receipt),
     /// The topic refuses an event of this size; a retry cannot help.
     TooLarge(Arc<str>),
+    /// Kafka rejects this event, for the reason given; a retry cannot help.
+    Rejected(Arc<str>),
     /// Not acknowledged in time; it may be in Kafka all the same.
     Unacknowledged(Arc<str>),
 }

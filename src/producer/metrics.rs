@@ -16,7 +16,7 @@ const STATUSES: [u16; 11] = [200, 207, 400, 404, 405, 408, 411, 413, 415, 500, 5
 const REFUSALS: [&str; 2] = ["queue_full", "closed"];
 
 /// What makes an accepted event fail.
-const FAILURES: [&str; 3] = ["timeout", "too_large", "stopped"];
+const FAILURES: [&str; 4] = ["timeout", "too_large", "rejected", "stopped"];
 
 /// Limits of the HTTP side, by the setting or rule that refused.
 const LIMITS: [&str; 8] = [

@@ -37,6 +37,7 @@ impl Handler {
         for outcome in &job.outcomes {
             match outcome {
                 Outcome::TooLarge(_) => self.metrics.fail("too_large", 1),
+                Outcome::Rejected(_) => self.metrics.fail("rejected", 1),
                 Outcome::Unacknowledged(_) if stopped => self.metrics.fail("stopped", 1),
                 Outcome::Unacknowledged(_) => self.metrics.fail("timeout", 1),
                 Outcome::Open | Outcome::Acknowledged(_) => {}

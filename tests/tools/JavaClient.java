@@ -8,6 +8,10 @@ import java.util.ArrayList;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Properties;
+import java.util.Set;
+import javax.management.ObjectName;
+import javax.management.remote.JMXConnectorFactory;
+import javax.management.remote.JMXServiceURL;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.producer.KafkaProducer;
@@ -19,10 +23,11 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 public class JavaClient {
     public static void main(String[] arguments) throws Exception {
         String brokers = arguments[1];
-        String topic = arguments[2];
+        String topic = arguments.length > 2 ? arguments[2] : "";
         switch (arguments[0]) {
             case "read" -> read(brokers, topic, Integer.parseInt(arguments[3]));
             case "compressed" -> compressed(brokers, topic, List.of(arguments).subList(3, arguments.length));
+            case "figures" -> figures(brokers);
             case "transactions" -> transactions(brokers, topic);
             default -> throw new IllegalArgumentException(arguments[0]);
         }
@@ -48,6 +53,30 @@ public class JavaClient {
                         r.timestampType(), hex(r.key()), hex(r.value()));
                     read++;
                 }
+            }
+        }
+    }
+
+    /** For each line on stdin: each counter of the broker whose JMX port is at ADDRESS that counts an error, as NAME
+        VALUE, and a line "end". A broker that has just started is loading its coordinator: that is no error. */
+    static void figures(String address) throws Exception {
+        var url = new JMXServiceURL("service:jmx:rmi:///jndi/rmi://" + address + "/jmxrmi");
+        try (var connector = JMXConnectorFactory.connect(url)) {
+            var beans = connector.getMBeanServerConnection();
+            while (System.in.read() == '\n') {
+                for (ObjectName name : beans.queryNames(new ObjectName("kafka.*:*"), null)) {
+                    String property = name.getKeyProperty("name");
+                    boolean counts = switch (String.valueOf(name.getKeyProperty("type"))) {
+                        case "BrokerTopicMetrics" -> property.matches("(Failed|Invalid|NoKey|BytesRejected).*");
+                        case "RequestMetrics" ->
+                            "ErrorsPerSec".equals(property) && !Set.of("NONE", "COORDINATOR_LOAD_IN_PROGRESS").contains(name.getKeyProperty("error"));
+                        default -> false;
+                    };
+                    if (counts && name.getKeyProperty("topic") == null) {
+                        System.out.println(name.toString().replace(' ', '_') + " " + beans.getAttribute(name, "Count"));
+                    }
+                }
+                System.out.println("end");
             }
         }
     }

@@ -16,10 +16,10 @@ use kafka::Error;
 use kafka::client::{KafkaClient, ProduceConfirm, ProduceMessage, RequiredAcks};
 use kafka::error::KafkaCode;
 
-use super::client::{Batch, Client};
+use super::client::{Batch, Client, Produced, Verdict};
 use super::code::Code;
 use super::connection::{Api, CLIENT_ID, Connection, left};
-use super::control::PerPartition;
+use super::control::{PerPartition, Versions};
 use super::frame::Writer;
 use super::limit::{CallLimit, Target};
 use super::{BrokerError, Fetched, Position, control};
@@ -42,13 +42,14 @@ impl CrateConnector {
         Ok(Self { topic, limit: Arc::new(CallLimit::start()?) })
     }
 
-    /// Connects to `host`, which leads partitions of the topic; `control` is a connection to the same broker.
+    /// Connects to `host`, which serves `versions` and leads partitions of the topic; `control` is a connection to the same broker.
     ///
     /// # Errors
     /// Retryable.
     pub fn open(
         &self,
         host: &str,
+        versions: &Versions,
         control: &mut Connection,
         deadline: Instant,
     ) -> Result<Box<dyn Client>, BrokerError> {
@@ -67,6 +68,7 @@ impl CrateConnector {
             client,
             target: target.clone(),
             limit: self.limit.clone(),
+            gives_reasons: gives_reasons(versions),
             exact: HashMap::new(),
         };
         opened.load_metadata(deadline)?;
@@ -85,6 +87,8 @@ struct CrateClient {
     client: KafkaClient,
     target: Target,
     limit: Arc<CallLimit>,
+    /// Our own client can ask the broker which records it rejects.
+    gives_reasons: bool,
     /// Partitions to be read by their batch headers, and for how many fetches more.
     exact: HashMap<i32, u32>,
 }
@@ -96,11 +100,11 @@ impl Client for CrateClient {
 
     fn produce(
         &mut self,
-        _control: &mut Connection,
+        control: &mut Connection,
         batches: &[Batch<'_>],
         ack_timeout: Duration,
         deadline: Instant,
-    ) -> Result<PerPartition<i64>, BrokerError> {
+    ) -> Result<PerPartition<Produced>, BrokerError> {
         let (led, mut outcomes) = self.led(batches.iter().map(|batch| batch.partition), deadline)?;
         if led.is_empty() {
             return Ok(outcomes);
@@ -116,6 +120,7 @@ impl Client for CrateClient {
             })?
             .map_err(|error| self.failed("produce", &error))?;
         outcomes.extend(self.matched(&led, confirms)?);
+        self.explain(control, batches, &mut outcomes, ack_timeout, deadline)?;
         Ok(outcomes)
     }
 
@@ -151,6 +156,48 @@ impl Client for CrateClient {
 }
 
 impl CrateClient {
+    /// Finds out about each refusal that the crate does not tell apart from others (it makes one code of all above
+    /// 35) whether the records are to blame: by sending them once more where the broker then names them.
+    fn explain(
+        &mut self,
+        control: &mut Connection,
+        batches: &[Batch<'_>],
+        outcomes: &mut PerPartition<Produced>,
+        ack_timeout: Duration,
+        deadline: Instant,
+    ) -> Result<(), BrokerError> {
+        let is_unclear = |code: Code| code == Code::UNKNOWN || code.is_of_record();
+        let unclear: Vec<(i32, Code)> = outcomes
+            .iter()
+            .filter_map(|(partition, outcome)| Some((*partition, *outcome.as_ref().err()?)))
+            .filter(|(_, code)| is_unclear(*code))
+            .collect();
+        if unclear.is_empty() {
+            return Ok(());
+        }
+        outcomes.retain(|(partition, _)| !unclear.iter().any(|(id, _)| id == partition));
+        #[cfg(feature = "wire")]
+        if self.gives_reasons {
+            let again = |batch: &&Batch<'_>| unclear.iter().any(|(id, _)| *id == batch.partition);
+            let again = batches.iter().filter(again);
+            let again: Vec<Batch<'_>> = again
+                .map(|batch| Batch { partition: batch.partition, records: batch.records.clone() })
+                .collect();
+            let at = (self.host.as_str(), self.topic.as_str());
+            outcomes.extend(super::wire::produce_plainly(control, at, &again, ack_timeout, deadline)?);
+            return Ok(());
+        }
+        let _ = (batches, ack_timeout);
+        // An empty request names the partition's own trouble; where it has none, its records are to blame.
+        let partitions: Vec<i32> = unclear.iter().map(|(partition, _)| *partition).collect();
+        for (partition, state) in self.would_acknowledge(control, &partitions, deadline)? {
+            let code =
+                unclear.iter().find(|(id, _)| *id == partition).map_or(Code::UNKNOWN, |(_, code)| *code);
+            outcomes.push((partition, state.map(|()| Produced::Rejected(Verdict::of(code)))));
+        }
+        Ok(())
+    }
+
     /// Runs one call of the crate within `deadline`; a panic in it is an error like any other.
     fn bounded<T>(
         &mut self,
@@ -184,7 +231,7 @@ impl CrateClient {
         &mut self,
         partitions: impl Iterator<Item = i32> + Clone,
         deadline: Instant,
-    ) -> Result<(Vec<i32>, PerPartition<i64>), BrokerError> {
+    ) -> Result<(Vec<i32>, PerPartition<Produced>), BrokerError> {
         if !partitions.clone().all(|partition| self.leads(partition)) {
             self.load_metadata(deadline)?;
         }
@@ -200,7 +247,11 @@ impl CrateClient {
     }
 
     /// Exactly one confirm for each partition sent and none besides, or the answer is not to our request.
-    fn matched(&self, sent: &[i32], confirms: Vec<ProduceConfirm>) -> Result<PerPartition<i64>, BrokerError> {
+    fn matched(
+        &self,
+        sent: &[i32],
+        confirms: Vec<ProduceConfirm>,
+    ) -> Result<PerPartition<Produced>, BrokerError> {
         let foreign = confirms.iter().any(|confirm| confirm.topic != self.topic);
         let outcomes: PerPartition<i64> = confirms
             .into_iter()
@@ -215,7 +266,7 @@ impl CrateClient {
                 "broker {host}: produce: an answer to another request"
             )));
         }
-        Ok(outcomes)
+        Ok(outcomes.into_iter().map(|(partition, outcome)| (partition, outcome.map(Produced::At))).collect())
     }
 
     fn failed(&self, what: &str, error: &Error) -> BrokerError {
@@ -228,6 +279,16 @@ impl CrateClient {
             error => format!("broker {host}: {what}: {error}"),
         })
     }
+}
+
+#[cfg(feature = "wire")]
+fn gives_reasons(versions: &Versions) -> bool {
+    super::wire::gives_reasons(versions)
+}
+
+#[cfg(not(feature = "wire"))]
+fn gives_reasons(_versions: &Versions) -> bool {
+    false
 }
 
 fn code_of(code: KafkaCode) -> Code {

@@ -1,4 +1,5 @@
 //! Our own client, for every Kafka from 0.11 to 4.x: Produce v3, Fetch v4 and InitProducerId v0, which they all serve.
+//! From 2.4 on Produce v8, which names the records that a broker rejects (KIP-467).
 //!
 //! It writes nothing twice (see `sequence`), reads every compression, and hides what transactions rolled back.
 //! It has no socket of its own: records go over the connection that carries the small requests.
@@ -8,6 +9,7 @@ mod batch;
 mod codec;
 #[cfg(fuzzing)]
 mod fuzz;
+mod probe;
 mod records;
 mod sequence;
 mod turns;
@@ -15,21 +17,23 @@ mod turns;
 #[cfg(fuzzing)]
 pub use fuzz::fuzzed;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::client::{self, Batch, Client};
+use super::client::{self, Batch, Client, Produced, Verdict};
 use super::code::Code;
 use super::connection::{Api, Connection, left};
-use super::control::{PerPartition, answers_exactly, per_partition};
-use super::frame::Writer;
+use super::control::{PerPartition, Versions, answers_exactly, per_partition};
+use super::frame::{Malformed, Writer};
 use super::{BrokerError, Fetched, Page, Position, Record};
 use records::Trouble;
 use sequence::Sequences;
 use turns::Turns;
 
 const PRODUCE: Api = Api { name: "Produce", key: 0, version: 3 };
+const PRODUCE_WITH_REASONS: Api = Api { version: 8, ..PRODUCE };
 const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
 const INIT_PRODUCER_ID: Api = Api { name: "InitProducerId", key: 22, version: 0 };
 
@@ -57,12 +61,15 @@ impl WireConnector {
         lock(&self.sequences).is_in_doubt(partition, records)
     }
 
-    /// A client of `host`, which leads partitions of the topic.
-    pub fn open(&self, host: &str) -> Box<dyn Client> {
+    /// A client of `host`, which serves `versions` and leads partitions of the topic.
+    pub fn open(&self, host: &str, versions: &Versions) -> Box<dyn Client> {
         Box::new(WireClient {
             host: host.to_owned(),
             topic: self.topic.clone(),
             sequences: self.sequences.clone(),
+            produce: if gives_reasons(versions) { PRODUCE_WITH_REASONS } else { PRODUCE },
+            asks_quietly: probe::is_served(versions),
+            proven: HashMap::new(),
             turns: Turns::default(),
         })
     }
@@ -75,6 +82,11 @@ fn lock(sequences: &Mutex<Sequences>) -> MutexGuard<'_, Sequences> {
 struct WireClient {
     host: String,
     topic: String,
+    produce: Api,
+    /// The broker can be asked without a Produce request whether it would acknowledge.
+    asks_quietly: bool,
+    /// Replicas in sync with which a Produce request proved that a partition would acknowledge.
+    proven: HashMap<i32, usize>,
     sequences: Arc<Mutex<Sequences>>,
     turns: Turns,
 }
@@ -91,7 +103,7 @@ impl Client for WireClient {
         batches: &[Batch<'_>],
         ack_timeout: Duration,
         deadline: Instant,
-    ) -> Result<PerPartition<i64>, BrokerError> {
+    ) -> Result<PerPartition<Produced>, BrokerError> {
         let sequences = self.sequences.clone();
         let mut sequences = lock(&sequences);
         for batch in batches {
@@ -99,27 +111,20 @@ impl Client for WireClient {
         }
         self.have_id(&mut sequences, control, deadline)?;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
-        let body = self.produce_body(ack_timeout).i32(batches.len() as i32);
+        let body = produce_body(&self.topic, ack_timeout).i32(batches.len() as i32);
         let body = batches.iter().fold(body, |body, batch| {
             let encoded = sequences.batch(batch.partition, &batch.records, now_ms);
             body.i32(batch.partition).bytes(encoded.expect("an id was asked for above"))
         });
-        let asked: Vec<i32> = batches.iter().map(|batch| batch.partition).collect();
-        let outcomes = self.produced(control, body, deadline)?;
-        let is_absurd = outcomes.iter().any(|(_, outcome)| outcome.is_ok_and(|offset| offset < 0));
-        if is_absurd || !answers_exactly(&asked, &outcomes) {
-            let host = &self.host;
-            return Err(BrokerError::Retryable(format!(
-                "broker {host}: produce: an answer to another request"
-            )));
-        }
+        let outcomes = produced(control, self.produce, &self.topic, body, deadline)?;
+        check_answers(&self.host, batches, &outcomes)?;
         for (partition, outcome) in &outcomes {
-            sequences.settle(*partition, *outcome);
+            sequences.settle(*partition, offset_in(outcome));
         }
         Ok(outcomes)
     }
 
-    /// A batch that fails its checksum, which the broker compares after it has looked at leader and replicas.
+    /// Without a trace in the broker's figures where that can be (see `probe`).
     fn would_acknowledge(
         &mut self,
         control: &mut Connection,
@@ -127,17 +132,36 @@ impl Client for WireClient {
         deadline: Instant,
     ) -> Result<PerPartition<()>, BrokerError> {
         self.have_id(&mut lock(&self.sequences), control, deadline)?;
-        let unacceptable = batch::unacceptable();
-        let body = self
-            .produce_body(client::ack_timeout(deadline))
-            .array(partitions, |w, partition| w.i32(*partition).bytes(&unacceptable));
-        let outcomes = self.produced(control, body, deadline)?.into_iter();
-        Ok(outcomes
-            .map(|(partition, outcome)| match outcome {
-                Err(code) if code == Code::CORRUPT_MESSAGE || code.is_too_large() => (partition, Ok(())),
-                outcome => (partition, outcome.map(drop)),
-            })
-            .collect())
+        if !self.asks_quietly {
+            return self.provoke(control, partitions, deadline);
+        }
+        let state = match probe::state(control, &self.topic, partitions, deadline)? {
+            Ok(state) => state,
+            Err(code) => return Ok(partitions.iter().map(|partition| (*partition, Err(code))).collect()),
+        };
+        let (mut outcomes, mut unclear) = (PerPartition::with_capacity(partitions.len()), HashMap::new());
+        for &partition in partitions {
+            match state.of(partition, &self.host) {
+                probe::Answer::Known(outcome) => outcomes.push((partition, outcome)),
+                probe::Answer::Unclear(in_sync)
+                    if self.proven.get(&partition).is_some_and(|proven| in_sync >= *proven) =>
+                {
+                    outcomes.push((partition, Ok(())));
+                }
+                probe::Answer::Unclear(in_sync) => {
+                    unclear.insert(partition, in_sync);
+                }
+            }
+        }
+        if !unclear.is_empty() {
+            let partitions: Vec<i32> = unclear.keys().copied().collect();
+            let provoked = self.provoke(control, &partitions, deadline)?;
+            let proven = provoked.iter().filter(|(_, outcome)| outcome.is_ok());
+            let proven = proven.filter_map(|(partition, _)| Some((*partition, *unclear.get(partition)?)));
+            self.proven.extend(proven);
+            outcomes.extend(provoked);
+        }
+        Ok(outcomes)
     }
 
     fn fetch(
@@ -164,6 +188,27 @@ impl Client for WireClient {
 }
 
 impl WireClient {
+    /// Sends a batch that fails its checksum, which the broker compares after it has looked at leader and replicas.
+    /// It counts as a corrupt message in the broker's figures.
+    fn provoke(
+        &self,
+        control: &mut Connection,
+        partitions: &[i32],
+        deadline: Instant,
+    ) -> Result<PerPartition<()>, BrokerError> {
+        let unacceptable = batch::unacceptable();
+        let body = produce_body(&self.topic, client::ack_timeout(deadline))
+            .array(partitions, |w, partition| w.i32(*partition).bytes(&unacceptable));
+        let outcomes = produced(control, self.produce, &self.topic, body, deadline)?;
+        Ok(outcomes
+            .into_iter()
+            .map(|(partition, outcome)| match offset_in(&outcome) {
+                Err(code) if code == Code::CORRUPT_MESSAGE || code.is_too_large() => (partition, Ok(())),
+                outcome => (partition, outcome.map(drop)),
+            })
+            .collect())
+    }
+
     /// A broker that has just started has no ids to give for a moment.
     fn have_id(
         &self,
@@ -186,28 +231,6 @@ impl WireClient {
         Ok(())
     }
 
-    /// A produce request up to the partitions of the topic.
-    fn produce_body(&self, ack_timeout: Duration) -> Writer {
-        let ack_timeout = i32::try_from(ack_timeout.as_millis()).unwrap_or(i32::MAX);
-        Writer::default().i16(NULL).i16(ALL_REPLICAS).i32(ack_timeout).i32(1).str(&self.topic)
-    }
-
-    fn produced(
-        &self,
-        control: &mut Connection,
-        body: Writer,
-        deadline: Instant,
-    ) -> Result<PerPartition<i64>, BrokerError> {
-        control.call(PRODUCE, body, deadline, |r| {
-            let outcomes = per_partition(r, &self.topic, |r| {
-                let (partition, code, base, _append_time) = (r.i32()?, Code(r.i16()?), r.i64()?, r.i64()?);
-                Ok((partition, code.check().map(|()| base)))
-            })?;
-            let _throttle = r.i32()?;
-            Ok(outcomes)
-        })
-    }
-
     /// Takes the answer about `partition` out of `pages`.
     fn fetched(&self, pages: &mut PerPartition<Result<Page, Trouble>>, partition: i32) -> Fetched {
         let found = pages.iter().position(|(id, _)| *id == partition).map(|at| pages.swap_remove(at).1);
@@ -227,6 +250,88 @@ impl WireClient {
         };
         Fetched { partition, page }
     }
+}
+
+/// True for a broker that says which records it rejects, and why.
+pub(super) fn gives_reasons(versions: &Versions) -> bool {
+    versions.serves(PRODUCE_WITH_REASONS.key, PRODUCE_WITH_REASONS.version)
+}
+
+/// Writes `batches` without numbers and without a time, as the kafka crate does, for a broker that gives reasons.
+///
+/// # Errors
+/// Retryable; any batch may have been written.
+pub(super) fn produce_plainly(
+    control: &mut Connection,
+    (host, topic): (&str, &str),
+    batches: &[Batch<'_>],
+    ack_timeout: Duration,
+    deadline: Instant,
+) -> Result<PerPartition<Produced>, BrokerError> {
+    const NO_TIME: i64 = -1;
+    let body = produce_body(topic, ack_timeout).array(batches, |w, batch| {
+        w.i32(batch.partition).bytes(&batch::encode(&batch.records, batch::Stamp::NONE, NO_TIME))
+    });
+    let outcomes = produced(control, PRODUCE_WITH_REASONS, topic, body, deadline)?;
+    check_answers(host, batches, &outcomes)?;
+    Ok(outcomes)
+}
+
+/// A produce request up to the partitions of the topic.
+fn produce_body(topic: &str, ack_timeout: Duration) -> Writer {
+    let ack_timeout = i32::try_from(ack_timeout.as_millis()).unwrap_or(i32::MAX);
+    Writer::default().i16(NULL).i16(ALL_REPLICAS).i32(ack_timeout).i32(1).str(topic)
+}
+
+fn produced(
+    control: &mut Connection,
+    api: Api,
+    topic: &str,
+    body: Writer,
+    deadline: Instant,
+) -> Result<PerPartition<Produced>, BrokerError> {
+    control.call(api, body, deadline, |r| {
+        let outcomes = per_partition(r, topic, |r| {
+            let (partition, code, base, _append_time) = (r.i32()?, Code(r.i16()?), r.i64()?, r.i64()?);
+            let mut verdict = Verdict::of(code);
+            if api.version >= PRODUCE_WITH_REASONS.version {
+                let _log_start = r.i64()?;
+                let place = |place: i32| usize::try_from(place).map_err(|_| Malformed);
+                verdict.records = r.array(|r| Ok((place(r.i32()?)?, r.str()?.to_owned())))?;
+                r.str()?.clone_into(&mut verdict.reason);
+            }
+            let outcome = match code.check() {
+                Ok(()) => Ok(Produced::At(base)),
+                Err(code) if code.is_of_record() => Ok(Produced::Rejected(verdict)),
+                Err(code) => Err(code),
+            };
+            Ok((partition, outcome))
+        })?;
+        let _throttle = r.i32()?;
+        Ok(outcomes)
+    })
+}
+
+fn offset_in(outcome: &Result<Produced, Code>) -> Result<i64, Code> {
+    match outcome {
+        Ok(Produced::At(offset)) => Ok(*offset),
+        Ok(Produced::Rejected(verdict)) => Err(verdict.code),
+        Err(code) => Err(*code),
+    }
+}
+
+/// Exactly one outcome a batch, or the answer is not to our request.
+fn check_answers(
+    host: &str,
+    batches: &[Batch<'_>],
+    outcomes: &PerPartition<Produced>,
+) -> Result<(), BrokerError> {
+    let asked: Vec<i32> = batches.iter().map(|batch| batch.partition).collect();
+    let is_absurd = outcomes.iter().any(|(_, outcome)| offset_in(outcome).is_ok_and(|offset| offset < 0));
+    if is_absurd || !answers_exactly(&asked, outcomes) {
+        return Err(BrokerError::Retryable(format!("broker {host}: produce: an answer to another request")));
+    }
+    Ok(())
 }
 
 /// An id for batches outside of transactions.

@@ -11,6 +11,8 @@ mod moved;
 mod nginx;
 mod overload;
 mod pipelining;
+mod quiet;
+mod verdicts;
 
 use std::net::SocketAddr;
 use std::thread;

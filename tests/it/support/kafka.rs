@@ -43,6 +43,11 @@ pub fn is_kafka_4() -> bool {
     version().starts_with("4.")
 }
 
+/// `KAFKA_CLIENT` of each client that serves the Kafka under test, for tests that try both by themselves.
+pub fn clients() -> &'static [&'static str] {
+    if is_kafka_4() { &["wire"] } else { &["crate", "wire"] }
+}
+
 /// True if the kafka crate is under test, not our own client.
 pub fn is_on_crate() -> bool {
     client() == KafkaClient::Crate || client() == KafkaClient::Auto && !is_kafka_4()

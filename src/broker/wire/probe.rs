@@ -1,0 +1,235 @@
+//! Asks whether partitions would acknowledge a record, without a request that the broker would count as an error.
+//!
+//! Metadata in the eyes of the leader (version 8, from Kafka 2.3, says what we may do: KIP-430) and the topic's
+//! `min.insync.replicas` (DescribeConfigs, from Kafka 1.1) are what an append looks at before the records: permission,
+//! replicas in sync. That it leads, and has the log, is proven by an offset: Metadata may say so a moment early. No Produce request can stand for them: from version 3 on one without a batch is
+//! refused ahead of the leader (INVALID_RECORD), a wrong checksum counts in `InvalidMessageCrcRecordsPerSec`, and
+//! all other flaws of a batch in `FailedProduceRequestsPerSec`, each with an error in the broker's log.
+
+use std::time::Instant;
+
+use super::super::code::Code;
+use super::super::connection::{Api, Connection};
+use super::super::control::{self, PerPartition, Versions, outcome_of};
+use super::super::frame::{Malformed, Reader, Writer};
+use crate::broker::BrokerError;
+
+const METADATA: Api = Api { name: "Metadata", key: 3, version: 8 };
+const DESCRIBE_CONFIGS: Api = Api { name: "DescribeConfigs", key: 32, version: 1 };
+
+/// Places of operations in the bits of Metadata, as `AclOperation` numbers them.
+const WRITE: i32 = 1 << 4;
+const READ_CONFIGS: i32 = 1 << 10;
+
+const MIN_IN_SYNC: &str = "min.insync.replicas";
+const TOPIC: i8 = 2;
+
+/// True for a broker that can be asked so.
+pub(super) fn is_served(versions: &Versions) -> bool {
+    [METADATA, DESCRIBE_CONFIGS].iter().all(|api| versions.serves(api.key, api.version))
+}
+
+/// A topic as a broker sees it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    may_write: bool,
+    may_read_configs: bool,
+    partitions: Vec<Partition>,
+    /// Of the partitions whose log the broker has as their leader.
+    offsets: PerPartition<i64>,
+    /// `None` while we may not read it.
+    min_in_sync: Option<usize>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Partition {
+    id: i32,
+    /// host:port
+    leader: Option<String>,
+    replicas: usize,
+    in_sync: usize,
+}
+
+/// What a [`State`] says about a partition.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It would acknowledge, or why not.
+    Known(Result<(), Code>),
+    /// With so many replicas in sync it may or may not: only a Produce request tells.
+    Unclear(usize),
+}
+
+impl State {
+    /// What `host` would do with a record for `partition`.
+    pub fn of(&self, partition: i32, host: &str) -> Answer {
+        if !self.may_write {
+            return Answer::Known(Err(Code::TOPIC_AUTHORIZATION_FAILED));
+        }
+        let Some(found) = self.partitions.iter().find(|found| found.id == partition) else {
+            return Answer::Known(Err(Code::UNKNOWN_TOPIC_OR_PARTITION));
+        };
+        match found.leader.as_deref() {
+            None => return Answer::Known(Err(Code::LEADER_NOT_AVAILABLE)),
+            Some(leader) if leader != host => return Answer::Known(Err(Code::NOT_LEADER)),
+            Some(_) => {}
+        }
+        if let Err(code) = outcome_of(&self.offsets, partition) {
+            return Answer::Known(Err(code));
+        }
+        match self.min_in_sync {
+            Some(min) if found.in_sync >= min => Answer::Known(Ok(())),
+            Some(_) if found.in_sync < found.replicas => Answer::Known(Err(Code::NOT_ENOUGH_REPLICAS)),
+            // Whether a minimum above the number of replicas counts depends on the version (KIP-966).
+            _ => Answer::Unclear(found.in_sync),
+        }
+    }
+}
+
+/// Asks `on` about `partitions` of `topic`.
+///
+/// # Errors
+/// Retryable. The inner error is what the broker says of the topic.
+pub(super) fn state(
+    on: &mut Connection,
+    topic: &str,
+    partitions: &[i32],
+    deadline: Instant,
+) -> Result<Result<State, Code>, BrokerError> {
+    let (create, of_cluster, of_topic) = (0, 0, 1);
+    let body = Writer::default().array(&[topic], |w, t| w.str(t)).i8(create).i8(of_cluster).i8(of_topic);
+    let mut state = match on.call(METADATA, body, deadline, read_state)? {
+        Ok(state) => state,
+        Err(code) => return Ok(Err(code)),
+    };
+    if state.may_write {
+        state.offsets = control::first_offsets(on, topic, partitions, deadline)?;
+    }
+    // A question that is not allowed would be an error in the broker's log.
+    if state.may_read_configs {
+        let body = Writer::default()
+            .array(&[topic], |w, t| w.i8(TOPIC).str(t).array(&[MIN_IN_SYNC], |w, name| w.str(name)))
+            .i8(0);
+        state.min_in_sync = on.call(DESCRIBE_CONFIGS, body, deadline, read_min_in_sync)?;
+    }
+    Ok(Ok(state))
+}
+
+fn read_state(r: &mut Reader<'_>) -> Result<Result<State, Code>, Malformed> {
+    let _throttle = r.i32()?;
+    let brokers = r.array(|r| {
+        let broker = (r.i32()?, format!("{}:{}", r.str()?, r.i32()?));
+        let _rack = r.str()?;
+        Ok(broker)
+    })?;
+    let host = |id: i32| brokers.iter().find(|(broker, _)| *broker == id).map(|(_, host)| host.clone());
+    let _cluster = (r.str()?, r.i32()?);
+    let mut topics = r.array(|r| {
+        let code = Code(r.i16()?);
+        let _topic = (r.str()?, r.i8()?);
+        let partitions = r.array(|r| {
+            let (_code, id, leader, _epoch) = (r.i16()?, r.i32()?, r.i32()?, r.i32()?);
+            let (replicas, in_sync) = (r.array(Reader::i32)?.len(), r.array(Reader::i32)?.len());
+            let _offline = r.array(Reader::i32)?;
+            Ok(Partition { id, leader: host(leader), replicas, in_sync })
+        })?;
+        let may = r.i32()?;
+        let (may_write, may_read_configs) = (may & WRITE != 0, may & READ_CONFIGS != 0);
+        Ok((code, State { may_write, may_read_configs, partitions, ..State::default() }))
+    })?;
+    let _of_cluster = r.i32()?;
+    let (code, state) = topics.pop().ok_or(Malformed)?;
+    Ok(code.check().map(|()| state))
+}
+
+fn read_min_in_sync(r: &mut Reader<'_>) -> Result<Option<usize>, Malformed> {
+    let _throttle = r.i32()?;
+    let found = r.array(|r| {
+        let _of_what = (r.i16()?, r.str()?, r.i8()?, r.str()?);
+        r.array(|r| {
+            let (name, value) = (r.str()?, r.str()?);
+            let min = (name == MIN_IN_SYNC).then(|| value.parse().ok()).flatten();
+            let _is_read_only_source_is_secret = (r.i8()?, r.i8()?, r.i8()?);
+            r.array(|r| Ok((r.str()?, r.str()?, r.i8()?)))?;
+            Ok(min)
+        })
+    })?;
+    Ok(found.into_iter().flatten().flatten().next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: &str = "kafka-1:9092";
+
+    fn state(in_sync: usize, min_in_sync: Option<usize>) -> State {
+        let led = |id, leader: Option<&str>| Partition {
+            id,
+            leader: leader.map(str::to_owned),
+            replicas: 3,
+            in_sync,
+        };
+        let partitions = vec![led(0, Some(US)), led(1, Some("kafka-2:9092")), led(2, None)];
+        let offsets = (0..3).map(|id| (id, Ok(0))).collect();
+        State { may_write: true, may_read_configs: min_in_sync.is_some(), partitions, offsets, min_in_sync }
+    }
+
+    #[test]
+    fn leader_permission_and_replicas_decide() {
+        assert_eq!(state(2, Some(2)).of(0, US), Answer::Known(Ok(())));
+        assert_eq!(state(1, Some(2)).of(0, US), Answer::Known(Err(Code::NOT_ENOUGH_REPLICAS)));
+        assert_eq!(state(3, Some(2)).of(1, US), Answer::Known(Err(Code::NOT_LEADER)));
+        assert_eq!(state(3, Some(2)).of(2, US), Answer::Known(Err(Code::LEADER_NOT_AVAILABLE)));
+        assert_eq!(state(3, Some(2)).of(3, US), Answer::Known(Err(Code::UNKNOWN_TOPIC_OR_PARTITION)));
+        let forbidden = State { may_write: false, ..state(3, Some(2)) };
+        let early = State { offsets: vec![(0, Err(Code::NOT_LEADER))], ..state(3, Some(2)) };
+        assert_eq!(early.of(0, US), Answer::Known(Err(Code::NOT_LEADER)));
+        assert_eq!(forbidden.of(0, US), Answer::Known(Err(Code::TOPIC_AUTHORIZATION_FAILED)));
+    }
+
+    #[test]
+    fn without_the_minimum_or_with_one_above_the_replicas_the_broker_must_be_asked() {
+        assert_eq!(state(2, None).of(0, US), Answer::Unclear(2));
+        assert_eq!(state(3, Some(4)).of(0, US), Answer::Unclear(3));
+    }
+
+    #[test]
+    fn answers_are_read() {
+        let body =
+            Writer::default().i32(0).array(&["kafka-1"], |w, host| w.i32(1).str(host).i32(9092).i16(-1));
+        let body = body.i16(-1).i32(1).array(&["events"], |w, topic| {
+            let w = w.i16(0).str(topic).i8(0);
+            w.array(&[0], |w, id| {
+                w.i16(0)
+                    .i32(*id)
+                    .i32(1)
+                    .i32(5)
+                    .array(&[1, 2, 3], |w, n| w.i32(*n))
+                    .array(&[1], |w, n| w.i32(*n))
+                    .i32(0)
+            })
+            .i32(WRITE | READ_CONFIGS)
+        });
+        let bytes = body.i32(i32::MIN).into_bytes();
+        let read = read_state(&mut Reader::new(&bytes)).expect("well formed").expect("no error");
+        let partition = Partition { id: 0, leader: Some(US.into()), replicas: 3, in_sync: 1 };
+        let expected = State {
+            may_write: true,
+            may_read_configs: true,
+            partitions: vec![partition],
+            ..State::default()
+        };
+        assert_eq!(read, expected);
+        let bytes = Writer::default()
+            .i32(0)
+            .array(&["events"], |w, topic| {
+                w.i16(0)
+                    .i16(-1)
+                    .i8(TOPIC)
+                    .str(topic)
+                    .array(&[MIN_IN_SYNC], |w, name| w.str(name).str("2").i8(0).i8(1).i8(0).i32(0))
+            })
+            .into_bytes();
+        assert_eq!(read_min_in_sync(&mut Reader::new(&bytes)), Ok(Some(2)));
+    }
+}
