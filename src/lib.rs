@@ -25,3 +25,9 @@ pub mod retry;
 pub mod shutdown;
 pub mod simulate;
 pub mod thread;
+
+/// What time limits are judged beside, in the unit tests too.
+#[cfg(test)]
+#[allow(dead_code, reason = "some of it only the outer tests need")]
+#[path = "../tests/it/support/control.rs"]
+mod control;

@@ -57,6 +57,7 @@ def all_cases(sizes):
         *(single(connections, sizes) for connections in sizes.connections),
         *(ndjson(batch, sizes) for batch in (10, 100, 1000)),
         *(open_loop(rate, sizes) for rate in sizes.open_rates),
+        overload(sizes),
         ten_thousand(sizes),
         catch_up(sizes),
         *(produce_alone(batch, sizes) for batch in (1, 20, 1000)),
@@ -94,6 +95,18 @@ def open_loop(rate, sizes):
         f"open loop, {rate} requests/s from 200 connections; latency from the intended start",
         candidates,
         lambda setup, candidate: scenarios.open_loop(setup, candidate, rate, max(sizes.seconds, 4)),
+        "p99_ms",
+    )
+
+
+def overload(sizes):
+    """Most requests are refused: there is room for one at a time. That a refusal waits for nothing is tested elsewhere."""
+    room = {"QUEUE_MAX_EVENTS": "10", "MAX_REQUEST_EVENTS": "10"}
+    return Case(
+        "overload",
+        "5000 requests/s of 10 events of 1 kB from 200 connections, and a queue of 10 events: answers and refusals",
+        ["ours"],
+        lambda setup, candidate: scenarios.open_loop(setup, candidate, 5000, max(sizes.seconds, 4), 10, 1000, room),
         "p99_ms",
     )
 

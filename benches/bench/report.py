@@ -70,6 +70,8 @@ def targets(results):
     judged = [judge(text, ratio(results, *what), sign, limit) for text, what, sign, limit in wanted]
     memory = _median(results, "single-200", "memory_mib")
     judged.append(judge("memory at 200 connections, MiB", memory, "<", 64))
+    refusal = _median(results, "overload", "p99_ms")
+    judged.append(judge("more than the queue takes: p99 of answers and refusals, ms", refusal, "<", 100))
     for figure in ("cpu_us", "consumer_cpu_us"):
         small, large = (_median(results, f"growth-{events}", figure) for events in (100_000, largest))
         grown = large / small if small and large and largest > 100_000 else None

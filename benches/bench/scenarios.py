@@ -111,23 +111,24 @@ def ndjson(setup, candidate, batch, connections, seconds):
     return closed_loop(setup, candidate, connections, batch, seconds)
 
 
-def open_loop(setup, candidate, rate, seconds):
+def open_loop(setup, candidate, rate, seconds, batch=1, event_bytes=0, env=None):
     """The simulator on a fixed schedule: latency from the intended start, whatever the server does."""
     kafka = setup.kafka_of(candidate)
     topic = None if candidate in NO_KAFKA else kafka.new_topic(f"{candidate}-open-{rate}")
     distribution = setup.work / f"{candidate}-{rate}-{time.monotonic_ns()}.hgrm"
-    with candidates.serve(setup, candidate, topic) as server:
-        simulate(setup, server.port, 200, ["-z", f"{WARMUP_S}s", "--rate", rate])
+    schedule = ["--rate", rate, "--batch", batch, *(["--size", event_bytes] if event_bytes else [])]
+    with candidates.serve(setup, candidate, topic, env) as server:
+        simulate(setup, server.port, 200, ["-z", f"{WARMUP_S}s", *schedule])
         before = kafka.settled_count(topic) if topic else 0
         with Meter(server.pid, kafka.pid) as meter:
-            load = ["-z", f"{seconds}s", "--rate", rate, "--histogram", distribution]
+            load = ["-z", f"{seconds}s", *schedule, "--histogram", distribution]
             report = simulate(setup, server.port, 200, load)
         answered = report["events"]["acknowledged"]
-        stored = stored_since(kafka, topic, before, answered, 200)
+        stored = stored_since(kafka, topic, before, answered, 200 * batch)
         memory = resident_mib(server.pid)
     latency = report["latencyPercentiles"]
     return {
-        "rate": report["summary"]["requestsPerSec"],
+        "rate": report["summary"]["requestsPerSec"] * batch,
         "cpu_us": meter.cpu["server"] * 1e6 / max(answered, 1),
         "broker_cpu_us": meter.cpu["broker"] * 1e6 / max(answered, 1),
         "p50_ms": latency["p50"] * 1e3,

@@ -118,6 +118,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::control::Watch;
 
     fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
@@ -138,14 +139,15 @@ mod tests {
                 thread::sleep(Duration::from_millis(20));
             }
         });
-        let (start, deadline) = (Instant::now(), soon());
+        let (watch, deadline) = (Watch::start(), soon());
         let error = loop {
             if let Err(error) = near.read(&mut [0], deadline) {
                 break error;
             }
         };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!((200..1500).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        assert!(watch.elapsed() >= Duration::from_millis(200));
+        watch.assert_within(Duration::from_millis(1500), "the call");
         drop(near);
         trickle.join().expect("ended");
     }
@@ -158,10 +160,11 @@ mod tests {
                 thread::sleep(Duration::from_millis(1));
             }
         });
-        let start = Instant::now();
+        let watch = Watch::start();
         let error = near.write_all(&vec![0; 64 << 20], soon()).expect_err("not so fast");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!((200..1500).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        assert!(watch.elapsed() >= Duration::from_millis(200));
+        watch.assert_within(Duration::from_millis(1500), "the call");
         drop(near);
         slow.join().expect("ended");
     }

@@ -71,13 +71,13 @@ fn leaders_move_when_a_broker_dies(cluster: &Cluster, topic: &Topic) {
     cluster.kill(1);
     let outcomes = within(LIMIT, || sink.send(&records, LIMIT));
     acknowledged += outcomes.iter().flatten().count();
-    eventually(secs(30), "every partition has a new leader", || sink.probe(LIMIT).is_ok());
+    eventually(secs(60), "every partition has a new leader", || sink.probe(LIMIT).is_ok());
     let outcomes = sink.send(&records, secs(20));
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     acknowledged += outcomes.len();
     let mut positions = from_start(6);
     let mut read = 0;
-    eventually(secs(20), "all is read from the new leaders", || {
+    eventually(secs(60), "all is read from the new leaders", || {
         for answer in source.fetch(&positions).into_iter().flatten() {
             let Ok(page) = answer.page else { continue };
             read += page.len();
@@ -92,13 +92,13 @@ fn leaders_move_when_a_broker_dies(cluster: &Cluster, topic: &Topic) {
 fn too_few_replicas_are_seen_before_and_in_a_send(cluster: &Cluster) {
     let topic = cluster.topic_with(3, &[("min.insync.replicas", "3")]);
     let mut sink = sink_to(&cluster.brokers(), &topic);
-    eventually(secs(30), "three replicas are in sync", || sink.probe(LIMIT).is_ok());
+    eventually(secs(60), "three replicas are in sync", || sink.probe(LIMIT).is_ok());
     send_all(&mut sink, &["enough"]);
     cluster.stop(3);
-    eventually(secs(30), "a probe names the missing replicas", || {
+    eventually(secs(60), "a probe names the missing replicas", || {
         sink.probe(LIMIT).is_err_and(|error| error.to_string().contains("NOT_ENOUGH_REPLICAS"))
     });
-    eventually(secs(30), "two replicas are left everywhere", || {
+    eventually(secs(60), "two replicas are left everywhere", || {
         topic.metadata().partitions.iter().all(|partition| partition.in_sync.len() == 2)
     });
     let outcomes = within(LIMIT, || send(&mut sink, &["too few"], LIMIT));
@@ -109,7 +109,7 @@ fn too_few_replicas_are_seen_before_and_in_a_send(cluster: &Cluster) {
         assert!(sink.probe(LIMIT).is_err());
     }
     cluster.restart(3);
-    eventually(secs(30), "acknowledges again", || sink.probe(LIMIT).is_ok());
+    eventually(secs(60), "acknowledges again", || sink.probe(LIMIT).is_ok());
     send_all(&mut sink, &["enough again"]);
     assert_eq!(topic.count(), 2, "neither a probe nor a refused record was written");
 }

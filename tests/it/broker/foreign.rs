@@ -65,7 +65,7 @@ fn an_unreadable_batch_is_named_and_what_precedes_it_and_the_siblings_are_read()
         let mut source = source_of(&topic);
         let mut positions = from_start(2);
         let (mut read, mut failure) = (vec![Vec::new(), Vec::new()], None);
-        eventually(secs(20), "both partitions are read as far as they can be", || {
+        eventually(secs(60), "both partitions are read as far as they can be", || {
             for answer in source.fetch(&positions).expect("one partition can be read") {
                 let index = answer.partition as usize;
                 match answer.page {
@@ -188,7 +188,7 @@ fn the_holes_of_compaction_are_no_loss() {
         topic.kcat(&["-P", "-p", "0", "-K", ":"], b"k0:again\n");
         topic.records().len() < 30
     });
-    eventually(secs(30), "nothing is cleaned while it is read twice", || {
+    eventually(secs(60), "nothing is cleaned while it is read twice", || {
         let offsets = || -> Vec<i64> { topic.records().iter().map(|record| record.offset).collect() };
         let stored = offsets();
         assert!(stored[0] > 0, "a hole at the start: {stored:?}");

@@ -131,7 +131,7 @@ fn transactions_are_read_once_they_are_committed_and_never_if_they_are_rolled_ba
     assert_eq!(by_kcat(&topic, "read_committed"), values(&records));
     java.go_on();
     assert_eq!(java.finish(), ["committed"]);
-    eventually(secs(10), "the marker is written", || topic.end_offset(0) > end);
+    eventually(secs(60), "the marker is written", || topic.end_offset(0) > end);
     let (records, position) = read_up_to(&mut source, end + 1);
     assert_eq!(values(&records), threes(&[&settled[..], &["open a", "plain c"]].concat()));
     assert_eq!(position.offset, end + 1, "behind the marker");

@@ -78,7 +78,7 @@ fn answers_that_were_harmed_are_errors_within_time_and_memory() {
     let address = proxy.address().to_string();
     send_all(&mut sink_to(&shared().brokers(), &topic), &["a record"; 200]);
     let mut source = open_source(&config(&shared().brokers(), &topic.name)).expect("a thread");
-    eventually(secs(30), "the coordinator is there", || source.committed(&group, &[0]).is_ok());
+    eventually(secs(60), "the coordinator is there", || source.committed(&group, &[0]).is_ok());
     let seed = fastrand::u64(..);
     let mut rng = Rng::with_seed(seed);
     for round in 0..CALLS.len() * HARMS.len() * 2 {

@@ -20,7 +20,7 @@ fn behind_proxy(partitions: i32) -> (Topic, Proxy, KafkaSink) {
     let topic = shared().topic_with(partitions, &[]);
     let proxy = Proxy::kafka(&shared().brokers()).remove(0);
     let mut sink = wire_sink(&proxy.address().to_string(), &topic);
-    eventually(secs(20), "ready", || sink.probe(secs(2)).is_ok());
+    eventually(secs(60), "ready", || sink.probe(secs(2)).is_ok());
     (topic, proxy, sink)
 }
 
@@ -95,12 +95,12 @@ fn a_broker_killed_after_a_lost_answer_still_knows_the_batch() {
     let topic = cluster.topic();
     let proxy = Proxy::kafka(&cluster.brokers()).remove(0);
     let mut sink = wire_sink(&proxy.address().to_string(), &topic);
-    eventually(secs(20), "ready", || sink.probe(secs(2)).is_ok());
+    eventually(secs(60), "ready", || sink.probe(secs(2)).is_ok());
     let values = numbered("value ", 20);
     lose(&proxy, &mut sink, &values);
     cluster.kill(1);
     assert_all_retryable(&send(&mut sink, &values, secs(1)));
     cluster.restart(1);
-    eventually(secs(20), "acknowledged", || send(&mut sink, &values, secs(2)).iter().all(Result::is_ok));
+    eventually(secs(60), "acknowledged", || send(&mut sink, &values, secs(2)).iter().all(Result::is_ok));
     assert_once(&topic, &values);
 }

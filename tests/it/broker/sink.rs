@@ -117,7 +117,7 @@ fn a_missing_topic_is_created() {
     let brokers = shared().brokers();
     let name = format!("created-{:08x}", fastrand::u32(..));
     let mut sink = event_pipeline::broker::open_sink(&config(&brokers, &name)).expect("a thread");
-    eventually(secs(10), "the new topic acknowledges", || sink.probe(secs(5)).is_ok());
+    eventually(secs(60), "the new topic acknowledges", || sink.probe(secs(5)).is_ok());
     let outcome = send(&mut sink, &["first"], secs(5)).remove(0);
     assert!(outcome.is_ok(), "{outcome:?}");
     admin::delete_topic(brokers.split(',').next().expect("a broker"), &name);
@@ -129,7 +129,7 @@ fn a_deleted_topic_is_created_again_and_no_receipt_is_of_the_old_one() {
     let mut sink = sink_to(&topic.brokers(), &topic);
     send_all(&mut sink, &numbered("old ", 10));
     topic.delete();
-    eventually(secs(20), "the new topic acknowledges", || send(&mut sink, &["new"], secs(2))[0].is_ok());
+    eventually(secs(60), "the new topic acknowledges", || send(&mut sink, &["new"], secs(2))[0].is_ok());
     assert_eq!(topic.records().iter().filter(|record| record.text() != "new").count(), 0);
     topic.delete();
 }
@@ -148,6 +148,6 @@ fn kafka_4_is_refused_where_the_crate_is_forced_and_served_where_not() {
     }
     let auto = KafkaConfig { client: KafkaClient::Auto, ..forced };
     let mut sink = open_sink(&auto).expect("a thread");
-    eventually(secs(10), "the new topic acknowledges", || sink.probe(secs(5)).is_ok());
+    eventually(secs(60), "the new topic acknowledges", || sink.probe(secs(5)).is_ok());
     send_all(&mut sink, &["event"]);
 }

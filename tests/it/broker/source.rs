@@ -73,7 +73,7 @@ fn a_group_keeps_what_was_committed_and_nothing_else() {
     let mut source = source_of(&topic);
     // A new broker first creates its offsets topic, and says so.
     let none =
-        eventually_some(secs(30), "the coordinator answers", || source.committed(&group, &[0, 1, 2]).ok());
+        eventually_some(secs(60), "the coordinator answers", || source.committed(&group, &[0, 1, 2]).ok());
     assert_eq!(none, [None, None, None]);
     let positions = [Position { partition: 2, offset: 7 }, Position { partition: 0, offset: 0 }];
     source.commit(&group, &positions).expect("committed");
@@ -117,7 +117,7 @@ fn a_fetch_of_many_partitions_reaches_all_of_them() {
     let mut source = source_of(&topic);
     let mut positions = from_start(30);
     let mut records = 0;
-    eventually(secs(20), "all is read", || {
+    eventually(secs(60), "all is read", || {
         for answer in source.fetch(&positions).expect("fetched") {
             let page = answer.page.expect("a page");
             records += page.len();

@@ -59,7 +59,7 @@ fn a_full_disk_is_said_and_waited_for() {
     wait_ready(&mut consumer);
     assert_eq!(metric(&mut consumer, "pipeline_log_events_total"), 3000.0);
     site.audit();
-    assert!(consumer.terminate(secs(30)).success());
+    assert!(consumer.terminate(secs(60)).success());
     drop(tmpfs);
 }
 
@@ -81,7 +81,7 @@ fn a_full_disk_under_load_and_a_kill_lose_and_repeat_nothing() {
     site.wait_caught_up();
     wait_ready(&mut consumer);
     site.audit();
-    assert!(consumer.terminate(secs(30)).success());
+    assert!(consumer.terminate(secs(60)).success());
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_broker_that_dies_is_waited_for() {
     // A broker that is silent instead of gone: the stop must not wait for it for ever.
     cluster.pause(1);
     wait_problem(&mut consumer, "kafka");
-    let status = consumer.terminate(secs(30));
+    let status = consumer.terminate(secs(60));
     cluster.resume(1);
     assert!(status.success(), "{status}");
 }
@@ -175,7 +175,7 @@ fn a_topic_that_was_recreated_is_refused_with_the_ways_out() {
     let mut consumer = site.start_ready(&[]);
     topic.kcat(&["-P"], b"{\"n\": 1}\n{\"n\": 2}\n{\"n\": 3}\n");
     site.wait_caught_up();
-    assert!(consumer.terminate(secs(30)).success());
+    assert!(consumer.terminate(secs(60)).success());
     topic.delete();
     let again = shared().topic_named(&topic.name, 1);
     again.kcat(&["-P"], event_lines(4, 100).as_bytes());
@@ -185,7 +185,7 @@ fn a_topic_that_was_recreated_is_refused_with_the_ways_out() {
         assert!(refused.stderr.contains(words), "{words}: {}", refused.stderr);
     }
     let _consumer = site.start_ready(&[("KAFKA_AUTO_OFFSET_RESET", "earliest")]);
-    eventually(secs(30), "the new topic is logged", || site.lines().len() == 3 + 4);
+    eventually(secs(60), "the new topic is logged", || site.lines().len() == 3 + 4);
 }
 
 #[test]
@@ -219,5 +219,5 @@ fn a_recreated_topic_is_read_by_the_next_start_where_that_is_decided() {
     assert_eq!(consumer.wait(secs(60)).code(), Some(1), "{}", consumer.stderr());
     let _consumer = site.start_ready(EARLIEST);
     topic.kcat(&["-P"], b"{\"n\": 3}\n");
-    eventually(secs(30), "the new topic is logged", || site.lines().len() == 3);
+    eventually(secs(60), "the new topic is logged", || site.lines().len() == 3);
 }

@@ -83,9 +83,9 @@ fn on_the_crate_lz4_and_zstd_say_what_to_change_and_stop_no_other_partition() {
         wait_problem(&mut consumer, "compression.type=uncompressed");
         let (_, body) = crate::consumer::ready_status(&mut consumer);
         assert!(body.contains("partition 0") && !body.contains("partition 1"), "{body}");
-        eventually(secs(30), "the other partition is logged", || site.covered() == 2);
+        eventually(secs(60), "the other partition is logged", || site.covered() == 2);
         topic.kcat(&["-P", "-p", "1"], b"{\"n\": 3}\n");
-        eventually(secs(30), "and goes on", || site.covered() == 3);
+        eventually(secs(60), "and goes on", || site.covered() == 3);
         assert_eq!(site.lines().len(), 3);
     }
 }

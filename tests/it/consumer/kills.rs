@@ -43,7 +43,7 @@ fn kill_rounds(cluster: &Cluster, settings: &[(&str, &str)], kill_broker: bool) 
     let acknowledged = load.finish();
     let mut consumer = site.start_ready(settings);
     site.wait_caught_up();
-    assert!(consumer.terminate(secs(30)).success());
+    assert!(consumer.terminate(secs(60)).success());
     assert!(covered.is_sorted() && covered.last() > Some(&0), "covered after each round: {covered:?}");
     assert!(topic.count() >= acknowledged && acknowledged > 0);
     site.audit();

@@ -31,11 +31,11 @@ fn closed_logs_are_packed_and_the_oldest_removed() {
     topic.kcat(&["-P"], input.as_bytes());
     site.wait_caught_up();
     let packed = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "gz");
-    eventually(secs(30), "three packed logs and the open one", || {
+    eventually(secs(60), "three packed logs and the open one", || {
         let files = log_files(&site.logs());
         files.len() == 4 && files[..3].iter().all(packed)
     });
-    assert!(consumer.terminate(secs(30)).success());
+    assert!(consumer.terminate(secs(60)).success());
     // One partition is in order, so what is left is the end of the input.
     let left = site.lines();
     let newest: Vec<&str> = input.lines().skip(2000 - left.len()).collect();
@@ -52,7 +52,7 @@ fn logrotate_may_rename_the_log_and_send_sighup() {
     site.wait_caught_up();
     fs::rename(&log, &renamed).expect("rename");
     consumer.signal(libc::SIGHUP);
-    eventually(secs(10), "the log is there again", || log.exists());
+    eventually(secs(60), "the log is there again", || log.exists());
     topic.kcat(&["-P"], b"{\"n\": 3}\n");
     site.wait_caught_up();
     assert_eq!((lines_of(&renamed).len(), lines_of(&log).len()), (2, 1));

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 use clap::CommandFactory;
 use event_pipeline::config::{ConsumerConfig, EXIT_BAD_CONFIG, ProducerConfig};
@@ -77,10 +76,10 @@ fn every_status_is_in_the_contract() {
 #[test]
 fn every_source_file_stands_in_the_code_map() {
     let architecture = read("docs/ARCHITECTURE.md");
-    let is_test = |path: &Path| path.components().any(|part| part.as_os_str() == "tests");
+    let is_test = |path: &String| path.split('/').any(|part| part == "tests");
     let sources = files(&root().join("src"), &["rs"]);
     let sources: Vec<String> =
-        sources.iter().filter(|path| !is_test(path)).map(|path| relative(path)).collect();
+        sources.iter().map(|path| relative(path)).filter(|path| !is_test(path)).collect();
     let mut wrong = Vec::new();
     for source in &sources {
         let path = source.trim_end_matches(".rs");

@@ -1,12 +1,12 @@
 //! The contract of the HTTP interface, row by row.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::producer::{at_once, serve};
 use crate::support::http::{self, Client, request_bytes};
 use crate::support::kafka::{Cluster, shared};
 use crate::support::process::Program;
-use crate::support::wait::{eventually, secs};
+use crate::support::wait::{eventually, secs, within};
 
 #[test]
 fn the_originals_event_is_in_kafka_at_its_receipt() {
@@ -132,13 +132,11 @@ fn without_a_broker_it_starts_says_so_and_heals() {
     let address = program.address();
     let get = |path| http::get(address, path).expect("an answer").status;
     assert_eq!((get("/livez"), get("/readyz")), (200, 503));
-    let began = Instant::now();
-    let answer = http::post_event(address, b"{}").expect("an answer");
-    assert!(began.elapsed() < secs(1), "{:?}", began.elapsed());
+    let answer = within(secs(1), "a refusal", || http::post_event(address, b"{}").expect("an answer"));
     assert_eq!((answer.status, answer.json()["retryable"].as_bool()), (503, Some(true)));
     assert!(answer.header("retry-after").is_some());
     cluster.restart(1);
-    eventually(secs(15), "ready once Kafka is up", || get("/readyz") == 200);
+    eventually(secs(60), "ready once Kafka is up", || get("/readyz") == 200);
     assert_eq!(http::post_event(address, b"{}").expect("an answer").status, 200);
     assert_eq!(topic.count(), 1);
 }
@@ -148,29 +146,29 @@ fn kafka_4_ends_it_with_a_reason_when_the_crate_is_forced_and_is_served_by_defau
     let cluster = Cluster::start_with(1, &[("KAFKA_VERSION", "4.3.1")]);
     let program =
         |client| Program::producer().env("KAFKA_BROKERS", cluster.brokers()).env("KAFKA_CLIENT", client);
-    let end = program("crate").run(secs(30));
+    let end = program("crate").run(secs(60));
     assert_eq!(end.status.code(), Some(2), "{}", end.stderr);
     assert!(end.stderr.contains("KAFKA_CLIENT=auto"), "{}", end.stderr);
     let mut served = program("auto").start();
     let address = served.address();
     let get = |path: &str| http::get(address, path).map_or(0, |answer| answer.status);
-    eventually(secs(15), "ready", || get("/readyz") == 200);
+    eventually(secs(60), "ready", || get("/readyz") == 200);
     assert_eq!(http::post_event(address, b"{}").expect("an answer").status, 200);
 }
 
 #[test]
 fn settings_are_checked_before_anything_starts() {
-    let end = Program::producer().env("QUEUE_MAX_EVENTS", "many").run(secs(10));
+    let end = Program::producer().env("QUEUE_MAX_EVENTS", "many").run(secs(60));
     assert_eq!(end.status.code(), Some(2));
     assert!(end.stderr.contains("many") && end.stderr.contains("queue-max-events"), "{}", end.stderr);
     let end =
-        Program::producer().env("MAX_EVENT_BYTES", "5000").args(&["--max-body-bytes", "2000"]).run(secs(10));
+        Program::producer().env("MAX_EVENT_BYTES", "5000").args(&["--max-body-bytes", "2000"]).run(secs(60));
     assert_eq!(end.status.code(), Some(2));
-    let end = Program::producer().args(&["--check-config"]).run(secs(10));
+    let end = Program::producer().args(&["--check-config"]).run(secs(60));
     assert_eq!((end.status.code(), end.stdout.as_str()), (Some(0), "configuration ok\n"));
-    let end = Program::producer().env("KAFKA_TOPIC", "other").args(&["--print-config"]).run(secs(10));
+    let end = Program::producer().env("KAFKA_TOPIC", "other").args(&["--print-config"]).run(secs(60));
     assert!(end.stdout.contains("KAFKA_TOPIC=other  # environment or .env"), "{}", end.stdout);
-    let end = Program::producer().args(&["--help"]).run(secs(10));
+    let end = Program::producer().args(&["--help"]).run(secs(60));
     assert!(end.status.success() && end.stdout.contains("QUEUE_MAX_BYTES"), "{}", end.stdout);
 }
 
@@ -179,15 +177,13 @@ fn two_hundred_clients_that_come_at_once_are_all_answered_every_time() {
     let topic = shared().topic();
     let served = serve(&topic, &[]);
     for round in 0..20 {
-        let slowest = at_once(200, |_| {
-            let began = Instant::now();
-            let mut client = Client::connect(served.address).expect("connects");
-            let answer = client.post_event(b"{}").expect("an answer");
-            assert_eq!(answer.status, 200, "{}", answer.text());
-            began.elapsed()
+        at_once(200, |_| {
+            within(Duration::from_millis(250), &format!("an answer of round {round}"), || {
+                let mut client = Client::connect(served.address).expect("connects");
+                let answer = client.post_event(b"{}").expect("an answer");
+                assert_eq!(answer.status, 200, "{}", answer.text());
+            });
         });
-        let slowest = slowest.into_iter().max().expect("200");
-        assert!(slowest.as_millis() < 250, "round {round}: slowest {slowest:?}");
     }
     assert_eq!(topic.count(), 4000);
 }

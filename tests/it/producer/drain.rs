@@ -1,36 +1,36 @@
 //! How it ends: what was taken is in Kafka or was told otherwise, and the exit code says which.
 
+use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::producer::load::{Ledger, Load};
 use crate::producer::{Served, at_once, serve, serve_via};
-use crate::support::http::Client;
+use crate::support::control::Watch;
+use crate::support::http::{Client, Response};
 use crate::support::kafka::{Cluster, shared};
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
 
 /// Full load of 50 clients, then `signal`; the clients go on until each has met the closed port.
-fn drained(signal: i32, topic: &Topic) -> (Ledger, Served, Duration) {
-    let mut served = serve(topic, &[("SHUTDOWN_TIMEOUT_SECS", "10")]);
+fn drained(signal: i32, topic: &Topic) -> (Ledger, Served) {
+    let mut served = serve(topic, &[("SHUTDOWN_TIMEOUT_SECS", "60")]);
     let load = Load::full(served.address, 50);
     load.wait_acknowledged(2000);
-    let began = Instant::now();
+    let watch = Watch::start();
     served.program.signal(signal);
-    let status = served.program.wait(secs(12));
-    let took = began.elapsed();
+    let status = served.program.wait(secs(60));
+    watch.assert_within(secs(10), "the drain ends long before its limit");
     load.wait_refused(100);
     let ledger = load.finish();
     assert_eq!(status.code(), Some(0), "{}", served.program.stderr());
-    (ledger, served, took)
+    (ledger, served)
 }
 
 #[test]
 fn under_full_load_every_200_is_in_kafka_and_what_was_refused_is_not() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let topic = shared().topic();
-        let (ledger, served, took) = drained(signal, &topic);
-        assert!(took < secs(10), "{took:?}");
+        let (ledger, served) = drained(signal, &topic);
         let stderr = served.program.stderr();
         assert!(stderr.contains("drained"), "{stderr}");
         // On a busy machine the broker may have been silent for a moment before the signal.
@@ -59,9 +59,9 @@ fn while_it_drains_what_is_inside_is_answered_and_what_comes_is_told_so() {
     cluster.pause(1);
     let answer = thread::scope(|scope| {
         let inside = scope.spawn(|| served.post(r#"{"n": 1}"#));
-        eventually(secs(5), "it is taken", || served.metric("pipeline_queue_events") == 1.0);
+        eventually(secs(60), "it is taken", || served.metric("pipeline_queue_events") == 1.0);
         served.program.signal(libc::SIGTERM);
-        eventually(secs(5), "no new connection is accepted", || Client::connect(served.address).is_err());
+        eventually(secs(60), "no new connection is accepted", || Client::connect(served.address).is_err());
         let late = open.post_event(br#"{"n": 2}"#).expect("an answer");
         assert_eq!((late.status, late.json()["error"].as_str()), (503, Some("draining")));
         assert!(late.header("retry-after").is_some());
@@ -70,10 +70,20 @@ fn while_it_drains_what_is_inside_is_answered_and_what_comes_is_told_so() {
         cluster.resume(1);
         inside.join().expect("no panic")
     });
-    assert_eq!((answer.status, served.program.wait(secs(5)).code()), (200, Some(0)));
+    assert_eq!((answer.status, served.program.wait(secs(60)).code()), (200, Some(0)));
     let records = topic.records();
     assert_eq!(records.len(), 1, "neither the late one nor the half one");
     assert!(records[0].text().starts_with(r#"{"n": 1,"#));
+}
+
+/// Connections that are open before the broker stops: what they post must be taken before its silence is noticed.
+fn twenty_clients(served: &Served) -> Vec<Mutex<Client>> {
+    (0..20).map(|_| Mutex::new(served.client())).collect()
+}
+
+/// Posts one event on each of them.
+fn post_at_once(clients: Vec<Mutex<Client>>) -> Vec<Option<Response>> {
+    at_once(clients.len(), |index| clients[index].lock().expect("one thread each").post_event(b"{}").ok())
 }
 
 #[test]
@@ -82,16 +92,17 @@ fn with_the_broker_stopped_it_ends_in_time_and_says_how_many_are_unsent() {
     let topic = cluster.topic();
     let settings = [("SHUTDOWN_TIMEOUT_SECS", "2")];
     let mut served = serve_via(&cluster.brokers(), &topic, &settings);
+    let clients = twenty_clients(&served);
     cluster.pause(1);
     thread::scope(|scope| {
-        let clients = scope.spawn(|| at_once(20, |_| served.client().post_event(b"{}").ok()));
-        eventually(secs(5), "all are taken", || served.metric("pipeline_queue_events") == 20.0);
-        let began = Instant::now();
+        let clients = scope.spawn(|| post_at_once(clients));
+        eventually(secs(60), "all are taken", || served.metric("pipeline_queue_events") == 20.0);
+        let watch = Watch::start();
         served.program.signal(libc::SIGTERM);
         assert!(clients.join().expect("no panic").iter().all(Option::is_none), "nobody got a 200");
-        assert!(began.elapsed() < secs(4), "{:?}", began.elapsed());
+        watch.assert_within(secs(4), "it gives up after SHUTDOWN_TIMEOUT_SECS");
     });
-    assert_eq!(served.program.wait(secs(2)).code(), Some(1));
+    assert_eq!(served.program.wait(secs(60)).code(), Some(1));
     let stderr = served.program.stderr();
     assert!(stderr.contains("20 events were not acknowledged"), "{stderr}");
     cluster.resume(1);
@@ -103,15 +114,16 @@ fn with_the_broker_stopped_those_answered_503_count_as_unsent_too() {
     let topic = cluster.topic();
     let settings = [("SHUTDOWN_TIMEOUT_SECS", "20"), ("DELIVERY_TIMEOUT_MS", "2000")];
     let mut served = serve_via(&cluster.brokers(), &topic, &settings);
+    let clients = twenty_clients(&served);
     cluster.pause(1);
     thread::scope(|scope| {
-        let clients = scope.spawn(|| at_once(20, |_| served.client().post_event(b"{}").ok()));
-        eventually(secs(5), "all are taken", || served.metric("pipeline_queue_events") == 20.0);
+        let clients = scope.spawn(|| post_at_once(clients));
+        eventually(secs(60), "all are taken", || served.metric("pipeline_queue_events") == 20.0);
         served.program.signal(libc::SIGTERM);
         let answers = clients.join().expect("no panic");
         assert!(answers.iter().all(|answer| answer.as_ref().is_some_and(|answer| answer.status == 503)));
     });
-    assert_eq!(served.program.wait(secs(5)).code(), Some(1));
+    assert_eq!(served.program.wait(secs(60)).code(), Some(1));
     let stderr = served.program.stderr();
     assert!(stderr.contains("20 events were not acknowledged"), "{stderr}");
     cluster.resume(1);
@@ -122,18 +134,19 @@ fn a_second_signal_ends_it_at_once_and_says_how_many_are_unsent() {
     let cluster = Cluster::start(1);
     let topic = cluster.topic();
     let mut served = serve_via(&cluster.brokers(), &topic, &[]);
+    let clients = twenty_clients(&served);
     cluster.pause(1);
     thread::scope(|scope| {
-        let clients = scope.spawn(|| at_once(20, |_| served.client().post_event(b"{}").is_ok()));
-        eventually(secs(5), "all are taken", || served.metric("pipeline_queue_events") == 20.0);
+        let clients = scope.spawn(|| post_at_once(clients));
+        eventually(secs(60), "all are taken", || served.metric("pipeline_queue_events") == 20.0);
         served.program.signal(libc::SIGTERM);
-        eventually(secs(5), "the drain begins", || served.program.stderr().contains("draining"));
-        let began = Instant::now();
+        eventually(secs(60), "the drain begins", || served.program.stderr().contains("draining"));
+        let watch = Watch::start();
         served.program.signal(libc::SIGINT);
-        assert!(clients.join().expect("no panic").iter().all(|answered| !answered));
-        assert!(began.elapsed() < secs(1), "{:?}", began.elapsed());
+        assert!(clients.join().expect("no panic").iter().all(Option::is_none));
+        watch.assert_within(secs(1), "the second signal ends it");
     });
-    assert_eq!(served.program.wait(secs(2)).code(), Some(1));
+    assert_eq!(served.program.wait(secs(60)).code(), Some(1));
     let stderr = served.program.stderr();
     assert!(stderr.contains("second signal: 20 events unsent"), "{stderr}");
     cluster.resume(1);

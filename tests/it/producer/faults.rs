@@ -9,28 +9,37 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use crate::producer::load::Load;
-use crate::producer::{Served, serve, serve_via};
+use crate::producer::load::{Asked, HONEST_GAP, Load};
+use crate::producer::{Served, at_once, serve, serve_via};
 use crate::support::admin;
+use crate::support::control::Watch;
 use crate::support::kafka::{Cluster, is_on_crate, shared};
 use crate::support::proxy::{Direction, Mode, Proxy};
 use crate::support::topic::Topic;
-use crate::support::wait::{eventually, secs};
+use crate::support::wait::{eventually, secs, within};
 
-/// Short, so that a fault can outlast them all.
+/// Short, so that a fault can outlast them all. A broker on a busy machine may too: such tests allow for a 503.
 pub const TIMEOUTS: [(&str, &str); 3] = [
     ("KAFKA_CONNECT_TIMEOUT_MS", "500"),
     ("KAFKA_REQUEST_TIMEOUT_MS", "1000"),
     ("DELIVERY_TIMEOUT_MS", "3000"),
 ];
 
-/// The delivery timeout of [`TIMEOUTS`] and a margin for a busy machine.
+/// The delivery timeout of [`TIMEOUTS`], and what an answer takes.
 pub const ANSWERED_WITHIN: Duration = Duration::from_millis(3500);
+
+/// Longer than a broker on a busy machine takes, where nothing but 200 is expected.
+pub const PATIENT: [(&str, &str); 3] = [
+    ("KAFKA_CONNECT_TIMEOUT_MS", "5000"),
+    ("KAFKA_REQUEST_TIMEOUT_MS", "10000"),
+    ("DELIVERY_TIMEOUT_MS", "30000"),
+];
+pub const PATIENT_WITHIN: Duration = Duration::from_millis(30_500);
 
 /// `/readyz` follows Kafka within this.
 const READY_LAG: Duration = secs(2);
 
-/// Waits for `/readyz` to follow what was just done to Kafka.
+/// Waits for `/readyz` to follow what was just done to Kafka; `eventually` judges beside the control.
 #[track_caller]
 pub fn readyz_turns(served: &Served, status: u16) {
     eventually(READY_LAG, &format!("/readyz turns {status}"), || served.readyz() == status);
@@ -38,18 +47,25 @@ pub fn readyz_turns(served: &Served, status: u16) {
 
 /// A producer of its own brokers, which eight clients post to.
 pub struct UnderLoad {
-    pub cluster: Cluster,
-    pub topic: Topic,
-    pub served: Served,
     pub load: Load,
+    pub served: Served,
+    pub topic: Topic,
+    pub cluster: Cluster,
 }
 
 impl UnderLoad {
     /// Some events are acknowledged already.
+    #[track_caller]
     pub fn start(brokers: usize) -> Self {
+        Self::with(brokers, &TIMEOUTS)
+    }
+
+    /// The same with other timeouts.
+    #[track_caller]
+    pub fn with(brokers: usize, timeouts: &[(&str, &str)]) -> Self {
         let cluster = Cluster::start(brokers);
         let topic = cluster.topic();
-        let served = serve_via(&cluster.brokers(), &topic, &TIMEOUTS);
+        let served = serve_via(&cluster.brokers(), &topic, timeouts);
         let load = Load::start(served.address, 8);
         load.wait_acknowledged(200);
         Self { cluster, topic, served, load }
@@ -58,6 +74,7 @@ impl UnderLoad {
     /// Kafka has healed, so the producer does; and no answer was late or wrong.
     #[track_caller]
     pub fn heals(self) {
+        self.topic.wait_given_out();
         readyz_turns(&self.served, 200);
         self.load.wait_acknowledged(200);
         let ledger = self.load.finish();
@@ -69,10 +86,8 @@ impl UnderLoad {
 /// An event posted now is refused at once, with a reason.
 #[track_caller]
 fn assert_refused_at_once(served: &Served) {
-    let began = Instant::now();
-    let answer = served.post("{}");
+    let answer = within(secs(1), "a refusal", || served.post("{}"));
     assert_eq!((answer.status, answer.json()["error"].as_str()), (503, Some("kafka_unavailable")));
-    assert!(began.elapsed() < secs(1), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -120,39 +135,41 @@ fn a_connection_cut_in_a_request_or_a_reply_costs_no_client_anything() {
     let topic = shared().topic();
     let proxies = Proxy::kafka(&topic.brokers());
     let proxy = &proxies[0];
-    let served = serve_via(&proxy.address().to_string(), &topic, &TIMEOUTS);
+    let served = serve_via(&proxy.address().to_string(), &topic, &PATIENT);
+    let asked = Asked::start(&topic);
     let load = Load::start(served.address, 8);
     load.wait_acknowledged(100);
     for direction in [Direction::Request, Direction::Reply] {
         for bytes in [0, 1, 4, 13, 40, 300] {
             let before = proxy.accepted();
             proxy.cut_after(direction, bytes);
-            eventually(secs(10), "it connects again", || proxy.accepted() > before);
+            eventually(secs(60), "it connects again", || proxy.accepted() > before);
             load.wait_acknowledged(20);
         }
     }
     let ledger = load.finish();
-    ledger.assert_answers(ANSWERED_WITHIN);
-    assert_eq!(ledger.count(200), ledger.told.len(), "{:?}", ledger.summary());
+    ledger.assert_answers(PATIENT_WITHIN);
+    ledger.assert_acknowledged(asked.longest_gap());
     ledger.assert_kept(&topic);
-    assert_eq!(served.readyz(), 200);
+    served.wait_ready();
 }
 
 #[test]
 fn a_lost_reply_may_double_an_event_and_never_loses_one() {
     let topic = shared().topic();
     let proxies = Proxy::kafka(&topic.brokers());
-    let served = serve_via(&proxies[0].address().to_string(), &topic, &TIMEOUTS);
+    let served = serve_via(&proxies[0].address().to_string(), &topic, &PATIENT);
+    let asked = Asked::start(&topic);
     let load = Load::start(served.address, 8);
     load.wait_acknowledged(100);
     for _ in 0..5 {
         proxies[0].lose_replies(admin::PRODUCE, 1);
-        eventually(secs(10), "a reply is lost", || proxies[0].replies_to_lose() == 0);
+        eventually(secs(60), "a reply is lost", || proxies[0].replies_to_lose() == 0);
         load.wait_acknowledged(50);
     }
     let ledger = load.finish();
-    ledger.assert_answers(ANSWERED_WITHIN);
-    assert_eq!(ledger.count(200), ledger.told.len(), "{:?}", ledger.summary());
+    ledger.assert_answers(PATIENT_WITHIN);
+    ledger.assert_acknowledged(asked.longest_gap());
     let doubled = ledger.assert_kept(&topic);
     if is_on_crate() {
         assert!(doubled >= 5, "the lost replies were to events that stand twice now: {doubled}");
@@ -194,7 +211,7 @@ fn a_topic_that_was_deleted_for_good_is_named_and_its_return_heals() {
     topic.delete();
     readyz_turns(&served, 503);
     assert_refused_at_once(&served);
-    eventually(secs(2), "the reason and the way out", || {
+    eventually(secs(60), "the reason and the way out", || {
         let reason = served.post("{}").text();
         reason.contains(&topic.name) && reason.contains("auto.create.topics.enable")
     });
@@ -224,15 +241,15 @@ fn a_black_hole_before_the_good_address_is_passed_over() {
     let silent = Proxy::tcp(topic.brokers());
     silent.set(Mode::Blackhole);
     for dead in [hole, silent.address()] {
-        let began = Instant::now();
-        let served = serve_via(&format!("{dead},{}", topic.brokers()), &topic, &[]);
-        assert!(began.elapsed() < secs(5), "ready after {:?}", began.elapsed());
+        let brokers = format!("{dead},{}", topic.brokers());
+        let served = within(secs(5), "the start", || serve_via(&brokers, &topic, &[]));
+        let asked = Asked::start(&topic);
         let load = Load::start(served.address, 4);
         load.wait_acknowledged(200);
         let ledger = load.finish();
-        assert_eq!(ledger.count(200), ledger.told.len(), "{:?}", ledger.summary());
+        ledger.assert_acknowledged(asked.longest_gap());
         ledger.assert_kept(&topic);
-        assert_eq!(served.readyz(), 200);
+        served.wait_ready();
     }
 }
 
@@ -241,31 +258,36 @@ fn retries_back_off_with_jitter_whether_a_batch_waits_or_not() {
     let topic = shared().topic();
     let proxy = Proxy::kafka(&topic.brokers()).remove(0);
     // A batch of one event is full, which must not make retries hot.
-    let settings = [("BATCH_MAX_EVENTS", "1"), ("DELIVERY_TIMEOUT_MS", "6000")];
+    let settings = [("BATCH_MAX_EVENTS", "1"), ("DELIVERY_TIMEOUT_MS", "3000")];
     let served = serve_via(&proxy.address().to_string(), &topic, &settings);
     let load = Load::start(served.address, 8);
     load.wait_acknowledged(50);
     proxy.set(Mode::Refuse);
     proxy.cut();
-    let (began, mut tries) = (Instant::now(), Vec::new());
-    while began.elapsed() < secs(8) {
-        if proxy.accepted() > tries.len() {
-            tries.resize(proxy.accepted(), began.elapsed());
+    // Twelve tries, of which the last five come once the wait no longer grows, with a batch and without one.
+    let (mut tries, mut last, mut before) = (Vec::new(), Watch::start(), proxy.accepted());
+    while tries.len() < 12 {
+        let accepted = proxy.accepted();
+        if accepted > before {
+            tries.push(last);
+            (last, before) = (Watch::start(), accepted);
         }
+        last.assert_within(Duration::from_millis(1500), "the next try");
         thread::sleep(Duration::from_millis(1));
     }
-    let connected = tries.iter().filter(|at| at.is_zero()).count();
-    let tries = &tries[connected.min(tries.len())..];
-    assert!((8..30).contains(&tries.len()), "{} tries in 8 s: {tries:?}", tries.len());
-    let waits: Vec<u128> = tries.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
+    tries.push(last);
+    let waits: Vec<Duration> = tries.windows(2).map(|pair| pair[1].since(&pair[0])).collect();
     let late = &waits[waits.len() - 5..];
-    assert!(late.iter().all(|wait| (450..1500).contains(wait)), "{waits:?}");
-    assert!(late.iter().max() > late.iter().min().map(|least| least + 10).as_ref(), "in step: {waits:?}");
+    // What the machine held up seems to come sooner after what it held up before.
+    let hot = |wait: &&Duration| **wait + tries[0].late() < Duration::from_millis(450);
+    assert_eq!(late.iter().find(hot), None, "{waits:?}");
+    let spread = *late.iter().max().expect("five") - *late.iter().min().expect("five");
+    assert!(spread > Duration::from_millis(10), "in step: {waits:?}");
     proxy.set(Mode::Forward);
     readyz_turns(&served, 200);
     load.wait_acknowledged(50);
     let ledger = load.finish();
-    ledger.assert_answers(Duration::from_millis(6500));
+    ledger.assert_answers(ANSWERED_WITHIN);
     ledger.assert_kept(&topic);
 }
 
@@ -280,9 +302,7 @@ fn a_broker_too_slow_for_all_is_still_used_for_some() {
     // Two events each 0.2 s: most of the forty clients wait too long.
     proxy.set(Mode::Delay(Duration::from_millis(100)));
     load.wait_refused(40);
-    let began = Instant::now();
-    load.wait_acknowledged(40);
-    assert!(began.elapsed() < secs(12), "40 events took {:?}", began.elapsed());
+    within(secs(12), "40 events", || load.wait_acknowledged(40));
     proxy.set(Mode::Forward);
     let ledger = load.finish();
     ledger.assert_answers(ANSWERED_WITHIN);
@@ -292,12 +312,14 @@ fn a_broker_too_slow_for_all_is_still_used_for_some() {
 
 #[test]
 fn a_topic_just_created_does_not_make_it_unready() {
-    for _ in 0..5 {
+    at_once(5, |_| {
         let topic = shared().topic();
         let served = serve(&topic, &[]);
-        let began = Instant::now();
+        let (asked, began) = (Asked::start(&topic), Instant::now());
         while began.elapsed() < secs(1) {
-            assert_eq!(served.readyz(), 200, "{}", served.program.stderr());
+            let is_ready = served.readyz() == 200;
+            assert!(is_ready || asked.longest_gap() > HONEST_GAP, "{}", served.program.stderr());
+            thread::sleep(Duration::from_millis(5));
         }
-    }
+    });
 }

@@ -52,7 +52,7 @@ impl Served {
     /// Waits until `/readyz` is 200.
     #[track_caller]
     pub fn wait_ready(&self) {
-        eventually(secs(30), "the producer is ready", || self.readyz() == 200);
+        eventually(secs(60), "the producer is ready", || self.readyz() == 200);
     }
 
     /// Status of `/readyz`, 0 when nobody answers.

@@ -3,14 +3,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::producer::faults::{ANSWERED_WITHIN, TIMEOUTS, UnderLoad, readyz_turns};
-use crate::producer::load::Load;
+use crate::producer::faults::{ANSWERED_WITHIN, PATIENT, PATIENT_WITHIN, TIMEOUTS, UnderLoad, readyz_turns};
+use crate::producer::load::{Asked, Load};
 use crate::producer::{Served, serve_via};
 use crate::support::admin;
 use crate::support::kafka::Cluster;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::topic::Topic;
-use crate::support::wait::{eventually, secs};
+use crate::support::wait::{eventually, secs, within};
 
 /// Waits until each partition has `replicas` that are in sync.
 #[track_caller]
@@ -20,14 +20,15 @@ fn wait_in_sync(topic: &Topic, replicas: usize) {
 
 #[track_caller]
 fn wait_in_sync_of(topic: &Topic, partition: usize, replicas: usize) {
-    eventually(secs(30), &format!("{replicas} replicas in sync"), || {
+    eventually(secs(60), &format!("{replicas} replicas in sync"), || {
         topic.metadata().partitions[partition].in_sync.len() == replicas
     });
 }
 
 #[test]
 fn leaders_that_move_cost_no_event() {
-    let UnderLoad { cluster, topic, served, load } = UnderLoad::start(3);
+    let UnderLoad { cluster, topic, served, load } = UnderLoad::with(3, &PATIENT);
+    let asked = Asked::start(&topic);
     let leader = topic.metadata().partitions[0].leader;
     cluster.stop(leader as usize);
     load.wait_acknowledged(200);
@@ -38,10 +39,10 @@ fn leaders_that_move_cost_no_event() {
     load.wait_acknowledged(200);
     assert_eq!(topic.metadata().partitions[0].leader, leader, "moved back, with both alive");
     let ledger = load.finish();
-    ledger.assert_answers(ANSWERED_WITHIN);
-    assert_eq!(ledger.count(200), ledger.told.len(), "{:?}", ledger.summary());
+    ledger.assert_answers(PATIENT_WITHIN);
+    ledger.assert_acknowledged(asked.longest_gap());
     ledger.assert_kept(&topic);
-    assert_eq!(served.readyz(), 200);
+    served.wait_ready();
 }
 
 #[test]
@@ -53,16 +54,16 @@ fn a_leader_killed_in_a_cluster_is_replaced() {
     scene.heals();
 }
 
-/// What is in doubt outlasts the cluster's own 9 s until it gives a silent broker up.
-const PATIENT: [(&str, &str); 4] =
-    [TIMEOUTS[0], TIMEOUTS[1], ("DELIVERY_TIMEOUT_MS", "20000"), ("KAFKA_CLIENT", "wire")];
+/// What is in doubt outlasts the cluster's own 12 s until it gives a silent broker up.
+const IN_DOUBT: [(&str, &str); 4] =
+    [TIMEOUTS[0], TIMEOUTS[1], ("DELIVERY_TIMEOUT_MS", "40000"), ("KAFKA_CLIENT", "wire")];
 
 /// A cluster of which broker 3 holds the copy of partition 0 and nothing else, and a producer of its own client.
 fn with_a_copy_on_broker_3() -> (Cluster, Topic, Served) {
-    let cluster = Cluster::with_properties(3, "broker.session.timeout.ms=9000\n");
+    let cluster = Cluster::with_properties(3, "broker.session.timeout.ms=12000\n");
     let topic = cluster.topic_on(&[&[1, 3], &[1, 2]]);
     topic.alter("min.insync.replicas", "1");
-    let served = serve_via(&cluster.brokers(), &topic, &PATIENT);
+    let served = serve_via(&cluster.brokers(), &topic, &IN_DOUBT);
     (cluster, topic, served)
 }
 
@@ -72,15 +73,13 @@ fn assert_others_serve_while_one_waits(cluster: &Cluster, topic: &Topic, served:
     let waits = || served.metric("pipeline_kafka_errors_total{kind=\"waiting\"}");
     let waited = waits();
     cluster.pause(3);
-    eventually(secs(5), "a batch waits", || waits() >= waited + 2.0);
+    eventually(secs(60), "a batch waits", || waits() >= waited + 2.0);
     readyz_turns(served, 200);
     let began = Instant::now();
     while began.elapsed() < secs(1) {
         assert_eq!(served.readyz(), 200, "{}", served.program.stderr());
     }
-    let posted = Instant::now();
-    assert_eq!(served.post("{}").status, 200);
-    assert!(posted.elapsed() < secs(2), "{:?}", posted.elapsed());
+    within(secs(2), "a new event", || assert_eq!(served.post("{}").status, 200));
     assert_eq!(topic.metadata().partitions[0].in_sync.len(), 2, "the copy is still waited for");
 }
 
@@ -94,7 +93,7 @@ fn a_partition_that_waits_for_its_copy_does_not_stop_the_others() {
     load.wait_acknowledged(200);
     cluster.resume(3);
     let ledger = load.finish();
-    ledger.assert_answers(secs(20));
+    ledger.assert_answers(secs(40));
     assert_eq!(ledger.summary().get(&(503, "not_acknowledged".into())), None, "{:?}", ledger.summary());
     assert_eq!(ledger.assert_kept(&topic), 0, "nothing was written twice");
 }
@@ -160,16 +159,15 @@ fn a_leader_that_becomes_a_black_hole_is_left_alone() {
     let began = Instant::now();
     while began.elapsed() < secs(8) {
         assert_eq!(served.readyz(), 200, "{}", served.program.stderr());
+        thread::sleep(Duration::from_millis(5));
     }
     for _ in 0..6 {
-        let posted = Instant::now();
-        assert_eq!(served.post("{}").status, 200);
-        assert!(posted.elapsed() < secs(1), "{:?}", posted.elapsed());
+        within(secs(1), "an event", || assert_eq!(served.post("{}").status, 200));
     }
     proxies[leader - 1].set(Mode::Forward);
     proxies[leader - 1].cut();
     readyz_turns(&keyed, 200);
-    eventually(secs(10), "it is written to again", || {
+    eventually(secs(60), "it is written to again", || {
         let before = topic.end_offset(0);
         (0..3).for_each(|_| drop(served.post("{}")));
         topic.end_offset(0) > before

@@ -34,7 +34,7 @@ impl Nginx {
         let config = config.to_str().expect("path");
         let program = program.dir(&dir).args(&["-c", config, "-g", &directives]).start();
         let mut this = Self { program, address };
-        eventually(secs(10), "nginx listens", || {
+        eventually(secs(60), "nginx listens", || {
             assert!(this.program.is_alive(), "nginx ended: {}", this.program.stderr());
             Client::connect(this.address).is_ok()
         });
@@ -50,7 +50,7 @@ impl Drop for Nginx {
     fn drop(&mut self) {
         if self.program.is_alive() {
             self.program.signal(libc::SIGTERM);
-            eventually(secs(10), "nginx ends", || !self.program.is_alive());
+            eventually(secs(60), "nginx ends", || !self.program.is_alive());
         }
         let _ = fs::remove_dir_all(self.program.dir());
     }
@@ -127,7 +127,7 @@ fn what_harms_tiny_http_does_not_reach_it() {
         assert_eq!(served.metric(&format!("pipeline_http_refused_total{{limit=\"{refused}\"}}")), 0.0);
     }
     // The kicker's own connections come and go; what leaks would stay.
-    eventually(secs(10), &format!("as many descriptors as before 50 `HTTP/2.0` lines: {before:?}"), || {
+    eventually(secs(60), &format!("as many descriptors as before 50 `HTTP/2.0` lines: {before:?}"), || {
         served.program.size().open_fds < before.open_fds + 20
     });
 }

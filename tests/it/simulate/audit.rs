@@ -148,7 +148,7 @@ fn rotated_and_gzipped_files_are_read_too() {
     expect(&audit, json!({ "logged": 100, "lost": 0, "outOfOrder": 0, "torn": 0 }));
 }
 
-/// A server whose events come into the log of `writer` one every 11 ms and in two pieces, until `stop`.
+/// A server whose events come into the log of `writer` one every 21 ms and in two pieces, until `stop`.
 struct Lagging {
     double: Double,
     events: Arc<Mutex<Option<mpsc::Sender<Vec<u8>>>>>,
@@ -161,7 +161,7 @@ impl Lagging {
         let behind = writer.clone();
         let consumer = thread::spawn(move || {
             for event in lagging {
-                thread::sleep(Duration::from_millis(10));
+                thread::sleep(Duration::from_millis(20));
                 let line = log_line(&event);
                 let (start, end) = line.as_bytes().split_at(50);
                 behind.append_raw(start);
@@ -220,8 +220,8 @@ fn a_signal_that_ends_the_load_does_not_make_lost_what_is_on_its_way() {
         ["--url", &url, "-z", "60s", "-t", "4", "--rate", "200", "--verify", &path, "--output", "json"];
     let mut running = Program::simulate().args(&arguments).start();
     let lines = || fs::read(&log).expect("a log").iter().filter(|byte| **byte == b'\n').count();
-    eventually(secs(20), "the log lags behind", || lines() >= 100);
-    let status = running.terminate(secs(30));
+    eventually(secs(60), "the log lags behind", || lines() >= 100);
+    let status = running.terminate(secs(60));
     let report: Value = serde_json::from_str(&running.stdout()).expect("a report");
     assert_eq!(status.code(), Some(1));
     expect(&report["audit"], json!({ "lost": 0, "torn": 0 }));
@@ -286,7 +286,7 @@ fn a_record_survives_the_death_of_the_simulator() {
     let arguments =
         ["--url", &double.url(), "-z", "60s", "-t", "8", "--rate", "200", "--record", &path("record")];
     let mut running = Program::simulate().args(&arguments).start();
-    eventually(secs(8), "300 recorded events", || {
+    eventually(secs(60), "300 recorded events", || {
         fs::read_to_string(path("record")).is_ok_and(|text| text.lines().count() > 300)
     });
     running.kill();

@@ -7,10 +7,13 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::{Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use event_pipeline::config::KafkaClient;
 
+use crate::support::admin;
 use crate::support::process::send_signal;
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
@@ -53,19 +56,30 @@ pub fn is_on_crate() -> bool {
     client() == KafkaClient::Crate || client() == KafkaClient::Auto && !is_kafka_4()
 }
 
-/// A cluster that `kafka.sh` started for this test, or the shared one. Dropping a private one kills and wipes it.
+/// A cluster that `kafka.sh` started for tests, or the shared one. A private one belongs to one test at a time; once
+/// dropped, the next test that wants the same kind gets it if it is whole. Otherwise it is killed and wiped.
 pub struct Cluster {
     addresses: Vec<String>,
     /// `None` when the cluster was given to us and is not ours to harm.
     dir: Option<PathBuf>,
+    /// How it was started; `None` if no other test may have it.
+    kind: Option<String>,
 }
+
+/// Whole clusters that no test uses now, the one dropped last at the end.
+static IDLE: Mutex<Vec<Cluster>> = Mutex::new(Vec::new());
+
+/// Most brokers that wait for a test.
+const MAX_IDLE_BROKERS: usize = 8;
 
 /// The broker that tests share which do no harm to it. Ends with the test process.
 pub fn shared() -> &'static Cluster {
     static SHARED: OnceLock<Cluster> = OnceLock::new();
     let given = std::env::var(GIVEN_BROKERS).ok().filter(|brokers| !brokers.is_empty());
     SHARED.get_or_init(|| match given {
-        Some(brokers) => Cluster { addresses: brokers.split(',').map(str::to_owned).collect(), dir: None },
+        Some(brokers) => {
+            Cluster { addresses: brokers.split(',').map(str::to_owned).collect(), dir: None, kind: None }
+        }
         None => Cluster::start(1),
     })
 }
@@ -78,17 +92,32 @@ impl Cluster {
 
     /// A private cluster with settings for `kafka.sh`, for example `("KAFKA_VERSION", "4.3.1")`.
     pub fn start_with(count: usize, settings: &[(&str, &str)]) -> Self {
-        Self::start_on(count, |_| {
-            settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+        Self::of_kind(format!("{count} {settings:?}"), || {
+            Self::start_on(count, |_| {
+                settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+            })
         })
+    }
+
+    /// An idle cluster of this kind, or a new one.
+    fn of_kind(kind: String, start: impl FnOnce() -> Self) -> Self {
+        let mut idle = IDLE.lock().expect("no panic holds it");
+        let found = idle.iter().rposition(|cluster| cluster.kind.as_ref() == Some(&kind));
+        let found = found.map(|index| idle.remove(index));
+        drop(idle);
+        let mut cluster = found.unwrap_or_else(start);
+        cluster.kind = Some(kind);
+        cluster
     }
 
     /// The same with further lines for each broker's `server.properties`.
     pub fn with_properties(count: usize, properties: &str) -> Self {
-        let mut file = tempfile::NamedTempFile::new().expect("a file");
-        file.write_all(properties.as_bytes()).expect("written");
-        let path = file.path().to_str().expect("UTF-8");
-        Self::start_with(count, &[("KAFKA_PROPERTIES", path)])
+        Self::of_kind(format!("{count} {properties}"), || {
+            let mut file = tempfile::NamedTempFile::new().expect("a file");
+            file.write_all(properties.as_bytes()).expect("written");
+            let path = file.path().to_string_lossy().into_owned();
+            Self::start_on(count, |_| vec![("KAFKA_PROPERTIES".into(), path.clone())])
+        })
     }
 
     /// The same with settings that depend on the first port; the nine after it are free too.
@@ -100,7 +129,7 @@ impl Cluster {
             let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
             let addresses =
                 (0..count).map(|index| format!("127.0.0.1:{}", port + 10 * index as u16)).collect();
-            let cluster = Self { addresses, dir: Some(dir) };
+            let cluster = Self { addresses, dir: Some(dir), kind: None };
             let mut script = cluster.script(&["start", &count.to_string()]);
             script
                 .env("KAFKA_PORT", port.to_string())
@@ -169,11 +198,11 @@ impl Cluster {
         send_signal(pid, libc::SIGKILL);
         let command_line = format!("/proc/{pid}/cmdline");
         // A zombie that nobody reaps has an empty command line.
-        eventually(secs(10), "the broker is gone", || {
+        eventually(secs(60), "the broker is gone", || {
             fs::read(&command_line).map_or(true, |line| line.is_empty())
         });
         // Its threads die one by one, and the last one closes the sockets.
-        eventually(secs(10), "its port is free", || TcpStream::connect(self.address(id)).is_err());
+        eventually(secs(60), "its port is free", || TcpStream::connect(self.address(id)).is_err());
     }
 
     /// SIGSTOP: the broker keeps its sockets and says nothing.
@@ -181,7 +210,7 @@ impl Cluster {
         let pid = self.pid(id);
         send_signal(pid, libc::SIGSTOP);
         // Its threads stop one after another, and one that still runs may answer.
-        eventually(secs(10), "every thread of the broker has stopped", || {
+        eventually(secs(60), "every thread of the broker has stopped", || {
             let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a live broker");
             tasks.flatten().all(|task| {
                 fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
@@ -191,7 +220,8 @@ impl Cluster {
 
     /// SIGCONT after [`Cluster::pause`].
     pub fn resume(&self, id: usize) {
-        send_signal(self.pid(id), libc::SIGCONT);
+        // SAFETY: `kill` takes two integers and touches no memory of ours; one that is dead stays so.
+        unsafe { libc::kill(self.pid(id) as i32, libc::SIGCONT) };
     }
 
     /// Starts broker `id` again on its data and waits until it answers.
@@ -230,9 +260,44 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// True once every broker runs and knows all the others.
+    fn is_whole(&self) -> bool {
+        let brokers = |address: &String| {
+            admin::metadata(address, "any").map(|metadata| metadata.brokers.len()).unwrap_or_default()
+        };
+        let ids = 1..=self.addresses.len();
+        ids.filter(|id| self.dir().join(format!("broker-{id}/pid")).exists()).for_each(|id| self.resume(id));
+        // A broker that was silent a moment ago is still to be known again; one that is dead is not waited for.
+        let began = Instant::now();
+        while began.elapsed() < secs(30) {
+            let counts: Vec<usize> = self.addresses.iter().map(brokers).collect();
+            if counts.contains(&0) || counts.iter().all(|count| *count == self.addresses.len()) {
+                return !counts.contains(&0);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        false
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.dir.is_some() {
+        if self.dir.is_none() {
+            return;
+        }
+        if self.kind.is_some() && !thread::panicking() && self.is_whole() {
+            let whole =
+                Self { addresses: self.addresses.clone(), dir: self.dir.take(), kind: self.kind.take() };
+            let mut idle = IDLE.lock().expect("no panic holds it");
+            idle.push(whole);
+            let brokers: usize = idle.iter().map(|cluster| cluster.addresses.len()).sum();
+            let oldest = (brokers > MAX_IDLE_BROKERS).then(|| idle.remove(0));
+            drop(idle);
+            if let Some(mut oldest) = oldest {
+                oldest.kind = None;
+            }
+        } else {
             let _ = self.script(&["wipe"]).output();
         }
     }

@@ -5,6 +5,7 @@
 pub mod admin;
 #[cfg(feature = "tls")]
 pub mod certificates;
+pub mod control;
 pub mod http;
 pub mod java;
 pub mod kafka;

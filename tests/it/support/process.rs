@@ -166,7 +166,7 @@ impl Running {
     #[track_caller]
     pub fn stderr_after(&mut self, prefix: &str) -> String {
         let what = format!("{} says {prefix:?}", self.name);
-        eventually_some(secs(30), &what, || {
+        eventually_some(secs(60), &what, || {
             let text = self.stderr.so_far();
             let found =
                 text.split_inclusive('\n').find_map(|line| line.strip_suffix('\n')?.split_once(prefix));

@@ -9,6 +9,7 @@ use crate::support::admin::{self, Metadata};
 use crate::support::wait::{eventually, eventually_some, secs};
 
 /// A topic and the brokers that have it.
+#[derive(Clone)]
 pub struct Topic {
     pub name: String,
     brokers: Vec<String>,
@@ -68,7 +69,7 @@ impl Topic {
 
     /// The topic in the eyes of the first broker that answers.
     pub fn metadata(&self) -> Metadata {
-        eventually_some(secs(30), "a broker tells about the topic", || {
+        eventually_some(secs(60), "a broker tells about the topic", || {
             self.brokers.iter().find_map(|address| admin::metadata(address, &self.name).ok())
         })
     }
@@ -87,12 +88,12 @@ impl Topic {
     /// Deletes the topic with its data and waits until no broker knows it.
     pub fn delete(&self) {
         admin::delete_topic(self.any_broker(), &self.name);
-        eventually(secs(30), "the topic is gone", || self.metadata().partitions.is_empty());
+        eventually(secs(60), "the topic is gone", || self.metadata().partitions.is_empty());
     }
 
     /// Up to where the records of `partition` are given out.
     pub fn end_offset(&self, partition: i32) -> i64 {
-        eventually_some(secs(30), "the leader tells its end offset", || {
+        eventually_some(secs(60), "the leader tells its end offset", || {
             self.ask_leader(partition, admin::end_offset)
         })
     }
@@ -105,13 +106,24 @@ impl Topic {
             end.is_some() && end == self.ask_leader(partition, admin::end_offset)
         };
         let partitions = 0..self.metadata().partitions.len() as i32;
-        eventually(secs(30), "all records are given out", || partitions.clone().all(is_given_out));
+        eventually(secs(60), "all records are given out", || partitions.clone().all(is_given_out));
     }
 
     fn ask_leader(&self, partition: i32, ask: impl Fn(&str, &str, i32) -> io::Result<i64>) -> Option<i64> {
         let metadata = self.metadata();
         let leader = metadata.partitions.get(partition as usize)?.leader;
         ask(metadata.brokers.get(&leader)?, &self.name, partition).ok()
+    }
+
+    /// True if the leader of each partition answers as one now.
+    pub fn is_led(&self) -> bool {
+        let metadata = self.brokers.iter().find_map(|address| admin::metadata(address, &self.name).ok());
+        metadata.is_some_and(|metadata| {
+            metadata.partitions.iter().all(|info| {
+                let leader = metadata.brokers.get(&info.leader);
+                leader.is_some_and(|leader| admin::end_offset(leader, &self.name, info.partition).is_ok())
+            })
+        })
     }
 
     /// Records in the topic, none of them having been deleted.
@@ -164,7 +176,7 @@ impl Topic {
             // A broker that a test has stopped need not know.
             Err(_) => true,
         };
-        eventually(secs(30), "all brokers know the topic", || self.brokers.iter().all(ready));
+        eventually(secs(60), "all brokers know the topic", || self.brokers.iter().all(ready));
         // A leader may be told to clients before it has taken the role itself.
         for partition in 0..expected {
             self.end_offset(partition);

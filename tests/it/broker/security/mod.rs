@@ -57,14 +57,14 @@ fn every_way_in_carries_events_there_and_back() {
         let mut position = from_start(1)[0];
         let start = Instant::now();
         while read.len() < values.len() {
-            assert!(start.elapsed() < secs(20), "{port:?}: {} of {}", read.len(), values.len());
+            assert!(start.elapsed() < secs(120), "{port:?}: {} of {}", read.len(), values.len());
             let page = source.fetch(&[position]).expect("answered").remove(0).page.expect("a page");
             read.extend(page.records().map(|(_, value)| String::from_utf8_lossy(value).into_owned()));
             position.offset = page.next_offset;
         }
         assert_eq!(read, values, "{protocol} {mechanism} {port:?}");
         // The first group of a cluster waits for the topic that keeps the offsets.
-        eventually(secs(30), "committed", || source.commit("security", &[position]).is_ok());
+        eventually(secs(60), "committed", || source.commit("security", &[position]).is_ok());
         assert_eq!(topic.count(), values.len());
     }
 }

@@ -59,25 +59,25 @@ fn events_pass_both_programs_and_the_password_is_seen_nowhere() {
     let mut producer = program(Program::producer(), &brokers, &topic.name, &by_environment).start();
     let mut consumer = program(Program::consumer(), &brokers, &topic.name, &by_file).start();
     let address = producer.address();
-    eventually(secs(30), "ready", || http::get(address, "/readyz").is_ok_and(|answer| answer.status == 200));
+    eventually(secs(60), "ready", || http::get(address, "/readyz").is_ok_and(|answer| answer.status == 200));
     for number in 0..100 {
         let answer = http::post_event(address, format!("{{\"n\": {number}}}").as_bytes()).expect("an answer");
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
     let log = consumer.dir().join("logs/events.log");
-    eventually(secs(30), "all are logged", || {
+    eventually(secs(60), "all are logged", || {
         fs::read_to_string(&log).is_ok_and(|text| text.lines().count() == 100)
     });
     let metrics = http::get(address, "/metrics").expect("metrics").text();
     let mut seen = [visible(&producer), visible(&consumer), metrics].concat();
-    assert!(producer.terminate(secs(30)).success() && consumer.terminate(secs(30)).success());
+    assert!(producer.terminate(secs(60)).success() && consumer.terminate(secs(60)).success());
     seen += &[producer.stderr(), consumer.stderr()].concat();
     let connections = producer.stderr().matches("client Wire").count();
     assert!((1..=2).contains(&connections), "{connections} connections: one is enough, and lasts");
     for argument in ["--help", "--print-config", "--check-config"] {
         let told = program(Program::producer(), &brokers, &topic.name, &by_environment)
             .args(&[argument])
-            .run(secs(10));
+            .run(secs(60));
         assert!(told.status.success(), "{}", told.stderr);
         assert!(
             argument != "--print-config" || told.stdout.contains("KAFKA_SASL_PASSWORD=***"),
@@ -106,13 +106,13 @@ fn settings_that_cannot_work_end_with_exit_code_2_and_no_flag_takes_the_password
         (with_plain().args(&["--kafka-sasl-password", PASSWORD]), "unexpected argument"),
         (with_plain().args(&[&format!("--kafka-sasl-password={PASSWORD}")]), "unexpected argument"),
     ] {
-        let ended = program.env("LOG_LEVEL", "debug").run(secs(10));
+        let ended = program.env("LOG_LEVEL", "debug").run(secs(60));
         assert_eq!(ended.status.code(), Some(2), "{word}: {}", ended.stderr);
         assert!(ended.stderr.contains(word) && !ended.stderr.contains(PASSWORD), "{word}: {}", ended.stderr);
     }
     let broken = Program::consumer();
     fs::write(broken.directory().join(".env"), format!("KAFKA_SASL_PASSWORD={PASSWORD}\n")).expect("written");
-    let ended = broken.run(secs(10));
+    let ended = broken.run(secs(60));
     assert_eq!(ended.status.code(), Some(2));
     assert!(ended.stderr.contains(".env: a line cannot be read"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("7f3a"), "{}", ended.stderr);
@@ -134,18 +134,18 @@ fn a_password_changed_under_a_running_producer_is_told_and_heals() {
         program(Program::producer(), &secured.brokers(Port::SaslPlaintext), &topic.name, &security).start();
     let address = producer.address();
     let readyz = || http::get(address, "/readyz").expect("an answer");
-    eventually(secs(30), "ready", || readyz().status == 200);
+    eventually(secs(60), "ready", || readyz().status == 200);
     secured.set_password("turn", "second-secret");
-    eventually(secs(30), "told", || {
+    eventually(secs(60), "told", || {
         let answer = readyz();
         answer.status == 503 && answer.text().contains("user turn is not let in")
     });
     assert!(http::get(address, "/metrics").expect("metrics").text().contains("kind=\"refused\""));
     // The new one in the file is found without a restart.
     secured.write("turn", "second-secret");
-    eventually(secs(30), "ready again", || readyz().status == 200);
+    eventually(secs(60), "ready again", || readyz().status == 200);
     let answer = http::post_event(address, b"{}").expect("an answer");
     assert_eq!((answer.status, topic.count()), (200, 1), "{}", answer.text());
-    assert!(producer.terminate(secs(30)).success());
+    assert!(producer.terminate(secs(60)).success());
     assert!(!producer.stderr().contains("-secret"), "{}", producer.stderr());
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::TcpListener;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use event_pipeline::broker::{BrokerError, Sink, Source, open_sink, open_source};
 use event_pipeline::config::SaslMechanism::{Plain, ScramSha256, ScramSha512};
@@ -13,6 +13,7 @@ use event_pipeline::config::{KafkaConfig, Secret, SecurityConfig};
 use super::super::{LATE, within};
 use super::programs::program;
 use super::{config, sink};
+use crate::support::control::Watch;
 use crate::support::process::Program;
 use crate::support::secured::{PASSWORD, Port, Secured, USER, secured};
 use crate::support::wait::secs;
@@ -80,10 +81,10 @@ fn whoever_is_refused_is_told_why_in_time_and_without_the_secret() {
     for (what, port, security, words) in refusals(secured) {
         let address = secured.brokers(port);
         let config = config(&address, &topic.name, security);
-        let started = Instant::now();
+        let watch = Watch::start();
         let probed = open_sink(&config).expect("a thread").probe(secs(5));
         let listed = open_source(&config).expect("a thread").partitions();
-        assert!(started.elapsed() < secs(2) + LATE, "{what}: {:?}", started.elapsed());
+        watch.assert_within(secs(2) + LATE, what);
         for refused in [probed, listed.map(drop)] {
             let Err(BrokerError::Refused(text)) = refused else { panic!("{what}: {refused:?}") };
             let missing: Vec<_> = words.iter().filter(|word| !text.contains(**word)).collect();
@@ -143,7 +144,7 @@ fn both_programs_refused_at_the_start_end_with_exit_code_2() {
     let topic = secured.topic();
     for (what, port, security, words) in refusals(secured) {
         for binary in [Program::producer(), Program::consumer()] {
-            let ended = program(binary, &secured.brokers(port), &topic.name, &security).run(secs(30));
+            let ended = program(binary, &secured.brokers(port), &topic.name, &security).run(secs(60));
             assert_eq!(ended.status.code(), Some(2), "{what}: {}", ended.stderr);
             let missing: Vec<_> = words.iter().filter(|word| !ended.stderr.contains(**word)).collect();
             assert!(missing.is_empty(), "{what}: {} lacks {missing:?}", ended.stderr);
