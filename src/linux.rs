@@ -117,6 +117,13 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Makes a write past the limit of file sizes (`ulimit -f`) an error like that of a full disk, instead of the end
+/// of the process.
+pub fn ignore_file_size_signal() {
+    // SAFETY: SIG_IGN installs no handler of ours, and this signal has no other use.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Lets a woken thread wait for the end of the running one's slice instead of cutting it short: for the calling
 /// thread and those that it starts. On a full machine threads then do more between two sleeps and sleep less;
 /// on an idle one nothing changes.

@@ -4,9 +4,10 @@ use std::process::{self, ExitCode};
 
 use event_pipeline::config::{self, ConsumerConfig};
 use event_pipeline::shutdown::Shutdown;
-use event_pipeline::{broker, consumer, logging};
+use event_pipeline::{broker, consumer, linux, logging};
 
 fn main() -> ExitCode {
+    linux::ignore_file_size_signal();
     let config: ConsumerConfig = match config::load() {
         Ok(config) => config,
         Err(code) => return code,

@@ -5,9 +5,10 @@ use std::process::{self, ExitCode};
 use event_pipeline::config::{self, ProducerConfig};
 use event_pipeline::producer::Producer;
 use event_pipeline::shutdown::Shutdown;
-use event_pipeline::{broker, logging};
+use event_pipeline::{broker, linux, logging};
 
 fn main() -> ExitCode {
+    linux::ignore_file_size_signal();
     let config: ProducerConfig = match config::load() {
         Ok(config) => config,
         Err(code) => return code,

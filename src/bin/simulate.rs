@@ -4,11 +4,12 @@ use std::io;
 use std::process::{self, ExitCode};
 
 use event_pipeline::config::{self, EXIT_BAD_CONFIG, Settings, SimulateConfig};
-use event_pipeline::logging;
 use event_pipeline::shutdown::Shutdown;
 use event_pipeline::simulate::{self, SimulateError};
+use event_pipeline::{linux, logging};
 
 fn main() -> ExitCode {
+    linux::ignore_file_size_signal();
     let config = match config::load::<SimulateConfig>() {
         Ok(config) => config,
         Err(code) => return code,

@@ -64,6 +64,30 @@ fn a_full_disk_is_said_and_waited_for() {
 }
 
 #[test]
+fn a_limit_of_file_sizes_is_a_full_disk() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    let script = "ulimit -S -f 200; exec \"$0\"";
+    let mut consumer = Program::new("consumer", "/bin/sh")
+        .dir(site.dir.path())
+        .args(&["-c", script, env!("CARGO_BIN_EXE_consumer")])
+        .env("KAFKA_BROKERS", topic.brokers())
+        .env("KAFKA_TOPIC", &topic.name)
+        .env("METRICS_ADDR", "127.0.0.1:0")
+        .start();
+    wait_ready(&mut consumer);
+    topic.kcat(&["-P"], event_lines(3000, 200).as_bytes());
+    wait_problem(&mut consumer, "File too large");
+    let pid = consumer.pid().to_string();
+    let raised = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:"]).status();
+    assert!(raised.is_ok_and(|status| status.success()));
+    site.wait_caught_up();
+    wait_ready(&mut consumer);
+    site.audit();
+    assert!(consumer.terminate(secs(30)).success());
+}
+
+#[test]
 fn a_full_disk_under_load_and_a_kill_lose_and_repeat_nothing() {
     let topic = shared().topic();
     let site = Site::new(&topic);

@@ -285,3 +285,15 @@ fn bad_settings_are_refused_before_anything_is_sent() {
         assert!(!finished.stdout.contains("🚀"), "{arguments:?}");
     }
 }
+
+#[test]
+fn a_record_that_meets_a_limit_of_file_sizes_is_said_and_does_not_kill() {
+    let double = Double::start(|_| ok());
+    let script = "ulimit -S -f 1; exec \"$0\" \"$@\"";
+    let simulate = env!("CARGO_BIN_EXE_simulate");
+    let arguments =
+        ["-c", script, simulate, "--url", &double.url(), "-n", "2000", "-t", "4", "--record", "record"];
+    let finished = Program::new("simulate", "/bin/sh").args(&arguments).run(secs(60));
+    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("File too large"), "{finished:?}");
+}
