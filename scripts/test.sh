@@ -49,6 +49,7 @@ need promtool prometheus
 need slowhttptest slowhttptest
 need nginx nginx
 need openssl openssl
+need logrotate logrotate
 need shellcheck shellcheck
 need javac default-jdk-headless
 # Fails early, and once, where the tests would fail one by one. The tests' Java client needs it in any case.

@@ -10,7 +10,7 @@ use crossbeam::channel::Receiver;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::rotation::is_closed;
+use super::rotation::{self, Closed};
 use super::storage::{beside, parent};
 
 /// What to do with closed logs.
@@ -59,19 +59,21 @@ impl Archive {
         Ok(())
     }
 
-    /// Closed logs without the ending of packed ones, oldest first.
+    /// Closed logs without the ending of packed ones, in the order in which they were closed.
     fn closed(&self) -> io::Result<Vec<PathBuf>> {
         let name = self.log.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut names = Vec::new();
+        let mut found: Vec<(Closed, String)> = Vec::new();
         for entry in fs::read_dir(parent(&self.log))? {
-            let candidate = entry?.file_name().to_string_lossy().into_owned();
-            if is_closed(&name, &candidate) {
-                names.push(candidate.strip_suffix(".gz").unwrap_or(&candidate).to_owned());
+            let entry = entry?;
+            let candidate = entry.file_name().to_string_lossy().into_owned();
+            let Some(order) = rotation::closed(&name, &candidate) else { continue };
+            if entry.file_type()?.is_file() {
+                found.push((order, candidate.strip_suffix(".gz").unwrap_or(&candidate).to_owned()));
             }
         }
-        names.sort_unstable();
-        names.dedup();
-        Ok(names.into_iter().map(|name| self.log.with_file_name(name)).collect())
+        found.sort_unstable();
+        found.dedup();
+        Ok(found.into_iter().map(|(_, name)| self.log.with_file_name(name)).collect())
     }
 }
 
@@ -105,10 +107,13 @@ mod tests {
     fn the_newest_are_kept_and_packed_and_foreign_files_left_alone() {
         let dir = tempfile::tempdir().expect("directory");
         let path = |name: &str| dir.path().join(name);
-        let closed = |day: u32| format!("events-202611{day:02}T000000000Z-000.log");
-        for day in 1..=4 {
-            fs::write(path(&closed(day)), format!("day {day}\n")).expect("write");
+        let closed = |number: u64| rotation::closed_name("events.log", number, -(number as i64) * 86_400_000);
+        for number in 2..=4 {
+            fs::write(path(&closed(number)), format!("number {number}\n")).expect("write");
         }
+        fs::write(path("events-20990101T000000000Z-000.log"), "of an older version").expect("write");
+        let directory = closed(5);
+        fs::create_dir(path(&directory)).expect("create");
         for name in ["events.log", "events-0.log", "events.rejected"] {
             fs::write(path(name), "open\n").expect("write");
         }
@@ -123,9 +128,10 @@ mod tests {
             .collect();
         names.sort();
         let packed = [format!("{}.gz", closed(3)), format!("{}.gz", closed(4))];
-        assert_eq!(names, ["events-0.log", &packed[0], &packed[1], "events.log", "events.rejected"]);
+        let expected = ["events-0.log", &packed[0], &packed[1], &directory, "events.log", "events.rejected"];
+        assert_eq!(names, expected);
         let mut text = String::new();
         GzDecoder::new(File::open(path(&packed[0])).expect("open")).read_to_string(&mut text).expect("gzip");
-        assert_eq!(text, "day 3\n");
+        assert_eq!(text, "number 3\n");
     }
 }

@@ -4,48 +4,22 @@
 //! Knows nothing of Kafka; how lines look is `lines`, how a start finds its place is `recovery`.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::config::Fsync;
 
 use super::checkpoint::{Checkpoint, Offsets};
-use super::durable_file::DurableFile;
-use super::rotation::closed_name;
-use super::storage::{Storage, beside, parent, replace};
+use super::durable_file::{DurableFile, Place};
+use super::paths::Paths;
+use super::rotation::{closed_name, next_number};
+use super::storage::{Storage, replace};
 
 /// With `interval`, bytes kept in memory until they are on the disk; more forces them earlier.
 pub const UNSYNCED_MAX_BYTES: usize = 8 << 20;
 
-/// Where everything stands.
-#[derive(Clone, Debug)]
-pub struct Paths {
-    /// The event log.
-    pub log: PathBuf,
-    /// Records that are no events.
-    pub rejected: PathBuf,
-    /// The checkpoint.
-    pub checkpoint: PathBuf,
-    /// The lock.
-    pub lock: PathBuf,
-}
-
-impl Paths {
-    /// For `logs/events.log`: `logs/events.rejected`, `logs/events.log.checkpoint` and `logs/events.log.lock`.
-    pub fn of(log: &Path) -> Self {
-        Self {
-            log: log.to_path_buf(),
-            rejected: log.with_extension("rejected"),
-            checkpoint: beside(log, ".checkpoint"),
-            lock: beside(log, ".lock"),
-        }
-    }
-
-    /// The directory of them all.
-    pub fn dir(&self) -> &Path {
-        parent(&self.log)
-    }
-}
+/// So often a write is repeated because another program renamed the file meanwhile.
+const WRITES_MAX: usize = 10;
 
 /// An error and the file it is about.
 #[derive(Debug)]
@@ -58,7 +32,13 @@ pub struct LogError {
 
 impl std::fmt::Display for LogError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.doing, self.source)
+        write!(f, "{}: {}", self.doing, self.source)?;
+        match self.source.kind() {
+            io::ErrorKind::FileTooLarge => f.write_str(
+                "; raise the limit (`ulimit -f`, systemd's LimitFSIZE), or close the log earlier with LOG_ROTATE_BYTES",
+            ),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -83,6 +63,8 @@ pub struct EventLog<S: Storage> {
     rejected: DurableFile<S::File>,
     /// Offsets that belong to everything staged.
     staged: Offsets,
+    /// Offsets that belong to everything that both files keep.
+    kept: Offsets,
     /// The checkpoint that belongs to the sure bytes; `saved` is the one on the disk.
     covered: Checkpoint,
     saved: Option<Checkpoint>,
@@ -113,6 +95,7 @@ impl<S: Storage> EventLog<S> {
             log,
             rejected,
             staged: checkpoint.offsets.clone(),
+            kept: checkpoint.offsets.clone(),
             covered: checkpoint,
             saved: None,
             synced_in: None,
@@ -137,20 +120,11 @@ impl<S: Storage> EventLog<S> {
     /// What failed; call again until it succeeds. Nothing is lost or doubled by that.
     pub fn settle(&mut self, cover: bool) -> Result<(), LogError> {
         self.finish_rotation()?;
-        self.follow_moves()?;
-        doing("append to", &self.paths.log, self.log.write())?;
-        doing("append to", &self.paths.rejected, self.rejected.write())?;
+        self.write()?;
         if !cover && self.log.pending() + self.rejected.pending() < UNSYNCED_MAX_BYTES {
             return Ok(());
         }
-        let sync = self.fsync != Fsync::Never;
-        let began = Instant::now();
-        doing("fsync", &self.paths.log, self.log.prove(sync))?;
-        doing("fsync", &self.paths.rejected, self.rejected.prove(sync))?;
-        self.synced_in = sync.then(|| began.elapsed());
-        self.log.accept();
-        self.rejected.accept();
-        self.covered.offsets.clone_from(&self.staged);
+        self.prove([Place::There; 2])?;
         self.save()
     }
 
@@ -166,11 +140,15 @@ impl<S: Storage> EventLog<S> {
         if self.covered.rotate_to.is_none() {
             let names = doing("list", self.paths.dir(), self.storage.names(self.paths.dir()))?;
             let name = self.covered.log.name.clone();
-            let to = closed_name(&name, now_millis, |taken| names.iter().any(|name| name == taken));
+            let number = next_number(&name, self.covered.sequence, names.iter().map(String::as_str));
+            let number =
+                number.ok_or_else(|| io::Error::other("a closed log has the highest number: move it away"));
+            let number = doing("number the closed logs of", &self.paths.log, number)?;
             if self.fsync == Fsync::Never {
                 doing("fsync", &self.paths.log, self.log.sync())?;
             }
-            self.covered.rotate_to = Some(to);
+            self.covered.sequence = number;
+            self.covered.rotate_to = Some(closed_name(&name, number, now_millis));
         }
         self.finish_rotation()
     }
@@ -215,10 +193,61 @@ impl<S: Storage> EventLog<S> {
         self.log.pending() + self.rejected.pending() > 0 || self.staged != *self.offsets()
     }
 
-    /// A log that was renamed or deleted by somebody else is followed by an empty one at the same path.
+    /// Writes what is staged to files that are at their paths, before and after.
+    ///
+    /// Whoever renamed a file may have read it to its end before the write, so a write that did not find it in
+    /// place is cut off and repeated in the next file.
+    fn write(&mut self) -> Result<(), LogError> {
+        for _ in 0..WRITES_MAX {
+            self.follow_moves()?;
+            doing("append to", &self.paths.log, self.log.write())?;
+            if !doing("look at", &self.paths.log, self.log.in_place(&self.storage))? {
+                continue;
+            }
+            doing("append to", &self.paths.rejected, self.rejected.write())?;
+            if !doing("look at", &self.paths.rejected, self.rejected.in_place(&self.storage))? {
+                continue;
+            }
+            self.log.keep();
+            self.rejected.keep();
+            self.kept.clone_from(&self.staged);
+            return Ok(());
+        }
+        let error = io::Error::other("other programs rename its files faster than they can be written");
+        doing("append to", &self.paths.log, Err(error))
+    }
+
+    /// Counts what both files keep as sure; `save` covers it then.
+    fn prove(&mut self, places: [Place; 2]) -> Result<(), LogError> {
+        let sync = self.fsync != Fsync::Never;
+        let began = Instant::now();
+        let files = [(&mut self.log, &self.paths.log), (&mut self.rejected, &self.paths.rejected)];
+        for ((file, path), place) in files.into_iter().zip(places) {
+            // A deleted file has only the readers that it had.
+            if place != Place::Deleted {
+                doing("fsync", path, file.prove(sync))?;
+            }
+        }
+        self.synced_in = sync.then(|| began.elapsed());
+        self.log.accept();
+        self.rejected.accept();
+        self.covered.offsets.clone_from(&self.kept);
+        Ok(())
+    }
+
+    /// A file that was renamed or deleted by somebody else is followed by an empty one at the same path.
     fn follow_moves(&mut self) -> Result<(), LogError> {
-        for (file, path) in [(&mut self.log, &self.paths.log), (&mut self.rejected, &self.paths.rejected)] {
-            if doing("look at", path, file.in_place(&self.storage))? {
+        let places = [
+            doing("look at", &self.paths.log, self.log.place(&self.storage))?,
+            doing("look at", &self.paths.rejected, self.rejected.place(&self.storage))?,
+        ];
+        if places == [Place::There; 2] {
+            return self.save();
+        }
+        self.finish_moved(places)?;
+        let files = [(&mut self.log, &self.paths.log), (&mut self.rejected, &self.paths.rejected)];
+        for ((file, path), place) in files.into_iter().zip(places) {
+            if place == Place::There {
                 continue;
             }
             // Their rename must not be undone by a power cut after the checkpoint speaks of the new file.
@@ -227,6 +256,20 @@ impl<S: Storage> EventLog<S> {
             log::warn!("{} was moved or deleted by somebody else; going on in a new one", path.display());
         }
         self.save()
+    }
+
+    /// Covers what the files keep where it is: gzip, or a program that follows the log, may have read it there,
+    /// so it must not be written again.
+    fn finish_moved(&mut self, places: [Place; 2]) -> Result<(), LogError> {
+        if self.log.lacks() || self.rejected.lacks() {
+            // A failing disk took it out, and whoever read the file may have found it or not: rather twice than lost.
+            self.log.release();
+            self.rejected.release();
+            self.kept.clone_from(&self.covered.offsets);
+        }
+        self.prove(places)?;
+        // A full disk may have no room for the checkpoint until the deleted file is closed.
+        if places.contains(&Place::Deleted) { Ok(()) } else { self.save() }
     }
 
     fn finish_rotation(&mut self) -> Result<(), LogError> {

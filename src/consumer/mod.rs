@@ -17,6 +17,7 @@ pub mod lines;
 mod lock;
 mod metrics;
 mod open;
+mod paths;
 mod reader;
 mod recovery;
 mod rejects;
@@ -46,9 +47,9 @@ use crate::thread::spawn;
 
 use archiver::Archive;
 use checkpoint::Offsets;
-use event_log::Paths;
 use hangup::Hangups;
 use lock::LogLock;
+use paths::Paths;
 use reader::{Batch, Reader, positions_of};
 use rotation::Rotation;
 use state::State;
@@ -112,6 +113,7 @@ pub fn run<S: Source + 'static>(
     std::fs::create_dir_all(parent(&paths.log)).map_err(|error| {
         Failure::failed(format!("cannot create {}: {error}", parent(&paths.log).display()))
     })?;
+    paths.check().map_err(Failure::bad_config)?;
     let lock = LogLock::take(&paths.lock).map_err(Failure::failed)?;
     let cannot_start = |error: io::Error| Failure::failed(format!("cannot start a thread: {error}"));
     let hangups = Hangups::listen().map_err(cannot_start)?;

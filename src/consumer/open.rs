@@ -10,7 +10,8 @@ use crate::shutdown::Shutdown;
 
 use super::Failure;
 use super::checkpoint::Checkpoint;
-use super::event_log::{EventLog, Paths};
+use super::event_log::EventLog;
+use super::paths::Paths;
 use super::recovery::{Recovered, RecoveryError, Topic, read_checkpoint, recover};
 use super::state::State;
 use super::storage::Disk;

@@ -10,7 +10,8 @@ use crate::config::{Fsync, OffsetReset};
 
 use super::checkpoint::{Checkpoint, FileMark, TAIL_BYTES, tail_crc};
 use super::durable_file::DurableFile;
-use super::event_log::{EventLog, LogError, Paths, doing};
+use super::event_log::{EventLog, LogError, doing};
+use super::paths::Paths;
 use super::start::{Start, decide, from_the_beginning};
 use super::storage::{AppendFile, Stat, Storage, beside};
 
@@ -228,6 +229,9 @@ impl<S: Storage> Placing<'_, S> {
         for name in names.iter().filter(|name| name.starts_with(&stem)) {
             let candidate = path.with_file_name(name);
             let Some(stat) = doing("look at", &candidate, self.storage.stat(&candidate))? else { continue };
+            if !stat.is_file {
+                continue;
+            }
             // With nothing covered only the inode number tells, and systems use numbers again: keep what is cut.
             let only_inode = mark.bytes == 0;
             if only_inode && stat.inode != mark.inode {

@@ -31,36 +31,57 @@ pub fn day_of(now_millis: i64) -> i64 {
     now_millis.div_euclid(MILLIS_A_DAY)
 }
 
-/// The name under which a log called `name` is kept when it is closed at `now_millis`.
-///
-/// `events.log` becomes `events-20261124T081546032Z-000.log`; names sort by time. `is_taken` says which exist.
-pub fn closed_name(name: &str, now_millis: i64, is_taken: impl Fn(&str) -> bool) -> String {
-    let (stem, extension) = split_name(name);
-    let now = OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(now_millis);
-    let stamp = now.format(&STAMP).unwrap_or_else(|_| format!("{now_millis:020}"));
-    (0..)
-        .map(|number| format!("{stem}-{stamp}-{number:03}{extension}"))
-        .find(|closed| !is_taken(closed) && !is_taken(&format!("{closed}.gz")))
-        .expect("some number is free")
+/// Place of a closed log in the order of closing; the clock has no part in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Closed {
+    /// From before closed logs had numbers: `events-20261124T081546032Z-000.log`, ordered by its name.
+    Unnumbered(String),
+    /// `events-seq000000000042-20261124T081546032Z.log`.
+    Numbered(u64),
 }
 
-/// True if `candidate` is a closed log of `name`, packed or not.
-pub fn is_closed(name: &str, candidate: &str) -> bool {
+/// The name under which the log called `name` is kept as the closed log `number`, closed at `now_millis`.
+///
+/// `events.log` becomes `events-seq000000000042-20261124T081546032Z.log`. Names sort by their numbers, behind those
+/// without one; past twelve digits only [`closed`] knows the order.
+pub fn closed_name(name: &str, number: u64, now_millis: i64) -> String {
+    let (stem, extension) = split_name(name);
+    let now = OffsetDateTime::UNIX_EPOCH.checked_add(Duration::milliseconds(now_millis));
+    let stamp = now.and_then(|now| now.format(&STAMP).ok()).unwrap_or_else(|| format!("{now_millis:020}"));
+    format!("{stem}-seq{number:012}-{stamp}{extension}")
+}
+
+/// The number for the next closed log of `name`: above `last`, which the checkpoint knows, and above those of all
+/// `names` in the directory, since a checkpoint may be lost. `None` if there is no higher one.
+pub fn next_number<'a>(name: &str, last: u64, names: impl Iterator<Item = &'a str>) -> Option<u64> {
+    let numbers = names.filter_map(|candidate| match closed(name, candidate) {
+        Some(Closed::Numbered(number)) => Some(number),
+        _ => None,
+    });
+    numbers.fold(last, u64::max).checked_add(1)
+}
+
+/// The place of `candidate` among the closed logs of `name`, packed or not; `None` if it is not one of them.
+pub fn closed(name: &str, candidate: &str) -> Option<Closed> {
     let (stem, extension) = split_name(name);
     let candidate = candidate.strip_suffix(".gz").unwrap_or(candidate);
-    let Some(middle) = candidate
-        .strip_prefix(stem)
-        .and_then(|rest| rest.strip_prefix('-'))
-        .and_then(|rest| rest.strip_suffix(extension))
-    else {
-        return false;
+    let middle = candidate.strip_prefix(stem)?.strip_prefix('-')?.strip_suffix(extension)?;
+    let fits = |text: &str, pattern: &str| {
+        text.len() == pattern.len()
+            && text.bytes().zip(pattern.bytes()).all(|(byte, wanted)| match wanted {
+                b'd' => byte.is_ascii_digit(),
+                fixed => byte == fixed,
+            })
     };
-    let pattern = b"dddddddd\x54ddddddddd\x5a-ddd";
-    middle.len() >= pattern.len()
-        && middle.bytes().enumerate().all(|(at, byte)| match pattern.get(at) {
-            Some(b'd') | None => byte.is_ascii_digit(),
-            Some(&fixed) => byte == fixed,
-        })
+    if let Some((number, stamp)) = middle.strip_prefix("seq").and_then(|rest| rest.split_once('-')) {
+        let is_ours = number.len() >= 12 && number.bytes().all(|byte| byte.is_ascii_digit());
+        let is_ours = is_ours && (fits(stamp, "ddddddddTdddddddddZ") || fits(stamp, &"d".repeat(20)));
+        return is_ours.then(|| number.parse().ok().map(Closed::Numbered)).flatten();
+    }
+    let (stamp, count) = middle.split_once('-')?;
+    let is_ours = fits(stamp, "ddddddddTdddddddddZ") && count.len() >= 3;
+    (is_ours && count.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| Closed::Unnumbered(middle.to_owned()))
 }
 
 /// Stem and extension with its dot.
@@ -78,19 +99,35 @@ mod tests {
     const NOW: i64 = 1_795_508_146_032;
 
     #[test]
-    fn closed_names_sort_by_time_and_are_known_again() {
-        let first = closed_name("events.log", NOW, |_| false);
-        assert_eq!(first, "events-20261124T081546032Z-000.log");
-        let taken = [first.clone()];
-        let second = closed_name("events.log", NOW, |name| taken.iter().any(|other| other == name));
-        let packed = closed_name("events.log", NOW, |name| name == format!("{first}.gz"));
-        assert_eq!(second, "events-20261124T081546032Z-001.log");
-        assert_eq!(packed, second);
-        let third = closed_name("events.log", NOW + 1, |_| false);
-        assert!(first < second && second < third);
-        for name in [&first, &second, &third, &format!("{first}.gz")] {
-            assert!(is_closed("events.log", name), "{name}");
+    fn closed_names_sort_by_number_whatever_the_clock_says() {
+        let first = closed_name("events.log", 1, NOW);
+        assert_eq!(first, "events-seq000000000001-20261124T081546032Z.log");
+        let second = closed_name("events.log", 2, NOW - 1_000_000);
+        let old = "events-20990101T000000000Z-000.log".to_owned();
+        let names = [old, first, second, closed_name("events.log", 10, 0)];
+        assert!(names.is_sorted(), "{names:?}");
+        let order: Vec<_> = names.iter().map(|name| closed("events.log", name).expect("closed")).collect();
+        assert!(order.is_sorted(), "{order:?}");
+        for name in &names {
+            assert_eq!(closed("events.log", &format!("{name}.gz")), closed("events.log", name));
         }
+        let long =
+            [999_999_999_999, 1_000_000_000_000, u64::MAX].map(|n| closed_name("events.log", n, i64::MAX));
+        assert!(long.iter().map(|name| closed("events.log", name).expect("closed")).is_sorted(), "{long:?}");
+    }
+
+    #[test]
+    fn the_next_number_is_above_the_checkpoint_and_all_names() {
+        let next = |last, names: &[&str]| next_number("events.log", last, names.iter().copied());
+        assert_eq!(next(0, &[]), Some(1));
+        assert_eq!(next(7, &["events-seq000000000003-20261124T081546032Z.log"]), Some(8));
+        assert_eq!(next(7, &["events-seq000000000009-20261124T081546032Z.log.gz", "events.log"]), Some(10));
+        assert_eq!(
+            next(7, &["events-0-seq000000000009-20261124T081546032Z.log"]),
+            Some(8),
+            "another shard's"
+        );
+        assert_eq!(next(u64::MAX, &[]), None);
     }
 
     #[test]
@@ -104,8 +141,13 @@ mod tests {
             "events-20261124T081546032Z-000.log.part",
             "events-20261124T08154603xZ-000.log",
             "other-20261124T081546032Z-000.log",
+            "events-0-seq000000000001-20261124T081546032Z.log",
+            "events-seq000000000001-20261124T081546032Z.log.gz.part",
+            "events-seq1-20261124T081546032Z.log",
+            "events-seq99999999999999999999-20261124T081546032Z.log",
+            "events-seq000000000001-.log",
         ] {
-            assert!(!is_closed("events.log", name), "{name}");
+            assert_eq!(closed("events.log", name), None, "{name}");
         }
     }
 

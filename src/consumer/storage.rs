@@ -4,16 +4,26 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// What a directory entry points at.
+/// What a directory entry is. Links are not followed: renaming one would leave its file where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Bytes in the file.
     pub len: u64,
     /// Inode number: two names with the same one are the same file at that moment.
     pub inode: u64,
+    /// Names that lead to it.
+    pub links: u64,
+    /// A regular file, not a directory, pipe or link.
+    pub is_file: bool,
+}
+
+impl Stat {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self { len: meta.len(), inode: meta.ino(), links: meta.nlink(), is_file: meta.is_file() }
+    }
 }
 
 /// A file open for appending. Its writer is the only one.
@@ -48,13 +58,13 @@ pub trait Storage: Send {
     /// An open file.
     type File: AppendFile;
 
-    /// Opens `path` for appending; creates it when missing.
+    /// Opens the regular file at `path` for appending; creates it when missing.
     ///
     /// # Errors
     /// As the system says; so for all the others.
     fn open_append(&self, path: &Path) -> io::Result<Self::File>;
 
-    /// What `path` points at, if it is there.
+    /// What is at `path`, if anything is.
     fn stat(&self, path: &Path) -> io::Result<Option<Stat>>;
 
     /// Up to `len` bytes of `path` from `from` on.
@@ -107,12 +117,15 @@ impl Storage for Disk {
     type File = File;
 
     fn open_append(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new().append(true).create(true).open(path)
+        // Without NONBLOCK a pipe would wait for a reader.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = OpenOptions::new().append(true).create(true).custom_flags(flags).open(path)?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
     }
 
     fn stat(&self, path: &Path) -> io::Result<Option<Stat>> {
-        match fs::metadata(path) {
-            Ok(meta) => Ok(Some(Stat { len: meta.len(), inode: meta.ino() })),
+        match fs::symlink_metadata(path) {
+            Ok(meta) => Ok(Some(Stat::of(&meta))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -160,7 +173,6 @@ impl AppendFile for File {
     }
 
     fn stat(&self) -> io::Result<Stat> {
-        let meta = self.metadata()?;
-        Ok(Stat { len: meta.len(), inode: meta.ino() })
+        self.metadata().map(|meta| Stat::of(&meta))
     }
 }

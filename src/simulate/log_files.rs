@@ -181,7 +181,11 @@ fn read_lines(mut reader: impl BufRead, mut take: impl FnMut(Piece<'_>)) -> io::
 enum Rank {
     /// `events-20261124T081546032Z-000.log`, and any other name between stem and extension.
     Named(String),
-    /// `events.log.2`: the higher the older.
+    /// `events-seq000000000042-20261124T081546032Z.log`: closed by the consumer, numbered in this order.
+    Closed(u64, String),
+    /// `events.log-20261124`: logrotate's `dateext`.
+    Dated(String),
+    /// `events.log.2`, and with logrotate's `extension` also `events.2.log`: the higher the older.
     Numbered(std::cmp::Reverse<u32>),
     /// The log itself.
     Current,
@@ -193,13 +197,23 @@ fn rank(name: &str, candidate: &str) -> Option<Rank> {
     if candidate == name {
         return Some(Rank::Current);
     }
-    if let Some(number) = plain.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')) {
-        return number.parse().ok().map(|number| Rank::Numbered(std::cmp::Reverse(number)));
+    if let Some(rest) = plain.strip_prefix(name) {
+        let is_dated = rest.starts_with('-') && rest.bytes().any(|byte| byte.is_ascii_digit());
+        return if is_dated { Some(Rank::Dated(rest.to_owned())) } else { numbered(rest) };
     }
     let (stem, extension) =
         name.rfind('.').filter(|dot| *dot > 0).map_or((name, ""), |dot| name.split_at(dot));
     let middle = plain.strip_prefix(stem)?.strip_suffix(extension)?;
-    Some(Rank::Named(middle.to_owned()))
+    let closed = middle.strip_prefix("-seq").and_then(|rest| rest.split_once('-'));
+    let closed =
+        closed.and_then(|(number, stamp)| Some(Rank::Closed(number.parse().ok()?, stamp.to_owned())));
+    closed.or_else(|| numbered(middle)).or_else(|| Some(Rank::Named(middle.to_owned())))
+}
+
+/// The rank of `.2`.
+fn numbered(text: &str) -> Option<Rank> {
+    let number = text.strip_prefix('.')?.parse().ok()?;
+    Some(Rank::Numbered(std::cmp::Reverse(number)))
 }
 
 fn directory_of(log: &Path) -> Option<&Path> {
@@ -274,20 +288,34 @@ mod tests {
     fn files_are_read_oldest_first_and_no_other_file_is() {
         let directory = tempfile::tempdir().expect("directory");
         let path = |name: &str| directory.path().join(name);
-        pack(&path("events-20261124T081546032Z-000.log.gz"), "a\nb\n");
-        fs::write(path("events-20261124T081546032Z-001.log"), "c\n").expect("write");
-        pack(&path("events-20261124T081546032Z-001.log.gz"), "half");
+        pack(&path("events-20990101T000000000Z-000.log.gz"), "a\nb\n");
+        fs::write(path("events-20990101T000000000Z-001.log"), "c\n").expect("write");
+        pack(&path("events-20990101T000000000Z-001.log.gz"), "half");
+        pack(&path("events-seq000000000009-20261124T081546032Z.log.gz"), "closed 9\n");
+        fs::write(path("events-seq000000000010-20251124T081546032Z.log"), "closed 10\n").expect("write");
+        fs::write(path("events-seq1000000000000-20251124T081546032Z.log"), "closed last\n").expect("write");
+        pack(&path("events.log-20261124.gz"), "dated\n");
         pack(&path("events.log.10.gz"), "d\ntail");
+        fs::write(path("events.9.log"), "nine\n").expect("write");
         fs::write(path("events.log.2"), "e\n").expect("write");
         fs::write(path("events.log"), "f\ng").expect("write");
-        for other in
-            ["events.rejected", "events.log.lock", "events.log.checkpoint", "other.log", "events.log.torn"]
-        {
+        for other in [
+            "events.rejected",
+            "events.log.lock",
+            "events.log.checkpoint",
+            "events.log.000.torn",
+            "other.log",
+            "events.log.torn",
+        ] {
             fs::write(path(other), "foreign\n").expect("write");
         }
+        for directory in ["events-seq000000000011-20251124T081546032Z.log", "events.log.1", "events.d"] {
+            fs::create_dir(path(directory)).expect("create");
+        }
+        let closed = ["closed 9", "closed 10", "closed last", "dated"];
         assert_eq!(
             lines_after(&path("events.log"), &Mark::default()),
-            ["a", "b", "c", "d", "torn tail", "e", "f", "open g"]
+            [&["a", "b", "c"][..], &closed, &["d", "torn tail", "nine", "e", "f", "open g"]].concat()
         );
     }
 

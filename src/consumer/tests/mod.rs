@@ -13,8 +13,9 @@ use crate::broker::Bounds;
 use crate::config::{Fsync, OffsetReset};
 
 use super::checkpoint::Offsets;
-use super::event_log::{EventLog, Paths};
+use super::event_log::EventLog;
 use super::lines::Lines;
+use super::paths::Paths;
 use super::recovery::{RecoveryError, Topic, read_checkpoint, recover};
 use super::storage::Storage;
 use sim_disk::SimDisk;
@@ -125,8 +126,9 @@ fn tries<T, E: std::fmt::Debug>(disk: &SimDisk, mut step: impl FnMut() -> Result
 /// Every record stands once, whole, in the order of its partition.
 fn audit(disk: &SimDisk, what: &str) {
     let text = |wanted: fn(&str) -> bool| String::from_utf8(disk.contents(wanted)).expect("text");
-    let logs =
-        text(|name| name.starts_with("events") && (name.ends_with(".log") || name.ends_with(".log.1")));
+    let logs = text(|name| {
+        name.starts_with("events") && [".log", ".log.1", ".log.1.gz"].iter().any(|end| name.ends_with(end))
+    });
     let rejected = text(|name| name.ends_with(".rejected"));
     for (text, is_in) in [(logs, false), (rejected, true)] {
         for partition in 0..PARTITIONS {
@@ -144,6 +146,16 @@ fn audit(disk: &SimDisk, what: &str) {
         let all = text.lines().count();
         let whole = text.lines().filter(|line| line.starts_with("1970-01-01 00:00:00,000 - {")).count();
         assert_eq!(all, whole, "{what}: foreign or torn lines\n{text}");
+    }
+}
+
+/// Every event stands at least once in some log.
+fn audit_nothing_lost(disk: &SimDisk, what: &str) {
+    let text = String::from_utf8(disk.contents(|_| true)).expect("text");
+    for (partition, offset) in (0..PARTITIONS).flat_map(|partition| (0..RECORDS).map(move |n| (partition, n)))
+    {
+        let line = format!("1970-01-01 00:00:00,000 - {}\n", value(partition, offset));
+        assert!(text.contains(&line), "{what}: partition {partition} offset {offset} is lost\n{text}");
     }
 }
 
@@ -218,6 +230,27 @@ fn a_disk_that_fails_for_a_while_loses_and_repeats_nothing() {
                     run(&disk, fsync, moved);
                     audit(&disk, &format!("{fsync:?}, moved {moved:?}, {from} failed for {length}"));
                 }
+            }
+        }
+    }
+}
+
+/// Logrotate's `compress` reads the file to its end and deletes it, so what it read must not be written again.
+#[test]
+fn a_log_compressed_by_others_before_any_operation_loses_and_repeats_nothing() {
+    let (log, packed) = (Path::new(LOG), Path::new("logs/events.log.1.gz"));
+    for fsync in [Fsync::Batch, INTERVAL, Fsync::Never] {
+        for at in 1..=operations_of(fsync, None) {
+            let disk = SimDisk::default();
+            disk.compress_at(at, log, packed);
+            run(&disk, fsync, None);
+            audit(&disk, &format!("{fsync:?}, compressed before operation {at}"));
+            for fails_at in 1..at {
+                let disk = SimDisk::default();
+                disk.compress_at(at, log, packed);
+                disk.fail(fails_at, fails_at);
+                run(&disk, fsync, None);
+                audit_nothing_lost(&disk, &format!("{fsync:?}, {fails_at} failed, compressed before {at}"));
             }
         }
     }

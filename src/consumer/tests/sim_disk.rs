@@ -27,6 +27,8 @@ struct World {
     crash_at: Option<usize>,
     /// Operations from the first to the last of these fail, then the disk heals.
     fails: Option<(usize, usize)>,
+    /// Somebody else compresses this file to that one right before this operation.
+    compress: Option<(usize, PathBuf, PathBuf)>,
     crashed: bool,
 }
 
@@ -55,6 +57,9 @@ impl World {
             return Fate::Fails(io::Error::other("the process is dead"));
         }
         self.operations += 1;
+        if let Some((_, from, to)) = self.compress.take_if(|(at, ..)| *at == self.operations) {
+            self.compress(&from, &to);
+        }
         if self.crash_at == Some(self.operations) {
             self.crashed = true;
             return Fate::Fails(io::Error::other("killed"));
@@ -63,6 +68,16 @@ impl World {
             return Fate::Fails(io::ErrorKind::StorageFull.into());
         }
         Fate::Works
+    }
+
+    /// What logrotate and gzip do together: a copy takes the name, the file itself has none any more.
+    fn compress(&mut self, from: &Path, to: &Path) {
+        let Some(inode) = self.names.remove(from) else { return };
+        let copy = self.create(to);
+        let data = self.inodes[inode].data.clone();
+        self.inodes[copy] = Inode { durable: data.clone(), data };
+        self.durable_names = self.names.clone();
+        self.unsynced.clear();
     }
 
     fn create(&mut self, path: &Path) -> usize {
@@ -74,6 +89,12 @@ impl World {
         self.names.insert(path.to_path_buf(), inode);
         self.unsynced.push(NameChange::Create(path.to_path_buf(), inode));
         inode
+    }
+
+    fn stat(&self, inode: usize) -> Stat {
+        let links = self.names.values().filter(|&&other| other == inode).count() as u64;
+        let len = self.inodes[inode].data.len() as u64;
+        Stat { len, inode: number(inode), links, is_file: true }
     }
 
     fn inode(&self, path: &Path) -> io::Result<usize> {
@@ -108,6 +129,12 @@ impl SimDisk {
     pub fn fail(&self, from: usize, to: usize) {
         let mut world = self.world();
         world.fails = Some((world.operations + from, world.operations + to));
+    }
+
+    /// Somebody else compresses `from` to `to` right before operation `number`, counted from now.
+    pub fn compress_at(&self, number: usize, from: &Path, to: &Path) {
+        let mut world = self.world();
+        world.compress = Some((world.operations + number, from.to_path_buf(), to.to_path_buf()));
     }
 
     /// Operations so far.
@@ -241,8 +268,7 @@ impl AppendFile for SimFile {
     }
 
     fn stat(&self) -> io::Result<Stat> {
-        let world = self.disk.world();
-        Ok(Stat { len: world.inodes[self.inode].data.len() as u64, inode: number(self.inode) })
+        Ok(self.disk.world().stat(self.inode))
     }
 }
 
@@ -260,8 +286,7 @@ impl Storage for SimDisk {
 
     fn stat(&self, path: &Path) -> io::Result<Option<Stat>> {
         let world = self.world();
-        let stat = |&inode: &usize| Stat { len: world.inodes[inode].data.len() as u64, inode: number(inode) };
-        Ok(world.names.get(path).map(stat))
+        Ok(world.names.get(path).map(|&inode| world.stat(inode)))
     }
 
     fn read_range(&self, path: &Path, from: u64, len: u64) -> io::Result<Vec<u8>> {

@@ -31,6 +31,49 @@ fn a_log_that_can_never_be_opened_ends_the_start_with_the_reason() {
     let refused = site.program(&[("LOG_FILE", log.to_str().expect("UTF-8"))]).run(secs(60));
     assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
     assert!(refused.stderr.contains("taken is not a directory"), "{}", refused.stderr);
+    // No setting can tell that a directory cannot be created there, not even by root.
+    let refused = site.program(&[("LOG_FILE", "/proc/taken/events.log")]).run(secs(60));
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("cannot create /proc/taken"), "{}", refused.stderr);
+}
+
+#[test]
+fn what_is_not_a_file_of_its_own_is_refused_in_the_place_of_one() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    fs::create_dir(site.logs()).expect("create");
+    let target = site.path("target");
+    for name in ["events.log", "events.rejected", "events.log.checkpoint", "events.log.lock"] {
+        let place = site.logs().join(name);
+        for dangling in [true, false] {
+            let _ = if dangling { fs::remove_file(&target) } else { fs::write(&target, "") };
+            std::os::unix::fs::symlink(&target, &place).expect("link");
+            let refused = site.program(&[]).run(secs(60));
+            assert_eq!(refused.status.code(), Some(2), "{name}: {}", refused.stderr);
+            for words in [name, "symbolic link", target.to_str().expect("UTF-8"), "LOG_FILE="] {
+                assert!(refused.stderr.contains(words), "{words}: {}", refused.stderr);
+            }
+            assert!(fs::read_link(&place).is_ok() && target.exists() != dangling, "nothing is touched");
+            fs::remove_file(&place).expect("remove");
+        }
+        fs::create_dir(&place).expect("create");
+        let refused = site.program(&[]).run(secs(60));
+        assert_eq!(refused.status.code(), Some(2), "{name}: {}", refused.stderr);
+        assert!(
+            refused.stderr.contains(name) && refused.stderr.contains("is a directory"),
+            "{}",
+            refused.stderr
+        );
+        fs::remove_dir(&place).expect("remove");
+    }
+    // A link to the directory is where the directory is.
+    fs::rename(site.logs(), site.path("elsewhere")).expect("rename");
+    std::os::unix::fs::symlink(site.path("elsewhere"), site.logs()).expect("link");
+    let mut consumer = site.start_ready(&[("LOG_ROTATE_BYTES", "4096")]);
+    topic.kcat(&["-P"], event_lines(100, 100).as_bytes());
+    site.wait_caught_up();
+    assert!(consumer.terminate(secs(30)).success());
+    site.audit();
 }
 
 #[test]

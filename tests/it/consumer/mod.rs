@@ -8,6 +8,7 @@ mod load;
 mod operation;
 mod rotation;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
@@ -148,20 +149,23 @@ fn audit(records: &[Stored], lines: &[String], rejected: &[Value]) {
     assert_eq!(kept, not_events, "rejected records");
 }
 
-/// Closed logs by name, then those renamed by others, then the open one.
+/// Closed logs by name, then those renamed by logrotate (`events.log.2.gz`, `events.log.1`), then the open one.
 fn log_files(dir: &Path) -> Vec<PathBuf> {
     let names = fs::read_dir(dir).expect("the log's directory").map(|entry| entry.expect("entry").path());
-    let mut files: Vec<PathBuf> = names
-        .filter(|path| {
-            let name = path.file_name().expect("name").to_string_lossy();
-            name.starts_with("events") && [".log", ".log.gz", ".log.1"].iter().any(|end| name.ends_with(end))
-        })
-        .collect();
-    files.sort_by_key(|path| {
-        let name = path.file_name().expect("name").to_string_lossy().into_owned();
-        (name == "events.log", name == "events.log.1", name)
-    });
+    let mut files: Vec<PathBuf> = names.filter(|path| path.is_file() && log_rank(path).is_some()).collect();
+    files.sort_by_key(|path| log_rank(path));
     files
+}
+
+/// Place of a log among [`log_files`]; `None` for other files.
+fn log_rank(path: &Path) -> Option<(bool, Reverse<u32>, String)> {
+    let name = path.file_name()?.to_str()?.to_owned();
+    let plain = name.strip_suffix(".gz").unwrap_or(&name);
+    if let Some(number) = plain.strip_prefix("events.log.") {
+        return Some((false, Reverse(number.parse().ok()?), name));
+    }
+    let is_log = name.starts_with("events") && plain.ends_with(".log");
+    is_log.then(|| (name == "events.log", Reverse(u32::MAX), name))
 }
 
 /// Whole lines of one log; panics at a torn end.
