@@ -113,6 +113,7 @@ export HTTP_ADDR=127.0.0.1:$((port + 50)) METRICS_ADDR=127.0.0.1:$((port + 51))
 on_exit() {
   local code=$?
   trap - EXIT
+  end_attended
   [[ -z ${load_pid:-} ]] || kill -KILL "$load_pid" 2>/dev/null || true
   resume_broker 1
   stop_programs || true
@@ -189,7 +190,7 @@ finish_row() { # finish_row NAME HARMED
   end_program consumer
   if [[ -n ${PROXY_PID:-} ]]; then end_proxy; fi
   begin "auditing"
-  "$bin/simulate" --audit "$run_dir/record" --verify "$LOG_FILE" --output json >"$audit" 2>"$run_dir/audit.log" || true
+  attended "$bin/simulate" --audit "$run_dir/record" --verify "$LOG_FILE" --output json >"$audit" 2>"$run_dir/audit.log" || true
   read -r sent acked logged lost duplicated < <(figures "$audit" sent acknowledged logged lost duplicated) || true
   [[ -n ${duplicated:-} ]] || fail "the audit gave no figures" "$run_dir/audit.log"
   gap=$(printf '%.2f' "$(figures "$run_dir/load.json" longestGap)")
@@ -291,7 +292,7 @@ PAGE
 begin "building"
 build=(cargo build --locked --quiet)
 [[ $profile == debug ]] || build+=(--release)
-{ "${build[@]}" --bins && "${build[@]}" --example fault-proxy; } 2>"$base_dir/build.log" ||
+{ attended "${build[@]}" --bins && attended "${build[@]}" --example fault-proxy; } 2>"$base_dir/build.log" ||
   fail "cargo build" "$base_dir/build.log"
 
 if [[ ${faults[*]} != leader ]]; then start_kafka 1; fi

@@ -19,7 +19,8 @@ usage: scripts/kafka.sh COMMAND
   fetch             only fetch what the jvm runtime needs
 
 Environment:
-  KAFKA_RUNTIME     docker | jvm (default: a broker that already answers, else docker, else jvm)
+  KAFKA_RUNTIME     docker | jvm (default: a broker that already answers, else docker where an engine, compose and
+                    the images are at hand or can be pulled, else jvm)
   KAFKA_MODE        kraft | zookeeper (default: kraft; docker always has ZooKeeper)
   KAFKA_VERSION     default 3.9.2 (jvm only)
   KAFKA_PORT        port of the first broker (default 9092); broker I listens on KAFKA_PORT + 10*(I-1),
@@ -36,7 +37,11 @@ dir=$(realpath --canonicalize-missing "${KAFKA_DIR:-$root/target/kafka}")
 brokers=${KAFKA_BROKERS:-}
 # What was started here stays what it is, unless told otherwise.
 version=3.9.2 mode=kraft port=9092
-[[ ! -d $dir/broker-1 || ! -f $dir/made-by ]] || read -r version mode port <"$dir/made-by"
+if [[ -d $dir/broker-1 && -f $dir/made-by ]]; then
+  read -r version mode port <"$dir/made-by"
+elif [[ -s $dir/docker ]]; then
+  read -r port <"$dir/docker"
+fi
 version=${KAFKA_VERSION:-$version}
 mode=${KAFKA_MODE:-$mode}
 case ${KAFKA_PORT:-}/${brokers%%,*} in
@@ -52,8 +57,14 @@ java_options+=(-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleL
 without_jvm="or set KAFKA_RUNTIME=docker, or point KAFKA_BROKERS at a Kafka that runs"
 start_timeout_s=90
 stop_timeout_s=20
+# A start may fetch Kafka first.
+fetch_timeout_s=1200
+lock_timeout_s=$((fetch_timeout_s + start_timeout_s))
 # Any valid id will do, and a fixed one lets broker N join the data of broker 1.
 cluster_id=ZXZlbnQtcGlwZWxpbmUtMQ
+
+# shellcheck source=scripts/docker.sh
+source "$root/scripts/docker.sh"
 
 [[ $mode == kraft || $mode == zookeeper ]] || die "KAFKA_MODE=$mode: expected kraft or zookeeper"
 [[ $port =~ ^[0-9]+$ && $port -gt 0 && $port -lt 65000 ]] || die "KAFKA_PORT=$port: expected a port below 65000"
@@ -145,7 +156,8 @@ fetch_jars() {
   need java default-jre-headless "$without_jvm"
   mkdir --parents "$libs"
   # Other directories share the jars, and may fetch them at this moment.
-  (flock 8 && download_jars) 8>"$libs/.lock"
+  (flock --timeout "$fetch_timeout_s" 8 && download_jars) 8>"$libs/.lock" ||
+    die "Apache Kafka $version was not fetched to $libs"
 }
 
 download_jars() {
@@ -153,7 +165,7 @@ download_jars() {
   need mvn maven "$without_jvm"
   say "fetching Apache Kafka $version with Maven (once)"
   local output
-  output=$(mvn --batch-mode --quiet --file "$root/scripts/pom.xml" -Dkafka.version="$version" \
+  output=$(timeout --foreground "$fetch_timeout_s" mvn --batch-mode --quiet --file "$root/scripts/pom.xml" -Dkafka.version="$version" \
     -DincludeScope=runtime -DoutputDirectory="$libs" \
     org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies 2>&1) ||
     die "Maven could not fetch Apache Kafka $version; is the version right and the network up? It said:
@@ -213,10 +225,14 @@ PROPERTIES
 }
 
 spawn() { # spawn NAME CLASS CONFIG: detached from this terminal, without our lock
-  local home="$dir/$1"
+  local home="$dir/$1" signalled=
+  # A node without its pid file could not be stopped any more.
+  trap 'signalled=143' TERM
   setsid nohup java "${java_options[@]}" "$2" "$3" >>"$home/log" 2>&1 </dev/null 9>&- &
   local pid=$!
   echo "$pid" >"$home/pid"
+  trap - TERM
+  [[ -z $signalled ]] || exit "$signalled"
   # Between fork and exec the command line is still ours, and would look like a node that has ended.
   until pid_of "$1" >/dev/null || ! kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
 }
@@ -276,9 +292,12 @@ PROPERTIES
 
 # Two starts in one directory would race for its data.
 lock() {
-  mkdir --parents "$dir"
-  exec 9>"$dir/lock"
-  flock 9
+  # A wipe may have removed the file while we waited, and then it keeps nobody out.
+  until [[ $dir/lock -ef /dev/fd/9 ]]; do
+    mkdir --parents "$dir"
+    exec 9>"$dir/lock"
+    flock --timeout "$lock_timeout_s" 9 || die "another scripts/kafka.sh has held $dir/lock for $lock_timeout_s s"
+  done
 }
 
 refuse_other_data() {
@@ -295,6 +314,7 @@ start_jvm() {
   [[ $mode == kraft || $version == [123].* ]] ||
     die "Kafka $version has no ZooKeeper mode; use KAFKA_MODE=kraft or KAFKA_VERSION=3.9.2"
   fetch_jars
+  watch_owner
   echo "$version $mode $port" >"$dir/made-by"
   [[ $mode == kraft ]] || start_zookeeper
   for ((id = 1; id <= count; id++)); do
@@ -303,7 +323,6 @@ start_jvm() {
   for ((id = 1; id <= count; id++)); do
     wait_for_node "broker-$id" sees_brokers "$(broker_port "$id")" "$count"
   done
-  watch_owner
   say "Kafka $version is ready at $(addresses "$count") (JVM, $mode, data in $dir)"
 }
 
@@ -315,41 +334,17 @@ addresses() {
 
 # The one that started us may be killed and then cannot clean up.
 watch_owner() {
-  [[ -n ${KAFKA_OWNER_PID:-} && ! -f $dir/owner ]] || return 0
+  [[ -n ${KAFKA_OWNER_PID:-} && $(cat "$dir/owner" 2>/dev/null) != "${KAFKA_OWNER_PID:-}" ]] || return 0
   echo "$KAFKA_OWNER_PID" >"$dir/owner"
   # shellcheck disable=SC2016 # expanded by the inner shell
   setsid --fork bash -c 'tail --pid="$1" --follow /dev/null; exec "$2" wipe' _ "$KAFKA_OWNER_PID" "$root/scripts/kafka.sh" \
     >/dev/null 2>&1 </dev/null 9>&-
 }
 
-# --- The docker runtime ---
-
-docker_answers() { command -v docker >/dev/null && timeout 5 docker info >/dev/null 2>&1; }
-
-compose() {
-  local tool=(docker compose)
-  docker compose version >/dev/null 2>&1 || tool=(docker-compose)
-  KAFKA_PORT=$port "${tool[@]}" --project-name "event-pipeline-$port" --file "$root/docker-compose.yml" "$@" >&2
-}
-
-start_docker() {
-  local deadline=$((SECONDS + start_timeout_s * 2))
-  docker_answers || die "KAFKA_RUNTIME=docker, but the docker engine does not answer; start it, or use KAFKA_RUNTIME=jvm"
-  [[ $1 -eq 1 ]] || die "docker-compose.yml has one broker; for $1 of them use KAFKA_RUNTIME=jvm"
-  say "starting ZooKeeper and Kafka with docker compose"
-  touch "$dir/docker"
-  compose up --detach
-  until sees_brokers "$port" 1; do
-    ((SECONDS < deadline)) || die "Kafka does not answer; see: docker compose --project-name event-pipeline-$port logs"
-    sleep 0.2
-  done
-  say "Kafka is ready at 127.0.0.1:$port (docker, ZooKeeper)"
-}
-
 # --- Commands ---
 
 start() {
-  local count=$1 had runtime=${KAFKA_RUNTIME:-}
+  local count=$1 had runtime=${KAFKA_RUNTIME:-} reason
   lock
   had=$(broker_count)
   [[ $count -ne 0 ]] || count=$((had > 0 ? had : 1))
@@ -360,11 +355,17 @@ start() {
   esac
   # One broker without further wishes is what docker-compose.yml has.
   if [[ -z $runtime ]]; then
+    if [[ $count$had${KAFKA_MODE:-}${KAFKA_VERSION:-} == 10 ]] && command -v docker >/dev/null; then
+      reason=$(start_docker) && return
+      say "docker is not used ($reason); starting Kafka on the JVM"
+    fi
     runtime=jvm
-    [[ $count$had${KAFKA_MODE:-}${KAFKA_VERSION:-} == 10 ]] && docker_answers && runtime=docker
   fi
   case $runtime in
-    docker) start_docker "$count" ;;
+    docker)
+      ((count == 1)) || die "docker-compose.yml has one broker; for $count of them use KAFKA_RUNTIME=jvm"
+      reason=$(start_docker) || die "KAFKA_RUNTIME=docker: $reason; change that, or use KAFKA_RUNTIME=jvm"
+      ;;
     jvm)
       ((had == 0 || count == had)) || die "$dir holds a cluster of $had, not of $count; run 'scripts/kafka.sh wipe' first"
       start_jvm "$count" "$had"
@@ -384,7 +385,8 @@ reuse() { # reuse COUNT: fails when nothing answers
   address=$(answering) || return 1
   found=$(brokers_behind "${address%:*}" "${address##*:}")
   ((found >= $1)) || die "the Kafka at $address has $found broker(s), not $1; choose another KAFKA_PORT for a new cluster"
-  if [[ -f $dir/docker ]]; then
+  if [[ -f $marker ]]; then
+    watch_owner
     say "Kafka is already running at $address (docker)"
   else
     say "using the Kafka that already answers at $address; not started by this script, so it will not be stopped"
@@ -408,33 +410,39 @@ stop_one() {
   wait_for_end "broker-$1"
 }
 
-stop() {
-  local signal=${1:-TERM} names name
+stop() { # stop [SIGNAL [--volumes]]
+  local signal=${1:-TERM} names name failed=0
   [[ -d $dir ]] || { say "nothing to stop: $dir does not exist" && return; }
   lock
-  [[ ! -f $dir/docker ]] || compose down
+  # Whatever became of docker, the nodes on the JVM are stopped.
+  stop_docker "${@:2}" || failed=1
   mapfile -t names < <(nodes | grep '^broker-' || true)
   for name in "${names[@]}"; do end_node "$name" "$signal"; done
   wait_for_end "${names[@]}"
   # Brokers say goodbye to ZooKeeper, so it goes last.
   end_node zookeeper "$signal"
   [[ ! -d $dir/zookeeper ]] || wait_for_end zookeeper
-  say "stopped ${#names[@]} broker(s) of $dir"
-  if ! ((${#names[@]})) && answering >/dev/null; then
+  if ((${#names[@]})) || [[ ! -f $marker ]]; then say "stopped ${#names[@]} broker(s) of $dir"; fi
+  if ! ((${#names[@]} + failed)) && answering >/dev/null; then
     say "the Kafka at $(answering) was not started by this script and is left alone"
   fi
+  return "$failed"
 }
 
 wipe() {
-  [[ ! -f $dir/docker ]] || compose down --volumes
-  rm --force "$dir/docker"
-  if [[ $dir == "$root/target/kafka" && -d $dir/broker-1 ]] && compgen -G "$root/logs/*.checkpoint" >/dev/null; then
+  local failed=0
+  if [[ $dir == "$root/target/kafka" && (-d $dir/broker-1 || -f $marker) ]] &&
+    compgen -G "$root/logs/*.checkpoint" >/dev/null; then
     say "the topics go, but logs/ remembers them: move its files away before the consumer starts on a new topic"
   fi
-  stop KILL
+  stop KILL --volumes || failed=$?
   # Only what this script made: KAFKA_DIR may hold other things.
-  rm --recursive --force "$dir"/broker-[1-9] "$dir/zookeeper" "$dir/made-by" "$dir/owner" "$dir/lock"
+  rm --recursive --force "$dir"/broker-[1-9] "$dir/zookeeper" "$dir/made-by" "$dir/owner"
+  # The project that docker still has can be wiped later.
+  ((failed)) || rm --force "$marker" "$compose_log"
+  rm --force "$dir/lock"
   rmdir "$dir" 2>/dev/null || true
+  return "$failed"
 }
 
 status() {

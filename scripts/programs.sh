@@ -7,6 +7,7 @@ ready_timeout_s=60
 stop_timeout_s=30
 # Name and pid of what we started, in the order of starting.
 declare -a names=() pids=()
+attended_pid=
 
 step=preparing
 begin() {
@@ -23,12 +24,36 @@ fail() { # fail REASON [LOG]: with the end of the log that tells more
   exit 1
 }
 
+# attended COMMAND…: as in the foreground, but a trap runs at once: bash lets it wait for a foreground command. In a
+# process group of its own, so that end_attended reaches all of it.
+attended() {
+  local code=0
+  setsid "$@" </dev/null &
+  attended_pid=$!
+  wait "$attended_pid" || code=$?
+  attended_pid=
+  return "$code"
+}
+
+# Ends the command that a signal to us has interrupted.
+end_attended() {
+  local deadline=$((SECONDS + stop_timeout_s)) signal=TERM
+  [[ -n $attended_pid ]] || return 0
+  # Until setsid has run, the group is not there yet.
+  while kill "-$signal" -- "-$attended_pid" 2>/dev/null || kill "-$signal" "$attended_pid" 2>/dev/null; do
+    if ((SECONDS >= deadline)); then signal=KILL; else signal=0; fi
+    sleep 0.05
+  done
+  attended_pid=
+}
+
 running() { kill -0 "$1" 2>/dev/null; }
 
 http_status() { # status of GET /readyz at HOST:PORT, or none
   # shellcheck disable=SC2016 # expanded by the inner shell
   timeout 2 bash -c '
-    exec 3<>"/dev/tcp/${1%:*}/${1##*:}" || exit 1
+    host=${1%:*} host=${host#[}
+    exec 3<>"/dev/tcp/${host%]}/${1##*:}" || exit 1
     printf "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" >&3
     read -r _ status _ <&3 && echo "$status"' _ "$1" 2>/dev/null || echo none
 }

@@ -11,7 +11,8 @@ usage() {
 usage: scripts/run_all.sh [--keep]
 
 Starts Kafka, the consumer and the producer, sends 10000 events from 200 threads, waits until they stand in
-the log, compares, and stops what it started. Exit code 0 when nothing was lost or doubled.
+the log, compares, and stops what it started, also after Ctrl-C or SIGTERM. Exit code 0 when nothing was lost or
+doubled.
 
   --keep    leave everything running, and say how to stop it
 
@@ -76,6 +77,7 @@ stop_all() {
 on_exit() {
   local code=$?
   trap - EXIT
+  end_attended
   stop_all || true
   exit "$code"
 }
@@ -91,11 +93,11 @@ begin "starting Kafka"
 if ! scripts/kafka.sh status >/dev/null; then
   started_kafka=true
 fi
-scripts/kafka.sh start 2>"$run_dir/kafka.log" || fail "scripts/kafka.sh start" "$run_dir/kafka.log"
+attended scripts/kafka.sh start 2>"$run_dir/kafka.log" || fail "scripts/kafka.sh start" "$run_dir/kafka.log"
 cat "$run_dir/kafka.log" >&2
 
 begin "building"
-cargo build --locked --release --bins --quiet 2>"$run_dir/build.log" || fail "cargo build" "$run_dir/build.log"
+attended cargo build --locked --release --bins --quiet 2>"$run_dir/build.log" || fail "cargo build" "$run_dir/build.log"
 
 before=$(log_bytes)
 rm --force "$run_dir/record"
@@ -104,8 +106,12 @@ start_program producer "$HTTP_ADDR"
 
 begin "sending $requests events from $threads threads"
 code=0
-"$bin/simulate" --requests "$requests" --threads "$threads" --url "http://$HTTP_ADDR/register_event" \
-  --record "$run_dir/record" --verify "$LOG_FILE" 2>"$run_dir/simulate.log" | tee "$run_dir/report.txt" || code=$?
+exec 4> >(exec tee "$run_dir/report.txt")
+report_pid=$!
+attended "$bin/simulate" --requests "$requests" --threads "$threads" --url "http://$HTTP_ADDR/register_event" \
+  --record "$run_dir/record" --verify "$LOG_FILE" 2>"$run_dir/simulate.log" >&4 4>&- || code=$?
+exec 4>&-
+wait "$report_pid" || true
 ((code == 0)) || {
   tail --lines=5 "$run_dir/producer.log" "$run_dir/consumer.log" >&2
   fail "the simulator ended with exit code $code; all logs are in $run_dir" "$run_dir/simulate.log"

@@ -8,7 +8,8 @@
 //! [`broker`] (the only room that knows Kafka's protocol), [`consumer`] (topic to file). [`simulate`]
 //! is the outside world: it loads the producer and audits the file.
 //!
-//! The three programs share [`config`], [`logging`], [`metrics`], [`retry`], [`shutdown`], [`thread`] and [`linux`];
+//! The three programs share [`config`], [`logging`], [`metrics`], [`retry`], [`shutdown`], [`thread`], [`thread_limit`] and
+//! [`linux`];
 //! `producer`, `consumer` and `simulate` never import each other.
 
 pub mod broker;
@@ -25,6 +26,7 @@ pub mod retry;
 pub mod shutdown;
 pub mod simulate;
 pub mod thread;
+pub mod thread_limit;
 
 /// What time limits are judged beside, in the unit tests too.
 #[cfg(test)]

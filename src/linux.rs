@@ -193,6 +193,12 @@ fn size_of(process: &str) -> ProcessSize {
     }
 }
 
+/// The name of this machine, or of the container that we run in.
+pub fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_: io::Error| "unknown".into(), |text| text.trim().to_owned())
+}
+
 /// An identity of this boot of the machine; empty where the system has none.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     };
     let _last_words = logging::init(config.common.log_level);
     run(&config).unwrap_or_else(|error| {
-        log::error!("cannot start on HTTP_ADDR={}: {error}", config.http.addr);
+        log::error!("cannot start: {error}");
         ExitCode::FAILURE
     })
 }

@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::linux;
+
 /// A held lock; dropping it gives it up. The file stays: removing it would let two hold it.
 #[derive(Debug)]
 pub struct LogLock {
@@ -13,7 +15,7 @@ pub struct LogLock {
 }
 
 impl LogLock {
-    /// Takes the lock at `path` and writes our process id into it.
+    /// Takes the lock at `path` and writes our process id and host into it.
     ///
     /// # Errors
     /// Who holds it and what to do, or why the file cannot be used.
@@ -44,7 +46,7 @@ impl LogLock {
         let _ = file
             .set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| writeln!(file, "process {}", std::process::id()));
+            .and_then(|_| writeln!(file, "{}", ourselves()));
         Ok(Self { file, path: path.to_path_buf() })
     }
 
@@ -69,6 +71,11 @@ impl LogLock {
     }
 }
 
+/// In a container every consumer is process 1, so the host is named too.
+fn ourselves() -> String {
+    format!("process {} on host {}", std::process::id(), linux::host_name())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,7 +86,7 @@ mod tests {
         let path = dir.path().join("events.log.lock");
         let mut first = LogLock::take(&path).expect("free");
         let refused = LogLock::take(&path).expect_err("held");
-        assert!(refused.contains(&format!("held by process {}", std::process::id())), "{refused}");
+        assert!(refused.contains(&format!("held by {}", ourselves())), "{refused}");
         std::fs::remove_file(&path).expect("remove");
         first.keep().expect("taken again");
         assert!(LogLock::take(&path).is_err());

@@ -33,6 +33,7 @@ mod tests;
 
 use std::fmt;
 use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -115,7 +116,6 @@ pub fn run<S: Source + 'static>(
     })?;
     paths.check().map_err(Failure::bad_config)?;
     let lock = LogLock::take(&paths.lock).map_err(Failure::failed)?;
-    let cannot_start = |error: io::Error| Failure::failed(format!("cannot start a thread: {error}"));
     let hangups = Hangups::listen().map_err(cannot_start)?;
     let state = Arc::new(State::new());
     let _status = status_page(config, &state)?;
@@ -171,11 +171,16 @@ pub fn run<S: Source + 'static>(
     if shutdown.requested() { Ok(()) } else { Err(Failure::failed("the writer ended")) }
 }
 
+fn cannot_start(error: io::Error) -> Failure {
+    Failure::failed(format!("cannot start: {error}"))
+}
+
 fn status_page(config: &ConsumerConfig, state: &Arc<State>) -> Result<Option<StatusPage>, Failure> {
     let Some(addr) = config.metrics_addr.0 else { return Ok(None) };
-    let page = StatusPage::start(addr, state.clone()).map_err(|error| {
+    let listener = TcpListener::bind(addr).map_err(|error| {
         Failure::bad_config(format!("METRICS_ADDR={addr}: {error}; choose a free address, or `off`"))
     })?;
+    let page = StatusPage::start(listener, state.clone()).map_err(cannot_start)?;
     log::info!("listening on {}", page.addr());
     Ok(Some(page))
 }

@@ -32,12 +32,11 @@ pub struct StatusPage {
 }
 
 impl StatusPage {
-    /// Listens on `addr`; port 0 takes a free one.
+    /// Serves on `listener`.
     ///
     /// # Errors
-    /// When the address cannot be bound.
-    pub fn start(addr: SocketAddr, state: Arc<State>) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr)?;
+    /// When the thread cannot be started.
+    pub fn start(listener: TcpListener, state: Arc<State>) -> io::Result<Self> {
         let addr = listener.local_addr()?;
         let ended = Arc::new(AtomicBool::new(false));
         let flag = ended.clone();
@@ -163,7 +162,8 @@ mod tests {
 
     fn page() -> (StatusPage, Arc<State>) {
         let state = Arc::new(State::new());
-        (StatusPage::start(([127, 0, 0, 1], 0).into(), state.clone()).expect("listen"), state)
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        (StatusPage::start(listener, state.clone()).expect("started"), state)
     }
 
     #[test]

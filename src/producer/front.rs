@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -32,6 +33,8 @@ const LEAVE_STEP: Duration = Duration::from_millis(1);
 
 /// The open front.
 pub struct Front {
+    /// Address that is listened on.
+    pub bound: SocketAddr,
     /// Address that clients can connect to from this machine.
     pub local: SocketAddr,
     listener: TcpListener,
@@ -72,7 +75,7 @@ impl Front {
     /// # Errors
     /// The address cannot be bound.
     pub fn open(addr: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr)?;
+        let listener = TcpListener::bind(addr).map_err(|error| cannot_bind(addr, &error))?;
         // Linux copies these options to every accepted socket.
         let socket = SockRef::from(&listener);
         socket.listen(BACKLOG)?;
@@ -81,8 +84,10 @@ impl Front {
         socket.set_keepalive(true)?;
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
         let server = serve(&listener)?;
+        let bound = listener.local_addr()?;
         Ok(Self {
-            local: reachable(listener.local_addr()?),
+            bound,
+            local: reachable(bound),
             listener,
             server: Mutex::new((0, server)),
             taking: Mutex::new(()),
@@ -216,7 +221,23 @@ impl Lead<'_> {
 }
 
 fn serve(listener: &TcpListener) -> io::Result<Arc<Server>> {
-    Server::from_listener(listener.try_clone()?, None).map(Arc::new).map_err(io::Error::other)
+    let listener = listener.try_clone()?;
+    // It panics when it cannot start a thread, which must end neither the start nor the thread that rebuilds.
+    catch_unwind(|| Server::from_listener(listener, None))
+        .map_err(|_| io::Error::other("tiny_http cannot start its threads"))?
+        .map(Arc::new)
+        .map_err(io::Error::other)
+}
+
+fn cannot_bind(addr: SocketAddr, error: &io::Error) -> io::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrNotAvailable if addr.is_ipv6() => {
+            "; IPv6 may be off here: 0.0.0.0 is every IPv4 address"
+        }
+        io::ErrorKind::AddrNotAvailable => "; no network interface here has this address",
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("HTTP_ADDR={addr}: {error}{hint}"))
 }
 
 /// Listening on all addresses, we are reached on the loopback one.

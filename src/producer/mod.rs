@@ -45,6 +45,7 @@ use crate::config::ProducerConfig;
 use crate::linux;
 use crate::metrics::Description;
 use crate::shutdown::Shutdown;
+use crate::thread_limit;
 
 use queue::Usage;
 use threads::Threads;
@@ -94,21 +95,14 @@ impl Producer {
     /// Listens, and publishes to `sink`.
     ///
     /// # Errors
-    /// The address cannot be bound or a thread cannot be started.
+    /// The address cannot be bound, or this process may not have the threads that it needs.
     pub fn start(config: &ProducerConfig, sink: Box<dyn Sink>) -> io::Result<Self> {
-        match linux::raise_open_files_limit() {
-            Ok(limit) if limit < u64::from(config.http.max_connections) * 2 + 100 => log::warn!(
-                "only {limit} open files allowed, HTTP_MAX_CONNECTIONS={} needs two each; raise `ulimit -n`",
-                config.http.max_connections
-            ),
-            Ok(_) => {}
-            Err(error) => log::warn!("the limit of open files stays as it is: {error}"),
-        }
+        check_limits(config)?;
         if let Err(error) = linux::wake_patiently() {
             log::info!("the scheduler's policy stays as it is, which costs some speed under load: {error}");
         }
         let threads = Threads::start(config, sink)?;
-        log::info!("listening on {}", threads.local_addr());
+        log::info!("listening on {}", threads.bound_addr());
         Ok(Self { threads, shutdown_timeout: Duration::from_secs(config.shutdown_timeout_secs) })
     }
 
@@ -175,4 +169,34 @@ impl Producer {
         }
         usage.events() + (handler.metrics.unacknowledged() - failed_before) as usize
     }
+}
+
+/// Says which of the system's limits are below what our own limits can need.
+///
+/// # Errors
+/// So few threads are allowed that no client could be served.
+fn check_limits(config: &ProducerConfig) -> io::Result<()> {
+    let connections = config.http.max_connections;
+    match linux::raise_open_files_limit() {
+        Ok(limit) if limit < u64::from(connections) * 2 + 100 => log::warn!(
+            "only {limit} open files allowed, HTTP_MAX_CONNECTIONS={connections} needs two each; raise `ulimit -n`"
+        ),
+        Ok(_) => {}
+        Err(error) => log::warn!("the limit of open files stays as it is: {error}"),
+    }
+    let (least, most) = threads::count(config);
+    let Some(room) = thread_limit::tightest().filter(|room| room.free < most) else { return Ok(()) };
+    if room.free < least {
+        return Err(io::Error::other(format!(
+            "it needs {least} threads, and {} allows only {} more; raise that limit",
+            room.limit, room.free
+        )));
+    }
+    log::warn!(
+        "{} allows only {} more threads, and {most} can be needed with HTTP_MAX_CONNECTIONS={connections} and the \
+         other limits: past it connections fail; raise that limit, or lower HTTP_MAX_CONNECTIONS",
+        room.limit,
+        room.free
+    );
+    Ok(())
 }

@@ -47,6 +47,21 @@ pub struct Threads {
     retired: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
+/// Threads that no setting names: signals, kafka-limit, echo, publisher, guard, kicker, and of tiny_http the accept loop
+/// and four permanent ones.
+const UNNAMED_THREADS: u64 = 6 + 1 + 4;
+
+/// Further ones that there are at times: for 16 kicks and a watch, and for a replaced server.
+const PASSING_THREADS: u64 = 17 + 6;
+
+/// Threads that are needed to serve at all, and threads that there can be when every limit is reached.
+pub fn count(config: &ProducerConfig) -> (u64, u64) {
+    let http = &config.http;
+    let named = u64::from(http.workers) + u64::from(http.body_threads) + u64::from(http.reply_threads);
+    let least = named + UNNAMED_THREADS;
+    (least, least + PASSING_THREADS + u64::from(http.max_connections) + u64::from(http.leak_budget))
+}
+
 impl Threads {
     /// Starts all threads.
     ///
@@ -98,9 +113,9 @@ impl Threads {
         })
     }
 
-    /// Address that clients can connect to.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.front.local
+    /// Address that is listened on.
+    pub fn bound_addr(&self) -> SocketAddr {
+        self.front.bound
     }
 
     /// Why to stop, besides a signal.

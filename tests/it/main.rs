@@ -5,6 +5,7 @@ mod consumer;
 mod docs;
 mod harness;
 mod producer;
+mod scripts;
 mod settings;
 mod simulate;
 mod support;

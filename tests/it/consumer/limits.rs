@@ -17,7 +17,8 @@ fn a_second_consumer_of_the_same_log_is_refused() {
     let first = site.start_ready(&[]);
     let second = site.program(&[]).run(secs(60));
     assert_eq!(second.status.code(), Some(1));
-    let holder = format!("held by process {}", first.pid());
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
+    let holder = format!("held by process {} on host {}", first.pid(), host.trim());
     assert!(second.stderr.contains(&holder) && second.stderr.contains("CONSUMER_SHARD"), "{}", second.stderr);
 }
 

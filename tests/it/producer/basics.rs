@@ -157,6 +157,20 @@ fn kafka_4_ends_it_with_a_reason_when_the_crate_is_forced_and_is_served_by_defau
 }
 
 #[test]
+fn the_address_that_is_logged_is_the_one_that_was_given() {
+    let mut program = Program::producer().env("HTTP_ADDR", "0.0.0.0:0").start();
+    let address = program.address();
+    assert_eq!(address.ip().to_string(), "0.0.0.0");
+    assert_eq!(http::get(address, "/livez").expect("an answer").status, 200);
+    let taken = Program::producer().env("HTTP_ADDR", address.to_string()).run(secs(30));
+    assert_eq!(taken.status.code(), Some(1), "{}", taken.stderr);
+    assert!(taken.stderr.contains(&format!("cannot start: HTTP_ADDR={address}: Address already in use")));
+    // Of a range that is kept for documentation, so no machine has it.
+    let foreign = Program::producer().env("HTTP_ADDR", "192.0.2.1:5000").run(secs(30));
+    assert!(foreign.stderr.contains("no network interface here has this address"), "{}", foreign.stderr);
+}
+
+#[test]
 fn settings_are_checked_before_anything_starts() {
     let end = Program::producer().env("QUEUE_MAX_EVENTS", "many").run(secs(60));
     assert_eq!(end.status.code(), Some(2));

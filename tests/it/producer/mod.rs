@@ -3,6 +3,7 @@
 mod attack;
 mod basics;
 mod batches;
+mod confined;
 mod drain;
 mod faults;
 mod load;

@@ -305,7 +305,7 @@ impl Drop for Cluster {
 
 /// A port below the ephemeral range such that a cluster of `count`, at most five, finds all its ports free. Never the
 /// same twice: two tests that start at one moment would find it free both, and share a directory.
-fn free_base_port(count: usize) -> u16 {
+pub fn free_base_port(count: usize) -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let base = 20_000 + 50 * fastrand::u16(0..240);
