@@ -37,7 +37,7 @@ TEXT
 }
 
 # The order matters: the last one needs a cluster of its own.
-all_faults=(nothing consumer producer broker in-turn at-once pause disk cut-client cut-producer cut-consumer leader)
+all_faults=(nothing consumer producer broker in-turn at-once pause disk logrotate cut-client cut-producer cut-consumer leader)
 invocation="scripts/chaos.sh${*:+ $*}"
 quick=false
 declare -a faults=()
@@ -81,6 +81,7 @@ recover_timeout_s=60
 load_limit=600s
 
 need kcat kcat
+need logrotate logrotate
 if [[ -n ${CHAOS_DIR:-} ]]; then CHAOS_DIR=$(realpath --canonicalize-missing "$CHAOS_DIR"); fi
 cd "$root"
 mkdir --parents target/chaos
@@ -174,6 +175,7 @@ start_pipeline() { # start_pipeline KEY: with the proxy where that fault wants i
         if [[ $1 == "cut-$name" ]]; then KAFKA_BROKERS=$proxy_address programs_up "$name"; else programs_up "$name"; fi
       done
       ;;
+    logrotate) LOG_FSYNC=interval:500 LOG_ROTATE_BYTES=0 programs_up consumer producer ;;
     *) programs_up consumer producer ;;
   esac
 }
@@ -203,8 +205,8 @@ finish_row() { # finish_row NAME HARMED
 judge() { # judge HARMED: of the figures in finish_row
   local torn unordered refused closed
   read -r torn unordered refused < <(figures "$audit" torn outOfOrder rejectedLogged)
-  lines=$(cat "$run_dir"/logs/events*.log | wc --lines)
-  closed=$(find "$run_dir/logs" -name 'events-*.log' | wc --lines)
+  lines=$(find "$run_dir/logs" \( -name 'events*.log' -o -name 'events.log.*.gz' \) -exec zcat --force {} + | wc --lines)
+  closed=$(find "$run_dir/logs" \( -name 'events-*.log' -o -name 'events.log.*.gz' \) | wc --lines)
   ((lost == 0)) || bad "$lost acknowledged events are not in the log"
   ((torn + unordered + refused == 0)) || bad "$torn torn lines, $unordered out of order, $refused rejected but logged"
   # Our own client writes a batch again under its old number, by which the broker knows it.
@@ -304,6 +306,7 @@ row in-turn "consumer, producer, broker killed in turn × $kills" "producer, bro
 row at-once "all three killed at one moment" "producer, broker" harm_at_once
 row pause "broker stopped (SIGSTOP) for $pause_s s" broker harm_by_pause
 row disk "disk of the log full, then larger" nothing harm_disk
+row logrotate "log renamed and compressed by logrotate × $((4 * kills)), LOG_FSYNC=interval" nothing harm_by_logrotate
 row cut-client "connections client–producer cut" nothing harm_by_cuts tcp
 row cut-producer "connections producer–Kafka cut, replies lost" "producer's link" harm_by_cuts kafka
 row cut-consumer "connections Kafka–consumer cut" nothing harm_by_cuts kafka

@@ -191,6 +191,18 @@ harm_disk() {
   wait_until "the consumer is ready again" is_ready "$METRICS_ADDR"
 }
 
+harm_by_logrotate() {
+  local round settings=$run_dir/logrotate.conf
+  printf '%s {\n  rotate 99\n  compress\n  postrotate\n    kill -HUP %s\n  endscript\n}\n' \
+    "$LOG_FILE" "$(pid_of consumer)" >"$settings"
+  for ((round = 0; round < 4 * kills; round++)); do
+    some_time
+    logrotate --force --state "$run_dir/logrotate.state" "$settings" 2>>"$run_dir/logrotate.log" ||
+      fail "logrotate" "$run_dir/logrotate.log"
+    wait_progress
+  done
+}
+
 says_disk_is_full() { [[ $(http_status "$METRICS_ADDR") == 503 ]] && grep --quiet 'No space left' "$run_dir/consumer.log"; }
 is_ready() { [[ $(http_status "$1") == 200 ]]; }
 
