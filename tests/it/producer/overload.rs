@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::producer::{Served, at_once, serve_via};
 use crate::support::control::Watch;
-use crate::support::http::{self, Client, request_bytes};
+use crate::support::http::{self, request_bytes};
 use crate::support::kafka::shared;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::wait::{eventually, secs};
@@ -99,7 +99,7 @@ fn five_times_too_much_for_thirty_seconds() {
 /// first still waits), and notes the answers.
 fn offer(served: &Served, request: &[u8], index: usize, seen: &mut Seen) {
     let begin = Instant::now();
-    let mut waiting: Vec<(Client, Instant)> = Vec::new();
+    let mut waiting = Vec::new();
     let mut free = served.client();
     let mut next = begin + PERIOD * index as u32 / 100;
     while begin.elapsed() < secs(30) {
@@ -119,15 +119,20 @@ fn offer(served: &Served, request: &[u8], index: usize, seen: &mut Seen) {
             }
             Ok(answer) if answer.status == 200 => seen.acknowledged += 1,
             Ok(answer) => seen.other.push(answer.status),
-            Err(_) => waiting.push((std::mem::replace(&mut free, served.client()), sent)),
+            // A thread of its own sees when the answer comes.
+            Err(_) => {
+                let mut client = std::mem::replace(&mut free, served.client());
+                client.stream().set_read_timeout(Some(secs(90))).expect("set");
+                waiting.push(thread::spawn(move || (client.read_response(), sent.elapsed())));
+            }
         }
         next = next.max(Instant::now() - PERIOD);
     }
-    for (mut client, sent) in waiting {
-        client.stream().set_read_timeout(Some(secs(90))).expect("set");
-        match client.read_response().map(|answer| answer.status) {
+    for late in waiting {
+        let (answer, took) = late.join().expect("no panic");
+        match answer.map(|answer| answer.status) {
             Ok(200) => seen.acknowledged += 1,
-            Ok(503) => seen.refused.push(sent.elapsed()),
+            Ok(503) => seen.refused.push(took),
             Ok(status) => seen.other.push(status),
             Err(error) => panic!("no answer at all: {error}"),
         }

@@ -21,7 +21,9 @@ use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
 
 fn config(brokers: &str, topic: &str, security: SecurityConfig) -> KafkaConfig {
-    KafkaConfig { client: KafkaClient::Auto, security, ..super::config(brokers, topic) }
+    // A handshake with a busy broker takes its time.
+    let base = super::config(brokers, topic);
+    KafkaConfig { client: KafkaClient::Auto, security, connect_timeout_ms: 10_000, ..base }
 }
 
 fn sink(secured: &Secured, port: Port, topic: &Topic, security: SecurityConfig) -> KafkaSink {
