@@ -195,8 +195,8 @@ impl<S: Storage> EventLog<S> {
 
     /// Writes what is staged to files that are at their paths, before and after.
     ///
-    /// Whoever renamed a file may have read it to its end before the write, so a write that did not find it in
-    /// place is cut off and repeated in the next file.
+    /// A program that renamed a file may have read it to its end before the write. So a write that did not find
+    /// the file in place is cut off again and repeated in the next file.
     fn write(&mut self) -> Result<(), LogError> {
         for _ in 0..WRITES_MAX {
             self.follow_moves()?;
@@ -262,7 +262,8 @@ impl<S: Storage> EventLog<S> {
     /// so it must not be written again.
     fn finish_moved(&mut self, places: [Place; 2]) -> Result<(), LogError> {
         if self.log.lacks() || self.rejected.lacks() {
-            // A failing disk took it out, and whoever read the file may have found it or not: rather twice than lost.
+            // A failing disk took it out. Readers of the file may have seen it or not, and a duplicate is better
+            // than a lost event.
             self.log.release();
             self.rejected.release();
             self.kept.clone_from(&self.covered.offsets);
