@@ -37,7 +37,7 @@ TEXT
 }
 
 # The order matters: the last one needs a cluster of its own.
-all_faults=(nothing consumer producer broker in-turn at-once pause disk logrotate cut-client cut-producer cut-consumer leader)
+all_faults=(nothing consumer producer broker in-turn at-once pause disk logrotate cut-client cut-producer cut-consumer large leader)
 invocation="scripts/chaos.sh${*:+ $*}"
 quick=false
 declare -a faults=()
@@ -310,6 +310,7 @@ row logrotate "log renamed and compressed by logrotate × $((4 * kills)), LOG_FS
 row cut-client "connections client–producer cut" nothing harm_by_cuts tcp
 row cut-producer "connections producer–Kafka cut, replies lost" "producer's link" harm_by_cuts kafka
 row cut-consumer "connections Kafka–consumer cut" nothing harm_by_cuts kafka
+row large "a record of 40 MiB from another producer" nothing harm_by_size
 if [[ " ${faults[*]} " == *" leader "* ]]; then
   kafka wipe
   kafka_port=$((port + 100)) kafka_dir=$base_dir/cluster

@@ -29,11 +29,11 @@ start_kafka() { # start_kafka COUNT
   for ((id = 2; id <= $1; id++)); do KAFKA_BROKERS+=,127.0.0.1:$((kafka_port + 10 * (id - 1))); done
   export KAFKA_BROKERS
   begin "starting $1 broker(s)"
-  if $quick; then
-    # A killed broker's name is free again after its session only, in which nothing is tested.
-    printf '%s\n' broker.heartbeat.interval.ms=300 broker.session.timeout.ms=1500 >"$base_dir/kafka.properties"
-    export KAFKA_PROPERTIES=$base_dir/kafka.properties
-  fi
+  echo message.max.bytes=50000000 >"$base_dir/kafka.properties"
+  # A killed broker's name is free again after its session only, in which nothing is tested.
+  ! $quick ||
+    printf '%s\n' broker.heartbeat.interval.ms=300 broker.session.timeout.ms=1500 >>"$base_dir/kafka.properties"
+  export KAFKA_PROPERTIES=$base_dir/kafka.properties
   kafka start "$1"
   kafka_version=$(sed --quiet 's/.*: Kafka \([0-9.]*\) is ready.*/\1/p' "$base_dir/kafka.log" | tail --lines=1)
   # The client that the programs choose for it (KAFKA_CLIENT=auto).
@@ -237,4 +237,10 @@ harm_by_cuts() { # harm_by_cuts tcp|kafka
   done
   order accepted
   ((reply > before)) || fail "no connection was cut: $before accepted before, $reply after"
+}
+
+harm_by_size() {
+  { printf '{"foreign":"' && head --bytes=41943040 /dev/zero | tr '\0' x && printf '"}'; } >"$run_dir/large"
+  kcat -P -b "$KAFKA_BROKERS" -t "$KAFKA_TOPIC" -p 0 -X message.max.bytes=50000000 "$run_dir/large" ||
+    fail "kcat cannot send 40 MiB" "$base_dir/kafka.log"
 }

@@ -18,7 +18,10 @@ fn main() -> ExitCode {
         logging::flush();
         process::exit(1);
     })
-    .and_then(|shutdown| Ok((shutdown, broker::open_source(&config.kafka)?)));
+    .and_then(|shutdown| {
+        let source = broker::open_source(&config.kafka)?;
+        Ok((shutdown, source.with_fetch_max_bytes(config.reading.fetch_max_bytes as usize)))
+    });
     let (shutdown, source) = match started {
         Ok(parts) => parts,
         Err(error) => {

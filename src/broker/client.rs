@@ -10,11 +10,18 @@ use super::control::PerPartition;
 use super::{BrokerError, Fetched, Position, Record};
 
 /// Most bytes of all partitions in one fetch. The consumer holds up to five times as much: the answer, its copy, and
-/// two more fetches that are on their way to the file, one of them also as lines. More is no faster.
-const FETCH_BYTES: usize = 8 << 20;
+/// two more fetches that are on their way to the file, one of them also as lines. More is no faster. A single batch may
+/// be larger, up to [`Reach::max_bytes`].
+pub(super) const FETCH_BYTES: usize = 8 << 20;
 
 /// Bounds of one partition's share. The lower one exceeds the largest batch that brokers take by default.
 const FETCH_BYTES_PER_PARTITION: (usize, usize) = (1280 << 10, 4 << 20);
+
+/// What an answer holds besides one batch: its header, and for each partition the transactions that were rolled back.
+const ANSWER_OVERHEAD: usize = 1 << 20;
+
+/// How fast a broker must send what takes longer than the deadline of its request, in bytes a second.
+const SLOWEST: usize = 1 << 20;
 
 /// What a broker's answer may take after it has given up waiting for replicas.
 const ANSWER_TIME: Duration = Duration::from_millis(250);
@@ -23,6 +30,29 @@ const ANSWER_TIME: Duration = Duration::from_millis(250);
 pub(super) fn fetch_share(partitions: usize) -> usize {
     let (min, max) = FETCH_BYTES_PER_PARTITION;
     (FETCH_BYTES / partitions.max(1)).clamp(min, max)
+}
+
+/// How far one fetch goes.
+#[derive(Clone, Copy)]
+pub(super) struct Reach {
+    /// How long the broker waits when nothing is there.
+    pub wait: Duration,
+    /// Largest batch that is read, in bytes, as stored and decompressed.
+    pub max_bytes: usize,
+    pub deadline: Instant,
+}
+
+impl Reach {
+    /// Longest answer that is read whole. A broker sends the first batch whole, whatever was asked for (KIP-74), and
+    /// more than one only within what was asked for.
+    pub fn answer_bytes(&self) -> usize {
+        self.max_bytes.max(2 * FETCH_BYTES) + ANSWER_OVERHEAD
+    }
+}
+
+/// How much longer than a request of usual size one may take that transfers `bytes`.
+pub(super) fn transfer_time(bytes: usize) -> Duration {
+    Duration::from_millis((bytes / (SLOWEST / 1000)) as u64)
 }
 
 /// How long a broker may wait for its replicas, so that its answer still reaches us before `deadline`.
@@ -105,7 +135,8 @@ pub(super) trait Client: Send {
         deadline: Instant,
     ) -> Result<PerPartition<()>, BrokerError>;
 
-    /// Reads on from `positions`; waits up to `wait` when nothing is there. At most one answer a position.
+    /// Reads on from `positions`. At most one answer a position: after a batch above the usual size the other
+    /// positions may have to wait for the next call.
     ///
     /// # Errors
     /// Retryable.
@@ -113,7 +144,6 @@ pub(super) trait Client: Send {
         &mut self,
         control: &mut Connection,
         positions: &[Position],
-        wait: Duration,
-        deadline: Instant,
+        reach: Reach,
     ) -> Result<Vec<Fetched>, BrokerError>;
 }

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::BrokerError;
+use super::client::transfer_time;
 use super::frame::{Malformed, Reader, Writer};
 use super::stream::Stream;
 pub(super) use super::stream::left;
@@ -18,15 +19,17 @@ pub(super) use super::stream::left;
 /// Names us in the broker's logs, metrics and quotas.
 pub(super) const CLIENT_ID: &str = "event-pipeline";
 
-/// Longest answer with records, or with a reason for each record of a rejected request; the longest one expected is a
-/// fetched batch of 16 MiB.
-const MAX_RECORDS_BYTES: usize = 32 << 20;
+/// Longest answer with a reason for each record of a rejected request.
+const MAX_REASONS_BYTES: usize = 32 << 20;
 
 /// Longest one of any other kind: metadata of some 20,000 partitions with their replicas.
 const MAX_ANSWER_BYTES: usize = 2 << 20;
 
-/// The keys of the requests whose answers may be long: Produce and Fetch.
-const RECORD_KEYS: [i16; 2] = [0, 1];
+/// The key of the request whose answers may hold reasons: Produce.
+const PRODUCE_KEY: i16 = 0;
+
+/// How much is read of an answer that is too long, to find out why it is.
+const HEAD_BYTES: usize = 64 << 10;
 
 /// A request and the version of it that we speak.
 #[derive(Clone, Copy)]
@@ -37,10 +40,19 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// What an answer becomes in memory is a multiple of its size, so only records may be many bytes.
+    /// What an answer becomes in memory is a multiple of its size. How long one with records may be is the caller's
+    /// decision, see [`Connection::call_up_to`].
     fn max_answer_bytes(self) -> usize {
-        if RECORD_KEYS.contains(&self.key) { MAX_RECORDS_BYTES } else { MAX_ANSWER_BYTES }
+        if self.key == PRODUCE_KEY { MAX_REASONS_BYTES } else { MAX_ANSWER_BYTES }
     }
+}
+
+/// How long an answer may be.
+#[derive(Clone, Copy)]
+struct AnswerLimit {
+    bytes: usize,
+    /// How much of a longer one is read; `None` refuses it.
+    head: Option<usize>,
 }
 
 /// An open connection.
@@ -139,20 +151,46 @@ impl Connection {
         deadline: Instant,
         read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
     ) -> Result<T, BrokerError> {
+        let limit = AnswerLimit { bytes: api.max_answer_bytes(), head: None };
+        self.ask(api, body, (limit, deadline), |r, _| read(r))
+    }
+
+    /// The same for an answer of up to `max_bytes`. Of a longer one `read` gets the beginning and `true`; the connection
+    /// is of no further use then.
+    ///
+    /// # Errors
+    /// As [`Connection::call`].
+    pub fn call_up_to<T>(
+        &mut self,
+        api: Api,
+        body: Writer,
+        (max_bytes, deadline): (usize, Instant),
+        read: impl FnOnce(&mut Reader<'_>, bool) -> Result<T, Malformed>,
+    ) -> Result<T, BrokerError> {
+        let limit = AnswerLimit { bytes: max_bytes, head: Some(HEAD_BYTES) };
+        self.ask(api, body, (limit, deadline), read)
+    }
+
+    fn ask<T>(
+        &mut self,
+        api: Api,
+        body: Writer,
+        (limit, deadline): (AnswerLimit, Instant),
+        read: impl FnOnce(&mut Reader<'_>, bool) -> Result<T, Malformed>,
+    ) -> Result<T, BrokerError> {
         self.correlation = self.correlation.wrapping_add(1);
         let header = Writer::default().i16(api.key).i16(api.version).i32(self.correlation).str(CLIENT_ID);
         let (header, body) = (header.into_bytes(), body.into_bytes());
         let length = i32::try_from(header.len() + body.len()).expect("a control request is small");
         let request = [&length.to_be_bytes()[..], &header, &body].concat();
-        let answer = self
-            .exchange(&request, api.max_answer_bytes(), deadline)
-            .map_err(|error| self.failed(api.name, &error))?;
+        let (answer, is_cut) =
+            self.exchange(&request, limit, deadline).map_err(|error| self.failed(api.name, &error))?;
         let mut reader = Reader::new(&answer);
         if reader.i32() != Ok(self.correlation) {
             return Err(self.malformed("an answer to another request"));
         }
         let answer =
-            read(&mut reader).map_err(|Malformed| self.malformed("an answer that makes no sense"))?;
+            read(&mut reader, is_cut).map_err(|Malformed| self.malformed("an answer that makes no sense"))?;
         if reader.is_at_end() {
             Ok(answer)
         } else {
@@ -160,7 +198,13 @@ impl Connection {
         }
     }
 
-    fn exchange(&mut self, request: &[u8], max_bytes: usize, deadline: Instant) -> io::Result<Vec<u8>> {
+    /// The answer, or the beginning of one that is too long and true.
+    fn exchange(
+        &mut self,
+        request: &[u8],
+        limit: AnswerLimit,
+        deadline: Instant,
+    ) -> io::Result<(Vec<u8>, bool)> {
         self.stream.write_all(request, deadline)?;
         let mut length = [0; 4];
         self.fill(&mut length, deadline)?;
@@ -168,17 +212,33 @@ impl Connection {
             return Err(io::Error::new(io::ErrorKind::InvalidData, SpeaksTls));
         }
         let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        if length > max_bytes {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("an answer of {length} bytes")));
-        }
+        let is_cut = length > limit.bytes;
+        let length = match limit.head {
+            _ if !is_cut => length,
+            Some(head) if length <= i32::MAX as usize => {
+                self.ends = Some(Instant::now());
+                head
+            }
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("an answer of {length} bytes"),
+                ));
+            }
+        };
         // Grown as bytes arrive, so that a lying length costs nothing.
         let mut answer = Vec::new();
         while answer.len() < length {
             let start = answer.len();
-            answer.resize((start + (64 << 10)).min(length), 0);
-            self.fill(&mut answer[start..], deadline)?;
+            let end = (start + (64 << 10)).min(length);
+            if end > answer.capacity() {
+                answer.reserve_exact((2 * start).clamp(end, length) - start);
+            }
+            answer.resize(end, 0);
+            // A broker that has sent much may take longer for the rest.
+            self.fill(&mut answer[start..], deadline + transfer_time(start))?;
         }
-        Ok(answer)
+        Ok((answer, is_cut))
     }
 
     fn fill(&mut self, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {

@@ -18,6 +18,7 @@ mod error;
 mod frame;
 mod kafka_crate;
 mod limit;
+mod oversize;
 mod partition;
 mod peek;
 mod preflight;

@@ -3,13 +3,13 @@
 //! The crate drops plain records ahead of a compressed batch, cannot name a codec that it does not know, and
 //! shows neither control markers nor the holes of compaction. The headers decide which of these it is.
 
-use std::time::{Duration, Instant};
-
 use super::BrokerError;
+use super::client::Reach;
 use super::code::Code;
 use super::connection::{Api, Connection};
 use super::control::{outcome_of, per_partition};
 use super::frame::{Malformed, Writer};
+use super::oversize::{self, Oversize};
 use super::stored::{BatchHeader, next_batch};
 
 const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
@@ -23,6 +23,8 @@ pub(super) struct Peek {
     pub high_watermark: i64,
     /// Whole batches; the first one ends at or after the offset asked.
     pub headers: Vec<BatchHeader>,
+    /// Instead of headers: the batch there is larger than may be read.
+    pub oversize: Option<Oversize>,
 }
 
 /// How to go on from an offset.
@@ -32,13 +34,14 @@ pub(super) enum Next {
     Wait,
     /// No records up to this offset.
     Skip(i64),
-    /// Reading exactly so many bytes meets one kind of batches only; the first ends at `first_last`.
-    Read { bytes: usize, first_last: i64 },
+    /// Reading exactly so many bytes meets one kind of batches only; the first goes from `first` to `last` and holds
+    /// records.
+    Read { bytes: usize, first: i64, last: i64 },
     /// Compressed in a way that the crate does not read.
     Unreadable(&'static str),
 }
 
-/// Looks at `partition` from `offset` on; waits up to `wait` when nothing is there.
+/// Looks at `partition` from `offset` on.
 ///
 /// # Errors
 /// Retryable. The inner error is the broker's for this partition.
@@ -46,21 +49,24 @@ pub(super) fn peek(
     on: &mut Connection,
     topic: &str,
     (partition, offset): (i32, i64),
-    wait: Duration,
-    deadline: Instant,
+    reach: Reach,
 ) -> Result<Result<Peek, Code>, BrokerError> {
-    let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+    let wait_ms = i32::try_from(reach.wait.as_millis()).unwrap_or(i32::MAX);
     let body = Writer::default().i32(-1).i32(wait_ms).i32(1).i32(PEEK_BYTES).i8(0).array(&[topic], |w, t| {
         w.str(t).array(&[partition], |w, partition| w.i32(*partition).i64(offset).i32(PEEK_BYTES))
     });
-    on.call(FETCH, body, deadline, |r| {
+    on.call_up_to(FETCH, body, (reach.answer_bytes(), reach.deadline), |r, is_cut| {
+        if is_cut {
+            let found = oversize::find(r, topic)?;
+            return Ok(Ok(Peek { high_watermark: i64::MAX, headers: Vec::new(), oversize: Some(found) }));
+        }
         let _throttle = r.i32()?;
         let peeks = per_partition(r, topic, |r| {
             let (partition, code, high_watermark) = (r.i32()?, Code(r.i16()?), r.i64()?);
             let _stable = r.i64()?;
             let _aborted = r.array(|r| Ok((r.i64()?, r.i64()?)))?;
             let headers = headers(r.bytes()?, offset)?;
-            Ok((partition, code.check().map(|()| Peek { high_watermark, headers })))
+            Ok((partition, code.check().map(|()| Peek { high_watermark, headers, oversize: None })))
         })?;
         Ok(outcome_of(&peeks, partition))
     })
@@ -89,14 +95,14 @@ pub(super) fn next(headers: &[BatchHeader]) -> Next {
         let empty = headers.iter().take_while(|header| is_empty(header));
         return Next::Skip(empty.last().map_or(first.last, |header| header.last) + 1);
     }
-    let first_last = first.last;
+    let (base, last) = (first.base, first.last);
     match first.codec {
         0 => {
             let plain = headers.iter().take_while(|header| header.codec == 0);
-            Next::Read { bytes: plain.map(|header| header.bytes).sum(), first_last }
+            Next::Read { bytes: plain.map(|header| header.bytes).sum(), first: base, last }
         }
         // The crate reads one compressed batch and forgets what follows it.
-        1 | 2 => Next::Read { bytes: first.bytes, first_last },
+        1 | 2 => Next::Read { bytes: first.bytes, first: base, last },
         3 => Next::Unreadable("lz4"),
         4 => Next::Unreadable("zstd"),
         _ => Next::Unreadable("an unknown codec"),
@@ -115,9 +121,9 @@ mod tests {
     #[test]
     fn plain_batches_are_read_up_to_the_first_compressed_one() {
         let log = [batch(0, 5, 0, 10), batch(5, 5, 0, 20), batch(10, 5, 1, 30)];
-        assert_eq!(kinds(&log, 0), Next::Read { bytes: 61 + 10 + 61 + 20, first_last: 4 });
-        assert_eq!(kinds(&log, 7), Next::Read { bytes: 61 + 20, first_last: 9 });
-        assert_eq!(kinds(&log, 10), Next::Read { bytes: 61 + 30, first_last: 14 });
+        assert_eq!(kinds(&log, 0), Next::Read { bytes: 61 + 10 + 61 + 20, first: 0, last: 4 });
+        assert_eq!(kinds(&log, 7), Next::Read { bytes: 61 + 20, first: 5, last: 9 });
+        assert_eq!(kinds(&log, 10), Next::Read { bytes: 61 + 30, first: 10, last: 14 });
         assert_eq!(kinds(&log, 15), Next::Wait);
     }
 
@@ -125,7 +131,7 @@ mod tests {
     fn markers_and_emptied_batches_are_stepped_over() {
         let log = [batch(0, 1, 0x20, 4), batch(1, 0, 0, 0), batch(2, 1, 0, 4)];
         assert_eq!(kinds(&log, 0), Next::Skip(2));
-        assert_eq!(kinds(&log, 2), Next::Read { bytes: 65, first_last: 2 });
+        assert_eq!(kinds(&log, 2), Next::Read { bytes: 65, first: 2, last: 2 });
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::client::{FETCH_BYTES, Reach};
 use super::cluster::Cluster;
 use super::code::Code;
 use super::connection::Connection;
@@ -16,17 +17,36 @@ const LONG_POLL: Duration = Duration::from_millis(200);
 /// Most partitions of one broker in one fetch, which bounds its memory; with more, they take turns.
 const MAX_PARTITIONS_PER_FETCH: usize = 12;
 
+/// Largest batch that is read, unless the caller says otherwise.
+const FETCH_MAX_BYTES: usize = 64 << 20;
+
 /// A [`Source`] of the topic of a cluster.
 pub struct KafkaSource {
     cluster: Cluster,
     /// The broker that keeps the offsets of a group.
     coordinators: HashMap<String, String>,
     fetches: usize,
+    max_bytes: usize,
+    /// Partitions that could not be read at these offsets. They are asked alone, since the batch of one that is too
+    /// large takes the place of all others in an answer.
+    alone: HashMap<i32, i64>,
 }
 
 impl KafkaSource {
     pub(super) fn new(cluster: Cluster) -> Self {
-        Self { cluster, coordinators: HashMap::new(), fetches: 0 }
+        Self {
+            cluster,
+            coordinators: HashMap::new(),
+            fetches: 0,
+            max_bytes: FETCH_MAX_BYTES,
+            alone: HashMap::new(),
+        }
+    }
+
+    /// Reads batches of up to `bytes`, as stored and decompressed; without it up to 64 MiB.
+    pub fn with_fetch_max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
     }
 
     /// Asks the coordinator of `group`, which any broker names.
@@ -74,17 +94,18 @@ impl KafkaSource {
         })
     }
 
-    /// The positions whose turn it is when there are more than one fetch may hold.
+    /// The positions whose turn it is when there are more than one fetch may hold. The first one changes in any case:
+    /// what is large may leave no room for the others.
     fn in_turn(&mut self, positions: &[Position]) -> Vec<Position> {
         let mut chosen = positions.to_vec();
-        if positions.len() > MAX_PARTITIONS_PER_FETCH {
-            chosen.rotate_left(self.fetches.wrapping_mul(MAX_PARTITIONS_PER_FETCH) % positions.len());
-            chosen.truncate(MAX_PARTITIONS_PER_FETCH);
-            self.fetches = self.fetches.wrapping_add(1);
-        }
+        let step = if positions.len() > MAX_PARTITIONS_PER_FETCH { MAX_PARTITIONS_PER_FETCH } else { 1 };
+        chosen.rotate_left(self.fetches.wrapping_mul(step) % positions.len().max(1));
+        chosen.truncate(MAX_PARTITIONS_PER_FETCH);
+        self.fetches = self.fetches.wrapping_add(1);
         chosen
     }
 
+    /// Fetches from `host`, in a request of its own what must be asked alone.
     fn fetch_from(
         &mut self,
         host: &str,
@@ -92,9 +113,37 @@ impl KafkaSource {
         wait: Duration,
     ) -> Result<Vec<Fetched>, BrokerError> {
         self.cluster.refuse_resting(host)?;
+        let (alone, together): (Vec<Position>, Vec<Position>) =
+            positions.iter().copied().partition(|at| self.alone.get(&at.partition) == Some(&at.offset));
+        let mut fetched = Vec::with_capacity(positions.len());
+        if !together.is_empty() {
+            fetched.extend(self.fetch_at_once(host, &together, wait)?);
+        }
+        for position in alone {
+            if !is_large(&fetched) {
+                fetched.extend(self.fetch_at_once(host, &[position], Duration::ZERO)?);
+            }
+        }
+        for Fetched { partition, page } in &fetched {
+            self.alone.remove(partition);
+            if let (Err(BrokerError::Unreadable(_)), Some(at)) =
+                (page, positions.iter().find(|at| at.partition == *partition))
+            {
+                self.alone.insert(*partition, at.offset);
+            }
+        }
+        Ok(fetched)
+    }
+
+    fn fetch_at_once(
+        &mut self,
+        host: &str,
+        positions: &[Position],
+        wait: Duration,
+    ) -> Result<Vec<Fetched>, BrokerError> {
         let deadline = self.cluster.request_deadline() + wait;
-        self.cluster
-            .on_client(host, deadline, |client, control| client.fetch(control, positions, wait, deadline))
+        let reach = Reach { wait, max_bytes: self.max_bytes, deadline };
+        self.cluster.on_client(host, deadline, |client, control| client.fetch(control, positions, reach))
     }
 }
 
@@ -154,6 +203,10 @@ impl Source for KafkaSource {
         let wait = LONG_POLL / u32::try_from(turns).unwrap_or(u32::MAX);
         let mut answers = Vec::with_capacity(positions.len());
         for (leader, group) in groups {
+            // One batch above the usual size is enough to hold; the other brokers are asked in the next fetch.
+            if is_large(&answers) {
+                break;
+            }
             let wanted: Vec<Position> =
                 positions.iter().filter(|position| group.contains(&position.partition)).copied().collect();
             let answer = match leader {
@@ -199,6 +252,11 @@ impl Source for KafkaSource {
         let partitions: Vec<i32> = positions.iter().map(|position| position.partition).collect();
         self.all_ok(group, "commit", &partitions, &outcomes).map(drop)
     }
+}
+
+/// True if `answers` hold a batch above the usual size.
+fn is_large(answers: &[Fetched]) -> bool {
+    answers.iter().flat_map(|fetched| &fetched.page).any(|page| page.value_bytes() > FETCH_BYTES)
 }
 
 /// The error when every partition failed for want of a broker.

@@ -64,6 +64,12 @@ pub struct ReadingConfig {
     )]
     pub offset_reset: OffsetReset,
 
+    /// Largest batch of another producer that is read, in bytes, as stored and decompressed; its partition waits at a
+    /// larger one. The consumer holds about six times as much while such a batch passes
+    #[arg(long = "kafka-fetch-max-bytes", env = "KAFKA_FETCH_MAX_BYTES", default_value_t = 64 << 20,
+          value_parser = number::<u32>(16 << 20..=1 << 30), value_name = "BYTES")]
+    pub fetch_max_bytes: u32,
+
     /// Time within which partitions that are added to the topic are found, in milliseconds
     #[arg(hide = true, long = "kafka-metadata-max-age-ms", env = "KAFKA_METADATA_MAX_AGE_MS", default_value_t = 30_000,
           value_parser = number::<u64>(100..=3_600_000), value_name = "MS")]

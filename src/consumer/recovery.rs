@@ -15,8 +15,8 @@ use super::paths::Paths;
 use super::start::{Start, decide, from_the_beginning};
 use super::storage::{AppendFile, Stat, Storage, beside};
 
-/// Longest line that is looked for when a log without checkpoint ends in the middle of one.
-const LINE_MAX_BYTES: u64 = 64 << 20;
+/// How much is read at once to find the last line end of a log without checkpoint.
+const BLOCK_BYTES: u64 = 1 << 20;
 
 /// What the topic looks like at the start.
 #[derive(Clone, Debug)]
@@ -293,17 +293,17 @@ impl<S: Storage> Placing<'_, S> {
         if len == 0 {
             return Ok(());
         }
-        let from = len.saturating_sub(LINE_MAX_BYTES);
-        let mut window = TAIL_BYTES;
-        loop {
-            let start = len.saturating_sub(window).max(from);
-            let tail = doing("read", path, self.storage.read_range(path, start, len - start))?;
-            let whole = tail.iter().rposition(|&byte| byte == b'\n').map(|at| start + at as u64 + 1);
-            if whole.is_some() || start == from {
-                return self.cut(path, len, whole.unwrap_or(from), true);
+        let mut end = len;
+        while end > 0 {
+            let start = end.saturating_sub(BLOCK_BYTES);
+            let block = doing("read", path, self.storage.read_range(path, start, end - start))?;
+            if let Some(at) = block.iter().rposition(|&byte| byte == b'\n') {
+                end = start + at as u64 + 1;
+                break;
             }
-            window *= 16;
+            end = start;
         }
+        self.cut(path, len, end, true)
     }
 }
 

@@ -20,6 +20,7 @@ pub fn reject_line(topic: &str, partition: i32, offset: i64, error: &EventError,
             line.push_str(&quoted(text));
         }
         Err(_) => {
+            line.reserve(2 * value.len() + 16);
             line.push_str("\"value_hex\":\"");
             for byte in value {
                 let _ = write!(line, "{byte:02x}");

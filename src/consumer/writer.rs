@@ -228,8 +228,11 @@ impl<S: Storage> Writer<S> {
         self.lines.take(&mut self.line_block);
         self.rejected.take(&mut self.rejected_block);
         self.parts.log.stage(&mut self.line_block, &mut self.rejected_block, &self.offsets, self.first_day);
-        self.line_block.clear();
-        self.rejected_block.clear();
+        for block in [&mut self.line_block, &mut self.rejected_block] {
+            block.clear();
+            // Buffers change hands; what one huge record needed is not kept.
+            block.shrink_to(2 * SEGMENT_MAX_BYTES);
+        }
         self.waiting_since.get_or_insert_with(Instant::now);
         self.settle(cover)?;
         if let Some(last) = self.last_reject.take() {

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
-/// A longer piece without a line end is given out as it is, in bytes.
+use crate::simulate::long_line::skip_line;
+
+/// Of a longer line only so many bytes and its last one are given out.
 const MAX_LINE_BYTES: u64 = 16 << 20;
 
 /// Read buffer of one file, in bytes.
@@ -37,7 +39,7 @@ pub struct Seen {
 pub enum Piece<'a> {
     /// A line, without its line end.
     Line(&'a [u8]),
-    /// The end of a packed file that has no line end, or a piece of an endless line.
+    /// The end of a packed file that has no line end.
     Torn(&'a [u8]),
     /// The end of a plain file that has no line end yet: it may be being written.
     Open(&'a [u8]),
@@ -170,7 +172,13 @@ fn read_lines(mut reader: impl BufRead, mut take: impl FnMut(Piece<'_>)) -> io::
         match line.strip_suffix(b"\n") {
             Some(line) => take(Piece::Line(line)),
             None if read == 0 => return Ok(()),
-            None if read as u64 == MAX_LINE_BYTES => take(Piece::Torn(&line)),
+            None if read as u64 == MAX_LINE_BYTES => match skip_line(&mut reader)? {
+                Some(last) => {
+                    line.extend(last);
+                    take(Piece::Line(&line));
+                }
+                None => take(Piece::Open(&line)),
+            },
             None => take(Piece::Open(&line)),
         }
     }
@@ -361,16 +369,27 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_is_given_out_in_pieces_and_a_broken_gzip_is_an_error() {
+    fn of_a_huge_line_the_beginning_and_the_last_byte_are_given_out_and_a_broken_gzip_is_an_error() {
         let directory = tempfile::tempdir().expect("directory");
         let log = directory.path().join("events.log");
-        fs::write(&log, vec![b'x'; MAX_LINE_BYTES as usize + 1]).expect("write");
-        let mut lengths = Vec::new();
-        read(&log, &Mark::default(), |piece| match piece {
-            Piece::Torn(piece) | Piece::Open(piece) | Piece::Line(piece) => lengths.push(piece.len() as u64),
+        let huge = vec![b'x'; MAX_LINE_BYTES as usize];
+        let long = [&huge, "and more}\n".as_bytes(), &huge, b"\nshort\n", &huge, b"y"].concat();
+        fs::write(&log, long).expect("write");
+        let mut seen = Vec::new();
+        read(&log, &Mark::default(), |piece| {
+            let (kind, piece) = match piece {
+                Piece::Line(piece) => ("line", piece),
+                Piece::Torn(piece) => ("torn", piece),
+                Piece::Open(piece) => ("open", piece),
+            };
+            seen.push((kind, piece.len() as u64, piece[piece.len() - 1]));
         })
         .expect("read");
-        assert_eq!(lengths, [MAX_LINE_BYTES, 1]);
+        let max = MAX_LINE_BYTES;
+        assert_eq!(
+            seen,
+            [("line", max + 1, b'}'), ("line", max, b'x'), ("line", 5, b't'), ("open", max, b'x')]
+        );
         fs::write(directory.path().join("events-1.log.gz"), "no gzip").expect("write");
         let error = read(&log, &Mark::default(), |_| {}).expect_err("not gzip");
         assert!(error.to_string().contains("events-1.log.gz"), "{error}");

@@ -11,6 +11,7 @@ pub mod journal;
 pub mod ledger;
 pub mod load;
 pub mod log_files;
+pub mod long_line;
 pub mod progress;
 pub mod report;
 pub mod schedule;

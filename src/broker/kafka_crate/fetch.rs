@@ -3,14 +3,14 @@
 //! The crate drops the plain records ahead of a compressed batch without a word, and one batch that it cannot
 //! decode spoils the answer of every partition. Both show as a gap, as nothing, or as an undecodable answer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kafka::Error;
 use kafka::client::FetchPartition;
 use kafka::client::fetch::{Partition, Response};
 use kafka::error::KafkaCode;
 
-use super::super::client;
+use super::super::client::{self, Reach};
 use super::super::code::Code;
 use super::super::connection::Connection;
 use super::super::peek::{self, Next};
@@ -34,9 +34,9 @@ impl CrateClient {
         &mut self,
         control: &mut Connection,
         positions: &[Position],
-        wait: Duration,
-        deadline: Instant,
+        reach: Reach,
     ) -> Result<Vec<Fetched>, BrokerError> {
+        let Reach { wait, deadline, .. } = reach;
         let (led, not_led) = self.led(positions.iter().map(|position| position.partition), deadline)?;
         let mut answers: Vec<Fetched> = not_led
             .into_iter()
@@ -49,17 +49,22 @@ impl CrateClient {
         for (index, position) in exact.iter().enumerate() {
             let is_last = together.is_empty() && index + 1 == exact.len();
             let wait = if is_last && answers.iter().all(is_idle) { wait } else { Duration::ZERO };
-            answers.push(self.fetch_exactly(control, *position, wait, deadline)?);
+            if has_room(&answers, control) {
+                answers.push(self.fetch_exactly(control, *position, Reach { wait, ..reach })?);
+            }
         }
         if !together.is_empty() {
             let wait = if answers.iter().all(is_idle) { wait } else { Duration::ZERO };
-            for (position, read) in self.fetch_together(&together, wait, deadline)? {
+            for (position, read) in self.fetch_together(&together, Reach { wait, ..reach })? {
                 answers.push(match read {
                     Read::Page(page) => Fetched { partition: position.partition, page: Ok(page) },
                     Read::Refused(code) => self.refused(position.partition, code),
                     Read::Doubtful => {
                         self.exact.insert(position.partition, EXACT_FETCHES);
-                        self.fetch_exactly(control, position, Duration::ZERO, deadline)?
+                        if !has_room(&answers, control) {
+                            continue;
+                        }
+                        self.fetch_exactly(control, position, Reach { wait: Duration::ZERO, ..reach })?
                     }
                 });
             }
@@ -70,12 +75,11 @@ impl CrateClient {
     fn fetch_together(
         &mut self,
         positions: &[Position],
-        wait: Duration,
-        deadline: Instant,
+        reach: Reach,
     ) -> Result<Vec<(Position, Read)>, BrokerError> {
         let bytes = client::fetch_share(positions.len());
         let wants: Vec<(Position, usize)> = positions.iter().map(|position| (*position, bytes)).collect();
-        match self.fetch_bytes(&wants, wait, deadline)? {
+        match self.fetch_bytes(&wants, reach)? {
             Some(responses) => {
                 Ok(positions.iter().map(|position| (*position, read(&responses, *position))).collect())
             }
@@ -87,16 +91,17 @@ impl CrateClient {
     fn fetch_bytes(
         &mut self,
         wants: &[(Position, usize)],
-        wait: Duration,
-        deadline: Instant,
+        reach: Reach,
     ) -> Result<Option<Vec<Response>>, BrokerError> {
         let topic = self.topic.clone();
+        let all: usize = wants.iter().map(|(_, bytes)| bytes).sum();
+        let deadline = reach.deadline + client::transfer_time(all.saturating_sub(2 * client::FETCH_BYTES));
         let wants = wants.iter().map(|(position, bytes)| {
             let bytes = i32::try_from(*bytes).unwrap_or(i32::MAX);
             FetchPartition::new(&topic, position.partition, position.offset).with_max_bytes(bytes)
         });
         let outcome = self.bounded("fetch", deadline, |client| {
-            client.set_fetch_max_wait_time(wait)?;
+            client.set_fetch_max_wait_time(reach.wait)?;
             client.fetch_messages(wants)
         })?;
         match outcome {
@@ -111,10 +116,9 @@ impl CrateClient {
         &mut self,
         control: &mut Connection,
         position: Position,
-        wait: Duration,
-        deadline: Instant,
+        reach: Reach,
     ) -> Result<Fetched, BrokerError> {
-        let page = self.exact_page(control, position, wait, deadline)?;
+        let page = self.exact_page(control, position, reach)?;
         Ok(Fetched { partition: position.partition, page })
     }
 
@@ -122,37 +126,72 @@ impl CrateClient {
         &mut self,
         control: &mut Connection,
         position: Position,
-        wait: Duration,
-        deadline: Instant,
+        reach: Reach,
     ) -> Result<Result<Page, BrokerError>, BrokerError> {
         let Position { partition, offset } = position;
         self.count_down(partition);
-        let peek = match peek::peek(control, &self.topic, (partition, offset), wait, deadline)? {
+        let peek = match peek::peek(control, &self.topic, (partition, offset), reach)? {
             Ok(peek) => peek,
             Err(code) => return Ok(Err(self.refusal(partition, code))),
         };
+        if let Some(found) = peek.oversize {
+            return Ok(Err(found.error(&self.topic, reach.max_bytes)));
+        }
         match peek::next(&peek.headers) {
             Next::Wait => Ok(Ok(Page::new(offset, peek.high_watermark))),
             Next::Skip(next) => Ok(Ok(Page::new(next, peek.high_watermark))),
             Next::Unreadable(codec) => {
                 Ok(Err(self.unreadable(position, &format!("compressed with {codec}"))))
             }
-            Next::Read { bytes, first_last } => {
-                let Some(responses) = self.fetch_bytes(&[(position, bytes)], Duration::ZERO, deadline)?
-                else {
-                    return Ok(Err(self.unreadable(position, "in a form that does not decode")));
-                };
-                match partition_of(&responses, partition).map(|data| page(data, offset)) {
-                    // The broker always sends the first batch whole, so without records it has none left.
-                    Some(Ok(page)) if page.is_empty() && page.high_watermark > first_last => {
-                        Ok(Ok(Page::new(first_last + 1, page.high_watermark)))
-                    }
-                    Some(Ok(page)) => Ok(Ok(page)),
-                    Some(Err(code)) => Ok(Err(self.refusal(partition, code))),
-                    None => Ok(Err(self.refusal(partition, Code::UNKNOWN_TOPIC_OR_PARTITION))),
+            Next::Read { bytes, first, last } => {
+                let reach = Reach { wait: Duration::ZERO, ..reach };
+                match self.read_batch(position, bytes, reach)? {
+                    Ok(page) if page.is_empty() => self.nothing_left(position, (first, last), bytes, reach),
+                    page => Ok(page),
                 }
             }
         }
+    }
+
+    /// `bytes` from `position` on.
+    fn read_batch(
+        &mut self,
+        position: Position,
+        bytes: usize,
+        reach: Reach,
+    ) -> Result<Result<Page, BrokerError>, BrokerError> {
+        let Position { partition, offset } = position;
+        let Some(responses) = self.fetch_bytes(&[(position, bytes)], reach)? else {
+            return Ok(Err(self.unreadable(position, "in a form that does not decode")));
+        };
+        let data = partition_of(&responses, partition).ok_or(Code::UNKNOWN_TOPIC_OR_PARTITION);
+        Ok(data.and_then(|data| page(data, offset)).map_err(|code| self.refusal(partition, code)))
+    }
+
+    /// Steps over the batch from `first` to `last` if compaction has left none of its records from `position` on. The
+    /// proof is that the broker gives out the others: it sends nothing of a batch above its own `fetch.max.bytes`.
+    fn nothing_left(
+        &mut self,
+        position: Position,
+        (first, last): (i64, i64),
+        bytes: usize,
+        reach: Reach,
+    ) -> Result<Result<Page, BrokerError>, BrokerError> {
+        if first < position.offset {
+            let from_first = Position { offset: first, ..position };
+            match self.read_batch(from_first, bytes, reach)? {
+                Ok(page) if page.is_empty() => {}
+                // What is ahead of the position is skipped by the caller.
+                Ok(page) if page.next_offset > position.offset => return Ok(Ok(page)),
+                Ok(page) => return Ok(Ok(Page::new(last + 1, page.high_watermark))),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Err(BrokerError::Unreadable(format!(
+            "{}/{}: the broker gives out nothing of the batch at offset {first}, which has {bytes} bytes; raise its \
+             fetch.max.bytes to more than that, or set KAFKA_CLIENT=wire",
+            self.topic, position.partition
+        ))))
     }
 
     fn count_down(&mut self, partition: i32) {
@@ -192,6 +231,13 @@ impl CrateClient {
             self.topic
         ))
     }
+}
+
+/// False once a batch above the usual size has come, or a connection was given up over one: what else is of that kind
+/// has its turn in another fetch.
+fn has_room(answers: &[Fetched], control: &Connection) -> bool {
+    let held: usize = answers.iter().flat_map(|fetched| &fetched.page).map(Page::value_bytes).sum();
+    held <= 2 * client::FETCH_BYTES && control.is_usable()
 }
 
 /// No records: a partition that has nothing, or cannot be read for now.

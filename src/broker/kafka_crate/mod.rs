@@ -16,7 +16,7 @@ use kafka::Error;
 use kafka::client::{KafkaClient, ProduceConfirm, ProduceMessage, RequiredAcks};
 use kafka::error::KafkaCode;
 
-use super::client::{Batch, Client, Produced, Verdict};
+use super::client::{Batch, Client, Produced, Reach, Verdict};
 use super::code::Code;
 use super::connection::{Api, CLIENT_ID, Connection, left};
 use super::control::{PerPartition, Versions};
@@ -148,10 +148,9 @@ impl Client for CrateClient {
         &mut self,
         control: &mut Connection,
         positions: &[Position],
-        wait: Duration,
-        deadline: Instant,
+        reach: Reach,
     ) -> Result<Vec<Fetched>, BrokerError> {
-        self.read_on(control, positions, wait, deadline)
+        self.read_on(control, positions, reach)
     }
 }
 

@@ -11,7 +11,8 @@ use crate::broker::Page;
 /// batches become has no other bound; partitions left empty by it are first in their turn.
 pub(super) const MAX_HELD_BYTES: usize = 32 << 20;
 
-/// The pages in a fetch answer of version 4 about `topic`, each of about `share` bytes of values.
+/// The pages in a fetch answer of version 4 about `topic`, each of about `share` bytes of values; a batch may become
+/// `unpacked` bytes.
 ///
 /// # Errors
 /// The answer as a whole makes no sense.
@@ -19,7 +20,7 @@ pub(super) fn pages(
     r: &mut Reader<'_>,
     topic: &str,
     asked: &[Position],
-    share: usize,
+    (share, unpacked): (usize, usize),
 ) -> Result<PerPartition<Result<Page, Trouble>>, Malformed> {
     let _throttle = r.i32()?;
     let mut open = asked.to_vec();
@@ -32,7 +33,7 @@ pub(super) fn pages(
         // Each once: what is told twice would be taken apart twice.
         let position = open.iter().position(|at| at.partition == partition).ok_or(Malformed)?;
         let position = open.swap_remove(position);
-        let limit = Limit { values: share, held: MAX_HELD_BYTES.saturating_sub(held) };
+        let limit = Limit { values: share, held: MAX_HELD_BYTES.saturating_sub(held), unpacked };
         let page =
             code.check().map(|()| records::page(stored, position.offset, high_watermark, aborted, limit));
         held += page.as_ref().map_or(0, |page| page.as_ref().map_or(0, Page::held_bytes));

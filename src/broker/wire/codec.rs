@@ -110,7 +110,9 @@ fn broken(codec: &str, why: &dyn std::fmt::Display) -> Undecodable {
 }
 
 fn too_large(codec: &str, limit: usize) -> Undecodable {
-    Undecodable(format!("compressed with {codec} from one batch of more than {limit} bytes"))
+    Undecodable(format!(
+        "compressed with {codec} from one batch of more than {limit} bytes (KAFKA_FETCH_MAX_BYTES)"
+    ))
 }
 
 /// Raw blocks, as librdkafka writes one; Java writes several, each with its length, behind a header.

@@ -11,6 +11,7 @@ use crate::broker::{Page, Position};
 
 /// Small, so that inputs which exceed it are found.
 const LIMIT_BYTES: usize = 1 << 16;
+const UNPACKED_BYTES: usize = 30 << 20;
 
 /// Decodes `bytes` in the way that their first byte chooses, and panics where a promise does not hold.
 pub fn fuzzed(bytes: &[u8]) {
@@ -25,11 +26,13 @@ pub fn fuzzed(bytes: &[u8]) {
 
 fn check_answer(bytes: &[u8]) {
     let asked = [0, 1, 2].map(|partition| Position { partition, offset: 5 });
-    let Ok(pages) = pages(&mut Reader::new(bytes), "t", &asked, LIMIT_BYTES) else { return };
+    let Ok(pages) = pages(&mut Reader::new(bytes), "t", &asked, (LIMIT_BYTES, UNPACKED_BYTES)) else {
+        return;
+    };
     let pages: Vec<&Page> = pages.iter().filter_map(|(_, page)| page.as_ref().ok()?.as_ref().ok()).collect();
     pages.iter().for_each(|page| check_page(page, 5));
     let held: usize = pages.iter().map(|page| page.held_bytes()).sum();
-    assert!(held <= MAX_HELD_BYTES + bytes.len().max(30 << 20), "{held}");
+    assert!(held <= MAX_HELD_BYTES + bytes.len().max(UNPACKED_BYTES), "{held}");
 }
 
 fn check_metadata(bytes: &[u8]) {
@@ -60,7 +63,11 @@ fn check_stored(bytes: &[u8]) {
         at += header.bytes;
     }
     let (offset, aborted) = (i64::from(offset), vec![(7, 0), (i64::from(offset), 9)]);
-    for limit in [Limit { values: LIMIT_BYTES, held: MAX_HELD_BYTES }, Limit { values: 64, held: 64 }] {
+    let unpacked = UNPACKED_BYTES;
+    for limit in [
+        Limit { values: LIMIT_BYTES, held: MAX_HELD_BYTES, unpacked },
+        Limit { values: 64, held: 64, unpacked },
+    ] {
         if let Ok(page) = page(&sealed, offset, 1 << 20, aborted.clone(), limit) {
             check_page(&page, offset);
         }

@@ -22,11 +22,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::client::{self, Batch, Client, Produced, Verdict};
+use super::client::{self, Batch, Client, Produced, Reach, Verdict};
 use super::code::Code;
 use super::connection::{Api, Connection, left};
 use super::control::{PerPartition, Versions, answers_exactly, per_partition};
 use super::frame::{Malformed, Writer};
+use super::oversize;
 use super::{BrokerError, Fetched, Page, Position, Record};
 use records::Trouble;
 use sequence::Sequences;
@@ -168,12 +169,11 @@ impl Client for WireClient {
         &mut self,
         control: &mut Connection,
         positions: &[Position],
-        wait: Duration,
-        deadline: Instant,
+        reach: Reach,
     ) -> Result<Vec<Fetched>, BrokerError> {
         let share = client::fetch_share(positions.len());
         let share_bytes = i32::try_from(share).unwrap_or(i32::MAX);
-        let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+        let wait_ms = i32::try_from(reach.wait.as_millis()).unwrap_or(i32::MAX);
         let all_bytes = share_bytes.saturating_mul(positions.len() as i32);
         let mut turn = positions.to_vec();
         turn.rotate_left(self.turns.next(positions.iter().map(|at| at.partition)));
@@ -181,8 +181,21 @@ impl Client for WireClient {
         let body = body.array(&[self.topic.as_str()], |w, topic| {
             w.str(topic).array(&turn, |w, at| w.i32(at.partition).i64(at.offset).i32(share_bytes))
         });
-        let mut pages =
-            control.call(FETCH, body, deadline, |r| answer::pages(r, &self.topic, &turn, share))?;
+        let answer =
+            control.call_up_to(FETCH, body, (reach.answer_bytes(), reach.deadline), |r, is_cut| {
+                if is_cut {
+                    oversize::find(r, &self.topic).map(Err)
+                } else {
+                    answer::pages(r, &self.topic, &turn, (share, reach.max_bytes)).map(Ok)
+                }
+            })?;
+        let mut pages = match answer {
+            Ok(pages) => pages,
+            Err(found) => {
+                let page = Err(found.error(&self.topic, reach.max_bytes));
+                return Ok(vec![Fetched { partition: found.partition, page }]);
+            }
+        };
         Ok(positions.iter().map(|at| self.fetched(&mut pages, at.partition)).collect())
     }
 }

@@ -12,10 +12,6 @@ use crate::broker::Page;
 use crate::broker::frame::{Malformed, Reader};
 use crate::broker::stored::{BatchHeader, HEADER_BYTES, next_batch};
 
-/// Most bytes that one batch may hold once it is taken apart: about what an answer may hold at all, and a window of
-/// zstd that its decoder still rounds up to no more than that.
-pub(super) const MAX_BATCH_BYTES: usize = 30 << 20;
-
 /// How much is read from an answer.
 #[derive(Clone, Copy)]
 pub(super) struct Limit {
@@ -24,6 +20,8 @@ pub(super) struct Limit {
     /// Bytes in memory; a page ends with the record that reaches it, and without any room it stays empty. Also of
     /// what is decompressed for it, so that small batches cannot take long either.
     pub held: usize,
+    /// Bytes that one batch may be once it is decompressed.
+    pub unpacked: usize,
 }
 
 /// Why a partition's data cannot be read on.
@@ -85,7 +83,7 @@ fn read_batches(
             let all_read = if header.codec == 0 {
                 read_records(records, &header, page, limit.held)
             } else {
-                let plain = decompress(header.codec, records, MAX_BATCH_BYTES)
+                let plain = decompress(header.codec, records, limit.unpacked)
                     .map_err(|Undecodable(why)| Trouble::Unreadable(at, why))?;
                 decompressed += codec::cost(header.codec, records, plain.len());
                 read_records(&plain, &header, page, limit.held)
@@ -186,7 +184,7 @@ mod tests {
     use super::*;
     use crate::broker::Record;
 
-    const ALL: Limit = Limit { values: usize::MAX, held: usize::MAX };
+    const ALL: Limit = Limit { values: usize::MAX, held: usize::MAX, unpacked: usize::MAX };
 
     fn seal(batch: &mut [u8]) {
         let crc = checksum(&batch[CRC_FROM..]);

@@ -48,7 +48,8 @@ fn fetch(answer: Answer, partitions: i32) -> (Vec<Fetched>, Taken) {
     let address = hostile_leader(answer, 0, partitions).to_string();
     // Taking it apart counts as part of the call, and a debug build on a busy machine takes its time.
     let config = KafkaConfig { request_timeout_ms: 60_000, ..wire(config(&address, TOPIC)) };
-    let mut source = open_source(&config).expect("a thread");
+    let source = open_source(&config).expect("a thread");
+    let mut source = source.with_fetch_max_bytes(BATCH_MAX_BYTES);
     let (fetched, taken) = taken_by(|| source.fetch(&from_start(partitions)));
     (fetched.expect("the answer is whole"), taken)
 }

@@ -3,6 +3,7 @@
 mod faults;
 mod foreign;
 mod kills;
+mod large;
 mod limits;
 mod load;
 mod operation;
