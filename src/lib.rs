@@ -8,9 +8,9 @@
 //! [`broker`] (the only room that knows Kafka's protocol), [`consumer`] (topic to file). [`simulate`]
 //! is the outside world: it loads the producer and audits the file.
 //!
-//! The three programs share [`config`], [`logging`], [`metrics`], [`retry`], [`shutdown`], [`thread`], [`thread_limit`] and
-//! [`linux`];
-//! `producer`, `consumer` and `simulate` never import each other.
+//! The three programs share [`config`], [`logging`], [`metrics`], [`readiness`], [`retry`], [`shutdown`],
+//! [`thread`], [`thread_limit`], [`sockets`] and [`linux`]; `producer`, `consumer` and `simulate` never import
+//! each other.
 
 pub mod broker;
 pub mod config;
@@ -22,9 +22,11 @@ pub mod logging;
 pub mod metrics;
 pub mod printer;
 pub mod producer;
+pub mod readiness;
 pub mod retry;
 pub mod shutdown;
 pub mod simulate;
+pub mod sockets;
 pub mod thread;
 pub mod thread_limit;
 

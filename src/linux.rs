@@ -1,45 +1,16 @@
-//! What std has no word for: this process's sockets as the kernel sees them, its limits, its size, its processor
+//! What std has no word for: a TCP connection as the kernel sees it, this process's limits, its size, its processor
 //! time and how it is scheduled; and which boot of the machine this is.
 //!
-//! The one file that needs `/proc` or a Linux socket option. It knows addresses, not what they are for.
+//! Together with `sockets` the only file that needs `/proc` or a Linux socket option.
 
 use std::fs;
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use socket2::SockRef;
-
-/// Shows `visit` a duplicate of every TCP connection of this process, with its local and peer address.
-///
-/// tiny_http and the kafka crate keep their sockets to themselves; a duplicate shares options and shutdown
-/// with the original. Sockets that are still connecting, or dead, have no peer and are left out.
-pub fn for_each_connection(mut visit: impl FnMut(&TcpStream, SocketAddr, SocketAddr)) {
-    for_each_socket(|stream, local, peer| {
-        if let Some(peer) = peer {
-            visit(stream, local, peer);
-        }
-    });
-}
-
-/// Shows `visit` a duplicate of every bound TCP socket of this process; the peer is `None` for a listener and
-/// for a connection that is over but not yet closed by us.
-pub fn for_each_socket(mut visit: impl FnMut(&TcpStream, SocketAddr, Option<SocketAddr>)) {
-    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
-    let fds: Vec<RawFd> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    for fd in fds {
-        // SAFETY: the descriptor may be closed or reused by now; duplicating fails or duplicates the new
-        // one, and only the duplicate, which we own, is used from here on.
-        let Ok(owned) = (unsafe { BorrowedFd::borrow_raw(fd) }).try_clone_to_owned() else { continue };
-        let stream = TcpStream::from(owned);
-        if let Ok(local) = stream.local_addr() {
-            visit(&stream, local, stream.peer_addr().ok());
-        }
-    }
-}
 
 /// What the kernel counted on one TCP connection.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +28,9 @@ pub struct TcpCounters {
 pub enum TcpState {
     /// Both directions are open.
     Open,
-    /// One side has ended, or both.
+    /// The other side sends nothing more, and may still read.
+    PeerEnded,
+    /// This side has ended, or both.
     Closing,
     /// Waits for connections.
     Listen,
@@ -84,6 +57,7 @@ pub fn tcp_counters(stream: &TcpStream) -> Option<TcpCounters> {
         // Numbers of `include/net/tcp_states.h`.
         state: match info.tcpi_state {
             1..=3 => TcpState::Open,
+            8 => TcpState::PeerEnded,
             10 => TcpState::Listen,
             _ => TcpState::Closing,
         },
@@ -122,6 +96,14 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
 pub fn ignore_file_size_signal() {
     // SAFETY: SIG_IGN installs no handler of ours, and this signal has no other use.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// The soft limit of open files; 0 when the kernel does not tell.
+pub fn open_files_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call gets a valid pointer to a local.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur
 }
 
 /// Lets a woken thread wait for the end of the running one's slice instead of cutting it short: for the calling
@@ -210,29 +192,10 @@ pub fn boot_id() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::net::{Shutdown, TcpListener};
+    use std::io::Write;
+    use std::net::TcpListener;
 
     use super::*;
-
-    #[test]
-    fn a_connection_is_seen_from_both_ends_counted_and_can_be_shut() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-        let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
-        let (mut server, peer) = listener.accept().expect("accept");
-        client.write_all(b"hello").expect("write");
-        server.read_exact(&mut [0; 5]).expect("read");
-        let mut seen = 0;
-        for_each_connection(|stream, _, other| {
-            if other == peer {
-                seen += 1;
-                assert_eq!(tcp_counters(stream).expect("counters").bytes_received, 5);
-                stream.shutdown(Shutdown::Both).expect("shutdown");
-            }
-        });
-        assert_eq!(seen, 1);
-        assert_eq!(client.read(&mut [0; 1]).expect("end of stream"), 0);
-    }
 
     #[test]
     fn a_connection_is_quiet_until_data_or_the_end_arrives() {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::linux;
+use crate::sockets;
 use crate::thread::spawn;
 
 /// How late a socket may be shut. Looking at the clock costs less than being woken for every call.
@@ -32,7 +32,7 @@ impl Target {
     /// same moment may take each other's: then one is shut with the other, which costs a retry.
     pub fn opening(peer: SocketAddr) -> Self {
         let mut known = HashSet::new();
-        linux::for_each_connection(|_, local, other| {
+        sockets::for_each_connection(|_, local, other| {
             if other == peer {
                 known.insert(local);
             }
@@ -46,7 +46,7 @@ impl Target {
             Self::Socket(socket) => Some(socket.clone()),
             Self::Opening { peer, known } => {
                 let mut found = None;
-                linux::for_each_connection(|stream, local, other| {
+                sockets::for_each_connection(|stream, local, other| {
                     if other == *peer && !known.contains(&local) {
                         found = stream.try_clone().ok();
                     }
@@ -154,6 +154,8 @@ impl Shared {
 mod tests {
     use std::io::Read;
     use std::net::TcpListener;
+
+    use crate::linux;
 
     use super::*;
     use crate::control::Watch;

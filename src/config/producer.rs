@@ -147,7 +147,7 @@ pub struct QueueConfig {
           value_parser = number::<u64>(64 << 10..=4 << 30), value_name = "BYTES")]
     pub queue_max_bytes: u64,
 
-    /// Longest wait of a request for its acknowledgement, in milliseconds; after it the request is answered 503
+    /// Longest wait of a complete request for its acknowledgement, in milliseconds; after it the request is answered 503
     #[arg(long, env = "DELIVERY_TIMEOUT_MS", default_value_t = 10_000,
           value_parser = number::<u64>(100..=120_000), value_name = "MS")]
     pub delivery_timeout_ms: u64,

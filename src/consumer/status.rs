@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::metrics::CONTENT_TYPE;
+use crate::readiness::not_ready;
 use crate::thread::spawn;
 
 use super::state::{State, now_seconds};
@@ -135,8 +136,8 @@ fn answer(head: &str, state: &State) -> (&'static str, &'static str, String) {
             if problems.is_empty() {
                 ("200 OK", JSON, json!({"status": "ok"}).to_string())
             } else {
-                let body = json!({"error": "not_ready", "problems": problems, "retryable": true});
-                ("503 Service Unavailable\r\nRetry-After: 1", JSON, body.to_string())
+                let listed = problems.iter().map(|(what, message)| (what.as_str(), message.as_str()));
+                ("503 Service Unavailable\r\nRetry-After: 1", JSON, not_ready(listed))
             }
         }
         "/version" => {

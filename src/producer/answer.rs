@@ -95,6 +95,11 @@ impl Answer {
         Self { retry_after: Some(retry_after), ..Self::failure(503, tag, message, None, true) }
     }
 
+    /// The request was lost in a panic of ours, after which nobody knows what became of its events.
+    pub fn lost() -> Self {
+        Self::failure(500, "internal", "a bug ended this request; its events may be in Kafka", None, true)
+    }
+
     /// The body did not come, so nothing was taken and the client may begin anew.
     pub fn body_incomplete() -> Self {
         Self::failure(408, "body_incomplete", "the body did not arrive in time", None, true)

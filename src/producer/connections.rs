@@ -4,7 +4,7 @@
 //! writer's thread. So of one connection one request is on its way and the others are parked here; nobody ever
 //! waits for a predecessor. Knows requests only as values of type `R`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,12 @@ pub struct Connection<R> {
     /// The client's end.
     pub peer: SocketAddr,
     cut: AtomicBool,
+    /// Nothing more is read from it, so the answer under way is its last.
+    last: AtomicBool,
+    /// The kernel's number of its socket, noted when we end it; 0 before.
+    inode: AtomicU64,
+    /// A look at all sockets did not find it any more.
+    gone: AtomicBool,
     lane: Mutex<Lane<R>>,
 }
 
@@ -41,12 +47,16 @@ pub struct Progress {
 /// What [`Connections::enter`] says of a request.
 #[derive(Debug)]
 pub enum Entry<R> {
-    /// Its turn: answer it, then [`Connections::leave`].
+    /// Its turn: answer it, then [`Connections::leave`] or [`Connections::end`].
     Turn(R, Arc<Connection<R>>),
     /// Parked behind another of its connection.
     Parked,
-    /// Parked too, but its connection has now too many: shut it. Told once a connection.
+    /// Parked too, but its connection has now too many: shut it. Said once per connection.
     Flood(SocketAddr),
+    /// Parked too. It was behind the last answer of a connection that we have ended, or came on a new connection
+    /// with the same address: find out which, then [`Connections::discard`] or [`Connections::revive`]. Said once
+    /// until then.
+    Late(SocketAddr),
 }
 
 /// All connections that have sent a request.
@@ -76,32 +86,27 @@ impl<R> Connections<R> {
 
     /// Takes up a request of `peer`. Call it in the order of arrival.
     pub fn enter(&self, peer: SocketAddr, request: R) -> Entry<R> {
-        let connection = self.find_or_add(peer);
-        let mut lane = lock(&connection.lane);
-        lane.taken += 1;
-        if !lane.busy {
-            lane.busy = true;
-            drop(lane);
-            return Entry::Turn(request, connection);
-        }
-        lane.parked.push_back(request);
-        self.parked.fetch_add(1, Ordering::Relaxed);
-        let flooded = lane.parked.len() > self.max_parked;
-        drop(lane);
-        if flooded && connection.cut() { Entry::Flood(peer) } else { Entry::Parked }
-    }
-
-    /// A connection that was cut and has nothing left is over: its address belongs to a new one.
-    fn find_or_add(&self, peer: SocketAddr) -> Arc<Connection<R>> {
+        // Held to the end, or `revive` could take the connection away from under the request.
         let mut by_peer = lock(&self.by_peer);
         let connection = by_peer.entry(peer).or_insert_with(|| {
             self.first_requests.fetch_add(1, Ordering::Relaxed);
             Connection::new(peer)
         });
-        if connection.is_cut() && !lock(&connection.lane).busy {
-            *connection = Connection::new(peer);
+        let mut lane = lock(&connection.lane);
+        lane.taken += 1;
+        let was_ended = connection.is_cut() && !lane.busy;
+        if !lane.busy && !was_ended {
+            lane.busy = true;
+            drop(lane);
+            return Entry::Turn(request, connection.clone());
         }
-        connection.clone()
+        lane.parked.push_back(request);
+        self.parked.fetch_add(1, Ordering::Relaxed);
+        match lane.parked.len() {
+            1 if was_ended => Entry::Late(peer),
+            parked if parked > self.max_parked && connection.cut() => Entry::Flood(peer),
+            _ => Entry::Parked,
+        }
     }
 
     /// The request whose turn it is after the one that is about to be answered.
@@ -119,6 +124,51 @@ impl<R> Connections<R> {
         next
     }
 
+    /// The connection is over: returns the requests behind its last one, none of which may be carried out.
+    pub fn end(&self, connection: &Connection<R>) -> Vec<R> {
+        connection.cut();
+        self.unpark(&mut lock(&connection.lane))
+    }
+
+    /// The requests of [`Entry::Late`] came behind the last answer of a connection that is over.
+    pub fn discard(&self, peer: SocketAddr) -> Vec<R> {
+        lock(&self.by_peer).get(&peer).map_or_else(Vec::new, |connection| self.take_late(connection))
+    }
+
+    fn take_late(&self, connection: &Connection<R>) -> Vec<R> {
+        let mut lane = lock(&connection.lane);
+        if lane.busy { Vec::new() } else { self.unpark(&mut lane) }
+    }
+
+    fn unpark(&self, lane: &mut Lane<R>) -> Vec<R> {
+        lane.busy = false;
+        lane.body_awaited_since = None;
+        self.parked.fetch_sub(lane.parked.len(), Ordering::Relaxed);
+        lane.parked.drain(..).collect()
+    }
+
+    /// The requests of [`Entry::Late`] came on a new connection of `peer`: returns the first, whose turn it is.
+    pub fn revive(&self, peer: SocketAddr) -> Option<(R, Arc<Connection<R>>)> {
+        let mut by_peer = lock(&self.by_peer);
+        let mut waiting: VecDeque<R> = self.take_late(by_peer.get(&peer)?).into();
+        let first = waiting.pop_front()?;
+        let connection = Connection::new(peer);
+        self.first_requests.fetch_add(1, Ordering::Relaxed);
+        self.parked.fetch_add(waiting.len(), Ordering::Relaxed);
+        let mut lane = lock(&connection.lane);
+        (lane.busy, lane.taken, lane.parked) = (true, waiting.len() as u64 + 1, waiting);
+        drop(lane);
+        by_peer.insert(peer, connection.clone());
+        Some((first, connection))
+    }
+
+    /// Call it before the reading side of `peer` is shut: the answer under way has to say that it is the last.
+    pub fn read_no_more(&self, peer: SocketAddr) {
+        if let Some(connection) = lock(&self.by_peer).get(&peer) {
+            connection.last.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// Requests parked on all connections.
     pub fn parked(&self) -> usize {
         self.parked.load(Ordering::Relaxed)
@@ -129,23 +179,43 @@ impl<R> Connections<R> {
         self.first_requests.load(Ordering::Relaxed)
     }
 
-    /// What is known of `peer`, if it has sent a request.
+    /// What is known of `peer`, if it has sent a request on a connection that we have not ended.
     pub fn progress(&self, peer: SocketAddr) -> Option<Progress> {
         let connection = lock(&self.by_peer).get(&peer)?.clone();
         let lane = lock(&connection.lane);
-        Some(Progress { taken: lane.taken, busy: lane.busy, body_awaited_since: lane.body_awaited_since })
+        let progress =
+            Progress { taken: lane.taken, busy: lane.busy, body_awaited_since: lane.body_awaited_since };
+        (lane.busy || !connection.is_cut()).then_some(progress)
     }
 
-    /// Forgets idle connections for which `is_open` is false.
-    pub fn retain(&self, is_open: impl Fn(SocketAddr) -> bool) {
-        lock(&self.by_peer).retain(|peer, connection| is_open(*peer) || lock(&connection.lane).busy);
+    /// Forgets idle connections for which `is_open` is false. One that we have ended is remembered until its socket
+    /// is not among `held` in two looks, because requests that were behind its last answer may still arrive.
+    pub fn retain(&self, is_open: impl Fn(SocketAddr) -> bool, held: &HashSet<u64>) {
+        lock(&self.by_peer).retain(|peer, connection| {
+            let lane = lock(&connection.lane);
+            if lane.busy || !lane.parked.is_empty() {
+                return true;
+            }
+            if !connection.is_cut() {
+                return is_open(*peer);
+            }
+            held.contains(&connection.inode.load(Ordering::Relaxed))
+                || !connection.gone.swap(true, Ordering::Relaxed)
+        });
     }
 }
 
 impl<R> Connection<R> {
     fn new(peer: SocketAddr) -> Arc<Self> {
         let lane = Lane { busy: false, parked: VecDeque::new(), taken: 0, body_awaited_since: None };
-        Arc::new(Self { peer, cut: AtomicBool::new(false), lane: Mutex::new(lane) })
+        Arc::new(Self {
+            peer,
+            cut: AtomicBool::new(false),
+            last: AtomicBool::new(false),
+            inode: AtomicU64::new(0),
+            gone: AtomicBool::new(false),
+            lane: Mutex::new(lane),
+        })
     }
 
     /// Marks it as cut; true for the first caller, who shuts the socket.
@@ -156,6 +226,16 @@ impl<R> Connection<R> {
     /// Nobody hears an answer any more.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Ordering::SeqCst)
+    }
+
+    /// Whether its answer is the last: see [`Connections::read_no_more`].
+    pub fn is_last(&self) -> bool {
+        self.last.load(Ordering::SeqCst)
+    }
+
+    /// Notes the number of its socket, for [`Connections::retain`].
+    pub fn set_inode(&self, inode: u64) {
+        self.inode.store(inode, Ordering::Relaxed);
     }
 
     /// Notes that the body of its request is waited for since `now`.
@@ -198,11 +278,36 @@ mod tests {
         assert!(matches!(connections.enter(peer(1), 3), Entry::Flood(from) if from == peer(1)));
         assert!(matches!(connections.enter(peer(1), 4), Entry::Parked), "told once");
         assert!(connection.is_cut());
-        connections.retain(|_| false);
+        let forget = || connections.retain(|_| false, &HashSet::new());
+        forget();
         assert!(connections.progress(peer(1)).is_some(), "busy ones stay");
-        while connections.leave(&connection).is_some() {}
-        connections.retain(|_| false);
+        assert_eq!(connections.end(&connection), [2, 3, 4]);
         assert_eq!((connections.progress(peer(1)), connections.parked()), (None, 0));
+        forget();
+        assert!(matches!(connections.enter(peer(1), 5), Entry::Late(_)), "one look is not enough");
+        assert_eq!(connections.discard(peer(1)), [5]);
+        forget();
+        assert!(matches!(connections.enter(peer(1), 6), Entry::Turn(6, _)), "forgotten");
+    }
+
+    #[test]
+    fn what_comes_behind_the_end_is_told_from_a_new_connection_with_the_same_address() {
+        let connections = Connections::new(10);
+        let Entry::Turn(1, old) = connections.enter(peer(1), 1) else { panic!("free") };
+        old.set_inode(77);
+        assert_eq!(connections.end(&old), [] as [i32; 0]);
+        assert!(matches!(connections.enter(peer(1), 2), Entry::Late(from) if from == peer(1)));
+        assert!(matches!(connections.enter(peer(1), 3), Entry::Parked), "asked once");
+        assert_eq!(connections.discard(peer(1)), [2, 3]);
+        for _ in 0..3 {
+            connections.retain(|_| true, &HashSet::from([77]));
+        }
+        assert!(matches!(connections.enter(peer(1), 4), Entry::Late(_)), "its socket is still held");
+        connections.enter(peer(1), 5);
+        let (first, new) = connections.revive(peer(1)).expect("they waited");
+        assert_eq!((first, connections.leave(&new), connections.leave(&new)), (4, Some(5), None));
+        assert!(matches!(connections.enter(peer(1), 6), Entry::Turn(6, _)));
+        assert!(connections.discard(peer(2)).is_empty() && connections.revive(peer(1)).is_none());
     }
 
     #[test]

@@ -1,22 +1,19 @@
-//! Keeps tiny_http alive and its connections in bounds, from outside: it has no limits and no timeouts of its own.
+//! Keeps tiny_http's connections in bounds from outside: it has no limits and no timeouts of its own.
 //!
-//! Every half second it looks at the sockets on our port, cuts those that break a limit, counts those whose
-//! thread is lost, and now and then proves with a real request that the accept loop lives.
+//! Every half second it looks at the sockets on our port, cuts those that break a limit, and counts those whose
+//! thread is lost. It waits for nothing else, so that limits hold also while the accept loop is sick.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::net::{Shutdown, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use crate::linux::{self, TcpState};
+use crate::sockets;
 
-use super::exchange::shut;
-use super::front::Front;
 use super::handler::Handler;
 use super::plugs::Plugs;
 use super::reaper::{Cut, Limits, Reaper, Sample};
@@ -24,18 +21,10 @@ use super::reaper::{Cut, Limits, Reaper, Sample};
 /// How often connections are looked at.
 const SWEEP: Duration = Duration::from_millis(500);
 
-/// How often the accept loop has to prove that it lives.
-const WATCH: Duration = Duration::from_secs(1);
-
-/// Failed proofs in a row after which the server is built anew.
-const FAILED_WATCHES: u32 = 3;
-
 /// State of the guard's thread.
 pub struct Guard {
     /// Serves the requests.
     pub handler: Arc<Handler>,
-    /// What is guarded.
-    pub front: Arc<Front>,
     /// Our own connections, which no limit is for.
     pub plugs: Arc<Plugs>,
     /// Limits on connections.
@@ -46,68 +35,58 @@ pub struct Guard {
     pub leak_budget: usize,
 }
 
-/// What the guard cannot mend.
-#[derive(Debug)]
-pub enum Alarm {
-    /// The accept loop of this generation is dead.
-    AcceptLoop(u64),
-    /// Too many connection threads are lost.
-    LeakBudget(usize),
-}
-
 impl Guard {
-    /// Runs until `stop` disconnects; alarms go to `alarm`.
-    pub fn run(self, stop: &Receiver<()>, mut alarm: impl FnMut(Alarm)) {
+    /// Runs until `stop` disconnects; `exhausted` is told how many connection threads are lost when they are too many.
+    pub fn run(self, stop: &Receiver<()>, mut exhausted: impl FnMut(usize)) {
         let mut reaper = Reaper::new(self.limits);
         let mut over_since = HashMap::new();
-        let (mut watched, mut failures) = (Instant::now(), 0);
         while stop.recv_timeout(SWEEP) == Err(RecvTimeoutError::Timeout) {
-            let now = Instant::now();
-            let (samples, over) = self.look();
-            self.cut(&reaper.sweep(&samples, now, self.lane_is_full()));
-            let lost = note_lost(&mut over_since, &over, now, self.lost_after);
-            self.handler.metrics.http.leaked.set(lost as i64);
-            if lost > self.leak_budget {
-                alarm(Alarm::LeakBudget(lost));
-            }
-            let generation = self.front.generation();
-            if self.front.take_suspicion() {
-                failures = FAILED_WATCHES;
-            } else if now.saturating_duration_since(watched) >= WATCH {
-                watched = now;
-                failures = if self.plugs.watch() { 0 } else { failures + 1 };
-            }
-            if failures >= FAILED_WATCHES {
-                failures = 0;
-                alarm(Alarm::AcceptLoop(generation));
+            let sweep = AssertUnwindSafe(|| self.sweep(&mut reaper, &mut over_since));
+            match catch_unwind(sweep) {
+                Ok(lost) if lost > self.leak_budget => exhausted(lost),
+                Ok(_) => {}
+                Err(_) => log::error!("a look at the connections ended by a panic; the next one follows"),
             }
         }
+    }
+
+    /// Looks at all connections once; returns how many have lost their thread.
+    fn sweep(&self, reaper: &mut Reaper, over_since: &mut HashMap<u64, Instant>) -> usize {
+        let now = Instant::now();
+        let (samples, over) = self.look();
+        self.cut(&reaper.sweep(&samples, now, self.lane_is_full()));
+        let lost = note_lost(over_since, &over, now, self.lost_after);
+        self.handler.metrics.http.leaked.set(lost as i64);
+        lost
     }
 
     /// The open client connections, and the inodes of those that are over but still held.
     fn look(&self) -> (Vec<Sample>, HashSet<u64>) {
         let own = self.plugs.addresses();
-        let port = self.front.local.port();
-        let (mut samples, mut peers, mut over) = (Vec::new(), HashSet::new(), HashSet::new());
-        linux::for_each_socket(|socket, local, peer| {
+        let (port, connections) = (self.handler.port, &self.handler.connections);
+        let (mut samples, mut peers) = (Vec::new(), HashSet::new());
+        let (mut over, mut held) = (HashSet::new(), HashSet::new());
+        sockets::for_each_socket(|socket, local, peer| {
             if local.port() != port {
                 return;
             }
             let Some(counters) = linux::tcp_counters(socket) else { return };
+            let progress = peer.and_then(|peer| connections.progress(peer));
             match (counters.state, peer) {
                 (TcpState::Open, Some(peer)) if !own.contains(&peer) && peers.insert(peer) => {
-                    samples.push(Sample {
-                        peer,
-                        counters,
-                        progress: self.handler.connections.progress(peer),
-                    });
+                    samples.push(Sample { peer, counters, progress });
                 }
-                (TcpState::Closing, _) => over.extend(inode(socket)),
+                (TcpState::Closing | TcpState::PeerEnded, _) => {
+                    let inode = sockets::inode(socket);
+                    held.extend(inode);
+                    // A client that sends nothing more may still wait for its answers.
+                    over.extend(inode.filter(|_| !progress.is_some_and(|progress| progress.busy)));
+                }
                 _ => {}
             }
         });
         self.handler.metrics.http.connections.set(samples.len() as i64);
-        self.handler.connections.retain(|peer| peers.contains(&peer));
+        connections.retain(|peer| peers.contains(&peer), &held);
         (samples, over)
     }
 
@@ -117,7 +96,10 @@ impl Guard {
     }
 
     fn cut(&self, cuts: &[(SocketAddr, Cut)]) {
-        let port = self.front.local.port();
+        if cuts.is_empty() {
+            return;
+        }
+        let mut shut = HashMap::with_capacity(cuts.len());
         for &(peer, cut) in cuts {
             let (limit, how) = match cut {
                 Cut::Idle => ("idle_timeout", Shutdown::Read),
@@ -127,8 +109,19 @@ impl Guard {
                 Cut::TooMany => ("max_connections", Shutdown::Both),
             };
             self.handler.metrics.refuse(limit);
-            shut(port, peer, how);
+            if cut == Cut::SlowBody {
+                self.handler.connections.read_no_more(peer);
+            }
+            shut.insert(peer, how);
         }
+        // One look for all of them: a thousand that fall silent together must not cost a thousand looks.
+        sockets::for_each_connection(|socket, local, peer| {
+            if local.port() == self.handler.port
+                && let Some(&how) = shut.get(&peer)
+            {
+                let _ = socket.shutdown(how);
+            }
+        });
     }
 }
 
@@ -144,11 +137,6 @@ fn note_lost(
         over_since.entry(inode).or_insert(now);
     }
     over_since.values().filter(|&&since| now.saturating_duration_since(since) > lost_after).count()
-}
-
-fn inode(socket: &TcpStream) -> Option<u64> {
-    let owned = socket.as_fd().try_clone_to_owned().ok()?;
-    Some(File::from(owned).metadata().ok()?.ino())
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use crate::event::{Format, Stamp};
 
 use super::answer::{Answer, Rejected};
-use super::connections::{Connections, Entry};
-use super::exchange::{Arrival, Exchange, shut};
+use super::closer::Order;
+use super::connections::{Connection, Connections, Entry};
+use super::exchange::{Arrival, Exchange};
 use super::health::{Health, NotReady};
 use super::intake::{Intake, Taken, Unpack};
 use super::job::{Job, Lines};
@@ -33,9 +34,9 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// When its request was taken.
-    pub fn started(&self) -> Instant {
-        self.exchange.started
+    /// When its request was complete.
+    pub fn complete(&self) -> Instant {
+        self.exchange.complete
     }
 }
 
@@ -52,6 +53,8 @@ pub struct BodyTask {
 #[derive(Clone, Copy)]
 struct Body {
     length: usize,
+    /// The front holds it already.
+    here: bool,
     gzip: bool,
     format: Option<Format>,
 }
@@ -75,7 +78,7 @@ pub struct Handler {
     pub topic: String,
     /// How events are taken from bodies.
     pub intake: Intake,
-    /// Longest wait of a request for its acknowledgement.
+    /// Longest wait of a complete request for its acknowledgement.
     pub delivery_timeout: Duration,
     /// Order of requests on each connection.
     pub connections: Connections<Arrival>,
@@ -85,6 +88,8 @@ pub struct Handler {
     pub health: Arc<Health>,
     /// What happened.
     pub metrics: Arc<ProducerMetrics>,
+    /// The way to the closer, which ends connections.
+    pub closer: Sender<Order>,
     /// `None` once the lane is closed.
     pub body_lane: Mutex<Option<Sender<BodyTask>>>,
 }
@@ -99,15 +104,23 @@ impl Handler {
     pub fn arrive(&self, arrival: Arrival) -> Option<Exchange> {
         // A TCP listener always knows the peer; see `Request::remote_addr`.
         let peer = *arrival.request.remote_addr()?;
+        let at = arrival.at;
         match self.connections.enter(peer, arrival) {
-            Entry::Turn(arrival, connection) => Some(Exchange::new(arrival, connection)),
-            Entry::Parked => None,
+            Entry::Turn(arrival, connection) => return Some(self.turn(arrival, connection, at)),
+            Entry::Parked => {}
             Entry::Flood(peer) => {
                 self.metrics.refuse("max_pipelined");
-                shut(self.port, peer, std::net::Shutdown::Both);
-                None
+                let _ = self.closer.send(Order::Shut(peer));
+            }
+            Entry::Late(peer) => {
+                let _ = self.closer.send(Order::Late(peer));
             }
         }
+        None
+    }
+
+    fn turn(&self, arrival: Arrival, connection: Arc<Connection<Arrival>>, at: Instant) -> Exchange {
+        Exchange::new(arrival, connection, self.closer.clone(), at)
     }
 
     /// Serves a request, and those parked behind it as far as they can be answered at once.
@@ -127,14 +140,14 @@ impl Handler {
 
     /// Brings a request as far as it comes without blocking on a client (but where the publisher has just died, which
     /// ends the process): `None` when others will answer it.
-    pub fn advance(&self, mut exchange: Exchange) -> Option<Due> {
-        while exchange.connection.is_cut() && exchange.body_is_here() {
-            let connection = exchange.connection.clone();
-            let next = self.connections.leave(&connection);
+    pub fn advance(&self, exchange: Exchange) -> Option<Due> {
+        if exchange.connection.is_cut() {
             exchange.give_up();
-            exchange = Exchange::new(next?, connection);
+            return None;
         }
-        match judge(&exchange.head(), self.intake.max_body_bytes) {
+        let head = exchange.head();
+        let here = head.body_is_here;
+        match judge(&head, self.intake.max_body_bytes) {
             Verdict::Show(route) => {
                 let answer = self.show(route);
                 due(exchange, answer, false)
@@ -147,17 +160,18 @@ impl Handler {
                 }
                 due(exchange, answer, close)
             }
-            Verdict::Take { length, gzip, format } => self.take(exchange, Body { length, gzip, format }),
+            Verdict::Take { length, gzip, format } => {
+                self.take(exchange, Body { length, here, gzip, format })
+            }
         }
     }
 
     fn take(&self, mut exchange: Exchange, body: Body) -> Option<Due> {
-        let here = exchange.body_is_here();
-        if let Err(reason) = self.health.check(exchange.started) {
-            return due(exchange, self.not_ready(&reason), !here);
+        if let Err(reason) = self.health.check(exchange.complete) {
+            return due(exchange, self.not_ready(&reason), !body.here);
         }
         // A small packed body can become a thousand times as large: that is no work for the one who leads.
-        if !here || body.gzip {
+        if !body.here || body.gzip {
             return self.enqueue_body(exchange, body);
         }
         let Some(reservation) = self.queue.reserve(0, body.length) else {
@@ -174,20 +188,20 @@ impl Handler {
     fn enqueue_body(&self, exchange: Exchange, body: Body) -> Option<Due> {
         // The body and the lines made of it are held at the same time.
         let Some(reservation) = self.queue.reserve(0, 2 * body.length) else {
-            return due(exchange, self.overloaded("the queue is full"), true);
+            return due(exchange, self.overloaded("the queue is full"), !body.here);
         };
         exchange.connection.awaits_body(Instant::now());
         let lane = self.body_lane.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let task = BodyTask { exchange, body, reservation };
         let Some(lane) = lane else {
-            return due(task.exchange, self.not_ready(&NotReady::Draining), true);
+            return due(task.exchange, self.not_ready(&NotReady::Draining), !body.here);
         };
         match lane.try_send(task) {
             Ok(()) => None,
             Err(refused) => {
                 self.metrics.refuse("body_threads");
                 let answer = self.overloaded("all threads that read large bodies are busy");
-                due(refused.into_inner().exchange, answer, true)
+                due(refused.into_inner().exchange, answer, !body.here)
             }
         }
     }
@@ -198,9 +212,12 @@ impl Handler {
         let mut bytes = Vec::new();
         let read = exchange.read_body(body.length, &mut bytes);
         exchange.connection.body_complete();
-        let due = match read {
-            Ok(()) => self.accept(exchange, &bytes, body, reservation),
-            Err(_) => self.abandon(exchange),
+        exchange.complete = Instant::now();
+        let due = match (read, self.health.check(exchange.complete)) {
+            (Err(_), _) => self.abandon(exchange),
+            // Kafka may have gone away during the upload.
+            (Ok(()), Err(reason)) => due(exchange, self.not_ready(&reason), false),
+            (Ok(()), Ok(())) => self.accept(exchange, &bytes, body, reservation),
         };
         drop(bytes);
         if let Some(due) = due {
@@ -283,7 +300,7 @@ impl Handler {
             self.metrics.reject("queue_full", events as u64);
             return due(exchange, self.overloaded("the queue is full"), false);
         }
-        let deadline = exchange.started + self.delivery_timeout;
+        let deadline = exchange.complete + self.delivery_timeout;
         let ticket = Ticket { exchange, rejected, reservation };
         match self.queue.submit(Box::new(Job::new(lines, deadline, ticket))) {
             Ok(()) => {
@@ -305,17 +322,30 @@ impl Handler {
         }
     }
 
-    /// Writes the answer; returns the request whose turn it is then.
+    /// Writes the answer; returns the request whose turn it is then. With `close`, or when nobody hears it, the closer
+    /// does the rest, and nothing of this connection follows.
     pub(super) fn finish(&self, exchange: Exchange, answer: &Answer, close: bool) -> Option<Exchange> {
         let connection = exchange.connection.clone();
         let (route, started) = (exchange.route(), exchange.started);
-        let next = self.connections.leave(&connection);
-        if exchange.answer(answer, close, self.port).is_err() {
-            log::debug!("{}: the client did not take the answer", connection.peer);
+        let mut next = None;
+        if close || connection.is_last() || connection.is_cut() {
+            exchange.end(answer);
+        } else {
+            // It is an exchange before the answer is written, so that a panic there leaves no turn taken.
+            next = self.connections.leave(&connection).map(|arrival| {
+                let turn = Instant::now();
+                self.turn(arrival, connection.clone(), turn)
+            });
+            if exchange.answer(answer).is_err() {
+                log::debug!("{}: the client did not take the answer", connection.peer);
+            }
         }
         self.metrics.answered(route, answer.status);
         self.metrics.http.request_seconds.observe(started.elapsed().as_secs_f64());
-        next.map(|arrival| Exchange::new(arrival, connection))
+        if let Some(next) = &mut next {
+            next.complete = Instant::now();
+        }
+        next
     }
 }
 

@@ -14,7 +14,6 @@ use crate::thread::spawn;
 use super::Stop;
 use super::exchange::{Arrival, Exchange};
 use super::front::{Front, Took};
-use super::guard::Alarm;
 use super::handler::{Due, Handler};
 use super::metrics::ProducerMetrics;
 use super::plugs::Plugs;
@@ -53,7 +52,8 @@ impl Mender {
             let mut took = Took::GoOn;
             let lead = self.front.lead();
             while due.is_empty() && matches!(took, Took::GoOn) {
-                took = lead.take(|arrival| turns.extend(self.handler.arrive(arrival)));
+                took = lead
+                    .take(|arrival| shielded(&self.handler, || turns.extend(self.handler.arrive(arrival))));
                 for exchange in turns.drain(..) {
                     shielded(&self.handler, || due.extend(self.handler.advance(exchange)));
                 }
@@ -75,19 +75,17 @@ impl Mender {
         }
     }
 
-    /// Does what can be done about an alarm of the guard.
-    pub fn mend(&self, alarm: Alarm) {
-        match alarm {
-            Alarm::AcceptLoop(generation) => {
-                log::error!("no answer from our own port; trying to build the accept loop anew");
-                self.rebuild(generation);
-            }
-            Alarm::LeakBudget(lost) => {
-                if !self.handler.health.is_exhausted() {
-                    self.handler.health.set_exhausted();
-                    let _ = self.stop.send(Stop::LeakBudget(lost));
-                }
-            }
+    /// The accept loop of `generation` does not answer: rebuilds it.
+    pub fn revive(&self, generation: u64) {
+        log::error!("no answer from our own port; trying to build the accept loop anew");
+        self.rebuild(generation);
+    }
+
+    /// Too many connection threads are `lost`: the process has to be replaced.
+    pub fn give_up(&self, lost: usize) {
+        if !self.handler.health.is_exhausted() {
+            self.handler.health.set_exhausted();
+            let _ = self.stop.send(Stop::LeakBudget(lost));
         }
     }
 
@@ -123,9 +121,11 @@ impl Mender {
             front.await_leave(&server);
             while !front.is_stopped() {
                 let Ok(Some(request)) = server.recv_timeout(RETIRED_TICK) else { continue };
-                if let Some(exchange) = handler.arrive(Arrival { request, at: Instant::now() }) {
-                    shielded(&handler, || handler.serve(exchange));
-                }
+                shielded(&handler, || {
+                    if let Some(exchange) = handler.arrive(Arrival { request, at: Instant::now() }) {
+                        handler.serve(exchange);
+                    }
+                });
             }
         });
         match thread {
@@ -135,7 +135,7 @@ impl Mender {
     }
 }
 
-/// A panic while one request is served ends that request (tiny_http answers 500) and nothing else.
+/// A panic while one request is served ends that request (answered 500) and its connection, and nothing else.
 pub fn shielded(handler: &Handler, serve: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(serve)).is_err() {
         log::error!("a request ended by a panic; {} so far", handler.metrics.http.panics.get());

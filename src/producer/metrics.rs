@@ -48,7 +48,7 @@ pub struct ProducerMetrics {
 pub struct HttpMetrics {
     requests: Vec<[IntCounter; STATUSES.len()]>,
     refused: IntCounterVec,
-    /// From the moment a request was taken to its answer.
+    /// From a request's head to its answer, the upload and the wait for its turn included.
     pub request_seconds: Histogram,
     /// Open client connections.
     pub connections: IntGauge,
@@ -82,7 +82,7 @@ pub struct QueueMetrics {
     pub bytes: IntGauge,
     /// Most events.
     pub capacity: IntGauge,
-    /// From acceptance to the first try to send.
+    /// From a complete request to the first try to send.
     pub wait: Histogram,
 }
 
@@ -130,7 +130,7 @@ impl HttpMetrics {
             ),
             request_seconds: m.histogram(
                 "pipeline_http_request_duration_seconds",
-                "Time from the receipt of a request to its answer",
+                "Time from the head of a request to its answer, upload included",
                 &SECONDS_BUCKETS,
             ),
             connections: m.int_gauge("pipeline_http_connections", "Open client connections"),
@@ -193,7 +193,7 @@ impl QueueMetrics {
             ),
             wait: m.histogram(
                 "pipeline_queue_wait_seconds",
-                "Time from acceptance to the first attempt to send",
+                "Time from a complete request to the first attempt to send",
                 &SECONDS_BUCKETS,
             ),
         }

@@ -13,6 +13,7 @@
 mod answer;
 #[doc(hidden)] // for benches/micro
 pub mod batch;
+mod closer;
 mod connections;
 mod exchange;
 mod front;
@@ -33,6 +34,7 @@ mod reaper;
 mod routes;
 mod settle;
 mod threads;
+mod watch;
 
 use std::io;
 use std::sync::Arc;
@@ -45,6 +47,7 @@ use crate::config::ProducerConfig;
 use crate::linux;
 use crate::metrics::Description;
 use crate::shutdown::Shutdown;
+use crate::sockets;
 use crate::thread_limit;
 
 use queue::Usage;
@@ -98,6 +101,7 @@ impl Producer {
     /// The address cannot be bound, or this process may not have the threads that it needs.
     pub fn start(config: &ProducerConfig, sink: Box<dyn Sink>) -> io::Result<Self> {
         check_limits(config)?;
+        sockets::prepare();
         if let Err(error) = linux::wake_patiently() {
             log::info!("the scheduler's policy stays as it is, which costs some speed under load: {error}");
         }

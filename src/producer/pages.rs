@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::metrics::CONTENT_TYPE;
+use crate::readiness::not_ready;
 
 use super::answer::Answer;
 use super::handler::Handler;
@@ -11,6 +12,8 @@ use super::routes::Route;
 
 /// When to come back while Kafka does not acknowledge.
 pub const RETRY_WHEN_DOWN: Duration = Duration::from_secs(2);
+
+const STOPPING: &str = "this producer is stopping; use another one";
 
 impl Handler {
     /// The page of a `GET`.
@@ -22,7 +25,7 @@ impl Handler {
             Route::Livez => plain(200, "ok\n"),
             Route::Readyz => match self.health.check(Instant::now()) {
                 Ok(()) => plain(200, "ok\n"),
-                Err(reason) => self.not_ready(&reason),
+                Err(reason) => unready(&reason),
             },
             Route::Metrics => Answer::text(200, CONTENT_TYPE, self.render_metrics().into_bytes()),
             _ => {
@@ -46,9 +49,7 @@ impl Handler {
     /// Why no event is taken now.
     pub(super) fn not_ready(&self, reason: &NotReady) -> Answer {
         match reason {
-            NotReady::Draining => {
-                Answer::unavailable("draining", "this producer is stopping; use another one", RETRY_WHEN_DOWN)
-            }
+            NotReady::Draining => Answer::unavailable("draining", STOPPING, RETRY_WHEN_DOWN),
             NotReady::KafkaUnavailable(text) => {
                 let message = format!("Kafka does not acknowledge: {text}");
                 Answer::unavailable("kafka_unavailable", &message, RETRY_WHEN_DOWN)
@@ -60,5 +61,17 @@ impl Handler {
     pub(super) fn overloaded(&self, what: &str) -> Answer {
         let message = format!("{what}; nothing was taken");
         Answer::unavailable("overloaded", &message, self.queue.usage().retry_after())
+    }
+}
+
+/// The page `/readyz` while no event is taken.
+fn unready(reason: &NotReady) -> Answer {
+    let problem = match reason {
+        NotReady::Draining => ("producer", STOPPING),
+        NotReady::KafkaUnavailable(text) => ("kafka", text.as_str()),
+    };
+    Answer {
+        retry_after: Some(RETRY_WHEN_DOWN),
+        ..Answer::text(503, "application/json", not_ready([problem]).into_bytes())
     }
 }

@@ -62,12 +62,13 @@ impl Plugs {
     /// # Errors
     /// Our own port cannot be reached.
     pub fn refill(&self) -> io::Result<()> {
-        let mut sockets = self.lock();
-        sockets.retain(is_open);
-        while sockets.len() < PLUGS {
+        self.lock().retain(is_open);
+        let missing = PLUGS.saturating_sub(self.lock().len());
+        for _ in 0..missing {
+            // Without the lock, for which the guard would have to wait.
             let socket = TcpStream::connect_timeout(&self.addr, CONNECT_LIMIT)?;
             socket.set_nonblocking(true)?;
-            sockets.push(socket);
+            self.lock().push(socket);
         }
         Ok(())
     }
@@ -105,7 +106,7 @@ impl Plugs {
                 continue;
             }
             last_kick = now;
-            // A failure is the guard's business, which watches the port by itself.
+            // A failure is the watch's business.
             let _ = self.refill();
             let further = match (kick(self.addr), now > connecting_until) {
                 (false, _) => KICK_VOLLEY,

@@ -190,7 +190,7 @@ impl Publisher {
     fn accept_one(&mut self, until: Instant) -> bool {
         match self.wake(until) {
             Wake::Input(Input::Job(job)) => {
-                self.metrics.queue.wait.observe(job.ticket.started().elapsed().as_secs_f64());
+                self.metrics.queue.wait.observe(job.ticket.complete().elapsed().as_secs_f64());
                 self.batch.push(job);
                 false
             }

@@ -22,6 +22,8 @@ pub struct Head<'a> {
     pub transfer_encoding: bool,
     /// `Connection` asks for an upgrade: tiny_http would hand us the raw socket as the body.
     pub upgrade: bool,
+    /// The front holds the whole body already, so a refusal need not end the connection.
+    pub body_is_here: bool,
     /// `Content-Type`, as text.
     pub content_type: Option<&'a str>,
     /// `Content-Encoding`, as text.
@@ -104,8 +106,8 @@ pub fn judge(head: &Head<'_>, max_body_bytes: usize) -> Verdict {
         return Verdict::Refuse { answer: refusal, close: true };
     }
     let length = head.content_length.and_then(|text| text.parse::<usize>().ok());
-    let unread = length.is_some_and(|length| length > 0);
-    let refuse = |answer| Verdict::Refuse { answer, close: unread };
+    let has_body = length.is_some_and(|length| length > 0);
+    let refuse = |answer| Verdict::Refuse { answer, close: has_body && !head.body_is_here };
     let route = Route::of(head.target);
     match (route, head.method) {
         (Route::Unknown, _) => {
@@ -113,7 +115,7 @@ pub fn judge(head: &Head<'_>, max_body_bytes: usize) -> Verdict {
         }
         (Route::RegisterEvent, "POST") => take(head, length, max_body_bytes),
         (Route::RegisterEvent, _) => refuse(Answer::not_allowed("POST")),
-        (_, "GET" | "HEAD") if unread => {
+        (_, "GET" | "HEAD") if has_body => {
             refuse(Answer::error(400, "unexpected_body", "a GET here has no body"))
         }
         (_, "GET" | "HEAD") => Verdict::Show(route),
@@ -153,8 +155,8 @@ fn broken_framing(head: &Head<'_>) -> Option<Answer> {
 }
 
 fn take(head: &Head<'_>, length: Option<usize>, max_body_bytes: usize) -> Verdict {
-    let unread = length.is_some_and(|length| length > 0);
-    let refuse = |answer| Verdict::Refuse { answer, close: unread };
+    let has_body = length.is_some_and(|length| length > 0);
+    let refuse = |answer| Verdict::Refuse { answer, close: has_body && !head.body_is_here };
     let Some(length) = length else {
         return refuse(Answer::error(411, "length_required", "a POST needs Content-Length"));
     };
@@ -245,6 +247,16 @@ mod tests {
         for (head, status) in cases {
             assert_eq!(refused(&head), (status, true), "{head:?}");
         }
+    }
+
+    #[test]
+    fn a_refusal_whose_body_is_here_keeps_the_connection_unless_the_framing_is_broken() {
+        let here = Head { body_is_here: true, ..post() };
+        assert_eq!(refused(&Head { target: "/nothing", ..here.clone() }), (404, false));
+        assert_eq!(refused(&Head { content_type: Some("text/html"), ..here.clone() }), (415, false));
+        assert_eq!(refused(&Head { method: "GET", target: "/livez", ..here.clone() }), (400, false));
+        assert_eq!(refused(&Head { repeated_length: true, ..here.clone() }), (400, true));
+        assert_eq!(refused(&Head { content_length: Some("abc"), ..here }), (400, true));
     }
 
     #[test]

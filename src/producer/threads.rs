@@ -12,11 +12,12 @@ use crate::broker::Sink;
 use crate::config::ProducerConfig;
 use crate::echo::Echo;
 use crate::event;
-use crate::linux;
+use crate::sockets;
 use crate::thread::spawn;
 
 use super::Stop;
 use super::batch::Batch;
+use super::closer::{Closer, Order};
 use super::connections::Connections;
 use super::front::Front;
 use super::guard::Guard;
@@ -30,6 +31,7 @@ use super::publisher::{Limits, Publisher};
 use super::queue::{Input, Queue};
 use super::rate::Rate;
 use super::reaper;
+use super::watch::Watch;
 
 /// All threads, and what is needed to end them.
 pub struct Threads {
@@ -40,6 +42,7 @@ pub struct Threads {
     repliers: Vec<JoinHandle<()>>,
     body_readers: Vec<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
+    closer: JoinHandle<()>,
     keepers: Vec<JoinHandle<()>>,
     /// Dropped to end the keepers.
     keeping: Sender<()>,
@@ -47,9 +50,9 @@ pub struct Threads {
     retired: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
-/// Threads that no setting names: signals, kafka-limit, echo, publisher, guard, kicker, and of tiny_http the accept loop
-/// and four permanent ones.
-const UNNAMED_THREADS: u64 = 6 + 1 + 4;
+/// Threads that no setting names: signals, kafka-limit, echo, publisher, closer, guard, watch, kicker, and of tiny_http
+/// the accept loop and four permanent ones.
+const UNNAMED_THREADS: u64 = 8 + 1 + 4;
 
 /// Further ones that there are at times: for 16 kicks and a watch, and for a replaced server.
 const PASSING_THREADS: u64 = 17 + 6;
@@ -70,8 +73,11 @@ impl Threads {
     pub fn start(config: &ProducerConfig, sink: Box<dyn Sink>) -> io::Result<Self> {
         let front = Arc::new(Front::open(config.http.addr)?);
         let (lane, lane_end) = body_lane();
-        let (handler, inputs) = handler(config, front.local.port(), lane);
+        let (closer, orders) = unbounded();
+        let (handler, inputs) = handler(config, front.local.port(), lane, closer);
         let handler = Arc::new(handler);
+        let closer = Closer::new(handler.clone());
+        let closer = spawn("closer", move || closer.run(&orders))?;
         count_panics(&handler.metrics, &front);
         let (stop, stops) = unbounded();
         let (settled, settled_end) = unbounded();
@@ -106,6 +112,7 @@ impl Threads {
             repliers,
             body_readers,
             workers,
+            closer,
             keepers,
             keeping,
             stops,
@@ -143,6 +150,8 @@ impl Threads {
         self.handler.queue.close();
         join_until(vec![self.publisher], deadline);
         join_until(self.repliers, deadline);
+        let _ = self.handler.closer.send(Order::Stop);
+        join_until(vec![self.closer], deadline);
     }
 }
 
@@ -165,7 +174,7 @@ fn join_until(threads: Vec<JoinHandle<()>>, deadline: Instant) {
 
 /// Every idle client reads the end of its connection instead of waiting for an answer that cannot come.
 fn end_connections(port: u16) {
-    linux::for_each_connection(|socket, local, _| {
+    sockets::for_each_connection(|socket, local, _| {
         if local.port() == port {
             let _ = socket.shutdown(Shutdown::Read);
         }
@@ -176,6 +185,7 @@ fn handler(
     config: &ProducerConfig,
     port: u16,
     lane: Sender<BodyTask>,
+    closer: Sender<Order>,
 ) -> (Handler, Receiver<Input<QueuedJob>>) {
     let (http, queue) = (&config.http, &config.queue);
     // Each job is one request of one connection, and a connection has one on its way.
@@ -200,6 +210,7 @@ fn handler(
         queue: bounded_queue,
         health: Arc::new(Health::new(Instant::now())),
         metrics: Arc::new(ProducerMetrics::new()),
+        closer,
         body_lane: Mutex::new(Some(lane)),
     };
     (handler, inputs)
@@ -295,7 +306,6 @@ fn spawn_keepers(
     let http = &config.http;
     let guard = Guard {
         handler: mender.handler.clone(),
-        front: mender.front.clone(),
         plugs: mender.plugs.clone(),
         limits: reaper::Limits {
             idle: Duration::from_secs(http.idle_timeout_secs.into()),
@@ -306,10 +316,13 @@ fn spawn_keepers(
         lost_after: 2 * config.queue.delivery_timeout() + Duration::from_secs(1),
         leak_budget: http.leak_budget as usize,
     };
-    let (plugs, handler, mender) = (mender.plugs.clone(), mender.handler.clone(), mender.clone());
-    let (guard_keep, kicker_keep) = (keep.clone(), keep.clone());
+    let watch = Watch { front: mender.front.clone(), plugs: mender.plugs.clone() };
+    let (plugs, handler) = (mender.plugs.clone(), mender.handler.clone());
+    let (guarding, watching) = (mender.clone(), mender.clone());
+    let (guard_keep, watch_keep, kicker_keep) = (keep.clone(), keep.clone(), keep.clone());
     Ok(vec![
         spawn("kicker", move || plugs.run(&kicker_keep, || handler.connections.first_requests()))?,
-        spawn("guard", move || guard.run(&guard_keep, |alarm| mender.mend(alarm)))?,
+        spawn("watch", move || watch.run(&watch_keep, |generation| watching.revive(generation)))?,
+        spawn("guard", move || guard.run(&guard_keep, |lost| guarding.give_up(lost)))?,
     ])
 }

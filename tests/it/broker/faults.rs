@@ -219,7 +219,7 @@ fn threads_and_sockets_end_with_their_owner() {
     let address = proxy.address();
     let ours = || {
         let mut locals = HashSet::new();
-        event_pipeline::linux::for_each_connection(|_, local, peer| {
+        event_pipeline::sockets::for_each_connection(|_, local, peer| {
             if peer == address {
                 locals.insert(local);
             }

@@ -11,6 +11,7 @@ use crate::consumer::load::{Load, event_lines};
 use crate::consumer::{Site, metric, payload, wait_ready};
 use crate::support::http;
 use crate::support::kafka::{client, is_kafka_4, shared};
+use crate::support::process::Program;
 use crate::support::wait::{eventually, secs};
 
 #[test]
@@ -161,4 +162,29 @@ fn the_figures_are_what_prometheus_expects() {
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
+}
+
+#[test]
+fn both_programs_list_what_is_wrong_in_one_shape() {
+    for program in [Program::consumer(), Program::producer()] {
+        let mut program = program.env("KAFKA_BROKERS", "127.0.0.1:1").start();
+        let address = program.address();
+        let mut answer = None;
+        eventually(secs(30), "not ready because of Kafka", || {
+            answer = http::get(address, "/readyz").ok().filter(|answer| answer.status == 503);
+            answer.as_ref().is_some_and(|answer| answer.text().contains("127.0.0.1:1"))
+        });
+        let answer = answer.expect("just found");
+        assert!(answer.header("retry-after").is_some());
+        let body = answer.json();
+        assert_eq!((&body["error"], &body["retryable"]), (&"not_ready".into(), &true.into()), "{body}");
+        let problems = body["problems"].as_array().unwrap_or_else(|| panic!("not a list: {body}"));
+        let message = |problem: &serde_json::Value| problem["message"].as_str().expect("a text").to_owned();
+        let kafka = problems.iter().find(|problem| message(problem).contains("127.0.0.1:1"));
+        let kafka = kafka.unwrap_or_else(|| panic!("no such problem: {body}"));
+        assert!(
+            kafka["what"].is_string() && body["message"].as_str().expect("a text").contains(&message(kafka))
+        );
+        assert_eq!(kafka.as_object().expect("an object").len(), 2, "{body}");
+    }
 }

@@ -3,6 +3,7 @@
 mod attack;
 mod basics;
 mod batches;
+mod closing;
 mod confined;
 mod drain;
 mod faults;
@@ -13,6 +14,8 @@ mod nginx;
 mod overload;
 mod pipelining;
 mod quiet;
+mod sick;
+mod uploads;
 mod verdicts;
 
 use std::net::SocketAddr;

@@ -4,6 +4,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 /// Only against a test that hangs; what answers in time is judged by the tests.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -38,7 +40,20 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+        Self::over(TcpStream::connect_timeout(&address, TIMEOUT)?)
+    }
+
+    /// Connects from an address of ours, which may just have been used for another connection made this way; port 0
+    /// takes a free one.
+    pub fn connect_from(local: SocketAddr, address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&local.into())?;
+        socket.connect_timeout(&address.into(), TIMEOUT)?;
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
@@ -120,6 +135,13 @@ impl Client {
         let mut rest = Vec::new();
         self.reader.read_to_end(&mut rest)?;
         Ok(rest)
+    }
+
+    /// The same, but an error (a reset, or silence for too long) only ends it.
+    pub fn read_what_comes(&mut self) -> String {
+        let mut rest = Vec::new();
+        let _ = self.reader.read_to_end(&mut rest);
+        String::from_utf8_lossy(&rest).into_owned()
     }
 
     fn read_chunks(&mut self) -> io::Result<Vec<u8>> {

@@ -10,6 +10,7 @@ pub mod http;
 pub mod java;
 pub mod kafka;
 pub mod memory;
+pub mod preload;
 pub mod process;
 pub mod proxy;
 #[cfg(feature = "tls")]

@@ -1,0 +1,120 @@
+//! Answers after which the connection ends: nothing behind them is carried out, and they cost nobody else anything.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use event_pipeline::linux::raise_open_files_limit;
+
+use crate::producer::{Served, serve};
+use crate::support::http::{Client, request_bytes};
+use crate::support::kafka::shared;
+use crate::support::topic::Topic;
+use crate::support::wait::{eventually, eventually_some, secs};
+
+/// Heads that are refused, with the status.
+const REFUSED: [(&str, &str); 11] = [
+    ("Transfer-Encoding: chunked\r\n", "411"),
+    ("Transfer-Encoding: chunked\r\nContent-Length: 90\r\n", "400"),
+    ("Transfer-Encoding: gzip, chunked\r\nContent-Length: 5000\r\n", "400"),
+    ("Content-Length: abc\r\n", "400"),
+    ("Content-Length: 70, 70\r\n", "400"),
+    ("Content-Length: -1\r\n", "400"),
+    ("Content-Length: 2\r\nContent-Length: 3\r\n", "400"),
+    ("Content-Length: 5000\r\nContent-Length: 3\r\n", "400"),
+    ("Content-Length: 9000000\r\n", "413"),
+    ("Content-Length: 99999999999999999999999999\r\n", "413"),
+    ("Content-Length: 1000000000000000\r\n", "413"),
+];
+
+fn smuggled() -> Vec<u8> {
+    request_bytes("POST", "/register_event", &[], br#"{"smuggled": true}"#)
+}
+
+#[test]
+fn nothing_behind_an_answer_that_closes_is_carried_out_or_answered() {
+    let topic = shared().topic();
+    let served = serve(&topic, &[]);
+    for round in 0..12 {
+        for (headers, status) in REFUSED {
+            let head = format!("POST /register_event HTTP/1.1\r\nHost: x\r\n{headers}\r\n").into_bytes();
+            let before: &[u8] = [&b""[..], b"{}", b"2\r\n{}\r\n0\r\n\r\n"][round % 3];
+            let behind = [before, &smuggled().repeat(1 + round % 4)].concat();
+            let mut client = served.client();
+            if round % 2 == 0 {
+                client.send_raw(&[head, behind].concat()).expect("sent");
+            } else {
+                client.send_raw(&head).expect("sent");
+                // It may be too late, which is as well.
+                let _ = client.send_raw(&behind);
+            }
+            let all = client.read_what_comes();
+            assert!(all.starts_with(&format!("HTTP/1.1 {status} ")), "round {round}, {headers:?}: {all}");
+            assert!(all.contains("Connection: close\r\n"), "round {round}, {headers:?}: {all}");
+            assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "round {round}, {headers:?}: {all}");
+        }
+    }
+    served.assert_serves();
+    assert_eq!(topic.count(), 1, "only the proof is in the topic");
+}
+
+#[test]
+fn an_address_that_is_used_again_after_such_an_answer_is_served() {
+    let topic = shared().topic();
+    let served = serve(&topic, &[]);
+    let mut local = ([127, 0, 0, 1], 0).into();
+    for round in 0..20 {
+        let mut client = eventually_some(secs(30), "the address is free", || {
+            Client::connect_from(local, served.address).ok()
+        });
+        local = client.stream().local_addr().expect("an address");
+        let answer = client.post_event(b"{}").expect("an answer");
+        assert_eq!(answer.status, 200, "round {round}");
+        let refused = b"POST /register_event HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n";
+        client.send_raw(refused).expect("sent");
+        let all = client.read_what_comes();
+        assert!(all.starts_with("HTTP/1.1 400 "), "round {round}: {all}");
+    }
+    assert_eq!(topic.count(), 20);
+}
+
+/// A producer with so many idle connections.
+fn with_idle(topic: &Topic, count: usize) -> (Served, Vec<TcpStream>) {
+    let served = serve(topic, &[("HTTP_IDLE_TIMEOUT_SECS", "1800")]);
+    let idle = (0..count).map(|_| TcpStream::connect(served.address).expect("connects")).collect();
+    eventually(secs(60), "all are accepted", || served.metric("pipeline_http_connections") >= count as f64);
+    (served, idle)
+}
+
+/// How long so many refusals take, one after the other, each on a connection of its own.
+fn refuse(served: &Served, request: &[u8], times: usize) -> Duration {
+    let began = Instant::now();
+    for _ in 0..times {
+        let mut client = served.client();
+        client.send_raw(request).expect("sent");
+        assert!(client.read_response().expect("an answer").status >= 400);
+    }
+    began.elapsed()
+}
+
+#[test]
+fn what_a_refusal_costs_does_not_depend_on_the_number_of_connections() {
+    raise_open_files_limit().expect("allowed");
+    let topic = shared().topic();
+    let ((few, _few_idle), (many, _many_idle)) = (with_idle(&topic, 20), with_idle(&topic, 1500));
+    let unread = format!("{{\"a\": \"{}\"}}", "x".repeat(3000));
+    let requests = [
+        request_bytes("POST", "/nope", &[], b"{}"),
+        request_bytes("POST", "/nope", &[], unread.as_bytes()),
+        b"POST /register_event HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
+    ];
+    for (kind, request) in requests.iter().enumerate() {
+        let mut rounds: Vec<(Duration, Duration)> =
+            (0..9).map(|_| (refuse(&few, request, 25), refuse(&many, request, 25))).collect();
+        rounds.sort_by(|one, other| {
+            let ratio = |&(few, many): &(Duration, Duration)| many.as_secs_f64() / few.as_secs_f64();
+            ratio(one).total_cmp(&ratio(other))
+        });
+        let (at_few, at_many) = rounds[rounds.len() / 2];
+        assert!(at_many < at_few * 4, "kind {kind}: {at_few:?} with 20 connections, {at_many:?} with 1,500");
+    }
+}
