@@ -37,7 +37,7 @@ TEXT
 }
 
 # The order matters: the last one needs a cluster of its own.
-all_faults=(nothing consumer producer broker in-turn at-once pause disk logrotate cut-client cut-producer cut-consumer large leader)
+all_faults=(nothing consumer producer broker in-turn at-once pause disk logrotate cut-client cut-producer cut-consumer large restored leader)
 invocation="scripts/chaos.sh${*:+ $*}"
 quick=false
 declare -a faults=()
@@ -135,13 +135,13 @@ trap 'exit 143' TERM
 
 declare -a rows=()
 failed=0 skipped=0
-mounted='' load_pid='' load_url=''
+mounted='' load_pid='' load_url='' gone=0
 
 row() { # row KEY NAME HARMED HARM…
   local key=$1 name=$2 harmed=$3
   shift 3
   [[ " ${faults[*]} " == *" $key "* ]] || return 0
-  run_dir=$base_dir/$key
+  run_dir=$base_dir/$key gone=0
   mkdir --parents "$run_dir/logs"
   export KAFKA_TOPIC=chaos-$key KAFKA_GROUP=chaos-$key LOG_FILE=$run_dir/logs/events.log
   if [[ $key == disk ]] && ! mount_log; then
@@ -176,6 +176,7 @@ start_pipeline() { # start_pipeline KEY: with the proxy where that fault wants i
       done
       ;;
     logrotate) LOG_FSYNC=interval:500 LOG_ROTATE_BYTES=0 programs_up consumer producer ;;
+    restored) KAFKA_AUTO_OFFSET_RESET=divergence programs_up consumer producer ;;
     *) programs_up consumer producer ;;
   esac
 }
@@ -208,12 +209,14 @@ judge() { # judge HARMED: of the figures in finish_row
   lines=$(find "$run_dir/logs" \( -name 'events*.log' -o -name 'events.log.*.gz' \) -exec zcat --force {} + | wc --lines)
   closed=$(find "$run_dir/logs" \( -name 'events-*.log' -o -name 'events.log.*.gz' \) | wc --lines)
   ((lost == 0)) || bad "$lost acknowledged events are not in the log"
+  # Offsets begin again where restored data end.
+  ((gone == 0)) || unordered=0
   ((torn + unordered + refused == 0)) || bad "$torn torn lines, $unordered out of order, $refused rejected but logged"
   # Our own client writes a batch again under its old number, by which the broker knows it.
   [[ $1 != nothing && $client != wire ]] || ((duplicated == 0)) ||
     bad "$duplicated duplicated (harmed: $1; client: $client)"
   # From Kafka to the file exactly once, also where the topic itself holds an event twice.
-  ((lines == end_offset)) || bad "$lines lines for $end_offset records of the topic"
+  ((lines == end_offset + gone)) || bad "$lines lines for $end_offset records of the topic and $gone that it lost"
   ((acked > 0 && closed > 0)) || bad "the run proves nothing: $acked acknowledged, $closed closed logs"
 }
 
@@ -275,7 +278,8 @@ How to read it:
   at all while a part was down, is the difference; the load does not send it again.
 - **logged**: sent events that stand in the log. An event without an answer may have been written, so this can be more
   than acknowledged.
-- **lost**: acknowledged, but not in the log. It must be 0 everywhere.
+- **lost**: acknowledged, but not in the log. It must be 0 everywhere. Before the broker's data are restored, everything
+  acknowledged is logged: what Kafka itself then loses stays in the log.
 - **duplicated**: in the log more than once. It must be $doubles
 - **longest gap**: the longest time without an acknowledgement, with the time that a killed part needs to start again;
   a killed broker is let in again, or replaced as a leader, only when Kafka's session of 6 seconds has ended.
@@ -311,6 +315,7 @@ row cut-client "connections client–producer cut" nothing harm_by_cuts tcp
 row cut-producer "connections producer–Kafka cut, replies lost" "producer's link" harm_by_cuts kafka
 row cut-consumer "connections Kafka–consumer cut" nothing harm_by_cuts kafka
 row large "a record of 40 MiB from another producer" nothing harm_by_size
+row restored "broker's data restored from an older copy, \`KAFKA_AUTO_OFFSET_RESET=divergence\`" "broker's data" harm_by_restore
 if [[ " ${faults[*]} " == *" leader "* ]]; then
   kafka wipe
   kafka_port=$((port + 100)) kafka_dir=$base_dir/cluster

@@ -206,6 +206,37 @@ harm_by_logrotate() {
 says_disk_is_full() { [[ $(http_status "$METRICS_ADDR") == 503 ]] && grep --quiet 'No space left' "$run_dir/consumer.log"; }
 is_ready() { [[ $(http_status "$1") == 200 ]]; }
 
+# The copy is made of a stopped broker, so later epochs and offsets are used again for other records.
+harm_by_restore() {
+  local data=$kafka_dir/broker-1/data before
+  kafka stop-broker 1
+  cp --archive "$data" "$run_dir/copy"
+  kafka start-broker 1
+  keep_going
+  # What Kafka loses without its having been logged would be Kafka's loss, not ours.
+  end_program producer
+  end_offset=$(topic_end)
+  wait_until "the checkpoint covers $end_offset records" covers_topic
+  before=$end_offset
+  kafka stop-broker 1
+  rm --recursive "$data"
+  mv "$run_dir/copy" "$data"
+  kafka start-broker 1
+  gone=$((before - $(topic_end)))
+  ((gone > 0)) || fail "the restored topic lacks nothing" "$base_dir/kafka.log"
+  programs_up producer
+  wait_until "the consumer has ended, to go back at its next start" has_ended consumer
+  KAFKA_AUTO_OFFSET_RESET=divergence programs_up consumer
+}
+
+has_ended() { # has_ended NAME: by itself, and is forgotten
+  local index
+  index=$(index_of "$1")
+  running "${pids[index]}" && return 1
+  wait "${pids[index]}" 2>/dev/null || true
+  forget "$index"
+}
+
 start_proxy() { # start_proxy tcp|kafka ADDRESSES: sets $proxy_address
   coproc PROXY { exec "$bin/examples/fault-proxy" "$@" 2>"$run_dir/proxy.log"; }
   read -r proxy_address <&"${PROXY[0]}" || fail "the proxy does not start" "$run_dir/proxy.log"

@@ -44,6 +44,8 @@ struct Broker {
     versions: Versions,
     /// Opened when first needed: a bootstrap broker may lead nothing.
     client: Option<Box<dyn Client>>,
+    /// Number of the pair of connections: another one after either was opened again. 0 without a client.
+    session: u64,
 }
 
 /// Connections to a cluster for the sake of one topic.
@@ -60,6 +62,8 @@ pub(super) struct Cluster {
     metadata: Option<(Arc<Metadata>, Instant)>,
     /// Said once, until the topic is there.
     told_missing: bool,
+    /// Clients opened so far.
+    sessions: u64,
 }
 
 impl Cluster {
@@ -74,6 +78,7 @@ impl Cluster {
             known_hosts: Vec::new(),
             metadata: None,
             told_missing: false,
+            sessions: 0,
         }
     }
 
@@ -184,9 +189,38 @@ impl Cluster {
         deadline: Instant,
         call: impl FnOnce(&mut Connection) -> Result<T, BrokerError>,
     ) -> Result<T, BrokerError> {
+        self.on_broker(host, deadline, |broker| call(&mut broker.control))
+    }
+
+    fn on_broker<T>(
+        &mut self,
+        host: &str,
+        deadline: Instant,
+        call: impl FnOnce(&mut Broker) -> Result<T, BrokerError>,
+    ) -> Result<T, BrokerError> {
         let started = Instant::now();
-        let outcome = self.broker(host, deadline).and_then(|broker| call(&mut broker.control));
+        let outcome = self.broker(host, deadline).and_then(call);
         self.settle(host, started, outcome)
+    }
+
+    /// Connects to `host` if need be. The number is another one once a connection to it was opened again.
+    ///
+    /// # Errors
+    /// The connections to `host` are then gone.
+    pub fn session(&mut self, host: &str, deadline: Instant) -> Result<u64, BrokerError> {
+        let started = Instant::now();
+        let outcome = self.client(host, deadline).map(|broker| broker.session);
+        self.settle(host, started, outcome)
+    }
+
+    /// True while the connections to `host` are those of `session`.
+    pub fn is_session(&self, host: &str, session: u64) -> bool {
+        self.brokers.get(host).is_some_and(|broker| broker.session == session)
+    }
+
+    /// True if `host`, which is connected, serves `version` of request `key`.
+    pub fn serves(&self, host: &str, key: i16, version: i16) -> bool {
+        self.brokers.get(host).is_some_and(|broker| broker.versions.serves(key, version))
     }
 
     /// Runs `call` on the client of `host`, which leads partitions of the topic.
@@ -213,6 +247,8 @@ impl Cluster {
             broker.client = None;
             broker.client =
                 Some(self.connector.open(host, &broker.versions, &mut broker.control, deadline)?);
+            self.sessions += 1;
+            broker.session = self.sessions;
         }
         Ok(broker)
     }
@@ -286,7 +322,9 @@ impl Cluster {
         let mut known = None;
         loop {
             let topic = self.config.topic.clone();
-            let answer = self.on_control(host, deadline, |on| control::metadata(on, &topic, deadline));
+            let answer = self.on_broker(host, deadline, |broker| {
+                control::metadata(&mut broker.control, &broker.versions, &topic, deadline)
+            });
             let code = match answer.map_err(|error| known.map_or(error, |code| self.no_topic(host, code)))? {
                 Ok(metadata) if metadata.partitions.iter().any(|partition| partition.leader.is_some()) => {
                     return Ok(metadata);
@@ -340,7 +378,7 @@ fn open_broker<'a>(
             let deadline = deadline.min(Instant::now() + config.connect_timeout());
             let (control, versions) = secure::open(config, host, deadline)?;
             connector.check(host, &versions)?;
-            Ok(entry.insert(Broker { control, versions, client: None }))
+            Ok(entry.insert(Broker { control, versions, client: None, session: 0 }))
         }
     }
 }

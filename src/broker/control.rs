@@ -13,6 +13,8 @@ use super::{Bounds, BrokerError, Position};
 
 const LIST_OFFSETS: Api = Api { name: "ListOffsets", key: 2, version: 1 };
 const METADATA: Api = Api { name: "Metadata", key: 3, version: 4 };
+/// The same with the epoch of each leader, from Kafka 2.1 on.
+const METADATA_WITH_EPOCHS: Api = Api { name: "Metadata", key: 3, version: 7 };
 const OFFSET_COMMIT: Api = Api { name: "OffsetCommit", key: 8, version: 2 };
 const OFFSET_FETCH: Api = Api { name: "OffsetFetch", key: 9, version: 2 };
 const FIND_COORDINATOR: Api = Api { name: "FindCoordinator", key: 10, version: 0 };
@@ -34,6 +36,12 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
+    /// Epoch of the leader of `partition`; -1 if it is not known.
+    pub fn epoch(&self, partition: i32) -> i32 {
+        let at = self.partitions.binary_search_by_key(&partition, |partition| partition.id);
+        at.map_or(-1, |at| self.partitions[at].epoch)
+    }
+
     /// host:port of the leader of `partition`, if it has one.
     pub fn leader(&self, partition: i32) -> Option<&str> {
         let at = self.partitions.binary_search_by_key(&partition, |partition| partition.id).ok()?;
@@ -46,6 +54,8 @@ impl Metadata {
 pub(super) struct PartitionLeader {
     pub id: i32,
     pub leader: Option<String>,
+    /// How many leaders it has had; -1 if the broker does not say.
+    pub epoch: i32,
 }
 
 /// Lowest and highest version of each request that a broker serves.
@@ -78,13 +88,20 @@ pub(super) fn versions(on: &mut Connection, deadline: Instant) -> Result<Version
 /// Retryable. The inner error is what the broker says of the topic.
 pub(super) fn metadata(
     on: &mut Connection,
+    versions: &Versions,
     topic: &str,
     deadline: Instant,
 ) -> Result<Result<Metadata, Code>, BrokerError> {
-    on.call(METADATA, Writer::default().array(&[topic], |w, t| w.str(t)).i8(1), deadline, read_metadata)
+    let with_epochs = versions.serves(METADATA_WITH_EPOCHS.key, METADATA_WITH_EPOCHS.version);
+    let api = if with_epochs { METADATA_WITH_EPOCHS } else { METADATA };
+    let body = Writer::default().array(&[topic], |w, t| w.str(t)).i8(1);
+    on.call(api, body, deadline, |r| read_metadata(r, with_epochs))
 }
 
-pub(super) fn read_metadata(r: &mut Reader<'_>) -> Result<Result<Metadata, Code>, Malformed> {
+pub(super) fn read_metadata(
+    r: &mut Reader<'_>,
+    with_epochs: bool,
+) -> Result<Result<Metadata, Code>, Malformed> {
     let _throttle = r.i32()?;
     let brokers: HashMap<i32, String> = r
         .array(|r| {
@@ -106,8 +123,12 @@ pub(super) fn read_metadata(r: &mut Reader<'_>) -> Result<Result<Metadata, Code>
         let partitions = r.array(|r| {
             // A partition's own code repeats in words what a leader of -1 says.
             let (_code, id, leader) = (r.i16()?, r.i32()?, r.i32()?);
+            let epoch = if with_epochs { r.i32()? } else { -1 };
             let _replicas = (r.array(Reader::i32)?, r.array(Reader::i32)?);
-            Ok(PartitionLeader { id, leader: brokers.get(&leader).cloned() })
+            if with_epochs {
+                let _offline = r.array(Reader::i32)?;
+            }
+            Ok(PartitionLeader { id, leader: brokers.get(&leader).cloned(), epoch })
         })?;
         Ok((code, partitions))
     })?;
@@ -275,7 +296,7 @@ mod tests {
                 .i8(0)
                 .array(ids, |w, id| w.i16(0).i32(*id).i32(1).array(&[1], |w, n| w.i32(*n)).i32(0))
         });
-        read_metadata(&mut Reader::new(&body.into_bytes()))
+        read_metadata(&mut Reader::new(&body.into_bytes()), false)
     }
 
     #[test]

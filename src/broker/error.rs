@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Parting;
+
 /// Why a call on a `Sink` or `Source` failed. The text names the host or partition, the value and the way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BrokerError {
@@ -17,6 +19,8 @@ pub enum BrokerError {
     Rejected(String),
     /// The requested offset is no longer, or not yet, in the partition.
     OffsetOutOfRange(String),
+    /// The partition's log is not the one that was read any more: it was cut, and perhaps has other records there.
+    Parted(Parting),
     /// The data of this partition cannot be read by this client (lz4, zstd): change the topic or the producer.
     Unreadable(String),
     /// A broker was reached, and it did not let us in or did not prove who it is: certificate, name, password,
@@ -41,6 +45,7 @@ impl BrokerError {
             Self::TooLarge(_) => "too_large",
             Self::Rejected(_) => "rejected",
             Self::OffsetOutOfRange(_) => "offset_out_of_range",
+            Self::Parted(_) => "parted",
             Self::Unreadable(_) => "unreadable",
             Self::Refused(_) => "refused",
             Self::Unsupported(_) => "unsupported",
@@ -51,6 +56,12 @@ impl BrokerError {
 impl fmt::Display for BrokerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Parted(Parting::At(offset)) => {
+                write!(f, "the log of the partition is another one from offset {offset} on")
+            }
+            Self::Parted(Parting::Before(offset)) => {
+                write!(f, "the log of the partition has nothing of what was read from offset {offset} on")
+            }
             Self::Retryable(text)
             | Self::Waiting(text)
             | Self::TooLarge(text)

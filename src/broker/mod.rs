@@ -14,7 +14,9 @@ mod connector;
 mod control;
 mod dispatch;
 mod doubt;
+mod epochs;
 mod error;
+mod follow;
 mod frame;
 mod kafka_crate;
 mod limit;
@@ -44,7 +46,9 @@ pub use wire::fuzzed;
 pub use error::BrokerError;
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
-pub use trail::{Parting, Trail};
+#[cfg(test)]
+pub(crate) use trail::LeaderLog;
+pub use trail::{Parting, Trail, Trails};
 
 use crate::config::KafkaConfig;
 
@@ -130,6 +134,21 @@ pub trait Source: Send {
     /// When nothing at all could be read.
     fn fetch(&mut self, positions: &[Position]) -> Result<Vec<Fetched>, BrokerError>;
 
+    /// As [`Source::fetch`], but gives out only records of logs that still have what `trails` say was read.
+    ///
+    /// A page ends where it cannot be told any more which leader wrote the records. Brokers before Kafka 2.3 cannot
+    /// be asked; their pages are given out unchecked.
+    ///
+    /// # Errors
+    /// As for [`Source::fetch`]; parted, of one partition.
+    fn follow(&mut self, positions: &[Position], trails: &Trails) -> Result<Vec<Fetched>, BrokerError>;
+
+    /// Compares the log of `position` with what was read up to there.
+    ///
+    /// # Errors
+    /// Retryable when its leader does not answer.
+    fn compare(&mut self, position: Position, trail: &Trail) -> Result<Compared, BrokerError>;
+
     /// What `group` has committed for each of `partitions`; `None` where it never did.
     ///
     /// # Errors
@@ -150,6 +169,20 @@ pub struct Position {
     pub partition: i32,
     /// Next offset to read.
     pub offset: i64,
+}
+
+/// What a partition's log has of what was read of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// Partition of the topic.
+    pub partition: i32,
+    /// Where it is another one; `None` while it has all of it, as far as can be told.
+    pub parting: Option<Parting>,
+    /// It was asked, and has all of it.
+    pub proven: bool,
+    /// Its leader epoch is that of what was read last, or cannot be told: what may have been read since then has not
+    /// been replaced.
+    pub same_epoch: bool,
 }
 
 /// What a partition holds now.
@@ -216,6 +249,15 @@ impl Page {
             Some(last) if last.0 == epoch => last.1 = end,
             _ => self.epochs.push((epoch, end)),
         }
+    }
+
+    /// Drops what stands at `end` and after it.
+    fn cut(&mut self, end: i64) {
+        let records = self.ends.partition_point(|&(offset, _)| offset < end);
+        self.ends.truncate(records);
+        self.bytes.truncate(self.ends.last().map_or(0, |&(_, bytes)| bytes));
+        self.rows.retain(|row| row.0 < records);
+        self.next_offset = self.next_offset.min(end);
     }
 
     /// Leader epochs in the order of offsets, each with the offset that it ends before; empty if they are not known.

@@ -8,8 +8,9 @@ use super::cluster::Cluster;
 use super::code::Code;
 use super::connection::Connection;
 use super::control::{self, PerPartition, outcome_of};
+use super::follow::Term;
 use super::topic_id::topic_id;
-use super::{Bounds, BrokerError, Fetched, Position, Source};
+use super::{Bounds, BrokerError, Compared, Fetched, Position, Source, Trail, Trails};
 
 /// How long a fetch waits when nothing is there.
 const LONG_POLL: Duration = Duration::from_millis(200);
@@ -22,11 +23,14 @@ const FETCH_MAX_BYTES: usize = 64 << 20;
 
 /// A [`Source`] of the topic of a cluster.
 pub struct KafkaSource {
-    cluster: Cluster,
+    pub(super) cluster: Cluster,
+    /// The term in which each partition was found to have what was read of it.
+    pub(super) terms: HashMap<i32, Term>,
+    pub(super) told_unchecked: bool,
     /// The broker that keeps the offsets of a group.
     coordinators: HashMap<String, String>,
     fetches: usize,
-    max_bytes: usize,
+    pub(super) max_bytes: usize,
     /// Partitions that could not be read at these offsets. They are asked alone, since the batch of one that is too
     /// large takes the place of all others in an answer.
     alone: HashMap<i32, i64>,
@@ -36,6 +40,8 @@ impl KafkaSource {
     pub(super) fn new(cluster: Cluster) -> Self {
         Self {
             cluster,
+            terms: HashMap::new(),
+            told_unchecked: false,
             coordinators: HashMap::new(),
             fetches: 0,
             max_bytes: FETCH_MAX_BYTES,
@@ -106,7 +112,7 @@ impl KafkaSource {
     }
 
     /// Fetches from `host`, in a request of its own what must be asked alone.
-    fn fetch_from(
+    pub(super) fn fetch_from(
         &mut self,
         host: &str,
         positions: &[Position],
@@ -232,6 +238,14 @@ impl Source for KafkaSource {
         nothing_at_all(&answers).map_or(Ok(answers), Err)
     }
 
+    fn follow(&mut self, positions: &[Position], trails: &Trails) -> Result<Vec<Fetched>, BrokerError> {
+        self.follow_on(positions, trails)
+    }
+
+    fn compare(&mut self, position: Position, trail: &Trail) -> Result<Compared, BrokerError> {
+        self.compare_now(position, trail)
+    }
+
     fn committed(&mut self, group: &str, partitions: &[i32]) -> Result<Vec<Option<i64>>, BrokerError> {
         let deadline = self.cluster.request_deadline();
         let outcomes = self.on_coordinator(group, deadline, |on, topic| {
@@ -260,7 +274,7 @@ fn is_large(answers: &[Fetched]) -> bool {
 }
 
 /// The error when every partition failed for want of a broker.
-fn nothing_at_all(answers: &[Fetched]) -> Option<BrokerError> {
+pub(super) fn nothing_at_all(answers: &[Fetched]) -> Option<BrokerError> {
     let mut errors = answers.iter().map(|fetched| match &fetched.page {
         Err(error @ (BrokerError::Retryable(_) | BrokerError::Refused(_) | BrokerError::Unsupported(_))) => {
             Some(error)

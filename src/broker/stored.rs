@@ -23,6 +23,8 @@ pub(super) struct BatchHeader {
     pub last: i64,
     /// Size in the log.
     pub bytes: usize,
+    /// Epoch of the leader that appended it; -1 before Kafka 0.11.
+    pub epoch: i32,
     /// False before Kafka 0.11, when a batch was a message.
     pub is_current: bool,
     /// Compression: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
@@ -61,11 +63,12 @@ pub(super) fn next_batch<'a>(stored: &mut &'a [u8]) -> Result<Option<(BatchHeade
 
 fn header(base: i64, batch: &[u8]) -> Result<BatchHeader, Malformed> {
     let mut r = Reader::new(&batch[PREFIX_BYTES..]);
-    let (_epoch_or_crc, magic) = (r.i32()?, r.i8()?);
+    let (epoch_or_crc, magic) = (r.i32()?, r.i8()?);
     let mut header = BatchHeader {
         base,
         last: base,
         bytes: batch.len(),
+        epoch: if magic == 2 { epoch_or_crc } else { -1 },
         is_current: magic == 2,
         codec: 0,
         is_control: false,

@@ -4,7 +4,7 @@
 //! reaches as far in our last epoch, and if a record of that epoch is still the one that we read: a log restored from a
 //! copy can use the same epoch again for other records.
 
-#![allow(dead_code, reason = "the source asks in the next step")]
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,9 @@ pub struct Trail {
     spans: Vec<Span>,
 }
 
+/// What was read of each partition.
+pub type Trails = BTreeMap<i32, Trail>;
+
 /// Where a leader's log and what was read of the partition part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parting {
@@ -52,7 +55,7 @@ pub enum Parting {
 }
 
 /// The log of a partition's leader, as far as a trail asks for it.
-pub(super) trait LeaderLog {
+pub(crate) trait LeaderLog {
     /// The largest epoch up to `epoch` that the log has, and the offset after its last record.
     fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError>;
 
@@ -63,8 +66,9 @@ pub(super) trait LeaderLog {
 impl Trail {
     /// Adds what `page` holds before `until`. Without epochs in it, nothing is known any more.
     pub fn cover(&mut self, page: &Page, until: i64) {
-        if page.epochs().is_empty() {
+        if page.epochs().is_empty() || page.epochs().iter().any(|(epoch, _)| *epoch < 0) {
             self.spans.clear();
+            return;
         }
         for &(epoch, end) in page.epochs() {
             let begin = self.spans.last().map_or(page.begin, |span| span.end.max(page.begin));
@@ -109,7 +113,7 @@ impl Trail {
     ///
     /// # Errors
     /// When the log cannot be asked.
-    pub(super) fn parting(&self, log: &mut impl LeaderLog) -> Result<Option<Parting>, BrokerError> {
+    pub(crate) fn parting(&self, log: &mut impl LeaderLog) -> Result<Option<Parting>, BrokerError> {
         let Some(oldest) = self.spans.first() else { return Ok(None) };
         for (age, span) in self.spans.iter().rev().enumerate() {
             let (epoch, end) = log.end_of(span.epoch)?;
@@ -136,7 +140,7 @@ fn is_other(span: &Span, reached: i64, log: &mut impl LeaderLog) -> Result<bool,
 }
 
 /// CRC-32 by which a record's value is known again.
-pub(super) fn crc_of(value: &[u8]) -> u32 {
+pub(crate) fn crc_of(value: &[u8]) -> u32 {
     let mut crc = flate2::Crc::new();
     crc.update(value);
     crc.sum()

@@ -54,8 +54,9 @@ pub struct ReadingConfig {
     #[arg(long = "consumer-shard", env = "CONSUMER_SHARD", default_value = "0/1", value_name = "I/N")]
     pub shard: Shard,
 
-    /// When the next offset is not in the topic any more: none stops and says what to do, earliest goes on
-    /// there and says what is missing
+    /// When the next offset is not in the topic any more, or what was logged before it: none stops and says
+    /// what to do, earliest goes on at the first offset there is and says what is missing, divergence goes on
+    /// where a log that lost records becomes another one, and else stops
     #[arg(
         long = "kafka-auto-offset-reset",
         env = "KAFKA_AUTO_OFFSET_RESET",
@@ -222,6 +223,8 @@ pub enum OffsetReset {
     None,
     /// Go on at the first offset that the topic still has, and say what is missing.
     Earliest,
+    /// Where a broker lost records that were logged, go on at the offset from which its log is another one.
+    Divergence,
 }
 
 fn group_name(value: &str) -> Result<String, String> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::broker::Trail;
+use crate::broker::Trails;
 
 /// Format of the text that is written; a newer one is refused, not guessed.
 const VERSION: u32 = 2;
@@ -19,9 +19,6 @@ pub const TAIL_BYTES: u64 = 256;
 
 /// Next offset to read in each partition.
 pub type Offsets = BTreeMap<i32, i64>;
-
-/// What was read of each partition, by which a log that was cut is recognised.
-pub type Trails = BTreeMap<i32, Trail>;
 
 /// Offsets and the bytes that belong to them. One value, replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +85,11 @@ impl Checkpoint {
             unsynced_boot: None,
             stopped: false,
         }
+    }
+
+    /// True if its topic was deleted, and the one of this id created under the same name.
+    pub fn is_of_another(&self, topic_id: Option<&str>) -> bool {
+        self.topic_id.is_some() && topic_id.is_some() && self.topic_id.as_deref() != topic_id
     }
 
     /// The text of the file: JSON, one line.

@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::broker::Trails;
 use crate::config::Fsync;
 
 use super::checkpoint::{Checkpoint, Offsets};
@@ -53,6 +54,19 @@ pub fn doing<T>(what: &str, path: &Path, result: io::Result<T>) -> Result<T, Log
     result.map_err(|source| LogError { doing: format!("{what} {}", path.display()), source })
 }
 
+/// Next offsets, and what was read before them.
+#[derive(Clone, Default)]
+struct Read {
+    offsets: Offsets,
+    trails: Trails,
+}
+
+impl Read {
+    fn of(checkpoint: &Checkpoint) -> Self {
+        Self { offsets: checkpoint.offsets.clone(), trails: checkpoint.trails.clone() }
+    }
+}
+
 /// The open files and what they cover.
 pub struct EventLog<S: Storage> {
     storage: S,
@@ -61,10 +75,10 @@ pub struct EventLog<S: Storage> {
     boot: Option<String>,
     log: DurableFile<S::File>,
     rejected: DurableFile<S::File>,
-    /// Offsets that belong to everything staged.
-    staged: Offsets,
-    /// Offsets that belong to everything that both files keep.
-    kept: Offsets,
+    /// What was read up to the end of everything staged.
+    staged: Read,
+    /// What was read up to the end of everything that both files keep.
+    kept: Read,
     /// The checkpoint that belongs to the sure bytes; `saved` is the one on the disk.
     covered: Checkpoint,
     saved: Option<Checkpoint>,
@@ -94,8 +108,8 @@ impl<S: Storage> EventLog<S> {
             boot: (fsync == Fsync::Never).then(|| boot.to_owned()),
             log,
             rejected,
-            staged: checkpoint.offsets.clone(),
-            kept: checkpoint.offsets.clone(),
+            staged: Read::of(&checkpoint),
+            kept: Read::of(&checkpoint),
             covered: checkpoint,
             saved: None,
             synced_in: None,
@@ -104,14 +118,21 @@ impl<S: Storage> EventLog<S> {
         Ok(this)
     }
 
-    /// Takes over finished lines and the offsets that belong to them; nothing is on the disk yet.
-    pub fn stage(&mut self, lines: &mut Vec<u8>, rejected: &mut Vec<u8>, offsets: &Offsets, today: i64) {
+    /// Takes over finished lines and the offsets and trails that belong to them; nothing is on the disk yet.
+    pub fn stage(
+        &mut self,
+        lines: &mut Vec<u8>,
+        rejected: &mut Vec<u8>,
+        (offsets, trails): (&Offsets, &Trails),
+        today: i64,
+    ) {
         if self.log.bytes() == 0 {
             self.covered.day = today;
         }
         self.log.push(lines);
         self.rejected.push(rejected);
-        self.staged.clone_from(offsets);
+        self.staged.offsets.clone_from(offsets);
+        self.staged.trails.clone_from(trails);
     }
 
     /// Writes what is staged; with `cover` (or when too much waits) also fsyncs it and moves the checkpoint.
@@ -173,6 +194,11 @@ impl<S: Storage> EventLog<S> {
         &self.saved.as_ref().unwrap_or(&self.covered).offsets
     }
 
+    /// What was read before these offsets.
+    pub fn trails(&self) -> &Trails {
+        &self.saved.as_ref().unwrap_or(&self.covered).trails
+    }
+
     /// Identity of the topic that the offsets belong to.
     pub fn topic_id(&self) -> Option<&str> {
         self.covered.topic_id.as_deref()
@@ -190,7 +216,7 @@ impl<S: Storage> EventLog<S> {
 
     /// True if something staged is not covered.
     pub fn is_behind(&self) -> bool {
-        self.log.pending() + self.rejected.pending() > 0 || self.staged != *self.offsets()
+        self.log.pending() + self.rejected.pending() > 0 || self.staged.offsets != *self.offsets()
     }
 
     /// Writes what is staged to files that are at their paths, before and after.
@@ -231,7 +257,8 @@ impl<S: Storage> EventLog<S> {
         self.synced_in = sync.then(|| began.elapsed());
         self.log.accept();
         self.rejected.accept();
-        self.covered.offsets.clone_from(&self.kept);
+        self.covered.offsets.clone_from(&self.kept.offsets);
+        self.covered.trails.clone_from(&self.kept.trails);
         Ok(())
     }
 
@@ -266,7 +293,7 @@ impl<S: Storage> EventLog<S> {
             // than a lost event.
             self.log.release();
             self.rejected.release();
-            self.kept.clone_from(&self.covered.offsets);
+            self.kept = Read::of(&self.covered);
         }
         self.prove(places)?;
         // A full disk may have no room for the checkpoint until the deleted file is closed.

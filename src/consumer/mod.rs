@@ -139,7 +139,7 @@ pub fn run<S: Source + 'static>(
         source,
         (&config.kafka.topic, log.topic_id()),
         &config.reading,
-        log.offsets(),
+        (log.offsets(), log.trails()),
         pages,
         state.clone(),
         shutdown.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::broker::{BrokerError, Source};
+use crate::broker::{BrokerError, Compared, Position, Source, Trail};
 use crate::config::ConsumerConfig;
 use crate::linux;
 use crate::retry::Backoff;
@@ -72,15 +72,39 @@ fn attempt(config: &ConsumerConfig, paths: &Paths, source: &mut impl Source) -> 
     let mut partitions = source.partitions().map_err(Try::Kafka)?;
     partitions.retain(|&partition| reading.shard.takes(partition));
     let checkpoint = read_checkpoint(&Disk, paths).map_err(Try::Recovery)?;
-    let topic = Topic {
+    let mut topic = Topic {
         name: &config.kafka.topic,
         id: source.topic_id().map_err(Try::Kafka)?,
         shard: reading.shard.to_string(),
         bounds: source.bounds(&partitions).map_err(Try::Kafka)?,
         committed: committed(source, &reading.group, &partitions, checkpoint.as_ref()).map_err(Try::Kafka)?,
+        compared: Vec::new(),
         reset: reading.offset_reset,
     };
+    if let Some(checkpoint) = &checkpoint {
+        topic.compared = compared(source, checkpoint, &topic);
+    }
     recover(Disk, paths, checkpoint, &topic, config.log.fsync, &linux::boot_id()).map_err(Try::Recovery)
+}
+
+/// What the topic has of what was read up to `checkpoint`. A leader that does not answer is asked again before
+/// anything is read on.
+fn compared(source: &mut impl Source, checkpoint: &Checkpoint, topic: &Topic<'_>) -> Vec<Compared> {
+    if checkpoint.is_of_another(topic.id.as_deref()) {
+        return Vec::new();
+    }
+    let unread = Trail::default();
+    let ours = topic.bounds.iter().map(|bounds| bounds.partition);
+    ours.filter_map(|partition| {
+        let offset = *checkpoint.offsets.get(&partition)?;
+        let trail = checkpoint.trails.get(&partition).unwrap_or(&unread);
+        let compared = source.compare(Position { partition, offset }, trail);
+        Some(compared.unwrap_or_else(|error| {
+            log::warn!("partition {partition} cannot be compared with what was logged yet: {error}");
+            Compared { partition, parting: None, proven: false, same_epoch: false }
+        }))
+    })
+    .collect()
 }
 
 /// What the group committed; it is not asked when the checkpoint knows every partition.

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{RecvTimeoutError, Sender, select_biased};
 
-use crate::broker::{BrokerError, Fetched, Page, Position, Source};
+use crate::broker::{BrokerError, Fetched, Page, Parting, Position, Source, Trails};
 use crate::config::{OffsetReset, ReadingConfig};
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 
 use super::Failure;
 use super::checkpoint::Offsets;
-use super::start::{RECREATED, decide, in_range};
+use super::start::{RECREATED, decide, in_range, parted};
 use super::state::{State, now_seconds};
 
 /// Shortest time between two commits to the group; they are for lag tools only.
@@ -38,6 +38,8 @@ pub struct Reader<S> {
     topic_id: Option<String>,
     config: ReadingConfig,
     cursors: BTreeMap<i32, Cursor>,
+    /// What was read of each partition, up to its cursor.
+    trails: Trails,
     pages: Sender<Batch>,
     state: Arc<State>,
     shutdown: Shutdown,
@@ -62,12 +64,12 @@ impl Cursor {
 }
 
 impl<S: Source> Reader<S> {
-    /// Reads on from `offsets`.
+    /// Reads on from `offsets`, before which `trails` were read.
     pub fn new(
         source: S,
         (topic, topic_id): (&str, Option<&str>),
         config: &ReadingConfig,
-        offsets: &Offsets,
+        (offsets, trails): (&Offsets, &Trails),
         pages: Sender<Batch>,
         state: Arc<State>,
         shutdown: Shutdown,
@@ -80,6 +82,7 @@ impl<S: Source> Reader<S> {
             partitions_due: now + Duration::from_millis(config.metadata_max_age_ms),
             config: config.clone(),
             cursors: offsets.iter().map(|(&partition, &offset)| (partition, Cursor::at(offset))).collect(),
+            trails: trails.clone(),
             pages,
             state,
             shutdown,
@@ -122,7 +125,7 @@ impl<S: Source> Reader<S> {
             self.wait(IDLE_WAIT);
             return Ok(true);
         }
-        match self.source.fetch(&positions) {
+        match self.source.follow(&positions, &self.trails) {
             Ok(fetched) => {
                 self.kafka_answered();
                 let batch = self.take(fetched)?;
@@ -149,6 +152,7 @@ impl<S: Source> Reader<S> {
                     self.state.metrics.lag.with_label_values(&[&label]).set(lag);
                     self.state.metrics.offset.with_label_values(&[&label]).set(cursor.offset);
                     if moved {
+                        self.trails.entry(partition).or_default().cover(&page, page.next_offset);
                         batch.push((partition, page));
                     }
                 }
@@ -172,11 +176,32 @@ impl<S: Source> Reader<S> {
         if matches!(error, BrokerError::OffsetOutOfRange(_)) && self.reset(partition)? {
             return Ok(());
         }
+        if let BrokerError::Parted(parting) = error {
+            self.parted(partition, *parting)?;
+        }
         self.state.problem(&partition_name(partition), &error.to_string());
         if let Some(cursor) = self.cursors.get_mut(&partition) {
             cursor.rests_until = Some(Instant::now() + cursor.backoff.next_wait(fastrand::f64()));
         }
         Ok(())
+    }
+
+    /// Ends the reading of a log that is another one before our offset: going back needs another checkpoint first,
+    /// which only a start writes. Comes back if the brokers cannot be asked now.
+    fn parted(&mut self, partition: i32, parting: Parting) -> Result<(), Failure> {
+        if let Ok(id) = self.source.topic_id()
+            && self.is_recreated(id.as_deref())
+        {
+            return Err(self.recreated());
+        }
+        let (Some(cursor), Ok(bounds)) = (self.cursors.get(&partition), self.source.bounds(&[partition]))
+        else {
+            return Ok(());
+        };
+        let Some(bounds) = bounds.first() else { return Ok(()) };
+        let decided = parted(&self.topic, cursor.offset, bounds, parting, self.config.offset_reset);
+        let (_, warning) = decided.map_err(Failure::undecided)?;
+        Err(Failure::failed(format!("{warning} as soon as it is started again")))
     }
 
     /// Moves a partition whose offset the topic does not have, if that is allowed; false if it has it after all.
@@ -207,15 +232,8 @@ impl<S: Source> Reader<S> {
             Ok(found) => found,
             Err(error) => return self.kafka_failed(&error),
         };
-        if id.is_some() && self.topic_id.is_some() && id != self.topic_id {
-            let problem = format!("topic {} was deleted and created again", self.topic);
-            return Err(match self.config.offset_reset {
-                OffsetReset::None => Failure::undecided(format!("{problem}. Ways out: {RECREATED}")),
-                // Decided already, and a start carries it out.
-                OffsetReset::Earliest => {
-                    Failure::failed(format!("{problem}; the next start reads the new one from its beginning"))
-                }
-            });
+        if self.is_recreated(id.as_deref()) {
+            return Err(self.recreated());
         }
         let new: Vec<i32> = partitions
             .into_iter()
@@ -235,12 +253,29 @@ impl<S: Source> Reader<S> {
                 return self.kafka_failed(&error);
             }
         };
-        let start = decide(&self.topic, None, &committed, &bounds, self.config.offset_reset);
+        let start = decide(&self.topic, None, &committed, &bounds, &[], self.config.offset_reset);
         for (partition, offset) in start.map_err(Failure::undecided)?.offsets {
             log::info!("partition {partition} is new; reading it from offset {offset}");
             self.cursors.insert(partition, Cursor::at(offset));
         }
         Ok(())
+    }
+
+    fn is_recreated(&self, id: Option<&str>) -> bool {
+        id.is_some() && self.topic_id.is_some() && id != self.topic_id.as_deref()
+    }
+
+    fn recreated(&self) -> Failure {
+        let problem = format!("topic {} was deleted and created again", self.topic);
+        match self.config.offset_reset {
+            OffsetReset::None | OffsetReset::Divergence => {
+                Failure::undecided(format!("{problem}. Ways out: {RECREATED}"))
+            }
+            // Decided already, and a start carries it out.
+            OffsetReset::Earliest => {
+                Failure::failed(format!("{problem}; the next start reads the new one from its beginning"))
+            }
+        }
     }
 
     fn commit_if_due(&mut self, now: Instant) {

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::broker::Bounds;
+use crate::broker::{Bounds, Compared, Parting, Trail};
 use crate::config::{Fsync, OffsetReset};
 
 use super::checkpoint::{Checkpoint, FileMark, TAIL_BYTES, tail_crc};
@@ -31,6 +31,8 @@ pub struct Topic<'a> {
     pub bounds: Vec<Bounds>,
     /// What the group committed for each of them.
     pub committed: Vec<Option<i64>>,
+    /// What it has of what was read up to the checkpoint, for partitions of which that is known.
+    pub compared: Vec<Compared>,
     /// What to do about offsets that are gone.
     pub reset: OffsetReset,
 }
@@ -103,12 +105,11 @@ pub fn recover<S: Storage>(
 
 /// Offsets of a topic that was deleted and created again mean nothing in the new one, even if they are in range.
 fn start_of(checkpoint: Option<&Checkpoint>, topic: &Topic<'_>) -> Result<Start, String> {
-    let id_then = checkpoint.and_then(|checkpoint| checkpoint.topic_id.as_ref());
-    if id_then.is_some() && topic.id.is_some() && id_then != topic.id.as_ref() {
+    if checkpoint.is_some_and(|checkpoint| checkpoint.is_of_another(topic.id.as_deref())) {
         return from_the_beginning(topic.name, &topic.bounds, topic.reset);
     }
     let known = checkpoint.map(|checkpoint| &checkpoint.offsets);
-    decide(topic.name, known, &topic.committed, &topic.bounds, topic.reset)
+    decide(topic.name, known, &topic.committed, &topic.bounds, &topic.compared, topic.reset)
 }
 
 fn same_source(checkpoint: &Checkpoint, topic: &Topic<'_>, paths: &Paths) -> Result<(), RecoveryError> {
@@ -152,6 +153,18 @@ impl<S: Storage> Placing<'_, S> {
         self.place(&self.paths.log, &checkpoint.log, &check)?;
         self.place(&self.paths.rejected, &checkpoint.rejected, &check)?;
         let files = (self.open(&self.paths.log)?, self.open(&self.paths.rejected)?);
+        if checkpoint.is_of_another(topic.id.as_deref()) {
+            checkpoint.trails.clear();
+        }
+        for (partition, trail) in &mut checkpoint.trails {
+            let Some(&offset) = start.offsets.get(partition) else { continue };
+            let compared = topic.compared.iter().find(|compared| compared.partition == *partition);
+            match compared.and_then(|compared| compared.parting) {
+                // What is read next does not follow what is remembered.
+                Some(parting) if parting != Parting::At(offset) => *trail = Trail::default(),
+                _ => trail.back_to(offset),
+            }
+        }
         checkpoint.offsets.clone_from(&start.offsets);
         checkpoint.topic_id.clone_from(&topic.id);
         Ok((files, checkpoint))

@@ -1,6 +1,6 @@
 //! Where reading begins, and what to do when the topic does not have that offset. Pure.
 
-use crate::broker::Bounds;
+use crate::broker::{Bounds, Compared, Parting};
 use crate::config::OffsetReset;
 
 use super::checkpoint::Offsets;
@@ -9,6 +9,11 @@ use super::checkpoint::Offsets;
 pub const RECREATED: &str = "for a recreated topic, move the log and its checkpoint away and set a new KAFKA_GROUP; \
      KAFKA_AUTO_OFFSET_RESET=earliest reads what the topic has from its beginning into the same log (which \
      repeats events if it is still the old topic)";
+
+/// The ways out for a log that lost what was logged.
+const PARTED: &str = "KAFKA_AUTO_OFFSET_RESET=divergence goes on at that offset; what was logged from there on and is \
+     gone from Kafka stays in the log. KAFKA_AUTO_OFFSET_RESET=earliest reads the topic from its beginning into the \
+     same log, which repeats events";
 
 /// Where to begin.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +28,7 @@ pub struct Start {
 
 /// Chooses the first offsets: from the checkpoint, else what the group committed, else the earliest.
 ///
-/// `committed[i]` belongs to `bounds[i]`.
+/// `committed[i]` belongs to `bounds[i]`; `compared` says what the topic has of what was read up to the checkpoint.
 ///
 /// # Errors
 /// The topic does not have the offset and `reset` forbids to go on elsewhere; the text names the ways out.
@@ -32,6 +37,7 @@ pub fn decide(
     checkpoint: Option<&Offsets>,
     committed: &[Option<i64>],
     bounds: &[Bounds],
+    compared: &[Compared],
     reset: OffsetReset,
 ) -> Result<Start, String> {
     let mut start = Start { offsets: Offsets::new(), warnings: Vec::new(), rereadable: true };
@@ -46,8 +52,17 @@ pub fn decide(
     for (bounds, committed) in bounds.iter().zip(committed) {
         let known = checkpoint.and_then(|offsets| offsets.get(&bounds.partition)).copied().or(*committed);
         let wanted = known.unwrap_or(bounds.earliest);
-        let (offset, warning) = in_range(topic, wanted, bounds, reset)?;
-        start.rereadable &= warning.is_none();
+        let compared = compared.iter().find(|compared| compared.partition == bounds.partition);
+        let (offset, warning) = match compared {
+            Some(Compared { parting: Some(parting), .. }) => {
+                let (offset, warning) = parted(topic, wanted, bounds, *parting, reset)?;
+                (offset, Some(warning))
+            }
+            // A new leader gives out all that it has a moment later.
+            Some(Compared { proven: true, .. }) if wanted > bounds.latest => (wanted, None),
+            _ => in_range(topic, wanted, bounds, reset)?,
+        };
+        start.rereadable &= warning.is_none() && compared.is_none_or(|compared| compared.same_epoch);
         start.offsets.insert(bounds.partition, offset);
         start.warnings.extend(warning);
     }
@@ -61,7 +76,7 @@ pub fn decide(
 pub fn from_the_beginning(topic: &str, bounds: &[Bounds], reset: OffsetReset) -> Result<Start, String> {
     let problem = format!("topic {topic} was deleted and created again");
     match reset {
-        OffsetReset::None => {
+        OffsetReset::None | OffsetReset::Divergence => {
             Err(format!("{problem}, so the offsets of the checkpoint mean nothing. Ways out: {RECREATED}"))
         }
         OffsetReset::Earliest => Ok(Start {
@@ -105,8 +120,46 @@ pub fn in_range(
         )
     };
     match reset {
-        OffsetReset::None => Err(format!("{problem}. Ways out: {way_out}")),
+        OffsetReset::None | OffsetReset::Divergence => Err(format!("{problem}. Ways out: {way_out}")),
         OffsetReset::Earliest => Ok((earliest, Some(format!("{problem}; going on at {earliest}")))),
+    }
+}
+
+/// Where to go on in a log that is another one before `next`, and a warning.
+///
+/// # Errors
+/// As for [`decide`].
+pub fn parted(
+    topic: &str,
+    next: i64,
+    bounds: &Bounds,
+    parting: Parting,
+    reset: OffsetReset,
+) -> Result<(i64, String), String> {
+    let Bounds { partition, earliest, latest } = *bounds;
+    let (from, at) = match parting {
+        Parting::At(offset) => (offset, Some(offset.max(earliest))),
+        Parting::Before(offset) => (offset, (offset <= earliest).then_some(earliest)),
+    };
+    let problem = format!(
+        "topic {topic} partition {partition}: what was logged from offset {from} up to {} is no longer in the topic, \
+         which has other records from there on, or none, and ends at {latest}: a broker lost acknowledged records \
+         (unclean leader election, power cut, data restored from a copy)",
+        next - 1
+    );
+    let deleted = if from < earliest && at.is_some() {
+        format!("; {} offsets from there on were deleted before they were logged", earliest - from)
+    } else {
+        String::new()
+    };
+    match (reset, at) {
+        (OffsetReset::Divergence, Some(at)) => Ok((at, format!("{problem}{deleted}; going on at {at}"))),
+        (OffsetReset::Earliest, _) => Ok((earliest, format!("{problem}; going on at {earliest}"))),
+        (OffsetReset::None, _) => Err(format!("{problem}. Ways out: {PARTED}")),
+        (OffsetReset::Divergence, None) => Err(format!(
+            "{problem}; since when is not known, so KAFKA_AUTO_OFFSET_RESET=divergence cannot go on. Ways out: \
+             {RECREATED}"
+        )),
     }
 }
 
@@ -118,7 +171,7 @@ mod tests {
         [Bounds { partition: 0, earliest: 10, latest: 20 }, Bounds { partition: 3, earliest: 0, latest: 0 }];
 
     fn offsets(checkpoint: Option<Offsets>, committed: [Option<i64>; 2]) -> Offsets {
-        decide("t", checkpoint.as_ref(), &committed, &BOUNDS, OffsetReset::None).expect("starts").offsets
+        decide("t", checkpoint.as_ref(), &committed, &BOUNDS, &[], OffsetReset::None).expect("starts").offsets
     }
 
     #[test]
@@ -136,7 +189,7 @@ mod tests {
     fn an_offset_that_the_topic_lacks_is_refused_with_the_ways_out() {
         for (wanted, word) in [(9, "1 offsets were deleted"), (21, "recreated")] {
             let checkpoint = Offsets::from([(0, wanted)]);
-            let decide = |reset| decide("t", Some(&checkpoint), &[None, None], &BOUNDS, reset);
+            let decide = |reset| decide("t", Some(&checkpoint), &[None, None], &BOUNDS, &[], reset);
             let reason = decide(OffsetReset::None).unwrap_err();
             assert!(reason.contains(word) && reason.contains("KAFKA_AUTO_OFFSET_RESET"), "{reason}");
             let start = decide(OffsetReset::Earliest).expect("goes on");
@@ -148,7 +201,48 @@ mod tests {
     fn a_partition_that_vanished_means_another_topic() {
         let checkpoint = Offsets::from([(7, 1)]);
         let reason =
-            decide("t", Some(&checkpoint), &[None, None], &BOUNDS, OffsetReset::Earliest).unwrap_err();
+            decide("t", Some(&checkpoint), &[None, None], &BOUNDS, &[], OffsetReset::Earliest).unwrap_err();
         assert!(reason.contains("no partition 7"), "{reason}");
+    }
+
+    fn start_at(next: i64, compared: Compared, reset: OffsetReset) -> Result<Start, String> {
+        decide("t", Some(&Offsets::from([(0, next)])), &[None, None], &BOUNDS, &[compared], reset)
+    }
+
+    #[test]
+    fn a_log_that_parted_is_refused_or_followed_from_there_or_from_its_beginning() {
+        let parted = |parting: Parting, reset: OffsetReset| {
+            let compared =
+                Compared { partition: 0, parting: Some(parting), proven: false, same_epoch: false };
+            start_at(19, compared, reset)
+        };
+        let refused = parted(Parting::At(13), OffsetReset::None).unwrap_err();
+        for words in ["t partition 0", "from offset 13 up to 18", "divergence", "earliest"] {
+            assert!(refused.contains(words), "{words}: {refused}");
+        }
+        for (parting, reset, offset) in [
+            (Parting::At(13), OffsetReset::Divergence, 13),
+            (Parting::At(7), OffsetReset::Divergence, 10),
+            (Parting::Before(10), OffsetReset::Divergence, 10),
+            (Parting::At(13), OffsetReset::Earliest, 10),
+            (Parting::Before(15), OffsetReset::Earliest, 10),
+        ] {
+            let start = parted(parting, reset).expect("goes on");
+            assert_eq!((start.offsets[&0], start.rereadable, start.warnings.len()), (offset, false, 1));
+        }
+        let unknown = parted(Parting::Before(15), OffsetReset::Divergence).unwrap_err();
+        assert!(unknown.contains("not known") && unknown.contains("earliest"), "{unknown}");
+    }
+
+    #[test]
+    fn what_was_read_since_the_checkpoint_is_read_again_only_from_the_same_leader() {
+        for same_epoch in [true, false] {
+            let compared = Compared { partition: 0, parting: None, proven: true, same_epoch };
+            let start = start_at(20, compared, OffsetReset::None).expect("starts");
+            assert_eq!((start.offsets[&0], start.rereadable), (20, same_epoch));
+        }
+        let compared = Compared { partition: 0, parting: None, proven: true, same_epoch: true };
+        let start = start_at(21, compared, OffsetReset::None).expect("its leader gives it out later");
+        assert_eq!(start.offsets[&0], 21);
     }
 }

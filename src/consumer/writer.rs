@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, after, select};
 
-use crate::broker::Page;
+use crate::broker::{Page, Trails};
 use crate::config::Fsync;
 use crate::echo::Echo;
 use crate::event::one_line;
@@ -82,6 +82,7 @@ pub struct Writer<S: Storage> {
     lines: Lines,
     rejected: Lines,
     offsets: Offsets,
+    trails: Trails,
     first_day: i64,
     /// Records and events in `lines` and `rejected`.
     records: u64,
@@ -100,6 +101,7 @@ impl<S: Storage> Writer<S> {
     pub fn new(parts: Parts<S>) -> Self {
         Self {
             offsets: parts.log.offsets().clone(),
+            trails: parts.log.trails().clone(),
             first_day: parts.log.first_day(),
             parts,
             lines: Lines::new(),
@@ -177,20 +179,33 @@ impl<S: Storage> Writer<S> {
             if at % RECORDS_A_CLOCK == 0 {
                 now = now_millis();
             }
-            self.format_one(partition, offset, value, now)?;
+            self.format_one(partition, page, (offset, value), now)?;
             self.offsets.insert(partition, offset + 1);
             self.records += 1;
             self.ages.wait(time);
             if self.lines.len() + self.rejected.len() >= SEGMENT_MAX_BYTES {
+                self.remember(partition, page, offset + 1);
                 self.commit(self.is_due())?;
             }
         }
         let next = self.offsets.entry(partition).or_insert(page.next_offset);
         *next = page.next_offset.max(*next);
+        self.remember(partition, page, page.next_offset);
         Ok(())
     }
 
-    fn format_one(&mut self, partition: i32, offset: i64, value: &[u8], now: i64) -> Result<(), GivenUp> {
+    /// What `page` holds before `until` is formatted, and may be covered from now on.
+    fn remember(&mut self, partition: i32, page: &Page, until: i64) {
+        self.trails.entry(partition).or_default().cover(page, until);
+    }
+
+    fn format_one(
+        &mut self,
+        partition: i32,
+        page: &Page,
+        (offset, value): (i64, &[u8]),
+        now: i64,
+    ) -> Result<(), GivenUp> {
         let line = one_line(value);
         let text = line.as_ref().map(|line| std::str::from_utf8(line));
         match text {
@@ -198,6 +213,7 @@ impl<S: Storage> Writer<S> {
                 let len = self.parts.log.bytes() + self.lines.len() as u64;
                 let (bytes, today) = ((text.len() + LINE_OVERHEAD) as u64, day_of(now));
                 if self.parts.rotation.closes_before(len, self.first_day, bytes, today) {
+                    self.remember(partition, page, offset);
                     self.close_log(now)?;
                 }
                 if self.lines.is_empty() && self.parts.log.bytes() == 0 {
@@ -227,7 +243,8 @@ impl<S: Storage> Writer<S> {
         let bytes = self.lines.len() as u64;
         self.lines.take(&mut self.line_block);
         self.rejected.take(&mut self.rejected_block);
-        self.parts.log.stage(&mut self.line_block, &mut self.rejected_block, &self.offsets, self.first_day);
+        let read = (&self.offsets, &self.trails);
+        self.parts.log.stage(&mut self.line_block, &mut self.rejected_block, read, self.first_day);
         for block in [&mut self.line_block, &mut self.rejected_block] {
             block.clear();
             // Buffers change hands; what one huge record needed is not kept.

@@ -4,7 +4,7 @@ use super::answer::{MAX_HELD_BYTES, pages};
 use super::batch::{CRC_FROM, checksum};
 use super::codec::decompress;
 use super::records::{Limit, page};
-use crate::broker::control::read_metadata;
+use crate::broker::control::{Metadata, read_metadata};
 use crate::broker::frame::Reader;
 use crate::broker::stored::next_batch;
 use crate::broker::{Page, Position};
@@ -36,7 +36,14 @@ fn check_answer(bytes: &[u8]) {
 }
 
 fn check_metadata(bytes: &[u8]) {
-    let Ok(Ok(metadata)) = read_metadata(&mut Reader::new(bytes)) else { return };
+    for with_epochs in [false, true] {
+        if let Ok(Ok(metadata)) = read_metadata(&mut Reader::new(bytes), with_epochs) {
+            check_leaders(&metadata);
+        }
+    }
+}
+
+fn check_leaders(metadata: &Metadata) {
     for (partition, id) in metadata.partitions.iter().zip(0..) {
         assert_eq!(metadata.leader(id), partition.leader.as_deref());
         assert!(metadata.leader(id).is_none_or(|host| metadata.brokers.iter().any(|broker| broker == host)));

@@ -91,10 +91,12 @@ fn read_batches(
             if !all_read
                 .map_err(|Malformed| Trouble::Unreadable(at, "in a batch that makes no sense".into()))?
             {
+                page.reach(header.epoch, page.next_offset);
                 break;
             }
         }
         page.next_offset = header.last + 1;
+        page.reach(header.epoch, page.next_offset);
     }
     Ok(())
 }
@@ -228,6 +230,27 @@ mod tests {
         seal(&mut batch);
         assert_eq!(read(&batch, 10, &[]), (at(&[(10, "a"), (11, "b")]), 20));
         assert_eq!(read(&batch, 15, &[]), (vec![], 20));
+    }
+
+    #[test]
+    fn leader_epochs_are_the_batches() {
+        let led = |epoch: i32, mut batch: Vec<u8>| {
+            batch[12..16].copy_from_slice(&epoch.to_be_bytes());
+            batch
+        };
+        let log = [
+            led(1, stored(0, &["a", "b"], 0, -1)),
+            led(1, stored(2, &["c"], 0, -1)),
+            led(4, stored(3, &["abort"], 0x30, 7)),
+            led(6, stored(4, &["d", "e"], 0, -1)),
+        ]
+        .concat();
+        let epochs = |offset: i64, limit: Limit| {
+            page(&log, offset, 9, vec![], limit).expect("readable").epochs().to_vec()
+        };
+        assert_eq!(epochs(0, ALL), [(1, 3), (4, 4), (6, 6)]);
+        assert_eq!(epochs(3, ALL), [(4, 4), (6, 6)]);
+        assert_eq!(epochs(4, Limit { held: 1, ..ALL }), [(6, 5)], "in the middle of a batch");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The promise at its root: the log is stopped after every single file operation, by a kill or a power cut, and
 //! must hold every record once when it has gone on.
 
+mod parted;
 mod refusals;
 mod sim_disk;
 
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::broker::Bounds;
+use crate::broker::{Bounds, Trails};
 use crate::config::{Fsync, OffsetReset};
 
 use super::checkpoint::Offsets;
@@ -50,6 +51,7 @@ fn topic() -> Topic<'static> {
         shard: "0/1".into(),
         bounds: (0..PARTITIONS).map(bound).collect(),
         committed: vec![None; PARTITIONS as usize],
+        compared: Vec::new(),
         reset: OffsetReset::None,
     }
 }
@@ -99,7 +101,7 @@ fn stage(log: &mut EventLog<SimDisk>, offsets: &mut Offsets) {
     let (mut line_block, mut rejected_block) = (Vec::new(), Vec::new());
     lines.take(&mut line_block);
     rejected.take(&mut rejected_block);
-    log.stage(&mut line_block, &mut rejected_block, offsets, 0);
+    log.stage(&mut line_block, &mut rejected_block, (offsets, &Trails::new()), 0);
 }
 
 fn steps<'a, E: std::fmt::Display>(

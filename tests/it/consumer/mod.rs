@@ -8,6 +8,7 @@ mod limits;
 mod load;
 mod operation;
 mod rotation;
+mod truncated;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

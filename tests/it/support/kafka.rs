@@ -183,6 +183,11 @@ impl Cluster {
         Topic::create_named(self.addresses.clone(), name.to_owned(), partitions, &[])
     }
 
+    /// Where broker `id` keeps its data.
+    pub fn data(&self, id: usize) -> PathBuf {
+        self.dir().join(format!("broker-{id}/data"))
+    }
+
     /// Process id of broker `id`, dead or alive.
     pub fn pid(&self, id: usize) -> u32 {
         let file = self.dir().join(format!("broker-{id}/pid"));

@@ -1,0 +1,47 @@
+//! How far each leader epoch reaches in a leader's log (OffsetForLeaderEpoch, KIP-320).
+
+use std::time::Instant;
+
+use super::BrokerError;
+use super::code::Code;
+use super::connection::{Api, Connection};
+use super::control::{PerPartition, per_partition};
+use super::frame::Writer;
+
+/// Since Kafka 2.3, where it needs no more than the right to describe the topic.
+pub(super) const EPOCH_ENDS: Api = Api { name: "OffsetForLeaderEpoch", key: 23, version: 3 };
+
+const NO_REPLICA: i32 = -1;
+
+/// What is asked of one partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
+    pub partition: i32,
+    /// Epoch in which the broker must lead it: in any other one it refuses to answer.
+    pub current: i32,
+    /// The epoch asked for.
+    pub epoch: i32,
+}
+
+/// The largest epoch up to the one asked for that the log has, and the offset after its last record.
+///
+/// # Errors
+/// Retryable. The inner error is the broker's, also when it does not lead in the epoch that the question names.
+pub(super) fn epoch_ends(
+    on: &mut Connection,
+    topic: &str,
+    questions: &[Question],
+    deadline: Instant,
+) -> Result<PerPartition<(i32, i64)>, BrokerError> {
+    let body = Writer::default().i32(NO_REPLICA).array(&[topic], |w, t| {
+        w.str(t).array(questions, |w, asked| w.i32(asked.partition).i32(asked.current).i32(asked.epoch))
+    });
+    on.call(EPOCH_ENDS, body, deadline, |r| {
+        let _throttle = r.i32()?;
+        per_partition(r, topic, |r| {
+            let (code, partition) = (Code(r.i16()?), r.i32()?);
+            let found = (r.i32()?, r.i64()?);
+            Ok((partition, code.check().map(|()| found)))
+        })
+    })
+}
