@@ -126,9 +126,15 @@ impl<'a> Auditor<'a> {
 
     /// Takes one line, without its line end.
     pub fn line(&mut self, line: &[u8]) {
-        if !is_whole(line) {
-            return self.torn(line);
-        }
+        if is_whole(line) { self.whole(line) } else { self.torn(line) }
+    }
+
+    /// Takes the beginning and the last byte of a line that is too long to hold.
+    pub fn long(&mut self, line: &[u8]) {
+        if starts_well(line) && line.ends_with(b"}") { self.whole(line) } else { self.torn(line) }
+    }
+
+    fn whole(&mut self, line: &[u8]) {
         let Some(seq) = self.seq_of(line) else {
             self.findings.foreign += 1;
             return;
@@ -209,12 +215,17 @@ impl<'a> Auditor<'a> {
 
 /// True for a time, a dash and one JSON object.
 fn is_whole(line: &[u8]) -> bool {
+    starts_well(line) && serde_json::from_slice::<IgnoredAny>(&line[LINE_START.len()..]).is_ok()
+}
+
+/// True for the time and the beginning of an object.
+fn starts_well(line: &[u8]) -> bool {
     let Some((start, json)) = line.split_at_checked(LINE_START.len()) else { return false };
-    let starts_well = start.iter().zip(LINE_START).all(|(byte, form)| match form {
+    let has_time = start.iter().zip(LINE_START).all(|(byte, form)| match form {
         b'0' => byte.is_ascii_digit(),
         fixed => byte == fixed,
     });
-    starts_well && json.first() == Some(&b'{') && serde_json::from_slice::<IgnoredAny>(json).is_ok()
+    has_time && json.first() == Some(&b'{')
 }
 
 fn find(text: &[u8], part: &[u8]) -> Option<usize> {
@@ -286,6 +297,18 @@ mod tests {
         let glued = format!("{}{}", &whole[..60], line(1));
         assert_eq!(audit(&[ack(0), ack(1)], &[glued]).torn.count, 1);
         assert_eq!(audit(&[], &[whole[5..].to_owned()]).torn.count, 1);
+    }
+
+    #[test]
+    fn of_a_line_too_long_to_hold_beginning_and_end_are_judged() {
+        let ledger = ledger(&[ack(0)]);
+        let mut auditor = Auditor::new(&ledger);
+        let begun = &line(0)[..90];
+        for (time, end) in [("", "}"), ("", "x"), ("x", "}")] {
+            auditor.long(format!("{time}{begun}{end}").as_bytes());
+        }
+        let findings = auditor.finish();
+        assert_eq!((findings.torn.count, findings.foreign + findings.logged), (2, 1));
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub fn look(ledger: &Ledger, log: &Path, mark: &Mark) -> io::Result<Look> {
     let mut open_end = false;
     log_files::read(log, mark, |piece| match piece {
         Piece::Line(line) => auditor.line(line),
+        Piece::Long(line) => auditor.long(line),
         Piece::Torn(line) => auditor.torn(line),
         Piece::Open(line) => {
             open_end = true;
