@@ -112,6 +112,11 @@ fn count<'t>(events: impl Iterator<Item = &'t str>) -> BTreeMap<usize, usize> {
     found
 }
 
+/// A broker that no other test gets afterwards: it forgets what was done since its data were copied.
+fn alone() -> Cluster {
+    Cluster::start_on(1, |_| Vec::new())
+}
+
 /// A copy of a broker's data.
 struct Copy {
     data: PathBuf,
@@ -183,7 +188,7 @@ fn after_an_unclean_election_our_own_client_does_so_too() {
 
 /// The copy was made of a stopped broker, so the epochs of what was lost are used again for other records.
 fn restored_from_a_cold_copy(client: &'static str) {
-    let cluster = Cluster::start(1);
+    let cluster = alone();
     let topic = cluster.topic_with(1, &[]);
     let mut scene = Scene::new(&cluster, &topic, client);
     let mut consumer = scene.consumer(NONE);
@@ -225,7 +230,7 @@ fn after_a_cold_copy_was_restored_our_own_client_does_so_too() {
 
 /// The copy was made of a running broker, which then dies: what it had written since then is gone, as in a power cut.
 fn restored_from_a_warm_copy(client: &'static str) {
-    let cluster = Cluster::start(1);
+    let cluster = alone();
     let topic = cluster.topic_with(1, &[]);
     let mut scene = Scene::new(&cluster, &topic, client);
     let mut consumer = scene.consumer(DIVERGENCE);
