@@ -37,7 +37,7 @@ TEXT
 }
 
 # The order matters: the last one needs a cluster of its own.
-all_faults=(nothing consumer producer broker in-turn at-once pause disk logrotate cut-client cut-producer cut-consumer large restored leader)
+all_faults=(nothing consumer producer broker in-turn at-once pause quota disk logrotate cut-client cut-producer cut-consumer large restored leader)
 invocation="scripts/chaos.sh${*:+ $*}"
 quick=false
 declare -a faults=()
@@ -309,6 +309,7 @@ row broker "broker killed × $kills" broker harm_in_turn broker
 row in-turn "consumer, producer, broker killed in turn × $kills" "producer, broker" harm_in_turn consumer producer broker
 row at-once "all three killed at one moment" "producer, broker" harm_at_once
 row pause "broker stopped (SIGSTOP) for $pause_s s" broker harm_by_pause
+row quota "quotas of producer and consumer exceeded for $pause_s s" nothing harm_by_quota
 row disk "disk of the log full, then larger" nothing harm_disk
 row logrotate "log renamed and compressed by logrotate × $((4 * kills)), LOG_FSYNC=interval" nothing harm_by_logrotate
 row cut-client "connections client–producer cut" nothing harm_by_cuts tcp

@@ -58,6 +58,22 @@ all_threads_stopped() { ! cat "/proc/$1"/task/*/stat | grep --quiet --invert-mat
 
 resume_broker() { kill -CONT "$(broker_pid "$1" 2>/dev/null)" 2>/dev/null || true; }
 
+# set_quotas BYTES: of what our programs may write and read per second, as a double in eight escaped bytes; none removes
+# the quotas. AlterClientQuotas version 0: size, key, version, id, no client, one entry for client-id event-pipeline.
+set_quotas() {
+  local quota remove='\0' value=$1 answer
+  [[ $value != none ]] || value='\0\0\0\0\0\0\0\0' remove='\1'
+  for quota in producer_byte_rate consumer_byte_rate; do
+    exec 3<>"/dev/tcp/127.0.0.1/$kafka_port"
+    # shellcheck disable=SC2059 # the format is the request
+    printf "\0\0\0\x4f\0\x31\0\0\0\0\0\1\xff\xff\0\0\0\1\0\0\0\1\0\x09client-id\0\x0eevent-pipeline\0\0\0\1\0\x12$quota$value$remove\0" >&3
+    # Size, id, throttle time, one entry, its error.
+    answer=$(head --bytes=18 <&3 | tail --bytes=2 | od --address-radix=n --format=u1)
+    exec 3>&-
+    [[ $answer =~ ^\ +0\ +0$ ]] || fail "the broker refuses the quota: error$answer" "$base_dir/kafka.log"
+  done
+}
+
 leader() { # node id of the leader of partition 0
   kcat -L -b "$KAFKA_BROKERS" -t "$KAFKA_TOPIC" -m 10 | sed --quiet 's/^ *partition 0, leader \([0-9]*\),.*/\1/p'
 }
@@ -174,6 +190,13 @@ harm_by_pause() {
   pause_broker 1
   sleep "$pause_s"
   resume_broker 1
+}
+
+harm_by_quota() {
+  # 2^15 or 2^17 bytes per second: a third of what the load writes.
+  if $quick; then set_quotas '\x40\xe0\0\0\0\0\0\0'; else set_quotas '\x41\0\0\0\0\0\0\0'; fi
+  sleep "$pause_s"
+  set_quotas none
 }
 
 harm_leader() {

@@ -37,7 +37,7 @@ run_beside() {
   # What is the same with every broker is not repeated there.
   KAFKA_CLIENT_FOR_TESTS=wire KAFKA_VERSION_FOR_TESTS=4.3.1 KAFKA_BROKERS_FOR_TESTS='' \
     step "tests with a broker on Kafka 4.3.1" tests_of broker:: consumer:: \
-    producer::basics producer::drain producer::faults producer::moved producer::quiet producer::verdicts \
+    producer::basics producer::drain producer::faults producer::moved producer::quiet producer::quotas producer::verdicts \
     --skip ::bombs:: --skip ::hostile:: --skip ::limits:: --skip ::mangled:: --skip ::rotation::
   step "chaos" scripts/chaos.sh --quick
 }

@@ -3,7 +3,6 @@
 //! Knows nothing of records. Every call is bounded by the deadline that it is given.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,8 +11,8 @@ use super::client::Client;
 use super::code::Code;
 use super::connection::{Connection, left};
 use super::connector::Connector;
-use super::control::{self, Metadata, Versions};
-use super::secure;
+use super::control::{self, Metadata};
+use super::member::{Broker, open_broker};
 use super::{BrokerError, Record};
 use crate::config::KafkaConfig;
 
@@ -37,16 +36,6 @@ const CREATION_POLL: Duration = Duration::from_millis(50);
 
 /// Partitions and the host:port that leads them all, if any does.
 pub(super) type Led = (Option<String>, Vec<i32>);
-
-/// One broker that we are connected to.
-struct Broker {
-    control: Connection,
-    versions: Versions,
-    /// Opened when first needed: a bootstrap broker may lead nothing.
-    client: Option<Box<dyn Client>>,
-    /// Number of the pair of connections: another one after either was opened again. 0 without a client.
-    session: u64,
-}
 
 /// Connections to a cluster for the sake of one topic.
 pub(super) struct Cluster {
@@ -108,9 +97,15 @@ impl Cluster {
         {
             return Ok(metadata.clone());
         }
-        let metadata = Arc::new(self.load_metadata(deadline)?);
-        self.metadata = Some((metadata.clone(), Instant::now()));
-        Ok(metadata)
+        match (self.load_metadata(deadline), &self.metadata) {
+            // Nobody may be asked just now.
+            (Err(BrokerError::Throttled(..)), Some((old, _))) => Ok(old.clone()),
+            (loaded, _) => {
+                let metadata = Arc::new(loaded?);
+                self.metadata = Some((metadata.clone(), Instant::now()));
+                Ok(metadata)
+            }
+        }
     }
 
     /// The next [`Cluster::metadata`] asks the brokers.
@@ -125,6 +120,22 @@ impl Cluster {
 
     fn holds_us_up(&self, host: &str) -> bool {
         self.resting.get(host).is_some_and(|(until, slow)| *slow && Instant::now() < *until)
+    }
+
+    /// Fails while a quota keeps `host` from reading what we send. It is asked nothing, and no connection is opened:
+    /// a new one would be read at once, past the quota. A connection that the broker has closed is dropped.
+    ///
+    /// # Errors
+    /// Throttled.
+    pub fn check_quota(&mut self, host: &str, deadline: Instant) -> Result<(), BrokerError> {
+        let Some(broker) = self.brokers.get_mut(host) else { return Ok(()) };
+        let asked = broker.control.take_asked(deadline);
+        if asked.is_err() || !broker.control.is_usable() {
+            log::debug!("connections to {host} are dropped: {asked:?}");
+            self.brokers.remove(host);
+            return Ok(());
+        }
+        broker.control.check_quota()
     }
 
     /// See [`Connector::is_in_doubt`].
@@ -268,6 +279,8 @@ impl Cluster {
             Ok(_) => {
                 self.resting.remove(host);
             }
+            // The connection is whole, and a new one would evade the quota.
+            Err(BrokerError::Throttled(..)) => {}
             Err(error) => {
                 log::debug!("connections to {host} are dropped: {error}");
                 self.brokers.remove(host);
@@ -283,9 +296,10 @@ impl Cluster {
     /// Asks the hosts in turn, each with its share of the time left.
     fn load_metadata(&mut self, deadline: Instant) -> Result<Metadata, BrokerError> {
         let hosts = self.bootstrap_hosts();
-        let (mut failures, mut refused) = (Vec::new(), false);
+        let (mut failures, mut refused, mut throttled) = (Vec::new(), false, None);
         for (tried, host) in hosts.iter().enumerate() {
-            match self.metadata_from(host, share(deadline, hosts.len() - tried)) {
+            let share = share(deadline, hosts.len() - tried);
+            match self.check_quota(host, share).and_then(|()| self.metadata_from(host, share)) {
                 Ok(metadata) => {
                     self.told_missing = false;
                     self.known_hosts.clone_from(&metadata.brokers);
@@ -295,11 +309,18 @@ impl Cluster {
                 }
                 Err(unsupported @ BrokerError::Unsupported(_)) => return Err(unsupported),
                 Err(error) => {
+                    if let BrokerError::Throttled(..) = error {
+                        throttled.get_or_insert(error);
+                        continue;
+                    }
                     refused |= matches!(error, BrokerError::Refused(_));
                     failures.push(error.to_string());
                 }
             }
             self.first_host = self.first_host.wrapping_add(1);
+        }
+        if let Some(error) = throttled {
+            return Err(error);
         }
         let all = failures.join("; ");
         Err(if refused { BrokerError::Refused(all) } else { BrokerError::Retryable(all) })
@@ -325,6 +346,10 @@ impl Cluster {
             let answer = self.on_broker(host, deadline, |broker| {
                 control::metadata(&mut broker.control, &broker.versions, &topic, deadline)
             });
+            let answer = match answer {
+                Err(throttled @ BrokerError::Throttled(..)) => return Err(throttled),
+                answer => answer,
+            };
             let code = match answer.map_err(|error| known.map_or(error, |code| self.no_topic(host, code)))? {
                 Ok(metadata) if metadata.partitions.iter().any(|partition| partition.leader.is_some()) => {
                     return Ok(metadata);
@@ -358,27 +383,4 @@ impl Cluster {
 /// A deadline that leaves as much time for each of `waiting` brokers, the first of which begins now.
 pub(super) fn share(deadline: Instant, waiting: usize) -> Instant {
     Instant::now() + left(deadline) / u32::try_from(waiting.max(1)).unwrap_or(u32::MAX)
-}
-
-fn open_broker<'a>(
-    brokers: &'a mut HashMap<String, Broker>,
-    connector: &Connector,
-    config: &KafkaConfig,
-    host: &str,
-    deadline: Instant,
-) -> Result<&'a mut Broker, BrokerError> {
-    // A dead connection is found before it is used, not by a lost request.
-    if brokers.get(host).is_some_and(|broker| !broker.control.is_usable()) {
-        brokers.remove(host);
-    }
-    match brokers.entry(host.to_owned()) {
-        Entry::Occupied(entry) => Ok(entry.into_mut()),
-        Entry::Vacant(entry) => {
-            // A stopped broker still accepts connections: without an answer it counts as not connected.
-            let deadline = deadline.min(Instant::now() + config.connect_timeout());
-            let (control, versions) = secure::open(config, host, deadline)?;
-            connector.check(host, &versions)?;
-            Ok(entry.insert(Broker { control, versions, client: None, session: 0 }))
-        }
-    }
 }

@@ -5,16 +5,15 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc;
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::BrokerError;
 use super::client::transfer_time;
 use super::frame::{Malformed, Reader, Writer};
-use super::stream::Stream;
 pub(super) use super::stream::left;
+use super::stream::{Stream, resolve};
 
 /// Names us in the broker's logs, metrics and quotas.
 pub(super) const CLIENT_ID: &str = "event-pipeline";
@@ -25,8 +24,10 @@ const MAX_REASONS_BYTES: usize = 32 << 20;
 /// Longest one of any other kind: metadata of some 20,000 partitions with their replicas.
 const MAX_ANSWER_BYTES: usize = 2 << 20;
 
-/// The key of the request whose answers may hold reasons: Produce.
-const PRODUCE_KEY: i16 = 0;
+/// The key of Produce, whose answers may hold reasons, and the first version of it whose brokers mute a connection
+/// instead of delaying the answer when a quota is exceeded (KIP-219, Kafka 2.0).
+pub(super) const PRODUCE_KEY: i16 = 0;
+pub(super) const MUTING_PRODUCE: i16 = 6;
 
 /// How much is read of an answer that is too long, to find out why it is.
 const HEAD_BYTES: usize = 64 << 10;
@@ -60,6 +61,14 @@ pub(super) struct Connection {
     stream: Stream,
     host: String,
     correlation: i32,
+    /// Until when the broker reads nothing more of this connection, because a quota is exceeded. Since Kafka 2.0
+    /// (KIP-219) it answers at once with the time for which it then mutes the connection, whatever the version of the
+    /// request; before, it delayed the answer itself.
+    muted_until: Option<Instant>,
+    /// The answers of this broker say for how long it mutes.
+    mutes: bool,
+    /// A request whose answer has not been read yet says nothing but that.
+    asked: bool,
     /// When the broker is about to want the password again.
     ends: Option<Instant>,
 }
@@ -106,7 +115,73 @@ impl Connection {
 
     /// A connection to `host` over `stream`, which nobody has used yet.
     pub fn over(stream: Stream, host: &str) -> Self {
-        Self { stream, host: host.to_owned(), correlation: 0, ends: None }
+        Self {
+            stream,
+            host: host.to_owned(),
+            correlation: 0,
+            muted_until: None,
+            mutes: false,
+            asked: false,
+            ends: None,
+        }
+    }
+
+    /// From now on the connection is quiet for as long as the broker's answers say.
+    pub fn obey_quotas(&mut self) {
+        self.mutes = true;
+    }
+
+    /// Until when the broker reads nothing of this connection.
+    pub fn muted_until(&self) -> Option<Instant> {
+        self.muted_until.filter(|until| Instant::now() < *until)
+    }
+
+    /// Fails while the broker reads nothing of this connection.
+    ///
+    /// # Errors
+    /// Throttled.
+    pub fn check_quota(&self) -> Result<(), BrokerError> {
+        let Some(until) = self.muted_until() else { return Ok(()) };
+        Err(BrokerError::Throttled(
+            until,
+            format!(
+                "broker {}: a quota for client id {CLIENT_ID} is exceeded; it takes nothing for {:.1} s more",
+                self.host,
+                left(until).as_secs_f64()
+            ),
+        ))
+    }
+
+    /// Asks for the state of the quota of `api` with a request that holds nothing but `body`; the next call, or
+    /// [`Connection::take_asked`], reads the answer. For a client on the same broker that is not told.
+    ///
+    /// # Errors
+    /// Retryable.
+    pub fn ask_quota(&mut self, api: Api, body: Writer, deadline: Instant) -> Result<(), BrokerError> {
+        self.take_asked(deadline)?;
+        self.check_quota()?;
+        let request = self.request(api, body);
+        self.stream.write_all(&request, deadline).map_err(|error| self.failed(api.name, &error))?;
+        self.asked = true;
+        Ok(())
+    }
+
+    /// Reads the answer to [`Connection::ask_quota`], if one is due.
+    ///
+    /// # Errors
+    /// Retryable.
+    pub fn take_asked(&mut self, deadline: Instant) -> Result<(), BrokerError> {
+        if !self.asked {
+            return Ok(());
+        }
+        let limit = AnswerLimit { bytes: MAX_ANSWER_BYTES, head: None };
+        let (answer, _) = self.receive(limit, deadline).map_err(|error| self.failed("quota", &error))?;
+        self.asked = false;
+        self.read(&answer, |r| {
+            // Of Produce: no topics, then the time.
+            r.array(|_| Err::<(), Malformed>(Malformed))?;
+            r.throttle()
+        })
     }
 
     /// From `end` on the connection does not count as usable.
@@ -137,13 +212,14 @@ impl Connection {
 
     /// Open, nothing arrived that nobody asked for, and the broker does not want the password again.
     pub fn is_usable(&self) -> bool {
-        self.ends.is_none_or(|end| Instant::now() < end) && self.stream.is_quiet()
+        self.ends.is_none_or(|end| Instant::now() < end) && (self.asked || self.stream.is_quiet())
     }
 
-    /// Sends a request and returns what `read` makes of all of its answer, after the correlation id.
+    /// Sends a request and returns what `read` makes of all of its answer, after the correlation id. While the broker
+    /// reads nothing of this connection it waits, if that ends before `deadline`.
     ///
     /// # Errors
-    /// Retryable: cut, past `deadline`, or an answer that makes no sense. Refused: one that shows who is not let in.
+    /// Retryable: cut, past `deadline`, or an answer that makes no sense. Throttled. Refused: one that shows who is not let in.
     pub fn call<T>(
         &mut self,
         api: Api,
@@ -178,19 +254,42 @@ impl Connection {
         (limit, deadline): (AnswerLimit, Instant),
         read: impl FnOnce(&mut Reader<'_>, bool) -> Result<T, Malformed>,
     ) -> Result<T, BrokerError> {
+        self.take_asked(deadline)?;
+        if let Some(until) = self.muted_until() {
+            if until >= deadline {
+                self.check_quota()?;
+            }
+            thread::sleep(left(until));
+        }
+        let request = self.request(api, body);
+        let (answer, is_cut) =
+            self.exchange(&request, limit, deadline).map_err(|error| self.failed(api.name, &error))?;
+        self.read(&answer, |r| read(r, is_cut))
+    }
+
+    fn request(&mut self, api: Api, body: Writer) -> Vec<u8> {
         self.correlation = self.correlation.wrapping_add(1);
         let header = Writer::default().i16(api.key).i16(api.version).i32(self.correlation).str(CLIENT_ID);
         let (header, body) = (header.into_bytes(), body.into_bytes());
         let length = i32::try_from(header.len() + body.len()).expect("a control request is small");
-        let request = [&length.to_be_bytes()[..], &header, &body].concat();
-        let (answer, is_cut) =
-            self.exchange(&request, limit, deadline).map_err(|error| self.failed(api.name, &error))?;
-        let mut reader = Reader::new(&answer);
+        [&length.to_be_bytes()[..], &header, &body].concat()
+    }
+
+    fn read<T>(
+        &mut self,
+        answer: &[u8],
+        read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
+    ) -> Result<T, BrokerError> {
+        let mut reader = Reader::new(answer);
         if reader.i32() != Ok(self.correlation) {
             return Err(self.malformed("an answer to another request"));
         }
         let answer =
-            read(&mut reader, is_cut).map_err(|Malformed| self.malformed("an answer that makes no sense"))?;
+            read(&mut reader).map_err(|Malformed| self.malformed("an answer that makes no sense"))?;
+        let throttle = Duration::from_millis(reader.throttle_ms());
+        if self.mutes && !throttle.is_zero() {
+            self.muted_until = Some(Instant::now() + throttle);
+        }
         if reader.is_at_end() {
             Ok(answer)
         } else {
@@ -206,6 +305,10 @@ impl Connection {
         deadline: Instant,
     ) -> io::Result<(Vec<u8>, bool)> {
         self.stream.write_all(request, deadline)?;
+        self.receive(limit, deadline)
+    }
+
+    fn receive(&mut self, limit: AnswerLimit, deadline: Instant) -> io::Result<(Vec<u8>, bool)> {
         let mut length = [0; 4];
         self.fill(&mut length, deadline)?;
         if is_tls_alert(length) {
@@ -289,27 +392,4 @@ fn refusal(error: &io::Error) -> Option<String> {
         return Some(why);
     }
     cause.downcast_ref::<SpeaksTls>().map(ToString::to_string)
-}
-
-/// The addresses of `host`; name servers are given up after `limit`.
-fn resolve(host: &str, limit: Duration) -> Result<Vec<SocketAddr>, String> {
-    if let Some((name, port)) = host.rsplit_once(':')
-        && let (Ok(ip), Ok(port)) = (name.trim_matches(['[', ']']).parse::<IpAddr>(), port.parse())
-    {
-        return Ok(vec![SocketAddr::new(ip, port)]);
-    }
-    let (found, answer) = mpsc::sync_channel(1);
-    let name = host.to_owned();
-    // The system's resolver has no limit of its own to set, so a stuck one is left to end alone.
-    thread::Builder::new()
-        .name("kafka-resolve".into())
-        .spawn(move || {
-            let _ = found.send(name.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
-        })
-        .map_err(|error| error.to_string())?;
-    match answer.recv_timeout(limit) {
-        Ok(Ok(addresses)) => Ok(addresses),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("name not resolved within {} ms", limit.as_millis())),
-    }
 }

@@ -1,4 +1,5 @@
-//! The small requests that every Kafka from 0.11 to 4.x serves in these versions: versions, metadata, offsets.
+//! The small requests that every Kafka from 0.11 to 4.x serves in these versions: versions, metadata, offsets. All
+//! but the first, which opens a connection, say whether a quota is exceeded.
 //!
 //! Spoken by ourselves, over our own bounded connection, whichever client carries the records: the kafka
 //! crate's own calls for these block for minutes, retry without end, or hide error codes.
@@ -11,13 +12,13 @@ use super::connection::{Api, Connection};
 use super::frame::{Malformed, Reader, Writer};
 use super::{Bounds, BrokerError, Position};
 
-const LIST_OFFSETS: Api = Api { name: "ListOffsets", key: 2, version: 1 };
+const LIST_OFFSETS: Api = Api { name: "ListOffsets", key: 2, version: 2 };
 const METADATA: Api = Api { name: "Metadata", key: 3, version: 4 };
 /// The same with the epoch of each leader, from Kafka 2.1 on.
 const METADATA_WITH_EPOCHS: Api = Api { name: "Metadata", key: 3, version: 7 };
-const OFFSET_COMMIT: Api = Api { name: "OffsetCommit", key: 8, version: 2 };
-const OFFSET_FETCH: Api = Api { name: "OffsetFetch", key: 9, version: 2 };
-const FIND_COORDINATOR: Api = Api { name: "FindCoordinator", key: 10, version: 0 };
+const OFFSET_COMMIT: Api = Api { name: "OffsetCommit", key: 8, version: 3 };
+const OFFSET_FETCH: Api = Api { name: "OffsetFetch", key: 9, version: 3 };
+const FIND_COORDINATOR: Api = Api { name: "FindCoordinator", key: 10, version: 1 };
 const API_VERSIONS: Api = Api { name: "ApiVersions", key: 18, version: 0 };
 
 /// Longest name of a host: what DNS allows.
@@ -25,6 +26,9 @@ const MAX_HOST_BYTES: usize = 255;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
+
+const READ_UNCOMMITTED: i8 = 0;
+const GROUP: i8 = 0;
 
 /// Who leads what, as one broker saw it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,7 +106,7 @@ pub(super) fn read_metadata(
     r: &mut Reader<'_>,
     with_epochs: bool,
 ) -> Result<Result<Metadata, Code>, Malformed> {
-    let _throttle = r.i32()?;
+    r.throttle()?;
     let brokers: HashMap<i32, String> = r
         .array(|r| {
             let (id, host, port) = (r.i32()?, r.str()?, r.i32()?);
@@ -189,8 +193,10 @@ fn list_offsets(
 ) -> Result<PerPartition<i64>, BrokerError> {
     let body = Writer::default()
         .i32(-1)
+        .i8(READ_UNCOMMITTED)
         .array(&[topic], |w, t| w.str(t).array(partitions, |w, partition| w.i32(*partition).i64(time)));
     on.call(LIST_OFFSETS, body, deadline, |r| {
+        r.throttle()?;
         per_partition(r, topic, |r| {
             let (partition, code) = (r.i32()?, Code(r.i16()?));
             let (_time, offset) = (r.i64()?, r.i64()?);
@@ -208,8 +214,10 @@ pub(super) fn find_coordinator(
     group: &str,
     deadline: Instant,
 ) -> Result<Result<String, Code>, BrokerError> {
-    on.call(FIND_COORDINATOR, Writer::default().str(group), deadline, |r| {
-        let (code, _id, host, port) = (Code(r.i16()?), r.i32()?, r.str()?, r.i32()?);
+    on.call(FIND_COORDINATOR, Writer::default().str(group).i8(GROUP), deadline, |r| {
+        r.throttle()?;
+        let (code, _message) = (Code(r.i16()?), r.str()?);
+        let (_id, host, port) = (r.i32()?, r.str()?, r.i32()?);
         Ok(code.check().map(|()| format!("{host}:{port}")))
     })
 }
@@ -228,6 +236,7 @@ pub(super) fn committed(
         .str(group)
         .array(&[topic], |w, t| w.str(t).array(partitions, |w, partition| w.i32(*partition)));
     on.call(OFFSET_FETCH, body, deadline, |r| {
+        r.throttle()?;
         let offsets = per_partition(r, topic, |r| {
             let (partition, offset, _metadata, code) = (r.i32()?, r.i64()?, r.str()?, Code(r.i16()?));
             Ok((partition, code.check().map(|()| (offset >= 0).then_some(offset))))
@@ -251,6 +260,7 @@ pub(super) fn commit(
         w.str(t).array(positions, |w, position| w.i32(position.partition).i64(position.offset).str(""))
     });
     on.call(OFFSET_COMMIT, body, deadline, |r| {
+        r.throttle()?;
         per_partition(r, topic, |r| Ok((r.i32()?, Code(r.i16()?).check())))
     })
 }

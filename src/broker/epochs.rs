@@ -37,7 +37,7 @@ pub(super) fn epoch_ends(
         w.str(t).array(questions, |w, asked| w.i32(asked.partition).i32(asked.current).i32(asked.epoch))
     });
     on.call(EPOCH_ENDS, body, deadline, |r| {
-        let _throttle = r.i32()?;
+        r.throttle()?;
         per_partition(r, topic, |r| {
             let (code, partition) = (Code(r.i16()?), r.i32()?);
             let found = (r.i32()?, r.i64()?);

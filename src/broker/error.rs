@@ -1,6 +1,7 @@
 //! What can go wrong between us and Kafka, in the classes that callers decide by.
 
 use std::fmt;
+use std::time::Instant;
 
 use super::Parting;
 
@@ -13,6 +14,8 @@ pub enum BrokerError {
     /// As retryable, and said by the leader itself: what an earlier call sent still waits for the replicas of its
     /// partition, while others acknowledge records without a key.
     Waiting(String),
+    /// A quota of the broker is exceeded: until then it reads no request of this connection. Nothing was sent.
+    Throttled(Instant, String),
     /// The record alone exceeds what the topic takes (`max.message.bytes`); a retry cannot help.
     TooLarge(String),
     /// Kafka rejects this record for good, with the broker's reason; a retry cannot help, and other records are taken.
@@ -34,7 +37,7 @@ pub enum BrokerError {
 impl BrokerError {
     /// True if the same call may succeed later without anybody's help.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Retryable(_) | Self::Waiting(_))
+        matches!(self, Self::Retryable(_) | Self::Waiting(_) | Self::Throttled(..))
     }
 
     /// A short stable word for metrics and logs.
@@ -42,6 +45,7 @@ impl BrokerError {
         match self {
             Self::Retryable(_) => "retryable",
             Self::Waiting(_) => "waiting",
+            Self::Throttled(..) => "throttled",
             Self::TooLarge(_) => "too_large",
             Self::Rejected(_) => "rejected",
             Self::OffsetOutOfRange(_) => "offset_out_of_range",
@@ -64,6 +68,7 @@ impl fmt::Display for BrokerError {
             }
             Self::Retryable(text)
             | Self::Waiting(text)
+            | Self::Throttled(_, text)
             | Self::TooLarge(text)
             | Self::Rejected(text)
             | Self::OffsetOutOfRange(text)

@@ -57,16 +57,19 @@ pub(super) struct Malformed;
 
 /// Reads an answer from front to back.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+    throttle_ms: i32,
+}
 
 impl<'a> Reader<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
+        Self { rest: bytes, throttle_ms: 0 }
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(Malformed)?;
-        self.0 = rest;
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed)?;
+        self.rest = rest;
         Ok(*head)
     }
 
@@ -90,8 +93,8 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn varint(&mut self) -> Result<i64, Malformed> {
         // Lengths and offsets of most records fit one byte.
-        if let [byte @ ..0x80, rest @ ..] = self.0 {
-            self.0 = rest;
+        if let [byte @ ..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
             return Ok(i64::from(byte >> 1) ^ -i64::from(byte & 1));
         }
         self.long_varint()
@@ -109,19 +112,30 @@ impl<'a> Reader<'a> {
         Err(Malformed)
     }
 
+    /// The time in milliseconds for which the broker now reads no request of this connection; kept for the connection.
+    pub fn throttle(&mut self) -> Result<(), Malformed> {
+        self.throttle_ms = self.i32()?;
+        Ok(())
+    }
+
+    /// What [`Reader::throttle`] has read, 0 without a quota that is exceeded.
+    pub fn throttle_ms(&self) -> u64 {
+        u64::try_from(self.throttle_ms).unwrap_or(0)
+    }
+
     /// True when nothing is left.
     pub fn is_at_end(&self) -> bool {
-        self.0.is_empty()
+        self.rest.is_empty()
     }
 
     /// Leaves out what follows.
     pub fn skip_rest(&mut self) {
-        self.0 = &[];
+        self.rest = &[];
     }
 
     pub fn slice(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
-        let (head, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
-        self.0 = rest;
+        let (head, rest) = self.rest.split_at_checked(length).ok_or(Malformed)?;
+        self.rest = rest;
         Ok(head)
     }
 
@@ -143,7 +157,7 @@ impl<'a> Reader<'a> {
         mut each: impl FnMut(&mut Self) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, Malformed> {
         let count = usize::try_from(self.i32()?).unwrap_or(0);
-        if count > self.0.len() {
+        if count > self.rest.len() {
             return Err(Malformed);
         }
         (0..count).map(|_| each(self)).collect()

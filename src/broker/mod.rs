@@ -20,6 +20,7 @@ mod follow;
 mod frame;
 mod kafka_crate;
 mod limit;
+mod member;
 mod oversize;
 mod partition;
 mod peek;

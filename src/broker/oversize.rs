@@ -21,7 +21,8 @@ const PREFIX_BYTES: usize = 12;
 /// # Errors
 /// None is: the broker lied about the size of its answer.
 pub(super) fn find(r: &mut Reader<'_>, topic: &str) -> Result<Oversize, Malformed> {
-    let (_throttle, topics) = (r.i32()?, r.i32()?);
+    r.throttle()?;
+    let topics = r.i32()?;
     if topics != 1 || r.str()? != topic {
         return Err(Malformed);
     }

@@ -12,7 +12,7 @@ use super::frame::{Malformed, Writer};
 use super::oversize::{self, Oversize};
 use super::stored::{BatchHeader, next_batch};
 
-const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
+pub(super) const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
 
 /// How far a peek looks; the broker adds the rest of the first batch.
 const PEEK_BYTES: i32 = 256 << 10;
@@ -60,7 +60,7 @@ pub(super) fn peek(
             let found = oversize::find(r, topic)?;
             return Ok(Ok(Peek { high_watermark: i64::MAX, headers: Vec::new(), oversize: Some(found) }));
         }
-        let _throttle = r.i32()?;
+        r.throttle()?;
         let peeks = per_partition(r, topic, |r| {
             let (partition, code, high_watermark) = (r.i32()?, Code(r.i16()?), r.i64()?);
             let _stable = r.i64()?;

@@ -15,6 +15,9 @@ use super::{BrokerError, Receipt, Record, Sink};
 /// Time kept for each further broker while one is waited for.
 const RESERVE: Duration = Duration::from_millis(500);
 
+/// How soon records may come again that one broker's quota holds up and others' do not.
+const QUOTA_POLL: Duration = Duration::from_millis(100);
+
 /// A [`Sink`] to the topic of a cluster.
 pub struct KafkaSink {
     cluster: Cluster,
@@ -40,7 +43,17 @@ impl KafkaSink {
         let metadata = self.cluster.metadata(deadline)?;
         let led: Vec<(i32, &str)> =
             metadata.partitions.iter().filter_map(|p| Some((p.id, p.leader.as_deref()?))).collect();
-        let is_awake = |&(_, host): &(i32, &str)| !self.cluster.is_resting(host);
+        // What cannot be sent now to one broker goes to another where no key decides.
+        let (mut free, mut throttled): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+        for &(_, host) in &led {
+            if !free.contains(&host) && !throttled.contains(&host) {
+                let is_free = self.cluster.check_quota(host, deadline).is_ok();
+                if is_free { &mut free } else { &mut throttled }.push(host);
+            }
+        }
+        let is_awake = |&(_, host): &(i32, &str)| {
+            !self.cluster.is_resting(host) && (free.is_empty() || free.contains(&host))
+        };
         // Behind a part in doubt a record would wait with it.
         let is_clear = |&(id, _): &(i32, &str)| repeated.iter().all(|part| part.partition != id);
         let mut available: Vec<i32> =
@@ -137,6 +150,7 @@ impl KafkaSink {
             return Err(BrokerError::Retryable("no time was left to send it".into()));
         }
         self.cluster.refuse_resting(host)?;
+        self.cluster.check_quota(host, deadline)?;
         let batches: Vec<Batch<'_>> = parts
             .iter()
             .map(|part| Batch { partition: part.partition, records: of_part(part, records) })
@@ -195,6 +209,25 @@ impl KafkaSink {
         }
     }
 
+    /// While one broker would take records, the caller must not wait for another's quota.
+    fn check_throttled(&mut self, outcomes: &mut [Result<Receipt, BrokerError>], deadline: Instant) {
+        let is_throttled = |outcome: &Result<_, _>| matches!(outcome, Err(BrokerError::Throttled(..)));
+        if !outcomes.iter().any(is_throttled) || !self.is_any_free(deadline) {
+            return;
+        }
+        for outcome in outcomes {
+            if let Err(BrokerError::Throttled(until, _)) = outcome {
+                *until = (*until).min(Instant::now() + QUOTA_POLL);
+            }
+        }
+    }
+
+    fn is_any_free(&mut self, deadline: Instant) -> bool {
+        let Ok(metadata) = self.cluster.metadata(deadline) else { return false };
+        let mut hosts = metadata.partitions.iter().filter_map(|partition| partition.leader.as_deref());
+        hosts.any(|host| self.cluster.check_quota(host, deadline).is_ok())
+    }
+
     fn others_would_acknowledge(&mut self, deadline: Instant) -> bool {
         let Ok(metadata) = self.cluster.metadata(deadline) else { return false };
         let ids = metadata.partitions.iter().map(|partition| partition.id);
@@ -221,6 +254,8 @@ impl KafkaSink {
                     proven = true;
                 }
                 Err(unsupported @ BrokerError::Unsupported(_)) => return Err(unsupported),
+                // It lives, and will take records when it has let pass the time that it named.
+                Err(BrokerError::Throttled(..)) => proven = true,
                 Err(error) if self.keyed => return Err(error),
                 Err(error) => passed_over = Some(error),
             }
@@ -246,6 +281,7 @@ impl KafkaSink {
             // It was found silent a moment ago: the others shall not wait for it at each probe.
             self.cluster.refuse_resting(host)?;
         }
+        self.cluster.check_quota(host, deadline)?;
         self.cluster.on_client(host, deadline, |client, control| {
             client.would_acknowledge(control, partitions, deadline)
         })
@@ -289,6 +325,7 @@ impl Sink for KafkaSink {
                 let mut outcomes = dispatch.finish();
                 outcomes.truncate(records.len());
                 self.check_waiting(&mut outcomes, deadline);
+                self.check_throttled(&mut outcomes, deadline);
                 return outcomes;
             }
             self.send_round(round, &all, &mut dispatch, deadline);

@@ -148,6 +148,7 @@ impl KafkaSource {
         wait: Duration,
     ) -> Result<Vec<Fetched>, BrokerError> {
         let deadline = self.cluster.request_deadline() + wait;
+        self.cluster.check_quota(host, deadline)?;
         let reach = Reach { wait, max_bytes: self.max_bytes, deadline };
         self.cluster.on_client(host, deadline, |client, control| client.fetch(control, positions, reach))
     }
@@ -228,7 +229,9 @@ impl Source for KafkaSource {
                     answers.extend(fetched);
                 }
                 Err(error) => {
-                    self.cluster.forget_leaders();
+                    if !matches!(error, BrokerError::Throttled(..)) {
+                        self.cluster.forget_leaders();
+                    }
                     answers.extend(
                         wanted.iter().map(|p| Fetched { partition: p.partition, page: Err(error.clone()) }),
                     );

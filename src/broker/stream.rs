@@ -3,7 +3,9 @@
 //! Knows neither frames nor Kafka.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "tls")]
@@ -110,6 +112,29 @@ fn in_time(error: io::Error) -> io::Error {
 /// Time until `deadline`; zero once it has passed.
 pub(super) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
+}
+
+/// The addresses of `host`; name servers are given up after `limit`.
+pub(super) fn resolve(host: &str, limit: Duration) -> Result<Vec<SocketAddr>, String> {
+    if let Some((name, port)) = host.rsplit_once(':')
+        && let (Ok(ip), Ok(port)) = (name.trim_matches(['[', ']']).parse::<IpAddr>(), port.parse())
+    {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let (found, answer) = mpsc::sync_channel(1);
+    let name = host.to_owned();
+    // The system's resolver has no limit of its own to set, so a stuck one is left to end alone.
+    thread::Builder::new()
+        .name("kafka-resolve".into())
+        .spawn(move || {
+            let _ = found.send(name.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
+        })
+        .map_err(|error| error.to_string())?;
+    match answer.recv_timeout(limit) {
+        Ok(Ok(addresses)) => Ok(addresses),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("name not resolved within {} ms", limit.as_millis())),
+    }
 }
 
 #[cfg(test)]

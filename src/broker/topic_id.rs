@@ -46,7 +46,7 @@ fn length(writer: Writer, value: usize) -> Writer {
 
 fn read(r: &mut Reader<'_>) -> Result<Result<Option<String>, Code>, Malformed> {
     skip_tags(r)?;
-    let _throttle = r.i32()?;
+    r.throttle()?;
     for _ in 1..read_length(r)? {
         let _node = r.i32()?;
         skip_text(r)?;

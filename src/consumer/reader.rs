@@ -156,6 +156,8 @@ impl<S: Source> Reader<S> {
                         batch.push((partition, page));
                     }
                 }
+                // The broker is well, and the partition too.
+                Err(BrokerError::Throttled(until, _)) => cursor.rests_until = Some(until),
                 Err(error) => self.partition_failed(partition, &error)?,
             }
         }
@@ -308,6 +310,10 @@ impl<S: Source> Reader<S> {
     }
 
     fn kafka_failed(&mut self, error: &BrokerError) -> Result<(), Failure> {
+        if let BrokerError::Throttled(until, _) = error {
+            self.wait(until.saturating_duration_since(Instant::now()).min(MAX_WAIT));
+            return Ok(());
+        }
         self.count(error);
         self.state.metrics.kafka_connected.set(0);
         if let BrokerError::Unsupported(reason) = error {

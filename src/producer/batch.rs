@@ -77,7 +77,7 @@ impl<T> Batch<T> {
     }
 
     /// Notes what became of the records of [`Batch::records`]. A failure that may pass leaves its event open;
-    /// the last such failure is returned, one of waiting only if there is no other.
+    /// the last such failure is returned, one of waiting only if there is no other, and a quota last of all.
     pub fn note(
         &mut self,
         sent: &[(u32, u32)],
@@ -91,7 +91,7 @@ impl<T> Batch<T> {
                 Err(BrokerError::TooLarge(text)) => Outcome::TooLarge(text.into()),
                 Err(BrokerError::Rejected(text)) => Outcome::Rejected(text.into()),
                 Err(error) => {
-                    if failure.is_none() || !matches!(error, BrokerError::Waiting(_)) {
+                    if failure.as_ref().is_none_or(|failure| weight(&error) >= weight(failure)) {
                         failure = Some(error);
                     }
                     continue;
@@ -135,6 +135,15 @@ impl<T> Batch<T> {
         }
         (self.open_events, self.open_bytes) = (0, 0);
         std::mem::take(&mut self.jobs)
+    }
+}
+
+/// How much a failure says of the state of Kafka.
+fn weight(error: &BrokerError) -> u8 {
+    match error {
+        BrokerError::Throttled(..) => 0,
+        BrokerError::Waiting(_) => 1,
+        _ => 2,
     }
 }
 

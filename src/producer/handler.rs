@@ -170,6 +170,11 @@ impl Handler {
         if let Err(reason) = self.health.check(exchange.complete) {
             return due(exchange, self.not_ready(&reason), !body.here);
         }
+        let throttled = self.health.throttled_for(exchange.complete);
+        if throttled > self.delivery_timeout {
+            let what = format!("a quota of Kafka is exceeded for {} s more", throttled.as_secs());
+            return due(exchange, self.overloaded(&what), !body.here);
+        }
         // A small packed body can become a thousand times as large: that is no work for the one who leads.
         if !body.here || body.gzip {
             return self.enqueue_body(exchange, body);

@@ -23,6 +23,8 @@ pub struct Health {
     call_began: AtomicU64,
     /// Milliseconds since `origin` when the first of the calls began that failed since; 0 after a success.
     failing_since: AtomicU64,
+    /// Milliseconds since `origin` until when Kafka takes nothing because of a quota.
+    throttled_until: AtomicU64,
     reason: Mutex<String>,
 }
 
@@ -45,6 +47,7 @@ impl Health {
             exhausted: AtomicBool::new(false),
             call_began: AtomicU64::new(0),
             failing_since: AtomicU64::new(0),
+            throttled_until: AtomicU64::new(0),
             reason: Mutex::new("not connected to Kafka yet".into()),
         }
     }
@@ -59,6 +62,17 @@ impl Health {
         self.call_began.store(0, Ordering::Release);
         self.failing_since.store(0, Ordering::Release);
         self.up.store(true, Ordering::Release);
+    }
+
+    /// Kafka takes nothing before `until` because of a quota. It is well all the same.
+    pub fn throttled(&self, until: Instant) {
+        self.throttled_until.store(self.millis(until), Ordering::Release);
+    }
+
+    /// How long Kafka takes nothing because of a quota, in whole seconds.
+    pub fn throttled_for(&self, now: Instant) -> Duration {
+        let left = self.throttled_until.load(Ordering::Acquire).saturating_sub(self.millis(now));
+        Duration::from_secs(left.div_ceil(1000))
     }
 
     /// The call is over and failed.
@@ -158,6 +172,16 @@ mod tests {
         assert_eq!(health.check(start + STALL * 2), Ok(()));
         health.drain();
         assert_eq!(health.check(start), Err(NotReady::Draining));
+    }
+
+    #[test]
+    fn a_quota_is_waited_for_in_whole_seconds() {
+        let start = Instant::now();
+        let health = Health::new(start);
+        assert_eq!(health.throttled_for(start), Duration::ZERO);
+        health.throttled(start + Duration::from_millis(4100));
+        assert_eq!(health.throttled_for(start), Duration::from_secs(5));
+        assert_eq!(health.throttled_for(start + Duration::from_millis(4100)), Duration::ZERO);
     }
 
     #[test]

@@ -223,7 +223,7 @@ impl KafkaMetrics {
                 "pipeline_kafka_errors_total",
                 "Failed calls to a broker, by kind",
                 "kind",
-                &["refused", "retryable", "unsupported", "waiting"],
+                &["refused", "retryable", "throttled", "unsupported", "waiting"],
             ),
             connected: m.int_gauge(
                 "pipeline_kafka_connected",

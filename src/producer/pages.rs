@@ -57,10 +57,15 @@ impl Handler {
         }
     }
 
+    /// When what is inside now has left it, or when Kafka takes something again.
+    pub(super) fn retry_after(&self) -> Duration {
+        self.queue.usage().retry_after().max(self.health.throttled_for(Instant::now()))
+    }
+
     /// Past a bound of ours; nothing of the request was taken.
     pub(super) fn overloaded(&self, what: &str) -> Answer {
         let message = format!("{what}; nothing was taken");
-        Answer::unavailable("overloaded", &message, self.queue.usage().retry_after())
+        Answer::unavailable("overloaded", &message, self.retry_after())
     }
 }
 

@@ -30,6 +30,9 @@ const PROBE_LIMIT: Duration = Duration::from_millis(900);
 /// Waits between tries: from a blink up to what `/readyz` may lag behind a recovery.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(1000));
 
+/// How often it is looked whether the connection still stands while a quota is waited for.
+const QUOTA_LOOK: Duration = Duration::from_millis(250);
+
 /// Least time between two lines of the log about events that were not acknowledged; the figures count each failure.
 const TELL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -110,23 +113,29 @@ impl Publisher {
         let mut closing = false;
         self.probe(&mut backoff)?;
         let mut not_before = Instant::now();
-        let mut failure = None;
+        let (mut failure, mut throttled) = (None, false);
         loop {
-            closing |= self.gather(not_before, backoff.failures() > 0);
+            throttled &= !self.batch.is_empty();
+            closing |= self.gather(not_before, throttled || backoff.failures() > 0);
             if self.answer_the_due(failure.as_deref()) && self.batch.is_empty() && !closing {
                 // Others wait behind them; a probe in between would only make those late too.
                 continue;
             }
             if !self.batch.is_empty() {
-                if backoff.failures() > 0 && Instant::now() < not_before {
+                if (throttled || backoff.failures() > 0) && Instant::now() < not_before {
                     continue;
                 }
-                failure = self.attempt(&mut backoff)?;
-                if failure.is_some() {
-                    not_before = Instant::now() + backoff.next_wait(fastrand::f64());
-                } else {
-                    backoff.reset();
+                let error = self.attempt(&mut backoff)?;
+                throttled = false;
+                match error {
+                    None => backoff.reset(),
+                    Some(BrokerError::Throttled(until, _)) => {
+                        backoff.reset();
+                        (not_before, throttled) = (until.min(Instant::now() + QUOTA_LOOK), true);
+                    }
+                    Some(_) => not_before = Instant::now() + backoff.next_wait(fastrand::f64()),
                 }
+                failure = error.map(|error| error.to_string());
             } else if closing {
                 return Ok(());
             } else if self.probe_is_due(not_before, &backoff) {
@@ -216,7 +225,7 @@ impl Publisher {
     }
 
     /// Sends the batch once and hands out what is settled. Returns the failure that may pass, if any.
-    fn attempt(&mut self, backoff: &mut Backoff) -> Result<Option<String>, BrokerError> {
+    fn attempt(&mut self, backoff: &mut Backoff) -> Result<Option<BrokerError>, BrokerError> {
         let began = Instant::now();
         let time_left = self
             .batch
@@ -231,6 +240,7 @@ impl Publisher {
         let failure = self.batch.note(&sent, results);
         match &failure {
             None => self.health.call_succeeded(),
+            Some(BrokerError::Throttled(until, text)) => self.note_quota(*until, text),
             Some(error) => {
                 if self.note_failure(error, sent.len(), acknowledged, has_keys) {
                     backoff.reset();
@@ -248,7 +258,7 @@ impl Publisher {
         self.hand_out(settled);
         match failure {
             Some(error) if self.is_final(&error) => Err(error),
-            failure => Ok(failure.map(|error| error.to_string())),
+            failure => Ok(failure),
         }
     }
 
@@ -276,6 +286,16 @@ impl Publisher {
         false
     }
 
+    /// Kafka is well, and takes nothing more until then.
+    fn note_quota(&self, until: Instant, text: &str) {
+        if self.health.throttled_for(Instant::now()).is_zero() {
+            log::warn!("waiting: {text}");
+            self.metrics.kafka.failed("throttled");
+        }
+        self.health.call_succeeded();
+        self.health.throttled(until);
+    }
+
     /// Where nothing is connected, a far broker with TLS and a password takes a few round trips more.
     fn probe_limit(&self, backoff: &Backoff) -> Duration {
         let is_connected = self.health.was_up() && backoff.failures() == 0;
@@ -285,7 +305,8 @@ impl Publisher {
     fn probe(&mut self, backoff: &mut Backoff) -> Result<Duration, BrokerError> {
         self.health.call_begins(Instant::now());
         match self.sink.probe(self.probe_limit(backoff)) {
-            Ok(()) => {
+            // It answered a moment ago, and cannot be asked now.
+            Ok(()) | Err(BrokerError::Throttled(..)) => {
                 if backoff.failures() > 0 {
                     log::info!("Kafka acknowledges again");
                 }

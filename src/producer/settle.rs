@@ -15,11 +15,8 @@ impl Handler {
         if acknowledged < job.outcomes.len() {
             self.count_failures(&job);
         }
-        let retry_after = if self.health.is_connected(Instant::now()) {
-            self.queue.usage().retry_after()
-        } else {
-            RETRY_WHEN_DOWN
-        };
+        let retry_after =
+            if self.health.is_connected(Instant::now()) { self.retry_after() } else { RETRY_WHEN_DOWN };
         let answer = match &job.ticket.rejected {
             None => Answer::single(&self.topic, &job, retry_after),
             Some(rejected) => Answer::batch(&self.topic, &job, rejected, retry_after),

@@ -3,7 +3,7 @@
 //! The crate drops the plain records ahead of a compressed batch without a word, and one batch that it cannot
 //! decode spoils the answer of every partition. Both show as a gap, as nothing, or as an undecodable answer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kafka::Error;
 use kafka::client::FetchPartition;
@@ -13,12 +13,24 @@ use kafka::error::KafkaCode;
 use super::super::client::{self, Reach};
 use super::super::code::Code;
 use super::super::connection::Connection;
+use super::super::control::{outcome_of, per_partition};
+use super::super::frame::Writer;
 use super::super::peek::{self, Next};
 use super::super::{BrokerError, Fetched, Page, Position};
 use super::{CrateClient, code_of};
 
 /// Fetches in which a partition is read by its batch headers, after the crate read nothing or too little.
 const EXACT_FETCHES: u32 = 16;
+
+/// When to fetch again after a quota that is no longer exceeded when it is asked about.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// By how many powers of two less is asked for after a quota was exceeded: at first, at most, and in at least so many
+/// bytes per partition. After so many fetches without that it is one less.
+const FIRST_SHRINK: u32 = 4;
+const MAX_SHRINK: u32 = 6;
+const MIN_SHARE: usize = 16 << 10;
+const CALM_FETCHES: u32 = 64;
 
 /// What the crate made of one partition's answer.
 enum Read {
@@ -55,7 +67,7 @@ impl CrateClient {
         }
         if !together.is_empty() {
             let wait = if answers.iter().all(is_idle) { wait } else { Duration::ZERO };
-            for (position, read) in self.fetch_together(&together, Reach { wait, ..reach })? {
+            for (position, read) in self.fetch_together(control, &together, Reach { wait, ..reach })? {
                 answers.push(match read {
                     Read::Page(page) => Fetched { partition: position.partition, page: Ok(page) },
                     Read::Refused(code) => self.refused(position.partition, code),
@@ -74,17 +86,67 @@ impl CrateClient {
 
     fn fetch_together(
         &mut self,
+        control: &mut Connection,
         positions: &[Position],
         reach: Reach,
     ) -> Result<Vec<(Position, Read)>, BrokerError> {
-        let bytes = client::fetch_share(positions.len());
+        let bytes = (client::fetch_share(positions.len()) >> self.shrink).max(MIN_SHARE);
         let wants: Vec<(Position, usize)> = positions.iter().map(|position| (*position, bytes)).collect();
         match self.fetch_bytes(&wants, reach)? {
             Some(responses) => {
+                self.calm += 1;
+                if self.calm >= CALM_FETCHES {
+                    (self.shrink, self.calm) = (self.shrink.saturating_sub(1), 0);
+                }
+                if !positions.iter().any(|at| partition_of(&responses, at.partition).is_some()) {
+                    self.throttled(control, &wants, reach.deadline)?;
+                }
                 Ok(positions.iter().map(|position| (*position, read(&responses, *position))).collect())
             }
             None => Ok(positions.iter().map(|position| (*position, Read::Doubtful)).collect()),
         }
+    }
+
+    /// After an answer without partitions: a broker gives such a one when a quota is exceeded. For how long, it does
+    /// not say in the crate's version, and what it left out it does not count; so the same is asked for in a version
+    /// that says it. Then less is asked for, since what the broker converts for the crate may always exceed what it
+    /// has measured before.
+    ///
+    /// # Errors
+    /// Throttled.
+    fn throttled(
+        &mut self,
+        control: &mut Connection,
+        wants: &[(Position, usize)],
+        deadline: Instant,
+    ) -> Result<(), BrokerError> {
+        if !self.is_told {
+            return Ok(());
+        }
+        let body = Writer::default().i32(-1).i32(0).i32(1).i32(i32::MAX).i8(0);
+        let body = body.array(&[self.topic.as_str()], |w, topic| {
+            w.str(topic).array(wants, |w, (at, bytes)| {
+                w.i32(at.partition).i64(at.offset).i32(i32::try_from(*bytes).unwrap_or(i32::MAX))
+            })
+        });
+        let topic = self.topic.clone();
+        let found = control.call(peek::FETCH, body, deadline, |r| {
+            r.throttle()?;
+            per_partition(r, &topic, |r| {
+                let (partition, code, _high_watermark_and_stable) =
+                    (r.i32()?, Code(r.i16()?), (r.i64()?, r.i64()?));
+                let (_aborted, _stored) = (r.array(|r| Ok((r.i64()?, r.i64()?)))?, r.bytes()?);
+                Ok((partition, code.check()))
+            })
+        })?;
+        self.shrink = (self.shrink + 1).clamp(FIRST_SHRINK, MAX_SHRINK);
+        self.calm = 0;
+        control.check_quota()?;
+        if !wants.iter().any(|(at, _)| outcome_of(&found, at.partition).is_ok()) {
+            return Ok(());
+        }
+        let text = format!("broker {}: a quota was exceeded a moment ago", self.host);
+        Err(BrokerError::Throttled(Instant::now() + LOOK_AGAIN, text))
     }
 
     /// `None` when the answer as a whole does not decode.
@@ -132,7 +194,10 @@ impl CrateClient {
         self.count_down(partition);
         let peek = match peek::peek(control, &self.topic, (partition, offset), reach)? {
             Ok(peek) => peek,
-            Err(code) => return Ok(Err(self.refusal(partition, code))),
+            Err(code) => {
+                control.check_quota()?;
+                return Ok(Err(self.refusal(partition, code)));
+            }
         };
         if let Some(found) = peek.oversize {
             return Ok(Err(found.error(&self.topic, reach.max_bytes)));
@@ -145,8 +210,10 @@ impl CrateClient {
             }
             Next::Read { bytes, first, last } => {
                 let reach = Reach { wait: Duration::ZERO, ..reach };
-                match self.read_batch(position, bytes, reach)? {
-                    Ok(page) if page.is_empty() => self.nothing_left(position, (first, last), bytes, reach),
+                match self.read_batch(control, position, bytes, reach)? {
+                    Ok(page) if page.is_empty() => {
+                        self.nothing_left(control, position, (first, last), bytes, reach)
+                    }
                     page => Ok(page),
                 }
             }
@@ -156,6 +223,7 @@ impl CrateClient {
     /// `bytes` from `position` on.
     fn read_batch(
         &mut self,
+        control: &mut Connection,
         position: Position,
         bytes: usize,
         reach: Reach,
@@ -164,6 +232,9 @@ impl CrateClient {
         let Some(responses) = self.fetch_bytes(&[(position, bytes)], reach)? else {
             return Ok(Err(self.unreadable(position, "in a form that does not decode")));
         };
+        if partition_of(&responses, partition).is_none() {
+            self.throttled(control, &[(position, bytes)], reach.deadline)?;
+        }
         let data = partition_of(&responses, partition).ok_or(Code::UNKNOWN_TOPIC_OR_PARTITION);
         Ok(data.and_then(|data| page(data, offset)).map_err(|code| self.refusal(partition, code)))
     }
@@ -172,6 +243,7 @@ impl CrateClient {
     /// proof is that the broker gives out the others: it sends nothing of a batch above its own `fetch.max.bytes`.
     fn nothing_left(
         &mut self,
+        control: &mut Connection,
         position: Position,
         (first, last): (i64, i64),
         bytes: usize,
@@ -179,7 +251,7 @@ impl CrateClient {
     ) -> Result<Result<Page, BrokerError>, BrokerError> {
         if first < position.offset {
             let from_first = Position { offset: first, ..position };
-            match self.read_batch(from_first, bytes, reach)? {
+            match self.read_batch(control, from_first, bytes, reach)? {
                 Ok(page) if page.is_empty() => {}
                 // What is ahead of the position is skipped by the caller.
                 Ok(page) if page.next_offset > position.offset => return Ok(Ok(page)),

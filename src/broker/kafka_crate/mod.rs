@@ -18,14 +18,15 @@ use kafka::error::KafkaCode;
 
 use super::client::{Batch, Client, Produced, Reach, Verdict};
 use super::code::Code;
-use super::connection::{Api, CLIENT_ID, Connection, left};
+use super::connection::{Api, CLIENT_ID, Connection, MUTING_PRODUCE, PRODUCE_KEY, left};
 use super::control::{PerPartition, Versions};
 use super::frame::Writer;
 use super::limit::{CallLimit, Target};
 use super::{BrokerError, Fetched, Position, control};
 use crate::linux;
 
-const PRODUCE: Api = Api { name: "Produce", key: 0, version: 0 };
+/// The last version that may hold nothing, which answers whether a quota is exceeded.
+const PRODUCE: Api = Api { name: "Produce", key: PRODUCE_KEY, version: 2 };
 
 /// Opens clients over the crate.
 pub(super) struct CrateConnector {
@@ -69,7 +70,10 @@ impl CrateConnector {
             target: target.clone(),
             limit: self.limit.clone(),
             gives_reasons: gives_reasons(versions),
+            is_told: versions.serves(PRODUCE_KEY, MUTING_PRODUCE),
             exact: HashMap::new(),
+            shrink: 0,
+            calm: 0,
         };
         opened.load_metadata(deadline)?;
         let Some(socket) = target.socket() else {
@@ -89,8 +93,13 @@ struct CrateClient {
     limit: Arc<CallLimit>,
     /// Our own client can ask the broker which records it rejects.
     gives_reasons: bool,
+    /// The broker mutes connections when a quota is exceeded, and says for how long.
+    is_told: bool,
     /// Partitions to be read by their batch headers, and for how many fetches more.
     exact: HashMap<i32, u32>,
+    /// By how many powers of two less is fetched because of a quota, and fetches since it was last exceeded.
+    shrink: u32,
+    calm: u32,
 }
 
 impl Client for CrateClient {
@@ -120,7 +129,8 @@ impl Client for CrateClient {
             })?
             .map_err(|error| self.failed("produce", &error))?;
         outcomes.extend(self.matched(&led, confirms)?);
-        self.explain(control, batches, &mut outcomes, ack_timeout, deadline)?;
+        self.explain(control, batches, &mut outcomes, ack_timeout, deadline);
+        self.ask_quota(control, deadline);
         Ok(outcomes)
     }
 
@@ -137,10 +147,12 @@ impl Client for CrateClient {
             w.str(topic).array(partitions, |w, partition| w.i32(*partition).i32(0))
         });
         control.call(PRODUCE, body, deadline, |r| {
-            control::per_partition(r, topic, |r| {
-                let (partition, code, _offset) = (r.i32()?, Code(r.i16()?), r.i64()?);
+            let outcomes = control::per_partition(r, topic, |r| {
+                let (partition, code, _offset_and_time) = (r.i32()?, Code(r.i16()?), (r.i64()?, r.i64()?));
                 Ok((partition, code.check()))
-            })
+            })?;
+            r.throttle()?;
+            Ok(outcomes)
         })
     }
 
@@ -164,7 +176,7 @@ impl CrateClient {
         outcomes: &mut PerPartition<Produced>,
         ack_timeout: Duration,
         deadline: Instant,
-    ) -> Result<(), BrokerError> {
+    ) {
         let is_unclear = |code: Code| code == Code::UNKNOWN || code.is_of_record();
         let unclear: Vec<(i32, Code)> = outcomes
             .iter()
@@ -172,9 +184,26 @@ impl CrateClient {
             .filter(|(_, code)| is_unclear(*code))
             .collect();
         if unclear.is_empty() {
-            return Ok(());
+            return;
         }
-        outcomes.retain(|(partition, _)| !unclear.iter().any(|(id, _)| id == partition));
+        match self.explained(control, batches, &unclear, ack_timeout, deadline) {
+            Ok(explained) => {
+                outcomes.retain(|(partition, _)| !unclear.iter().any(|(id, _)| id == partition));
+                outcomes.extend(explained);
+            }
+            // The other partitions' receipts hold all the same.
+            Err(error) => log::debug!("no reason for a refusal: {error}"),
+        }
+    }
+
+    fn explained(
+        &mut self,
+        control: &mut Connection,
+        batches: &[Batch<'_>],
+        unclear: &[(i32, Code)],
+        ack_timeout: Duration,
+        deadline: Instant,
+    ) -> Result<PerPartition<Produced>, BrokerError> {
         #[cfg(feature = "wire")]
         if self.gives_reasons {
             let again = |batch: &&Batch<'_>| unclear.iter().any(|(id, _)| *id == batch.partition);
@@ -183,18 +212,31 @@ impl CrateClient {
                 .map(|batch| Batch { partition: batch.partition, records: batch.records.clone() })
                 .collect();
             let at = (self.host.as_str(), self.topic.as_str());
-            outcomes.extend(super::wire::produce_plainly(control, at, &again, ack_timeout, deadline)?);
-            return Ok(());
+            return super::wire::produce_plainly(control, at, &again, ack_timeout, deadline);
         }
         let _ = (batches, ack_timeout);
         // An empty request names the partition's own trouble; where it has none, its records are to blame.
         let partitions: Vec<i32> = unclear.iter().map(|(partition, _)| *partition).collect();
-        for (partition, state) in self.would_acknowledge(control, &partitions, deadline)? {
-            let code =
-                unclear.iter().find(|(id, _)| *id == partition).map_or(Code::UNKNOWN, |(_, code)| *code);
-            outcomes.push((partition, state.map(|()| Produced::Rejected(Verdict::of(code)))));
+        let states = self.would_acknowledge(control, &partitions, deadline)?.into_iter();
+        Ok(states
+            .map(|(partition, state)| {
+                let code = unclear.iter().find(|(id, _)| *id == partition);
+                let code = code.map_or(Code::UNKNOWN, |(_, code)| *code);
+                (partition, state.map(|()| Produced::Rejected(Verdict::of(code))))
+            })
+            .collect())
+    }
+
+    /// The answers to the crate's requests say nothing of quotas, and what is sent on a muted connection is read much
+    /// later, when we have given it up. So our own connection asks after each request, with one that holds nothing: the
+    /// quota is that of the client id. The answer is read before the next records are sent.
+    fn ask_quota(&self, control: &mut Connection, deadline: Instant) {
+        if self.is_told {
+            let nothing = Writer::default().i16(-1).i32(0).i32(0);
+            if let Err(error) = control.ask_quota(PRODUCE, nothing, deadline) {
+                log::debug!("the quota is not known: {error}");
+            }
         }
-        Ok(())
     }
 
     /// Runs one call of the crate within `deadline`; a panic in it is an error like any other.

@@ -22,7 +22,7 @@ pub(super) fn pages(
     asked: &[Position],
     (share, unpacked): (usize, usize),
 ) -> Result<PerPartition<Result<Page, Trouble>>, Malformed> {
-    let _throttle = r.i32()?;
+    r.throttle()?;
     let mut open = asked.to_vec();
     let mut held = 0;
     per_partition(r, topic, |r| {

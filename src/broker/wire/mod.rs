@@ -196,6 +196,10 @@ impl Client for WireClient {
                 return Ok(vec![Fetched { partition: found.partition, page }]);
             }
         };
+        if pages.is_empty() {
+            // A broker whose quota is exceeded leaves all partitions out.
+            control.check_quota()?;
+        }
         Ok(positions.iter().map(|at| self.fetched(&mut pages, at.partition)).collect())
     }
 }
@@ -320,7 +324,7 @@ fn produced(
             };
             Ok((partition, outcome))
         })?;
-        let _throttle = r.i32()?;
+        r.throttle()?;
         Ok(outcomes)
     })
 }
@@ -354,7 +358,8 @@ fn new_producer_id(
 ) -> Result<Result<sequence::ProducerId, Code>, BrokerError> {
     let no_transaction_timeout = i32::MAX;
     control.call(INIT_PRODUCER_ID, Writer::default().i16(NULL).i32(no_transaction_timeout), deadline, |r| {
-        let (_throttle, code) = (r.i32()?, Code(r.i16()?));
+        r.throttle()?;
+        let code = Code(r.i16()?);
         let id = (r.i64()?, r.i16()?);
         Ok(code.check().map(|()| id))
     })

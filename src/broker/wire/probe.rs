@@ -115,7 +115,7 @@ pub(super) fn state(
 }
 
 fn read_state(r: &mut Reader<'_>) -> Result<Result<State, Code>, Malformed> {
-    let _throttle = r.i32()?;
+    r.throttle()?;
     let brokers = r.array(|r| {
         let broker = (r.i32()?, format!("{}:{}", r.str()?, r.i32()?));
         let _rack = r.str()?;
@@ -142,7 +142,7 @@ fn read_state(r: &mut Reader<'_>) -> Result<Result<State, Code>, Malformed> {
 }
 
 fn read_min_in_sync(r: &mut Reader<'_>) -> Result<Option<usize>, Malformed> {
-    let _throttle = r.i32()?;
+    r.throttle()?;
     let found = r.array(|r| {
         let _of_what = (r.i16()?, r.str()?, r.i8()?, r.str()?);
         r.array(|r| {

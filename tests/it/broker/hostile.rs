@@ -37,7 +37,7 @@ fn a_wrong_answer_to_a_produce_is_never_a_receipt() {
     let mut cases: Vec<(&str, Answer)> = vec![
         ("another partition", Arc::new(confirm(1, 0, 5))),
         ("a negative offset", Arc::new(confirm(0, 0, -1))),
-        ("a refusal", Arc::new(confirm(0, 2, -1))),
+        ("a refusal", Arc::new(confirm(0, 19, -1))),
         ("a code of the future", Arc::new(confirm(0, 999, -1))),
         ("two confirms", Arc::new(twice)),
         ("another topic", Arc::new(elsewhere)),
@@ -175,7 +175,8 @@ fn confirms(correlation: i32, topic: &str, confirms: &[(i32, i16, i64)]) -> Vec<
     let body = Body::default().i32(correlation).i32(1).string(topic).i32(confirms.len() as i32);
     let body = confirms.iter().fold(body, |body, (partition, code, offset)| {
         let body = body.i32(*partition).i16(*code).i64(*offset);
-        if is_on_crate() { body } else { body.i64(-1) }
+        // Time, start of the log, no record named, no reason.
+        if is_on_crate() { body } else { body.i64(-1).i64(0).i32(0).i16(-1) }
     });
     framed(&if is_on_crate() { body } else { body.i32(0) }.into_bytes())
 }

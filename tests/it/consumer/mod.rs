@@ -7,6 +7,7 @@ mod large;
 mod limits;
 mod load;
 mod operation;
+mod quotas;
 mod rotation;
 mod truncated;
 

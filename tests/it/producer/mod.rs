@@ -14,6 +14,7 @@ mod nginx;
 mod overload;
 mod pipelining;
 mod quiet;
+mod quotas;
 mod sick;
 mod uploads;
 mod verdicts;

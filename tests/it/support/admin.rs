@@ -18,6 +18,7 @@ pub const DELETE_RECORDS: i16 = 21;
 pub const CREATE_PARTITIONS: i16 = 37;
 pub const ELECT_LEADERS: i16 = 43;
 pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
+pub const ALTER_CLIENT_QUOTAS: i16 = 49;
 
 /// The body of a request under construction.
 #[derive(Default)]
@@ -237,6 +238,23 @@ pub fn alter_topic(address: &str, topic: &str, name: &str, value: &str) {
     answer.i32();
     for (code, reason, ..) in answer.array(|a| (a.i16(), a.string(), a.i8(), a.string())) {
         assert_eq!(code, 0, "{topic} {name}={value}: {reason}");
+    }
+}
+
+/// Sets a quota of our programs, for example `producer_byte_rate`; `None` removes it.
+pub fn alter_quota(address: &str, name: &str, value: Option<f64>) {
+    let rate = value.unwrap_or_default().to_bits().cast_signed();
+    let body = Body::default().i32(1).i32(1).string("client-id").string("event-pipeline");
+    let body = body.i32(1).string(name).i64(rate).i8(value.is_none().into()).i8(0);
+    let mut answer = call(address, ALTER_CLIENT_QUOTAS, 0, body).expect("alter a quota");
+    answer.i32();
+    let outcomes = answer.array(|a| {
+        let outcome = (a.i16(), a.string());
+        a.array(|a| (a.string(), a.string()));
+        outcome
+    });
+    for (code, reason) in outcomes {
+        assert_eq!(code, 0, "{name}={value:?}: {reason}");
     }
 }
 
