@@ -12,7 +12,7 @@ use super::client::Reach;
 use super::code::Code;
 use super::control::{PerPartition, outcome_of};
 use super::epochs::{EPOCH_ENDS, Question, epoch_ends};
-use super::peek::peek;
+use super::peek::{ONE_BATCH, peek};
 use super::source::{KafkaSource, nothing_at_all};
 use super::trail::{LeaderLog, crc_of};
 use super::{BrokerError, Compared, Fetched, Page, Position, Source, Trail, Trails};
@@ -221,7 +221,7 @@ impl KafkaSource {
         let reach = Reach { wait: Duration::ZERO, max_bytes: self.max_bytes, deadline };
         let seen = self
             .cluster
-            .on_control(host, deadline, |on| peek(on, &topic, (partition, offset), reach))?
+            .on_control(host, deadline, |on| peek(on, &topic, (partition, offset), ONE_BATCH, reach))?
             .map_err(|code| self.refused(partition, host, code))?;
         let Some(header) = seen.headers.first() else {
             return Err(self.moved(partition, host, "nothing is there any more"));

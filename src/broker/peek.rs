@@ -15,7 +15,10 @@ use super::stored::{BatchHeader, next_batch};
 pub(super) const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
 
 /// How far a peek looks; the broker adds the rest of the first batch.
-const PEEK_BYTES: i32 = 256 << 10;
+pub(super) const PEEK_BYTES: i32 = 256 << 10;
+
+/// So far that it is one batch: less of a quota.
+pub(super) const ONE_BATCH: i32 = 1;
 
 /// What a partition holds at an offset.
 #[derive(Clone, Debug)]
@@ -41,21 +44,22 @@ pub(super) enum Next {
     Unreadable(&'static str),
 }
 
-/// Looks at `partition` from `offset` on.
+/// Looks at `partition` from `offset` on, over `look` bytes and the rest of the first batch.
 ///
 /// # Errors
-/// Retryable. The inner error is the broker's for this partition.
+/// Retryable; throttled, since a broker whose quota is exceeded leaves the partition out. The inner error is the broker's for this partition.
 pub(super) fn peek(
     on: &mut Connection,
     topic: &str,
     (partition, offset): (i32, i64),
+    look: i32,
     reach: Reach,
 ) -> Result<Result<Peek, Code>, BrokerError> {
     let wait_ms = i32::try_from(reach.wait.as_millis()).unwrap_or(i32::MAX);
-    let body = Writer::default().i32(-1).i32(wait_ms).i32(1).i32(PEEK_BYTES).i8(0).array(&[topic], |w, t| {
-        w.str(t).array(&[partition], |w, partition| w.i32(*partition).i64(offset).i32(PEEK_BYTES))
+    let body = Writer::default().i32(-1).i32(wait_ms).i32(1).i32(look).i8(0).array(&[topic], |w, t| {
+        w.str(t).array(&[partition], |w, partition| w.i32(*partition).i64(offset).i32(look))
     });
-    on.call_up_to(FETCH, body, (reach.answer_bytes(), reach.deadline), |r, is_cut| {
+    let peeked = on.call_up_to(FETCH, body, (reach.answer_bytes(), reach.deadline), |r, is_cut| {
         if is_cut {
             let found = oversize::find(r, topic)?;
             return Ok(Ok(Peek { high_watermark: i64::MAX, headers: Vec::new(), oversize: Some(found) }));
@@ -69,7 +73,11 @@ pub(super) fn peek(
             Ok((partition, code.check().map(|()| Peek { high_watermark, headers, oversize: None })))
         })?;
         Ok(outcome_of(&peeks, partition))
-    })
+    })?;
+    if peeked.is_err() {
+        on.check_quota()?;
+    }
+    Ok(peeked)
 }
 
 /// Headers of the whole batches in `stored` that reach `offset`; a cut-off last one is left out.

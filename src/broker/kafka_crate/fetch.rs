@@ -192,12 +192,9 @@ impl CrateClient {
     ) -> Result<Result<Page, BrokerError>, BrokerError> {
         let Position { partition, offset } = position;
         self.count_down(partition);
-        let peek = match peek::peek(control, &self.topic, (partition, offset), reach)? {
+        let peek = match peek::peek(control, &self.topic, (partition, offset), peek::PEEK_BYTES, reach)? {
             Ok(peek) => peek,
-            Err(code) => {
-                control.check_quota()?;
-                return Ok(Err(self.refusal(partition, code)));
-            }
+            Err(code) => return Ok(Err(self.refusal(partition, code))),
         };
         if let Some(found) = peek.oversize {
             return Ok(Err(found.error(&self.topic, reach.max_bytes)));
