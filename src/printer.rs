@@ -40,7 +40,7 @@ pub struct Silently;
 
 impl Dropped for Silently {}
 
-/// Prints lines in order. Dropping it waits for the last ones, at most [`LAST_WORDS`].
+/// Prints lines in order. Dropping it waits for the last ones, at most 2 s.
 pub struct Printer {
     lines: Sender<String>,
     thread: JoinHandle<()>,
@@ -96,7 +96,7 @@ impl Printer {
         }
     }
 
-    /// Waits until everything is printed, at most [`LAST_WORDS`].
+    /// Waits until everything is printed, at most 2 s.
     pub fn flush(&self) {
         let deadline = Instant::now() + LAST_WORDS;
         while self.waiting.lines.load(Ordering::SeqCst) > 0

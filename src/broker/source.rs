@@ -131,11 +131,12 @@ impl KafkaSource {
             }
         }
         for Fetched { partition, page } in &fetched {
-            self.alone.remove(partition);
-            if let (Err(BrokerError::Unreadable(_)), Some(at)) =
-                (page, positions.iter().find(|at| at.partition == *partition))
-            {
-                self.alone.insert(*partition, at.offset);
+            let Some(at) = positions.iter().find(|at| at.partition == *partition) else { continue };
+            match page {
+                Err(BrokerError::Unreadable(_)) => drop(self.alone.insert(*partition, at.offset)),
+                // What stands elsewhere in the partition, asked for a comparison, says nothing about this offset.
+                Ok(_) if self.alone.get(partition) == Some(&at.offset) => drop(self.alone.remove(partition)),
+                _ => {}
             }
         }
         Ok(fetched)
