@@ -87,7 +87,8 @@ fn fetch(config: &KafkaConfig, wanted: usize) -> (usize, usize) {
     let partitions = source.partitions().expect("partitions");
     let start = |bounds: Bounds| Position { partition: bounds.partition, offset: bounds.earliest };
     let bounds = source.bounds(&partitions).expect("bounds");
-    let mut positions: Vec<Position> = bounds.into_iter().map(start).collect();
+    let mut positions: Vec<Position> =
+        bounds.into_iter().map(|bounds| start(bounds.expect("a leader"))).collect();
     let (mut read, mut calls, mut last) = (0, 0, Instant::now());
     while read < wanted {
         for fetched in source.fetch(&positions).expect("readable") {

@@ -17,6 +17,12 @@ impl Code {
     /// Of a produce request: written, but the replicas have not all acknowledged in time.
     pub const REQUEST_TIMED_OUT: Self = Self(7);
     pub const MESSAGE_TOO_LARGE: Self = Self(10);
+    pub const OFFSET_METADATA_TOO_LARGE: Self = Self(12);
+    pub const COORDINATOR_NOT_AVAILABLE: Self = Self(15);
+    pub const ILLEGAL_GENERATION: Self = Self(22);
+    pub const UNKNOWN_MEMBER_ID: Self = Self(25);
+    pub const REBALANCE_IN_PROGRESS: Self = Self(27);
+    pub const GROUP_AUTHORIZATION_FAILED: Self = Self(30);
     pub const RECORD_LIST_TOO_LARGE: Self = Self(18);
     pub const NOT_ENOUGH_REPLICAS: Self = Self(19);
     pub const TOPIC_AUTHORIZATION_FAILED: Self = Self(29);
@@ -82,6 +88,7 @@ impl Code {
             8 => "BROKER_NOT_AVAILABLE",
             9 => "REPLICA_NOT_AVAILABLE",
             10 => "MESSAGE_TOO_LARGE",
+            12 => "OFFSET_METADATA_TOO_LARGE",
             14 => "COORDINATOR_LOAD_IN_PROGRESS",
             15 => "COORDINATOR_NOT_AVAILABLE",
             16 => "NOT_COORDINATOR",
@@ -123,7 +130,14 @@ impl fmt::Display for Code {
             return f
                 .write_str("UNKNOWN_SERVER_ERROR (-1, or a code above 35; the broker's log has the cause)");
         }
-        write!(f, "{} ({})", self.name(), self.0)
+        write!(f, "{} ({})", self.name(), self.0)?;
+        // Topic and cluster.
+        let is_acl = matches!(self.0, 29 | 31);
+        if is_acl {
+            f.write_str(": this user lacks a permission (ACL); the README lists those needed")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -136,6 +150,7 @@ mod tests {
         assert_eq!(Code(19).to_string(), "NOT_ENOUGH_REPLICAS (19)");
         assert_eq!(Code(999).to_string(), "see the Kafka protocol guide (999)");
         assert!(Code::UNKNOWN.to_string().contains("broker's log"));
+        assert!(Code(29).to_string().contains("TOPIC_AUTHORIZATION_FAILED (29): this user lacks"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::code::Code;
 use super::connection::{Api, Connection};
 use super::frame::{Malformed, Reader, Writer};
-use super::{Bounds, BrokerError, Position};
+use super::{Bounds, BrokerError, Committed, Position};
 
 const LIST_OFFSETS: Api = Api { name: "ListOffsets", key: 2, version: 2 };
 const METADATA: Api = Api { name: "Metadata", key: 3, version: 4 };
@@ -231,33 +231,33 @@ pub(super) fn committed(
     (group, topic): (&str, &str),
     partitions: &[i32],
     deadline: Instant,
-) -> Result<Result<PerPartition<Option<i64>>, Code>, BrokerError> {
+) -> Result<Result<PerPartition<Option<Committed>>, Code>, BrokerError> {
     let body = Writer::default()
         .str(group)
         .array(&[topic], |w, t| w.str(t).array(partitions, |w, partition| w.i32(*partition)));
     on.call(OFFSET_FETCH, body, deadline, |r| {
         r.throttle()?;
         let offsets = per_partition(r, topic, |r| {
-            let (partition, offset, _metadata, code) = (r.i32()?, r.i64()?, r.str()?, Code(r.i16()?));
-            Ok((partition, code.check().map(|()| (offset >= 0).then_some(offset))))
+            let (partition, offset, note, code) = (r.i32()?, r.i64()?, r.str()?.to_owned(), Code(r.i16()?));
+            Ok((partition, code.check().map(|()| (offset >= 0).then_some(Committed { offset, note }))))
         })?;
         // Version 2 has this code of the whole group: version 1 answers "nothing" while the coordinator loads.
         Ok(Code(r.i16()?).check().map(|()| offsets))
     })
 }
 
-/// Stores `positions` for `group`, outside any group membership. `on` must be its coordinator.
+/// Stores `positions` with `note` for `group`, outside any group membership. `on` must be its coordinator.
 ///
 /// # Errors
 /// Retryable.
 pub(super) fn commit(
     on: &mut Connection,
     (group, topic): (&str, &str),
-    positions: &[Position],
+    (positions, note): (&[Position], &str),
     deadline: Instant,
 ) -> Result<PerPartition<()>, BrokerError> {
     let body = Writer::default().str(group).i32(-1).str("").i64(-1).array(&[topic], |w, t| {
-        w.str(t).array(positions, |w, position| w.i32(position.partition).i64(position.offset).str(""))
+        w.str(t).array(positions, |w, position| w.i32(position.partition).i64(position.offset).str(note))
     });
     on.call(OFFSET_COMMIT, body, deadline, |r| {
         r.throttle()?;

@@ -30,6 +30,9 @@ pub enum BrokerError {
     /// protocol. Somebody must change a setting or the broker, so a program that starts ends with it; one that was
     /// let in before tries again, since the mistake may be the broker's and may be mended under it.
     Refused(String),
+    /// The broker does not allow this operation on the group: an ACL, members of another program, a setting of the
+    /// broker. The same call fails until somebody changes that; records are not concerned.
+    Denied(String),
     /// The broker cannot serve this client at all, whatever is retried: wrong Kafka version.
     Unsupported(String),
 }
@@ -52,6 +55,7 @@ impl BrokerError {
             Self::Parted(_) => "parted",
             Self::Unreadable(_) => "unreadable",
             Self::Refused(_) => "refused",
+            Self::Denied(_) => "denied",
             Self::Unsupported(_) => "unsupported",
         }
     }
@@ -74,6 +78,7 @@ impl fmt::Display for BrokerError {
             | Self::OffsetOutOfRange(text)
             | Self::Unreadable(text)
             | Self::Refused(text)
+            | Self::Denied(text)
             | Self::Unsupported(text) => f.write_str(text),
         }
     }

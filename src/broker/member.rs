@@ -42,12 +42,26 @@ pub(super) fn open_broker<'a>(
         Entry::Vacant(entry) => {
             // A stopped broker still accepts connections: without an answer it counts as not connected.
             let deadline = deadline.min(Instant::now() + config.connect_timeout());
-            let (mut control, versions) = secure::open(config, host, deadline)?;
+            let (mut control, versions) =
+                secure::open(config, host, deadline).map_err(|error| who_named_it(config, host, error))?;
             connector.check(host, &versions)?;
             if versions.serves(PRODUCE_KEY, MUTING_PRODUCE) {
                 control.obey_quotas();
             }
             Ok(entry.insert(Broker { control, versions, client: None, session: 0 }))
         }
+    }
+}
+
+/// An address that does not answer and that no setting of ours named came from the cluster.
+fn who_named_it(config: &KafkaConfig, host: &str, error: BrokerError) -> BrokerError {
+    match error {
+        BrokerError::Retryable(text) if !config.brokers.iter().any(|named| named == host) => {
+            BrokerError::Retryable(format!(
+                "{text} (not KAFKA_BROKERS but the cluster named {host}: if it stays unreachable, set \
+                 advertised.listeners of that broker to an address that this machine can reach)"
+            ))
+        }
+        other => other,
     }
 }

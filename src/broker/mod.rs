@@ -18,6 +18,7 @@ mod epochs;
 mod error;
 mod follow;
 mod frame;
+mod group;
 mod kafka_crate;
 mod limit;
 mod member;
@@ -109,10 +110,11 @@ pub trait Sink: Send {
 
 /// Reads one topic from positions that the caller keeps. One owner thread.
 pub trait Source: Send {
-    /// The topic's partitions, sorted; asks the broker each time, so it shows partitions added later.
+    /// The topic's partitions, sorted, with those that have no leader; asks the broker each time, so it shows
+    /// partitions added later.
     ///
     /// # Errors
-    /// Retryable when no broker answers or a partition has no leader.
+    /// Retryable when no broker answers or no partition has a leader.
     fn partitions(&mut self) -> Result<Vec<i32>, BrokerError>;
 
     /// An identity of the topic that changes when it is deleted and created again; `None` from an old broker.
@@ -121,11 +123,13 @@ pub trait Source: Send {
     /// Retryable when no broker answers.
     fn topic_id(&mut self) -> Result<Option<String>, BrokerError>;
 
-    /// First readable offset and the one after the last record, for each of `partitions`.
+    /// First readable offset and the one after the last record, for each of `partitions` in their order.
+    ///
+    /// A partition without a leader, or whose leader does not answer, fails in its own element.
     ///
     /// # Errors
-    /// Retryable when a leader does not answer.
-    fn bounds(&mut self, partitions: &[i32]) -> Result<Vec<Bounds>, BrokerError>;
+    /// When none of them could be asked.
+    fn bounds(&mut self, partitions: &[i32]) -> Result<Vec<Result<Bounds, BrokerError>>, BrokerError>;
 
     /// Reads on from `positions`; waits a little (the long poll) when nothing is there.
     ///
@@ -153,14 +157,14 @@ pub trait Source: Send {
     /// What `group` has committed for each of `partitions`; `None` where it never did.
     ///
     /// # Errors
-    /// Retryable while the coordinator is loading; never reports that as "nothing committed".
-    fn committed(&mut self, group: &str, partitions: &[i32]) -> Result<Vec<Option<i64>>, BrokerError>;
+    /// Retryable while the coordinator is loading, which is never reported as "nothing committed"; denied.
+    fn committed(&mut self, group: &str, partitions: &[i32]) -> Result<Vec<Option<Committed>>, BrokerError>;
 
-    /// Stores `positions` (the next offset to read) for `group`.
+    /// Stores `positions` (the next offset to read) for `group`, each with the text `note`.
     ///
     /// # Errors
-    /// Retryable; the file's own checkpoint, not this, is what recovery trusts.
-    fn commit(&mut self, group: &str, positions: &[Position]) -> Result<(), BrokerError>;
+    /// Retryable, or denied.
+    fn commit(&mut self, group: &str, positions: &[Position], note: &str) -> Result<(), BrokerError>;
 }
 
 /// The next offset to read in one partition.
@@ -184,6 +188,15 @@ pub struct Compared {
     /// Its leader epoch is that of what was read last, or cannot be told: what may have been read since then has not
     /// been replaced.
     pub same_epoch: bool,
+}
+
+/// What a group has committed for one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Next offset to read.
+    pub offset: i64,
+    /// The text that was committed with it, which Kafka calls metadata; other programs leave it empty.
+    pub note: String,
 }
 
 /// What a partition holds now.

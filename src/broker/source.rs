@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::client::{FETCH_BYTES, Reach};
-use super::cluster::Cluster;
+use super::cluster::{Cluster, share};
 use super::code::Code;
 use super::connection::Connection;
 use super::control::{self, PerPartition, outcome_of};
 use super::follow::Term;
+use super::group;
 use super::topic_id::topic_id;
-use super::{Bounds, BrokerError, Compared, Fetched, Position, Source, Trail, Trails};
+use super::{Bounds, BrokerError, Committed, Compared, Fetched, Position, Source, Trail, Trails};
 
 /// How long a fetch waits when nothing is there.
 const LONG_POLL: Duration = Duration::from_millis(200);
@@ -66,11 +67,10 @@ impl KafkaSource {
             Some(host) => host,
             None => {
                 let any = self.cluster.any_broker(deadline)?;
+                let brokers = self.cluster.metadata(deadline)?.brokers.len();
                 self.cluster
                     .on_control(&any, deadline, |on| control::find_coordinator(on, group, deadline))?
-                    .map_err(|code| {
-                        BrokerError::Retryable(format!("group {group}: no coordinator: {code}"))
-                    })?
+                    .map_err(|code| group::no_coordinator(group, code, brokers))?
             }
         };
         let topic = self.cluster.topic().to_owned();
@@ -93,10 +93,7 @@ impl KafkaSource {
             .collect();
         all.map_err(|(partition, code)| {
             self.coordinators.remove(group);
-            BrokerError::Retryable(format!(
-                "group {group}: {what} of {}/{partition}: {code}",
-                self.cluster.topic()
-            ))
+            group::refused(group, &format!("{what} of {}/{partition}", self.cluster.topic()), code)
         })
     }
 
@@ -153,6 +150,37 @@ impl KafkaSource {
         let reach = Reach { wait, max_bytes: self.max_bytes, deadline };
         self.cluster.on_client(host, deadline, |client, control| client.fetch(control, positions, reach))
     }
+
+    /// The bounds of `partitions`, all led by `leader`, in their order.
+    ///
+    /// # Errors
+    /// What no later call would change: refused, unsupported.
+    fn bounds_from(
+        &mut self,
+        leader: Option<String>,
+        partitions: &[i32],
+        deadline: Instant,
+    ) -> Result<Vec<Result<Bounds, BrokerError>>, BrokerError> {
+        let topic = self.cluster.topic().to_owned();
+        let Some(host) = leader else {
+            self.cluster.forget_leaders();
+            let no_leader = |id| Err(BrokerError::Retryable(format!("{topic}/{id} has no leader")));
+            return Ok(partitions.iter().map(no_leader).collect());
+        };
+        let asked = |on: &mut Connection| control::bounds(on, &topic, partitions, deadline);
+        let outcomes = match self.cluster.on_control(&host, deadline, asked) {
+            Ok(outcomes) => outcomes,
+            Err(error) if error.is_retryable() => return Ok(vec![Err(error); partitions.len()]),
+            Err(error) => return Err(error),
+        };
+        let found = partitions.iter().map(|&partition| {
+            outcome_of(&outcomes, partition).map_err(|code| {
+                self.cluster.forget_leaders();
+                BrokerError::Retryable(format!("broker {host}: offsets of {topic}/{partition}: {code}"))
+            })
+        });
+        Ok(found.collect())
+    }
 }
 
 impl Source for KafkaSource {
@@ -160,12 +188,10 @@ impl Source for KafkaSource {
         self.cluster.forget_leaders();
         let deadline = self.cluster.request_deadline();
         let metadata = self.cluster.metadata(deadline)?;
-        let leaderless =
-            metadata.partitions.iter().find(|partition| partition.leader.is_none()).map(|p| p.id);
-        let ids = metadata.partitions.iter().map(|partition| partition.id).collect();
-        let Some(partition) = leaderless else { return Ok(ids) };
-        self.cluster.forget_leaders();
-        Err(BrokerError::Retryable(format!("{}/{partition} has no leader", self.cluster.topic())))
+        if metadata.partitions.iter().any(|partition| partition.leader.is_none()) {
+            self.cluster.forget_leaders();
+        }
+        Ok(metadata.partitions.iter().map(|partition| partition.id).collect())
     }
 
     fn topic_id(&mut self) -> Result<Option<String>, BrokerError> {
@@ -177,28 +203,22 @@ impl Source for KafkaSource {
             .map_err(|code| BrokerError::Retryable(format!("broker {any}: id of topic {topic}: {code}")))
     }
 
-    fn bounds(&mut self, partitions: &[i32]) -> Result<Vec<Bounds>, BrokerError> {
+    fn bounds(&mut self, partitions: &[i32]) -> Result<Vec<Result<Bounds, BrokerError>>, BrokerError> {
         let deadline = self.cluster.request_deadline();
-        let topic = self.cluster.topic().to_owned();
-        let mut found = Vec::with_capacity(partitions.len());
-        for (leader, group) in self.cluster.by_leader(partitions.iter().copied(), deadline)? {
-            let Some(host) = leader else {
-                self.cluster.forget_leaders();
-                return Err(BrokerError::Retryable(format!("{topic}/{} has no leader", group[0])));
-            };
-            let outcomes = self
-                .cluster
-                .on_control(&host, deadline, |on| control::bounds(on, &topic, &group, deadline))?;
-            for partition in group {
-                found.push(outcome_of(&outcomes, partition).map_err(|code| {
-                    self.cluster.forget_leaders();
-                    BrokerError::Retryable(format!("broker {host}: offsets of {topic}/{partition}: {code}"))
-                })?);
-            }
+        let mut found = HashMap::new();
+        let groups = self.cluster.by_leader(partitions.iter().copied(), deadline)?;
+        let mut waiting = groups.len();
+        for (leader, group) in groups {
+            // A leader that does not answer must leave time for the next one.
+            let outcomes = self.bounds_from(leader, &group, share(deadline, waiting))?;
+            found.extend(group.into_iter().zip(outcomes));
+            waiting -= 1;
         }
-        let place = |bounds: &Bounds| partitions.iter().position(|partition| *partition == bounds.partition);
-        found.sort_by_key(place);
-        Ok(found)
+        let found: Vec<_> = partitions.iter().map(|partition| found[partition].clone()).collect();
+        match found.first() {
+            Some(Err(error)) if found.iter().all(Result::is_err) => Err(error.clone()),
+            _ => Ok(found),
+        }
     }
 
     fn fetch(&mut self, positions: &[Position]) -> Result<Vec<Fetched>, BrokerError> {
@@ -250,22 +270,22 @@ impl Source for KafkaSource {
         self.compare_now(position, trail)
     }
 
-    fn committed(&mut self, group: &str, partitions: &[i32]) -> Result<Vec<Option<i64>>, BrokerError> {
+    fn committed(&mut self, group: &str, partitions: &[i32]) -> Result<Vec<Option<Committed>>, BrokerError> {
         let deadline = self.cluster.request_deadline();
         let outcomes = self.on_coordinator(group, deadline, |on, topic| {
             control::committed(on, (group, topic), partitions, deadline)
         })?;
         let outcomes = outcomes.map_err(|code| {
             self.coordinators.remove(group);
-            BrokerError::Retryable(format!("group {group}: committed offsets: {code}"))
+            group::refused(group, "committed offsets", code)
         })?;
         self.all_ok(group, "committed offset", partitions, &outcomes)
     }
 
-    fn commit(&mut self, group: &str, positions: &[Position]) -> Result<(), BrokerError> {
+    fn commit(&mut self, group: &str, positions: &[Position], note: &str) -> Result<(), BrokerError> {
         let deadline = self.cluster.request_deadline();
         let outcomes = self.on_coordinator(group, deadline, |on, topic| {
-            control::commit(on, (group, topic), positions, deadline)
+            control::commit(on, (group, topic), (positions, note), deadline)
         })?;
         let partitions: Vec<i32> = positions.iter().map(|position| position.partition).collect();
         self.all_ok(group, "commit", &partitions, &outcomes).map(drop)

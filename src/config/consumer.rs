@@ -46,13 +46,19 @@ pub struct ConsumerConfig {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Reading")]
 pub struct ReadingConfig {
-    /// Consumer group that stores the offsets for lag tools; reading starts there if there is no checkpoint
+    /// Consumer group that stores the offsets for lag tools; reading starts there if there is no checkpoint. Within a
+    /// group each partition belongs to one log
     #[arg(long = "kafka-group", env = "KAFKA_GROUP", default_value = "event-logger", value_parser = group_name)]
     pub group: String,
 
     /// Share of the topic, `i/n`: the partitions p with p % n == i. If n > 1, the name of the log ends in `-i`
     #[arg(long = "consumer-shard", env = "CONSUMER_SHARD", default_value = "0/1", value_name = "I/N")]
     pub shard: Shard,
+
+    /// Id of a log of the same group that is lost: continue at the offsets that it committed last. The refusal to
+    /// start names it
+    #[arg(long = "consumer-take-over", env = "CONSUMER_TAKE_OVER", value_name = "ID")]
+    pub take_over: Option<String>,
 
     /// When the next offset is not in the topic any more, or what was logged before it: none stops and says
     /// what to do, earliest goes on at the first offset there is and says what is missing, divergence goes on

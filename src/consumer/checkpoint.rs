@@ -31,6 +31,9 @@ pub struct Checkpoint {
     pub topic_id: Option<String>,
     /// Share of it, `i/n`.
     pub shard: String,
+    /// Identity of the log, by which the group knows it; earlier versions wrote none.
+    #[serde(default)]
+    pub log_id: Option<String>,
     /// Next offset to read in each partition.
     pub offsets: Offsets,
     /// Leader epochs and marks of the records before these offsets.
@@ -75,6 +78,7 @@ impl Checkpoint {
             topic: topic.to_owned(),
             topic_id: None,
             shard: shard.to_owned(),
+            log_id: None,
             offsets,
             trails: Trails::new(),
             sequence: 0,

@@ -10,6 +10,8 @@
 mod ages;
 mod archiver;
 mod checkpoint;
+mod claim;
+mod discover;
 mod durable_file;
 mod event_log;
 mod hangup;
@@ -17,6 +19,7 @@ pub mod lines;
 mod lock;
 mod metrics;
 mod open;
+mod ownership;
 mod paths;
 mod reader;
 mod recovery;
@@ -48,10 +51,11 @@ use crate::thread::spawn;
 
 use archiver::Archive;
 use checkpoint::Offsets;
+use claim::Claim;
 use hangup::Hangups;
 use lock::LogLock;
 use paths::Paths;
-use reader::{Batch, Reader, positions_of};
+use reader::{Batch, Reader};
 use rotation::Rotation;
 use state::State;
 use status::StatusPage;
@@ -115,11 +119,12 @@ pub fn run<S: Source + 'static>(
         Failure::failed(format!("cannot create {}: {error}", parent(&paths.log).display()))
     })?;
     paths.check().map_err(Failure::bad_config)?;
-    let lock = LogLock::take(&paths.lock).map_err(Failure::failed)?;
+    let mut lock = LogLock::take(&paths.lock).map_err(Failure::failed)?;
     let hangups = Hangups::listen().map_err(cannot_start)?;
     let state = Arc::new(State::new());
     let _status = status_page(config, &state)?;
-    let Some(log) = open::open_log(config, &paths, &mut source, &state, shutdown)? else { return Ok(()) };
+    let opened = open::open_log(config, (&paths, &mut lock), &mut source, &state, shutdown)?;
+    let Some((log, claim)) = opened else { return Ok(()) };
     log::info!(
         "topic {} shard {} into {}, from {}",
         config.kafka.topic,
@@ -136,7 +141,7 @@ pub fn run<S: Source + 'static>(
         gzip: config.log.rotate_gzip,
     };
     let reader = Reader::new(
-        source,
+        (source, claim),
         (&config.kafka.topic, log.topic_id()),
         &config.reading,
         (log.offsets(), log.trails()),
@@ -164,9 +169,9 @@ pub fn run<S: Source + 'static>(
     let read = join(reader);
     let written = join(writer);
     join(archiver)?;
-    let (source, result) = read?;
+    let ((source, claim), result) = read?;
     written?;
-    commit_the_rest(source, &config.reading.group, &state);
+    commit_the_rest(source, claim, &state);
     result?;
     if shutdown.requested() { Ok(()) } else { Err(Failure::failed("the writer ended")) }
 }
@@ -185,15 +190,16 @@ fn status_page(config: &ConsumerConfig, state: &Arc<State>) -> Result<Option<Sta
     Ok(Some(page))
 }
 
-/// The group learns where the log ends. Recovery does not need it, so a failure is only told.
-fn commit_the_rest(mut source: impl Source, group: &str, state: &State) {
+/// The group learns where the log ends, and that another log may go on there. Our own next start does not need it,
+/// so a failure is only told.
+fn commit_the_rest(mut source: impl Source, mut claim: Claim, state: &State) {
     let covered = state.covered();
-    if covered.is_empty() {
-        return;
-    }
-    match source.commit(group, &positions_of(&covered)) {
+    match claim.stop(&mut source, &covered, state.is_closed()) {
         Ok(()) => log::info!("stopped at {}", in_words(&covered)),
-        Err(error) => log::warn!("stopped; group {group} does not know the last offsets: {error}"),
+        Err(error) => log::warn!(
+            "stopped; the group does not know it, so another log may not go on from here until this one was started \
+             and stopped once more: {error}"
+        ),
     }
 }
 

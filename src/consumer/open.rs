@@ -1,19 +1,25 @@
-//! The start: waits for Kafka and for a usable disk, then recovers the log. Blocks only between tries.
+//! The start: waits for Kafka and for a usable disk, recovers the log, and claims its partitions in the group.
+//!
+//! Blocks only between tries.
 
+use std::path::Path;
 use std::time::Duration;
 
-use crate::broker::{BrokerError, Compared, Position, Source, Trail};
+use crate::broker::{Bounds, BrokerError, Committed, Compared, Position, Source, Trail};
 use crate::config::ConsumerConfig;
 use crate::linux;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 
 use super::Failure;
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Offsets};
+use super::claim::{Claim, ClaimError};
 use super::event_log::EventLog;
+use super::lock::LogLock;
+use super::ownership::{self, Claimant, Mark, Ownership};
 use super::paths::Paths;
 use super::recovery::{Recovered, RecoveryError, Topic, read_checkpoint, recover};
-use super::state::State;
+use super::state::{State, partition_name};
 use super::storage::Disk;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -25,30 +31,66 @@ enum Try {
     Recovery(RecoveryError),
 }
 
-/// Opens the log where the last run left it; `None` if the shutdown began before that was possible.
+impl From<BrokerError> for Try {
+    fn from(error: BrokerError) -> Self {
+        Self::Kafka(error)
+    }
+}
+
+impl From<RecoveryError> for Try {
+    fn from(error: RecoveryError) -> Self {
+        Self::Recovery(error)
+    }
+}
+
+/// Opens the log where the last run left it and claims its partitions; `None` if the shutdown began before that was
+/// possible.
 ///
 /// # Errors
-/// What waiting cannot mend.
+/// What waiting does not change.
 pub fn open_log<S: Source>(
     config: &ConsumerConfig,
-    paths: &Paths,
+    (paths, lock): (&Paths, &mut LogLock),
     source: &mut S,
     state: &State,
     shutdown: &Shutdown,
-) -> Result<Option<EventLog<Disk>>, Failure> {
+) -> Result<Option<(EventLog<Disk>, Claim)>, Failure> {
     // A checkpoint that cannot be used is told before Kafka is waited for.
-    if let Err(RecoveryError::Refused(reason)) = read_checkpoint(&Disk, paths) {
-        return Err(Failure::undecided(reason));
+    match read_checkpoint(&Disk, paths) {
+        Err(RecoveryError::Refused(reason)) => return Err(Failure::undecided(reason)),
+        Ok(Some(Checkpoint { log_id: Some(id), .. })) => lock.set_log_id(&id),
+        _ => {}
     }
     state.not_yet("start", "Kafka was not reached yet");
+    let opened = until_it_works(state, shutdown, || attempt(config, (paths, lock.log_id()), source, state))?;
+    let Some(Opened { log, claim: number, contested }) = opened else { return Ok(None) };
+    let mark = Mark::new(lock.log_id(), config.reading.shard, &place(&paths.log), number);
+    let mut claim = Claim::new(&config.reading.group, mark, log.offsets().clone());
+    let claimed = until_it_works(state, shutdown, || match claim.make(source, contested, shutdown) {
+        Ok(()) => Ok(()),
+        Err(ClaimError::Kafka(error)) => Err(Try::Kafka(error)),
+        Err(ClaimError::Lost(reason)) => {
+            // Nothing was read yet, so the others of our partitions are free.
+            let _ = claim.stop(source, &Offsets::new(), true);
+            Err(Try::Recovery(RecoveryError::Refused(reason)))
+        }
+    })?;
+    if claimed.is_some() {
+        state.solved("start");
+    }
+    Ok(claimed.map(|()| (log, claim)))
+}
+
+/// Tries until it works; `None` if the shutdown begins before.
+fn until_it_works<T>(
+    state: &State,
+    shutdown: &Shutdown,
+    mut step: impl FnMut() -> Result<T, Try>,
+) -> Result<Option<T>, Failure> {
     let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
     while !shutdown.requested() {
-        match attempt(config, paths, source) {
-            Ok(Recovered { log, notes }) => {
-                notes.iter().for_each(|note| log::warn!("{note}"));
-                state.solved("start");
-                return Ok(Some(log));
-            }
+        match step() {
+            Ok(done) => return Ok(Some(done)),
             Err(Try::Kafka(BrokerError::Unsupported(reason) | BrokerError::Refused(reason))) => {
                 return Err(Failure::bad_config(reason));
             }
@@ -67,24 +109,73 @@ pub fn open_log<S: Source>(
     Ok(None)
 }
 
-fn attempt(config: &ConsumerConfig, paths: &Paths, source: &mut impl Source) -> Result<Recovered<Disk>, Try> {
+/// A log that is open, and how its partitions are to be claimed.
+struct Opened {
+    log: EventLog<Disk>,
+    claim: u64,
+    contested: bool,
+}
+
+fn attempt(
+    config: &ConsumerConfig,
+    (paths, log_id): (&Paths, &str),
+    source: &mut impl Source,
+    state: &State,
+) -> Result<Opened, Try> {
     let reading = &config.reading;
-    let mut partitions = source.partitions().map_err(Try::Kafka)?;
-    partitions.retain(|&partition| reading.shard.takes(partition));
-    let checkpoint = read_checkpoint(&Disk, paths).map_err(Try::Recovery)?;
+    let all = source.partitions()?;
+    let ours: Vec<i32> = all.iter().copied().filter(|&partition| reading.shard.takes(partition)).collect();
+    let mut checkpoint = read_checkpoint(&Disk, paths)?;
+    let id = source.topic_id()?;
+    let committed = committed(source, &reading.group, &all)?;
+    let us = Claimant {
+        group: &reading.group,
+        topic: &config.kafka.topic,
+        log: log_id,
+        shard: reading.shard,
+        take_over: reading.take_over.as_deref(),
+    };
+    let known = checkpoint.as_ref().map(|checkpoint| &checkpoint.offsets);
+    let decided = ownership::decide(&us, &all, &committed, known).map_err(RecoveryError::Refused)?;
+    let Ownership { taken_over, claim, contested, notes } = decided;
+    let superseded = checkpoint.as_mut().is_some_and(|checkpoint| {
+        let before = checkpoint.offsets.len();
+        checkpoint.offsets.retain(|partition, _| !taken_over.contains_key(partition));
+        checkpoint.trails.retain(|partition, _| !taken_over.contains_key(partition));
+        checkpoint.offsets.len() < before
+    });
+    let mut next: Offsets =
+        all.iter().zip(committed).filter_map(|(&p, committed)| Some((p, committed?.offset))).collect();
+    next.extend(taken_over);
+    let (bounds, unread) = bounds(source, &ours, state)?;
+    if let (Some(partition), Some(then)) =
+        (unread.first(), checkpoint.as_ref().and_then(|c| c.topic_id.as_ref()))
+        && id.as_ref().is_some_and(|id| id != then)
+    {
+        // Its beginning is needed: what the checkpoint and the group know is of the topic before.
+        let problem =
+            format!("topic {} was created again and partition {partition} is not there yet", us.topic);
+        return Err(Try::Kafka(BrokerError::Retryable(problem)));
+    }
     let mut topic = Topic {
         name: &config.kafka.topic,
-        id: source.topic_id().map_err(Try::Kafka)?,
+        id,
         shard: reading.shard.to_string(),
-        bounds: source.bounds(&partitions).map_err(Try::Kafka)?,
-        committed: committed(source, &reading.group, &partitions, checkpoint.as_ref()).map_err(Try::Kafka)?,
+        log_id: log_id.to_owned(),
+        bounds,
+        unread,
+        committed: next,
+        taken_over: superseded,
         compared: Vec::new(),
         reset: reading.offset_reset,
     };
     if let Some(checkpoint) = &checkpoint {
         topic.compared = compared(source, checkpoint, &topic);
     }
-    recover(Disk, paths, checkpoint, &topic, config.log.fsync, &linux::boot_id()).map_err(Try::Recovery)
+    let Recovered { log, notes: found } =
+        recover(Disk, paths, checkpoint, &topic, config.log.fsync, &linux::boot_id())?;
+    notes.iter().chain(&found).for_each(|note| log::warn!("{note}"));
+    Ok(Opened { log, claim, contested })
 }
 
 /// What the topic has of what was read up to `checkpoint`. A leader that does not answer is asked again before
@@ -107,16 +198,45 @@ fn compared(source: &mut impl Source, checkpoint: &Checkpoint, topic: &Topic<'_>
     .collect()
 }
 
-/// What the group committed; it is not asked when the checkpoint knows every partition.
+/// What the group committed for each partition of the topic.
 fn committed(
     source: &mut impl Source,
     group: &str,
     partitions: &[i32],
-    checkpoint: Option<&Checkpoint>,
-) -> Result<Vec<Option<i64>>, BrokerError> {
-    let knows = |checkpoint: &Checkpoint| partitions.iter().all(|p| checkpoint.offsets.contains_key(p));
-    if checkpoint.is_some_and(knows) {
-        return Ok(vec![None; partitions.len()]);
+) -> Result<Vec<Option<Committed>>, BrokerError> {
+    match source.committed(group, partitions) {
+        Err(BrokerError::Denied(reason)) => {
+            log::warn!(
+                "{reason}. Going on without: a change of CONSUMER_SHARD is not noticed, and a log without a checkpoint \
+                 begins at the earliest offset"
+            );
+            Ok(vec![None; partitions.len()])
+        }
+        committed => committed,
     }
-    source.committed(group, partitions)
+}
+
+/// The bounds of those partitions that can be asked, and the others.
+fn bounds(
+    source: &mut impl Source,
+    partitions: &[i32],
+    state: &State,
+) -> Result<(Vec<Bounds>, Vec<i32>), BrokerError> {
+    let (mut known, mut unread) = (Vec::new(), Vec::new());
+    for (&partition, bounds) in partitions.iter().zip(source.bounds(partitions)?) {
+        match bounds {
+            Ok(bounds) => known.push(bounds),
+            Err(error) => {
+                state.problem(&partition_name(partition), &error.to_string());
+                unread.push(partition);
+            }
+        }
+    }
+    Ok((known, unread))
+}
+
+/// Where the log is, for the operator of another one.
+fn place(log: &Path) -> String {
+    let path = std::path::absolute(log).unwrap_or_else(|_| log.to_path_buf());
+    format!("{}:{}", linux::host_name(), path.display())
 }

@@ -15,16 +15,21 @@ use crate::shutdown::Shutdown;
 
 use super::Failure;
 use super::checkpoint::Offsets;
-use super::start::{RECREATED, decide, in_range, parted};
-use super::state::{State, now_seconds};
+use super::claim::{Claim, ClaimError};
+use super::start::{RECREATED, in_range, parted};
+use super::state::{PARTITION, State, now_seconds, partition_name};
 
-/// Shortest time between two commits to the group; they are for lag tools only.
+/// Shortest time between two commits to the group.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// The group's offsets are committed at least so often, so that the broker does not expire them.
 const RECOMMIT_INTERVAL: Duration = Duration::from_secs(3600);
 /// First and longest wait after a failure.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const MAX_WAIT: Duration = Duration::from_secs(5);
+/// A group that we may not use is tried again after this.
+const DENIED_WAIT: Duration = Duration::from_secs(60);
+/// Partitions that could not be asked for their beginning are asked again after this.
+pub(super) const UNREAD_WAIT: Duration = Duration::from_secs(1);
 /// Wait when no partition can be read just now.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 
@@ -33,32 +38,36 @@ pub type Batch = Vec<(i32, Page)>;
 
 /// Owns the source while it runs.
 pub struct Reader<S> {
-    source: S,
-    topic: String,
+    pub(super) source: S,
+    pub(super) claim: Claim,
+    pub(super) topic: String,
     topic_id: Option<String>,
-    config: ReadingConfig,
-    cursors: BTreeMap<i32, Cursor>,
+    pub(super) config: ReadingConfig,
+    pub(super) cursors: BTreeMap<i32, Cursor>,
     /// What was read of each partition, up to its cursor.
     trails: Trails,
     pages: Sender<Batch>,
-    state: Arc<State>,
+    pub(super) state: Arc<State>,
     shutdown: Shutdown,
     backoff: Backoff,
-    partitions_due: Instant,
-    committed: Offsets,
-    commit_due: Instant,
+    pub(super) partitions_due: Instant,
+    pub(super) committed: Offsets,
+    /// Why the last commit failed, as it was told.
+    commit_failure: Option<String>,
+    pub(super) commit_due: Instant,
     recommit_due: Instant,
 }
 
 /// Where one partition is read.
-struct Cursor {
+pub(super) struct Cursor {
     offset: i64,
     backoff: Backoff,
     rests_until: Option<Instant>,
 }
 
 impl Cursor {
-    fn at(offset: i64) -> Self {
+    /// Reads on from `offset`.
+    pub(super) fn at(offset: i64) -> Self {
         Self { offset, backoff: Backoff::new(FIRST_WAIT, MAX_WAIT), rests_until: None }
     }
 }
@@ -66,7 +75,7 @@ impl Cursor {
 impl<S: Source> Reader<S> {
     /// Reads on from `offsets`, before which `trails` were read.
     pub fn new(
-        source: S,
+        (source, claim): (S, Claim),
         (topic, topic_id): (&str, Option<&str>),
         config: &ReadingConfig,
         (offsets, trails): (&Offsets, &Trails),
@@ -75,26 +84,38 @@ impl<S: Source> Reader<S> {
         shutdown: Shutdown,
     ) -> Self {
         let now = Instant::now();
+        let problems = state.problems();
+        let cursor = |(&partition, &offset): (&i32, &i64)| {
+            // One that the start could not ask counts as failed until it is read.
+            let failed = problems.contains_key(&partition_name(partition));
+            (partition, Cursor { rests_until: failed.then_some(now), ..Cursor::at(offset) })
+        };
+        // One that the start could not ask may have no cursor yet.
+        let is_unread = problems.keys().any(|what| what.starts_with(PARTITION));
+        let max_age = Duration::from_millis(config.metadata_max_age_ms);
+        let first_look = if is_unread { UNREAD_WAIT.min(max_age) } else { max_age };
         Self {
             source,
+            claim,
             topic: topic.to_owned(),
             topic_id: topic_id.map(str::to_owned),
-            partitions_due: now + Duration::from_millis(config.metadata_max_age_ms),
+            partitions_due: now + first_look,
             config: config.clone(),
-            cursors: offsets.iter().map(|(&partition, &offset)| (partition, Cursor::at(offset))).collect(),
+            cursors: offsets.iter().map(cursor).collect(),
             trails: trails.clone(),
             pages,
             state,
             shutdown,
             backoff: Backoff::new(FIRST_WAIT, MAX_WAIT),
             committed: Offsets::new(),
+            commit_failure: None,
             commit_due: now,
             recommit_due: now + RECOMMIT_INTERVAL,
         }
     }
 
     /// Reads until the shutdown, a failure that needs a human, or the writer's end. Gives the source back.
-    pub fn run(mut self) -> (S, Result<(), Failure>) {
+    pub fn run(mut self) -> ((S, Claim), Result<(), Failure>) {
         let result = loop {
             if self.shutdown.requested() {
                 break Ok(());
@@ -105,7 +126,7 @@ impl<S: Source> Reader<S> {
                 Err(failure) => break Err(failure),
             }
         };
-        (self.source, result)
+        ((self.source, self.claim), result)
     }
 
     /// One fetch and what is due beside it; false when nobody takes pages any more.
@@ -114,7 +135,7 @@ impl<S: Source> Reader<S> {
         if now >= self.partitions_due {
             self.find_new_partitions(now)?;
         }
-        self.commit_if_due(now);
+        self.commit_if_due(now)?;
         let positions: Vec<Position> = self
             .cursors
             .iter()
@@ -200,7 +221,7 @@ impl<S: Source> Reader<S> {
         else {
             return Ok(());
         };
-        let Some(bounds) = bounds.first() else { return Ok(()) };
+        let Some(Ok(bounds)) = bounds.first() else { return Ok(()) };
         let decided = parted(&self.topic, cursor.offset, bounds, parting, self.config.offset_reset);
         let (_, warning) = decided.map_err(Failure::undecided)?;
         Err(Failure::failed(format!("{warning} as soon as it is started again")))
@@ -210,7 +231,7 @@ impl<S: Source> Reader<S> {
     fn reset(&mut self, partition: i32) -> Result<bool, Failure> {
         let Some(cursor) = self.cursors.get_mut(&partition) else { return Ok(true) };
         let Ok(bounds) = self.source.bounds(&[partition]) else { return Ok(false) };
-        let Some(bounds) = bounds.first() else { return Ok(false) };
+        let Some(Ok(bounds)) = bounds.first() else { return Ok(false) };
         if cursor.offset > bounds.latest && self.config.offset_reset == OffsetReset::Earliest {
             // Going back needs another checkpoint first, which only a start writes.
             return Err(Failure::failed(format!(
@@ -227,47 +248,32 @@ impl<S: Source> Reader<S> {
         Ok(true)
     }
 
-    fn find_new_partitions(&mut self, now: Instant) -> Result<(), Failure> {
-        self.partitions_due = now + Duration::from_millis(self.config.metadata_max_age_ms);
-        let found = self.source.partitions().and_then(|partitions| Ok((partitions, self.source.topic_id()?)));
-        let (partitions, id) = match found {
-            Ok(found) => found,
-            Err(error) => return self.kafka_failed(&error),
-        };
-        if self.is_recreated(id.as_deref()) {
-            return Err(self.recreated());
-        }
-        let new: Vec<i32> = partitions
-            .into_iter()
-            .filter(|partition| self.config.shard.takes(*partition) && !self.cursors.contains_key(partition))
-            .collect();
-        if new.is_empty() {
+    fn commit_if_due(&mut self, now: Instant) -> Result<(), Failure> {
+        if now < self.commit_due {
             return Ok(());
         }
-        let known = self
-            .source
-            .bounds(&new)
-            .and_then(|bounds| Ok((self.source.committed(&self.config.group, &new)?, bounds)));
-        let (committed, bounds) = match known {
-            Ok(known) => known,
-            Err(error) => {
-                self.partitions_due = now + FIRST_WAIT;
-                return self.kafka_failed(&error);
+        let covered = self.state.covered();
+        if covered.is_empty() || (covered == self.committed && now < self.recommit_due) {
+            return Ok(());
+        }
+        self.commit_due = now + COMMIT_INTERVAL;
+        match self.claim.commit(&mut self.source, &covered) {
+            Ok(()) => {
+                self.committed = covered;
+                self.recommit_due = now + RECOMMIT_INTERVAL;
+                self.commit_failure = None;
             }
-        };
-        let start = decide(&self.topic, None, &committed, &bounds, &[], self.config.offset_reset);
-        for (partition, offset) in start.map_err(Failure::undecided)?.offsets {
-            log::info!("partition {partition} is new; reading it from offset {offset}");
-            self.cursors.insert(partition, Cursor::at(offset));
+            Err(ClaimError::Lost(reason)) => return Err(Failure::undecided(reason)),
+            Err(ClaimError::Kafka(error)) => self.commit_failed(now, &error),
         }
         Ok(())
     }
 
-    fn is_recreated(&self, id: Option<&str>) -> bool {
+    pub(super) fn is_recreated(&self, id: Option<&str>) -> bool {
         id.is_some() && self.topic_id.is_some() && id != self.topic_id.as_deref()
     }
 
-    fn recreated(&self) -> Failure {
+    pub(super) fn recreated(&self) -> Failure {
         let problem = format!("topic {} was deleted and created again", self.topic);
         match self.config.offset_reset {
             OffsetReset::None | OffsetReset::Divergence => {
@@ -280,25 +286,13 @@ impl<S: Source> Reader<S> {
         }
     }
 
-    fn commit_if_due(&mut self, now: Instant) {
-        if now < self.commit_due {
-            return;
-        }
-        let covered = self.state.covered();
-        if covered.is_empty() || (covered == self.committed && now < self.recommit_due) {
-            return;
-        }
-        self.commit_due = now + COMMIT_INTERVAL;
-        match self.source.commit(&self.config.group, &positions_of(&covered)) {
-            Ok(()) => {
-                self.committed = covered;
-                self.recommit_due = now + RECOMMIT_INTERVAL;
-            }
-            Err(error) => {
-                self.count(&error);
-                self.commit_due = now + MAX_WAIT;
-                log::warn!("committing to group {} failed, tried again later: {error}", self.config.group);
-            }
+    fn commit_failed(&mut self, now: Instant, error: &BrokerError) {
+        self.count(error);
+        self.commit_due = now + if matches!(error, BrokerError::Denied(_)) { DENIED_WAIT } else { MAX_WAIT };
+        let reason = error.to_string();
+        if self.commit_failure.as_ref() != Some(&reason) {
+            log::warn!("committing to group {} failed, tried again later: {reason}", self.config.group);
+            self.commit_failure = Some(reason);
         }
     }
 
@@ -309,7 +303,7 @@ impl<S: Source> Reader<S> {
         self.state.solved("kafka");
     }
 
-    fn kafka_failed(&mut self, error: &BrokerError) -> Result<(), Failure> {
+    pub(super) fn kafka_failed(&mut self, error: &BrokerError) -> Result<(), Failure> {
         if let BrokerError::Throttled(until, _) = error {
             self.wait(until.saturating_duration_since(Instant::now()).min(MAX_WAIT));
             return Ok(());
@@ -325,7 +319,7 @@ impl<S: Source> Reader<S> {
         Ok(())
     }
 
-    fn count(&self, error: &BrokerError) {
+    pub(super) fn count(&self, error: &BrokerError) {
         self.state.metrics.kafka_errors.with_label_values(&[error.kind()]).inc();
     }
 
@@ -334,13 +328,4 @@ impl<S: Source> Reader<S> {
         debug_assert!(ended != Ok(()), "the channel carries nothing");
         let _: Result<(), RecvTimeoutError> = ended;
     }
-}
-
-/// Offsets as the broker wants them.
-pub fn positions_of(offsets: &Offsets) -> Vec<Position> {
-    offsets.iter().map(|(&partition, &offset)| Position { partition, offset }).collect()
-}
-
-fn partition_name(partition: i32) -> String {
-    format!("partition {partition}")
 }

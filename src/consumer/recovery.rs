@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::broker::{Bounds, Compared, Parting, Trail};
 use crate::config::{Fsync, OffsetReset};
 
-use super::checkpoint::{Checkpoint, FileMark, TAIL_BYTES, tail_crc};
+use super::checkpoint::{Checkpoint, FileMark, Offsets, TAIL_BYTES, tail_crc};
 use super::durable_file::DurableFile;
 use super::event_log::{EventLog, LogError, doing};
 use super::paths::Paths;
@@ -27,10 +27,16 @@ pub struct Topic<'a> {
     pub id: Option<String>,
     /// Our share of it, `i/n`.
     pub shard: String,
-    /// Our partitions.
+    /// Identity of our log.
+    pub log_id: String,
+    /// Our partitions, without those that cannot be asked now.
     pub bounds: Vec<Bounds>,
-    /// What the group committed for each of them.
-    pub committed: Vec<Option<i64>>,
+    /// Our partitions that have no leader, or one that does not answer.
+    pub unread: Vec<i32>,
+    /// Where the group goes on.
+    pub committed: Offsets,
+    /// Other logs go on from ours in some partitions: what the files have past the checkpoint may be in those.
+    pub taken_over: bool,
     /// What it has of what was read up to the checkpoint, for partitions of which that is known.
     pub compared: Vec<Compared>,
     /// What to do about offsets that are gone.
@@ -109,7 +115,10 @@ fn start_of(checkpoint: Option<&Checkpoint>, topic: &Topic<'_>) -> Result<Start,
         return from_the_beginning(topic.name, &topic.bounds, topic.reset);
     }
     let known = checkpoint.map(|checkpoint| &checkpoint.offsets);
-    decide(topic.name, known, &topic.committed, &topic.bounds, &topic.compared, topic.reset)
+    let bounds = (&topic.bounds[..], &topic.unread[..]);
+    let mut start = decide(topic.name, known, &topic.committed, bounds, &topic.compared, topic.reset)?;
+    start.rereadable &= !topic.taken_over;
+    Ok(start)
 }
 
 fn same_source(checkpoint: &Checkpoint, topic: &Topic<'_>, paths: &Paths) -> Result<(), RecoveryError> {
@@ -117,9 +126,10 @@ fn same_source(checkpoint: &Checkpoint, topic: &Topic<'_>, paths: &Paths) -> Res
         return Ok(());
     }
     Err(RecoveryError::Refused(format!(
-        "{} belongs to topic {} shard {}, but KAFKA_TOPIC={} and CONSUMER_SHARD={}. Set them back; or give another \
-         LOG_FILE; or, after all shards have stopped in order, move the logs and checkpoints away: reading goes on \
-         from the offsets that the group committed",
+        "{} belongs to topic {} shard {}, but KAFKA_TOPIC={} and CONSUMER_SHARD={}. Ways out: set them back; or give \
+         another LOG_FILE; or, for another number of shards, stop all of them in order (SIGTERM, exit code 0; start \
+         one that was killed once more as it was) and move the old logs and checkpoints away: each new shard goes on \
+         exactly where the logs before it ended",
         paths.checkpoint.display(),
         checkpoint.topic,
         checkpoint.shard,
@@ -167,6 +177,7 @@ impl<S: Storage> Placing<'_, S> {
         }
         checkpoint.offsets.clone_from(&start.offsets);
         checkpoint.topic_id.clone_from(&topic.id);
+        checkpoint.log_id = Some(topic.log_id.clone());
         Ok((files, checkpoint))
     }
 
@@ -202,6 +213,7 @@ impl<S: Storage> Placing<'_, S> {
         let (log, rejected) = (files.0.mark(), files.1.mark());
         let mut checkpoint = Checkpoint::new(topic.name, &topic.shard, start.offsets.clone(), log, rejected);
         checkpoint.topic_id.clone_from(&topic.id);
+        checkpoint.log_id = Some(topic.log_id.clone());
         Ok((files, checkpoint))
     }
 

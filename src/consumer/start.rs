@@ -28,30 +28,37 @@ pub struct Start {
 
 /// Chooses the first offsets: from the checkpoint, else what the group committed, else the earliest.
 ///
-/// `committed[i]` belongs to `bounds[i]`; `compared` says what the topic has of what was read up to the checkpoint.
+/// `compared` says what the topic has of what was read up to the checkpoint. Partitions in `unread` exist and cannot be
+/// asked now: they begin where the checkpoint or the group says, unproven, or are left out.
 ///
 /// # Errors
 /// The topic does not have the offset and `reset` forbids to go on elsewhere; the text names the ways out.
 pub fn decide(
     topic: &str,
     checkpoint: Option<&Offsets>,
-    committed: &[Option<i64>],
-    bounds: &[Bounds],
+    committed: &Offsets,
+    (bounds, unread): (&[Bounds], &[i32]),
     compared: &[Compared],
     reset: OffsetReset,
 ) -> Result<Start, String> {
     let mut start = Start { offsets: Offsets::new(), warnings: Vec::new(), rereadable: true };
-    if let Some(missing) = checkpoint
-        .and_then(|offsets| offsets.keys().find(|&&known| bounds.iter().all(|b| b.partition != known)))
-    {
+    if let Some(missing) = checkpoint.and_then(|offsets| {
+        offsets.keys().find(|known| !unread.contains(known) && !has_bounds(bounds, **known))
+    }) {
         return Err(format!(
             "topic {topic} has no partition {missing}, which the checkpoint names: the topic was recreated. \
              Move the log and its checkpoint away and set a new KAFKA_GROUP to read the new topic from its start"
         ));
     }
-    for (bounds, committed) in bounds.iter().zip(committed) {
-        let known = checkpoint.and_then(|offsets| offsets.get(&bounds.partition)).copied().or(*committed);
-        let wanted = known.unwrap_or(bounds.earliest);
+    let known = |partition: &i32| {
+        checkpoint.and_then(|offsets| offsets.get(partition)).or_else(|| committed.get(partition)).copied()
+    };
+    for partition in unread {
+        start.rereadable = false;
+        start.offsets.extend(known(partition).map(|offset| (*partition, offset)));
+    }
+    for bounds in bounds {
+        let wanted = known(&bounds.partition).unwrap_or(bounds.earliest);
         let compared = compared.iter().find(|compared| compared.partition == bounds.partition);
         let (offset, warning) = match compared {
             Some(Compared { parting: Some(parting), .. }) => {
@@ -67,6 +74,10 @@ pub fn decide(
         start.warnings.extend(warning);
     }
     Ok(start)
+}
+
+fn has_bounds(bounds: &[Bounds], partition: i32) -> bool {
+    bounds.iter().any(|bounds| bounds.partition == partition)
 }
 
 /// The start in a topic that was deleted and created again.
@@ -170,26 +181,40 @@ mod tests {
     const BOUNDS: [Bounds; 2] =
         [Bounds { partition: 0, earliest: 10, latest: 20 }, Bounds { partition: 3, earliest: 0, latest: 0 }];
 
-    fn offsets(checkpoint: Option<Offsets>, committed: [Option<i64>; 2]) -> Offsets {
-        decide("t", checkpoint.as_ref(), &committed, &BOUNDS, &[], OffsetReset::None).expect("starts").offsets
+    fn start(checkpoint: Option<Offsets>, committed: &[(i32, i64)], unread: &[i32]) -> Start {
+        let committed = committed.iter().copied().collect();
+        decide("t", checkpoint.as_ref(), &committed, (&BOUNDS, unread), &[], OffsetReset::None)
+            .expect("starts")
+    }
+
+    fn offsets(checkpoint: Option<Offsets>, committed: &[(i32, i64)]) -> Offsets {
+        start(checkpoint, committed, &[]).offsets
     }
 
     #[test]
     fn the_checkpoint_wins_over_the_group_and_the_group_over_the_earliest() {
+        assert_eq!(offsets(Some(Offsets::from([(0, 15), (3, 0)])), &[(0, 12)]), [(0, 15), (3, 0)].into());
+        assert_eq!(offsets(Some(Offsets::from([(0, 15)])), &[(0, 12)]), [(0, 15), (3, 0)].into());
+        assert_eq!(offsets(None, &[(0, 20)]), [(0, 20), (3, 0)].into());
+        assert_eq!(offsets(None, &[]), [(0, 10), (3, 0)].into());
+    }
+
+    #[test]
+    fn a_partition_that_cannot_be_asked_keeps_its_place() {
+        let known = start(Some(Offsets::from([(0, 15), (4, 99)])), &[(5, 7)], &[4, 5, 6]);
         assert_eq!(
-            offsets(Some(Offsets::from([(0, 15), (3, 0)])), [Some(12), None]),
-            [(0, 15), (3, 0)].into()
+            known.offsets,
+            [(0, 15), (3, 0), (4, 99), (5, 7)].into(),
+            "6 begins where it turns out to begin"
         );
-        assert_eq!(offsets(Some(Offsets::from([(0, 15)])), [Some(12), None]), [(0, 15), (3, 0)].into());
-        assert_eq!(offsets(None, [Some(20), None]), [(0, 20), (3, 0)].into());
-        assert_eq!(offsets(None, [None, None]), [(0, 10), (3, 0)].into());
+        assert!(!known.rereadable, "what is cut off may not be there to be read again");
     }
 
     #[test]
     fn an_offset_that_the_topic_lacks_is_refused_with_the_ways_out() {
         for (wanted, word) in [(9, "1 offsets were deleted"), (21, "recreated")] {
             let checkpoint = Offsets::from([(0, wanted)]);
-            let decide = |reset| decide("t", Some(&checkpoint), &[None, None], &BOUNDS, &[], reset);
+            let decide = |reset| decide("t", Some(&checkpoint), &Offsets::new(), (&BOUNDS, &[]), &[], reset);
             let reason = decide(OffsetReset::None).unwrap_err();
             assert!(reason.contains(word) && reason.contains("KAFKA_AUTO_OFFSET_RESET"), "{reason}");
             let start = decide(OffsetReset::Earliest).expect("goes on");
@@ -201,12 +226,20 @@ mod tests {
     fn a_partition_that_vanished_means_another_topic() {
         let checkpoint = Offsets::from([(7, 1)]);
         let reason =
-            decide("t", Some(&checkpoint), &[None, None], &BOUNDS, &[], OffsetReset::Earliest).unwrap_err();
+            decide("t", Some(&checkpoint), &Offsets::new(), (&BOUNDS, &[]), &[], OffsetReset::Earliest)
+                .unwrap_err();
         assert!(reason.contains("no partition 7"), "{reason}");
     }
 
     fn start_at(next: i64, compared: Compared, reset: OffsetReset) -> Result<Start, String> {
-        decide("t", Some(&Offsets::from([(0, next)])), &[None, None], &BOUNDS, &[compared], reset)
+        decide(
+            "t",
+            Some(&Offsets::from([(0, next), (3, 0)])),
+            &Offsets::new(),
+            (&BOUNDS, &[]),
+            &[compared],
+            reset,
+        )
     }
 
     #[test]

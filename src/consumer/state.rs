@@ -1,6 +1,7 @@
 //! What the consumer's threads tell each other and the outside: problems, covered offsets, figures.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,6 +15,7 @@ pub struct State {
     pub metrics: ConsumerMetrics,
     problems: Mutex<BTreeMap<String, String>>,
     covered: Mutex<Offsets>,
+    closed: AtomicBool,
 }
 
 impl State {
@@ -55,10 +57,28 @@ impl State {
         lock(&self.covered).clone_from(offsets);
     }
 
+    /// The log is closed: it holds exactly what is before the covered offsets.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// True once the log was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     /// Offsets covered by the checkpoint on the disk.
     pub fn covered(&self) -> Offsets {
         lock(&self.covered).clone()
     }
+}
+
+/// How the name of a partition's problem begins.
+pub const PARTITION: &str = "partition ";
+
+/// What a problem of `partition` is called.
+pub fn partition_name(partition: i32) -> String {
+    format!("{PARTITION}{partition}")
 }
 
 /// Seconds since the epoch.

@@ -123,7 +123,10 @@ impl<S: Storage> Writer<S> {
         self.parts.echo.turn(i64::MAX);
         let closed = ended.is_ok().then(|| self.parts.log.close());
         match closed {
-            Some(Ok(())) => self.parts.state.cover(self.parts.log.offsets()),
+            Some(Ok(())) => {
+                self.parts.state.cover(self.parts.log.offsets());
+                self.parts.state.close();
+            }
             Some(Err(error)) => log::warn!("stopping without a last checkpoint (nothing is lost): {error}"),
             None => {
                 log::warn!("stopping although lines wait for the disk; they are read again at the next start")

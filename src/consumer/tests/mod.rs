@@ -49,8 +49,11 @@ fn topic() -> Topic<'static> {
         name: "events",
         id: Some("first".into()),
         shard: "0/1".into(),
+        log_id: "log".into(),
         bounds: (0..PARTITIONS).map(bound).collect(),
-        committed: vec![None; PARTITIONS as usize],
+        unread: Vec::new(),
+        committed: Offsets::new(),
+        taken_over: false,
         compared: Vec::new(),
         reset: OffsetReset::None,
     }

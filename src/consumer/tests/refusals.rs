@@ -133,7 +133,7 @@ fn without_a_checkpoint_the_group_decides_and_an_open_line_is_kept_beside() {
     let disk = SimDisk::default();
     disk.put(Path::new(LOG), b"an old line\nan open li");
     let mut topic = topic();
-    topic.committed = vec![Some(5), None];
+    topic.committed = Offsets::from([(0, 5)]);
     let checkpoint = read_checkpoint(&disk, &paths()).expect("none");
     let found = recover(disk.clone(), &paths(), checkpoint, &topic, Fsync::Batch, BOOT)
         .map_err(reason)

@@ -163,7 +163,7 @@ fn a_network_that_swallows_everything_keeps_the_limit() {
         assert!(within(short, || sink.probe(short)).is_err());
     }
     within(secs(6), || source.fetch(&from_start(3))).expect_err("blackholed");
-    within(secs(6), || source.commit("group", &from_start(3))).expect_err("blackholed");
+    within(secs(6), || source.commit("group", &from_start(3), "")).expect_err("blackholed");
     proxy.cut();
     proxy.set(Mode::Forward);
     send_all(&mut sink, &["after"]);

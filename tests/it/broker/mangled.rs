@@ -64,7 +64,7 @@ fn call(name: &str, sink: &mut KafkaSink, source: &mut KafkaSource, group: &str)
         "topic id" => source.topic_id().is_ok(),
         "bounds" => source.bounds(&[0, 1]).is_ok(),
         "committed" => source.committed(group, &[0, 1]).is_ok(),
-        "commit" => source.commit(group, &from_start(2)).is_ok(),
+        "commit" => source.commit(group, &from_start(2), "note").is_ok(),
         "fetch" => source.fetch(&from_start(2)).is_ok_and(|answers| answers.iter().all(|a| a.page.is_ok())),
         other => panic!("no such call: {other}"),
     }

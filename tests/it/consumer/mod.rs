@@ -2,13 +2,16 @@
 
 mod faults;
 mod foreign;
+mod hints;
 mod kills;
 mod large;
+mod leaderless;
 mod limits;
 mod load;
 mod operation;
 mod quotas;
 mod rotation;
+mod shards;
 mod truncated;
 
 use std::cmp::Reverse;

@@ -66,7 +66,7 @@ fn every_way_in_carries_events_there_and_back() {
         }
         assert_eq!(read, values, "{protocol} {mechanism} {port:?}");
         // The first group of a cluster waits for the topic that keeps the offsets.
-        eventually(secs(60), "committed", || source.commit("security", &[position]).is_ok());
+        eventually(secs(60), "committed", || source.commit("security", &[position], "").is_ok());
         assert_eq!(topic.count(), values.len());
     }
 }

@@ -1,0 +1,188 @@
+//! Keeps this consumer's marks in the offsets of its group, and notices when another consumer replaces them.
+//!
+//! What the marks mean is `ownership`; this file only reads and writes them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use crate::broker::{BrokerError, Committed, Position, Source};
+use crate::config::ReadingConfig;
+use crate::shutdown::Shutdown;
+
+use super::checkpoint::Offsets;
+use super::ownership::{self, Claimant, Mark, Ownership};
+
+/// How long a partition that was not ours is watched before it is read: another consumer that looked at the same
+/// moment has written its mark by then.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Why a commit was not made.
+#[derive(Debug)]
+pub enum ClaimError {
+    /// Worth another try, or for an operator to look at.
+    Kafka(BrokerError),
+    /// The partitions belong to another consumer now.
+    Lost(String),
+}
+
+impl fmt::Display for ClaimError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kafka(error) => error.fmt(f),
+            Self::Lost(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl From<BrokerError> for ClaimError {
+    fn from(error: BrokerError) -> Self {
+        Self::Kafka(error)
+    }
+}
+
+/// Our partitions in the eyes of the group.
+pub struct Claim {
+    group: String,
+    mark: Mark,
+    /// Next offset of each partition that we read.
+    offsets: Offsets,
+    /// Those of them that another consumer has taken.
+    lost: BTreeSet<i32>,
+}
+
+impl Claim {
+    /// A claim of the partitions in `offsets`, not made yet.
+    pub fn new(group: &str, mark: Mark, offsets: Offsets) -> Self {
+        Self { group: group.to_owned(), mark, offsets, lost: BTreeSet::new() }
+    }
+
+    /// Makes the claim. Where it is `contested`, waits a moment and looks whether it still stands.
+    ///
+    /// # Errors
+    /// As for [`ClaimError`]. A group that we may not use is no error: it warns.
+    pub fn make(
+        &mut self,
+        source: &mut impl Source,
+        contested: bool,
+        shutdown: &Shutdown,
+    ) -> Result<(), ClaimError> {
+        match self.commit(source, &Offsets::new()) {
+            Err(ClaimError::Kafka(BrokerError::Denied(reason))) => {
+                log::warn!(
+                    "{reason}. Going on without: lag tools do not see this consumer, and another consumer of the \
+                     same partitions is not noticed"
+                );
+                return Ok(());
+            }
+            outcome => outcome?,
+        }
+        if contested && !self.offsets.is_empty() {
+            let _ = shutdown.closed().recv_timeout(SETTLE);
+            self.look(source)?;
+        }
+        Ok(())
+    }
+
+    /// Adds partitions that are read from now on.
+    pub fn add(&mut self, offsets: &Offsets) {
+        self.offsets.extend(offsets);
+    }
+
+    /// Whether we may own `partitions`, which we do not read yet.
+    ///
+    /// # Errors
+    /// As for [`ownership::decide`].
+    pub fn decide(
+        &self,
+        topic: &str,
+        reading: &ReadingConfig,
+        partitions: &[i32],
+        committed: &[Option<Committed>],
+    ) -> Result<Ownership, String> {
+        let us = Claimant {
+            group: &self.group,
+            topic,
+            log: &self.mark.log,
+            shard: reading.shard,
+            take_over: reading.take_over.as_deref(),
+        };
+        // There is a checkpoint, which does not know them.
+        ownership::decide(&us, partitions, committed, Some(&Offsets::new()))
+    }
+
+    /// What the group has committed for `partitions`.
+    ///
+    /// # Errors
+    /// As for [`Source::committed`].
+    pub fn committed(
+        &self,
+        source: &mut impl Source,
+        partitions: &[i32],
+    ) -> Result<Vec<Option<Committed>>, BrokerError> {
+        source.committed(&self.group, partitions)
+    }
+
+    /// Commits `covered`, unless another consumer has taken one of our partitions.
+    ///
+    /// # Errors
+    /// As for [`ClaimError`].
+    pub fn commit(&mut self, source: &mut impl Source, covered: &Offsets) -> Result<(), ClaimError> {
+        self.offsets.extend(covered);
+        match self.look(source) {
+            // An ACL may allow writing alone.
+            Ok(()) | Err(ClaimError::Kafka(BrokerError::Denied(_))) => self.write(source),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&self, source: &mut impl Source) -> Result<(), ClaimError> {
+        let ours = self.offsets.iter().filter(|(partition, _)| !self.lost.contains(partition));
+        let positions: Vec<Position> =
+            ours.map(|(&partition, &offset)| Position { partition, offset }).collect();
+        if positions.is_empty() {
+            return Ok(());
+        }
+        Ok(source.commit(&self.group, &positions, &self.mark.encode())?)
+    }
+
+    /// The last commit, of all partitions that are still ours; `in_order` if the log holds exactly what is before
+    /// `covered`.
+    ///
+    /// # Errors
+    /// As for [`ClaimError`].
+    pub fn stop(
+        &mut self,
+        source: &mut impl Source,
+        covered: &Offsets,
+        in_order: bool,
+    ) -> Result<(), ClaimError> {
+        self.mark.stopped = in_order;
+        match self.commit(source, covered) {
+            Err(ClaimError::Lost(_)) => self.write(source),
+            outcome => outcome,
+        }
+    }
+
+    /// Looks whether the partitions are still ours.
+    ///
+    /// # Errors
+    /// As for [`ClaimError`].
+    pub fn look(&mut self, source: &mut impl Source) -> Result<(), ClaimError> {
+        let partitions: Vec<i32> = self.offsets.keys().copied().collect();
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let committed = source.committed(&self.group, &partitions)?;
+        let mut first = None;
+        for (&partition, committed) in partitions.iter().zip(committed) {
+            let found = committed.and_then(|committed| Mark::decode(&committed.note));
+            let reason = found.and_then(|found| ownership::lost(&self.mark, &self.group, partition, &found));
+            if let Some(reason) = reason {
+                self.lost.insert(partition);
+                first.get_or_insert(reason);
+            }
+        }
+        first.map_or(Ok(()), |reason| Err(ClaimError::Lost(reason)))
+    }
+}
