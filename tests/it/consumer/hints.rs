@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 use crate::consumer::{Site, wait_problem, wait_ready};
 use crate::support::kafka::{Cluster, shared};
 use crate::support::process::Program;
-use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
 
 #[test]
@@ -84,6 +83,7 @@ mod acl {
     use super::*;
     use crate::support::admin::{self, Body};
     use crate::support::http;
+    use crate::support::topic::Topic;
 
     const USER: &str = "alice";
     const PASSWORD: &str = "Hush-7f3a";
