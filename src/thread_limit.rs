@@ -56,7 +56,7 @@ fn pids_groups(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
         let Some(path) = path else { continue };
         // A container sees its own group as the mount itself.
         let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
-        let own = Path::new(mount).join(below);
+        let own: PathBuf = Path::new(mount).iter().chain(below).collect();
         groups.extend(own.ancestors().take_while(|group| group.starts_with(mount)).map(Path::to_path_buf));
     }
     groups
