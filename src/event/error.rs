@@ -1,31 +1,34 @@
-//! Why bytes are not an event: a stable word for machines, a sentence with a place for people.
-//! Never repeats the payload: it may hold what must not stand in a log.
+//! Explains why bytes are not a valid event: a stable tag for programs, and a message with a position for
+//! people.
+//!
+//! Messages never repeat the payload, because it may contain data that must not be logged.
 
 use std::fmt;
 
-/// The classes of refusal. Their words are part of the HTTP contract and of metric labels.
+/// Reasons to reject an event. Their tags are part of the HTTP contract and are used as metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// Nothing, or only white space.
+    /// Empty, or only white space.
     Empty,
-    /// Some byte does not belong to UTF-8.
+    /// Contains a byte that is not valid UTF-8.
     NotUtf8,
-    /// Not JSON (RFC 8259), or a `\u` escape that is half a surrogate pair and so no character.
+    /// Not JSON (RFC 8259), or contains a `\u` escape that is half of a surrogate pair and therefore not a
+    /// character.
     NotJson,
-    /// JSON, but an array, a string, a number, `true`, `false` or `null`.
+    /// Valid JSON, but an array, a string, a number, `true`, `false` or `null`.
     NotAnObject,
-    /// More objects and arrays inside each other than allowed.
+    /// Objects and arrays are nested deeper than allowed.
     TooDeep,
-    /// More bytes than allowed, its timestamp included.
+    /// More bytes than allowed, including its timestamp.
     TooLarge,
 }
 
 impl ErrorKind {
-    /// Every kind, for metrics that must exist before the first refusal.
+    /// Every kind, so that the metrics for all of them exist before the first rejection.
     pub const ALL: [Self; 6] =
         [Self::Empty, Self::NotUtf8, Self::NotJson, Self::NotAnObject, Self::TooDeep, Self::TooLarge];
 
-    /// The stable word: `empty`, `not_utf8`, `not_json`, `not_an_object`, `too_deep`, `too_large`.
+    /// The stable tag: `empty`, `not_utf8`, `not_json`, `not_an_object`, `too_deep`, `too_large`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -38,14 +41,15 @@ impl ErrorKind {
     }
 }
 
-/// Why bytes are refused as an event, and where.
+/// Why an event was rejected, and where in its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventError {
-    /// What to decide by.
+    /// The reason, for code that has to decide what to do.
     pub kind: ErrorKind,
-    /// Byte at which it was noticed, from 0 in the slice that was judged; `None` where no byte is to blame.
+    /// Byte offset at which the error was noticed, counted from 0 in the slice that was checked; `None` if no
+    /// single byte is at fault.
     pub offset: Option<usize>,
-    /// What is wrong and where, for a human; the same as `Display`.
+    /// What is wrong and where, for people; the same text as `Display`.
     pub message: String,
 }
 
@@ -63,7 +67,7 @@ impl EventError {
             kind: ErrorKind::TooLarge,
             offset: None,
             message: format!(
-                "the event has {len} bytes, with its timestamp at most {max} are allowed: send it in parts"
+                "the event has {len} bytes, but at most {max} are allowed, timestamp included; split it"
             ),
         }
     }
@@ -74,7 +78,7 @@ impl EventError {
         let message = match kind {
             ErrorKind::NotUtf8 => format!("not UTF-8 {place}: {reason}"),
             ErrorKind::NotAnObject => format!("not a JSON object {place}: {reason}"),
-            ErrorKind::TooDeep => format!("nested too deep {place}: {reason}"),
+            ErrorKind::TooDeep => format!("nested too deeply {place}: {reason}"),
             _ => format!("not JSON {place}: {reason}"),
         };
         Self { kind, offset: Some(at), message }
@@ -89,7 +93,7 @@ impl fmt::Display for EventError {
 
 impl std::error::Error for EventError {}
 
-/// What the scanner knows of an error: no allocation, so that a caller may drop it.
+/// An error as the scanner reports it. It allocates nothing, so callers can drop it cheaply.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fault {
     pub kind: ErrorKind,
@@ -97,7 +101,7 @@ pub(super) struct Fault {
     pub reason: &'static str,
 }
 
-/// Writes a byte offset in the ways people look for it.
+/// Formats a byte offset the way people look for it: byte, line and column.
 struct Place<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -110,7 +114,7 @@ impl fmt::Display for Place<'_> {
         let column = 1 + before.iter().rev().take_while(|&&byte| byte != b'\n').count();
         write!(f, "at byte {} (line {line}, column {column})", self.at)?;
         if self.at >= self.bytes.len() {
-            f.write_str(", the end")?;
+            f.write_str(", the end of the input")?;
         }
         Ok(())
     }

@@ -1,13 +1,15 @@
-//! What an event is: one JSON object on one line, its bytes as the client wrote them, with a `timestamp`.
+//! Defines what an event is: one JSON object on one line, its bytes as the client wrote them, with a
+//! `timestamp`.
 //!
-//! Pure: bytes and a moment in, bytes out; no threads, I/O or clock, and nothing of HTTP, Kafka or files.
-//! [`split()`] cuts a body into events to be, [`prepare`] makes each the line that goes to Kafka,
-//! [`key_of`] reads the field that picks its partition, [`one_line`] judges what stands in the topic.
+//! [`split()`] cuts a request body into slices that should each be an event, [`prepare`] turns a slice into
+//! the line that goes to Kafka, [`key_of`] reads the field that decides the partition, and [`one_line`]
+//! checks a record read from the topic. All of these are pure functions; the time is passed in.
 //!
-//! One rule for both ends: UTF-8, JSON of RFC 8259, an object, and every `\u` escape a character.
-//! Half a surrogate pair (`"\ud800"`) is refused although the grammar allows it: Python reads it and then
-//! fails to print it, Go and jq replace it, `serde_json` fails. Numbers too large for a double, repeated
-//! keys and U+0085, U+2028 and U+2029 stay as they are: only CR and LF end a line here.
+//! Producer and consumer apply the same rule: valid UTF-8, valid JSON (RFC 8259), an object, and every `\u`
+//! escape must be a character. Half of a surrogate pair (`"\ud800"`) is rejected although the grammar allows
+//! it, because readers disagree: Python reads it and then fails to print it, Go and jq replace it, and
+//! `serde_json` fails. Numbers too large for a double, repeated keys, and U+0085, U+2028 and U+2029 are kept
+//! as they are; only CR and LF end a line here.
 
 mod error;
 mod scan;
@@ -30,28 +32,28 @@ const TIMESTAMP: &[u8] = b"timestamp";
 const BEFORE_STAMP: &[u8] = b"\"timestamp\": \"";
 const AFTER_STAMP: &[u8] = b"\"}";
 
-/// What an event may be at most.
+/// Limits on one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the finished line, its timestamp included, the line's end not.
+    /// Largest line in bytes, including the timestamp but not the line ending.
     pub max_event_bytes: usize,
-    /// Objects and arrays inside each other, the event itself included; above 127 it means 127.
+    /// Deepest nesting of objects and arrays, counting the event itself. Values above 127 mean 127.
     pub max_depth: usize,
 }
 
 impl Limits {
-    /// Deep enough for any event a person would look at.
+    /// Deep enough for any event that a person would look at.
     pub const DEFAULT_MAX_DEPTH: usize = 64;
 }
 
-/// Appends the event in `raw` to `out` as exactly one line without an end.
+/// Appends the event in `raw` to `out` as exactly one line, without a line ending.
 ///
-/// White space around the object is dropped, each CR or LF between tokens becomes a space, all else stays
-/// as it was written. Without a top-level key `timestamp` (in any escaped spelling, with any value),
-/// `, "timestamp": "…"` is added before the closing brace. On an error `out` is unchanged.
+/// White space around the object is dropped, and each CR or LF between tokens becomes a space; all other
+/// bytes are kept. If the object has no top-level key `timestamp` (in any escaped spelling, with any value),
+/// `, "timestamp": "…"` is added before the closing brace. On an error, `out` is unchanged.
 ///
 /// # Errors
-/// Any [`ErrorKind`]; the size is looked at first, so that a huge body costs nothing.
+/// Any [`ErrorKind`]. The size is checked first, so a huge body is rejected without being parsed.
 pub fn prepare(raw: &[u8], stamp: &Stamp, limits: &Limits, out: &mut Vec<u8>) -> Result<(), EventError> {
     let max = limits.max_event_bytes;
     let n_bytes = trim(raw).len();
@@ -85,13 +87,13 @@ pub fn prepare(raw: &[u8], stamp: &Stamp, limits: &Limits, out: &mut Vec<u8>) ->
     Ok(())
 }
 
-/// The line that a record of the topic becomes in the log; borrowed when nothing needs to change.
+/// Returns the log line for a record read from the topic, borrowed if nothing has to change.
 ///
-/// A record from [`prepare`] comes back as it is. Other producers' records get the same rule but no
-/// timestamp, and may be of any size and nested up to 127 levels.
+/// A record written by [`prepare`] comes back unchanged. Records from other producers follow the same rule,
+/// but get no timestamp, and may have any size and up to 127 levels of nesting.
 ///
 /// # Errors
-/// Any [`ErrorKind`] but `TooLarge`; a record without a value is `Empty`.
+/// Any [`ErrorKind`] except `TooLarge`. A record without a value is `Empty`.
 pub fn one_line(value: &[u8]) -> Result<Cow<'_, [u8]>, EventError> {
     let object = check(value, MAX_DEPTH, |_, _| ())?;
     if !object.line_break {
@@ -102,11 +104,11 @@ pub fn one_line(value: &[u8]) -> Result<Cow<'_, [u8]>, EventError> {
     Ok(Cow::Owned(line))
 }
 
-/// The value of the top-level `field` of an event as the bytes of a Kafka key.
+/// Returns the value of the top-level `field` of an event as a Kafka key.
 ///
-/// A string gives its characters without quotes and escapes, a number or a bool its text. `None` if the
-/// field is missing, `null`, an object or an array, and if `line` is no event. Of a repeated field the last
-/// counts, as for most JSON readers.
+/// A string yields its characters without quotes and escapes; a number or a boolean yields its text. Returns
+/// `None` if the field is missing, `null`, an object or an array, or if `line` is not an event. If the field
+/// is repeated, the last one counts, as in most JSON readers.
 pub fn key_of<'a>(line: &'a [u8], field: &str) -> Option<Cow<'a, [u8]>> {
     let mut found = None;
     let mut scanner = Scanner::new(line, MAX_DEPTH);
@@ -127,12 +129,12 @@ pub fn key_of<'a>(line: &'a [u8], field: &str) -> Option<Cow<'a, [u8]>> {
     }
 }
 
-/// A JSON object that passed every rule but those on size.
+/// A JSON object that passed every check except those on size.
 struct Object<'a> {
     /// From the opening to the closing brace.
     text: &'a [u8],
     is_empty: bool,
-    /// CR or LF stands between its tokens.
+    /// Whether there is a CR or LF between its tokens.
     line_break: bool,
 }
 
@@ -153,7 +155,7 @@ fn scan_object<'a>(
     each: impl FnMut(Text<'a>, Value<'a>),
 ) -> Result<Object<'a>, Fault> {
     if let Err(error) = std::str::from_utf8(raw) {
-        let reason = "a byte does not belong to UTF-8";
+        let reason = "this byte is not valid UTF-8";
         return Err(Fault { kind: ErrorKind::NotUtf8, at: error.valid_up_to(), reason });
     }
     let mut scanner = Scanner::new(raw, max_depth);
@@ -168,26 +170,28 @@ fn scan_object<'a>(
     scanner.end()?;
     match scanner.lone_surrogate {
         Some(at) => {
-            let reason = "a \\u escape is half of a surrogate pair and stands for no character";
+            let reason = "a \\u escape is half of a surrogate pair, which is not a character";
             Err(Fault { kind: ErrorKind::NotJson, at, reason })
         }
         None => Ok(Object { text: &raw[start..end], is_empty: n_members == 0, line_break }),
     }
 }
 
-/// Tells other JSON from what is no JSON at all.
+/// Distinguishes JSON that is not an object from text that is not JSON.
 fn no_object(mut scanner: Scanner<'_>, raw: &[u8]) -> Fault {
     if raw.starts_with("\u{FEFF}".as_bytes()) {
-        return scanner.expected("a byte order mark is not JSON, send UTF-8 without it");
+        return scanner.expected("a byte order mark is not JSON; send UTF-8 without it");
     }
     let at = scanner.at();
     match scanner.value(0).and_then(|_| scanner.end()) {
-        Ok(()) => Fault { kind: ErrorKind::NotAnObject, at, reason: "an event is one JSON object, `{…}`" },
+        Ok(()) => {
+            Fault { kind: ErrorKind::NotAnObject, at, reason: "an event must be one JSON object, `{…}`" }
+        }
         Err(fault) => fault,
     }
 }
 
-/// Turns line breaks into spaces. In valid JSON they stand between tokens only.
+/// Replaces line breaks with spaces. In valid JSON they occur only between tokens.
 fn join_lines(json: &mut [u8]) {
     for byte in json {
         if matches!(byte, b'\n' | b'\r') {

@@ -1,19 +1,18 @@
-//! One pass over JSON text (RFC 8259) that builds nothing: checks the grammar, counts depth, reports the
-//! members of the outermost object. Knows nothing of events, timestamps or limits on size.
+//! Checks JSON text (RFC 8259) in one pass without building values: the grammar, the nesting depth, and the
+//! members of the outermost object.
 //!
-//! Bytes above 0x7F are taken as they are: whoever needs UTF-8 checks it apart. Written by hand because
-//! `serde_json` tells neither the depth, nor the byte of an error, nor half surrogate pairs without
-//! building values.
+//! Bytes above 0x7F are accepted as they are; callers that need UTF-8 check it separately. This is written by
+//! hand because `serde_json` cannot report the depth, the byte offset of an error, or half of a surrogate
+//! pair without building values.
 
 use std::borrow::Cow;
 
 use crate::event::error::{ErrorKind, Fault};
 
-/// Most levels that are ever followed: deeper JSON is refused by `serde_json`'s readers anyway, and each
-/// level takes stack.
+/// Deepest nesting that is ever followed. `serde_json` rejects deeper JSON anyway, and each level uses stack.
 pub(super) const MAX_DEPTH: usize = 127;
 
-/// A string as it stands in the text.
+/// A string as written in the text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Text<'a> {
     quoted: &'a [u8],
@@ -21,7 +20,7 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// The characters that the text stands for; `None` if they are not valid Unicode.
+    /// Returns the characters that the string represents, or `None` if they are not valid Unicode.
     pub fn decode(self) -> Option<Cow<'a, [u8]>> {
         if !self.escaped {
             return Some(Cow::Borrowed(&self.quoted[1..self.quoted.len() - 1]));
@@ -30,11 +29,11 @@ impl<'a> Text<'a> {
         Some(Cow::Owned(text.into_bytes()))
     }
 
-    /// True if the text stands for just these characters, however they are escaped.
+    /// Returns true if the string represents exactly these characters, however they are escaped.
     pub fn is(self, characters: &[u8]) -> bool {
         match self.escaped {
             false => &self.quoted[1..self.quoted.len() - 1] == characters,
-            // Every escape is longer than what it stands for, and at most six times as long.
+            // Every escape is longer than the character it represents, and at most six times as long.
             true => {
                 self.quoted.len() - 2 <= 6 * characters.len()
                     && self.decode().is_some_and(|decoded| *decoded == *characters)
@@ -43,7 +42,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// What a value is, as far as anybody here asks.
+/// The kind of a value, as far as callers need to know it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value<'a> {
     /// A string.
@@ -56,12 +55,12 @@ pub(super) enum Value<'a> {
     Nested,
 }
 
-/// True for the four bytes that JSON calls white space; a form feed is none.
+/// True for the four bytes that JSON treats as white space; a form feed is not one of them.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// The text without the white space around it.
+/// Strips the white space around the text.
 pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = text
         && is_space(*first)
@@ -76,42 +75,43 @@ pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// A position in JSON text. After an error the position has no meaning.
+/// A cursor in JSON text. After an error its position is meaningless.
 #[derive(Clone, Debug)]
 pub(super) struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
     max_depth: usize,
-    /// A line break was passed. Inside valid JSON it can only stand between tokens.
+    /// Whether a line break has been passed. In valid JSON these occur only between tokens.
     pub line_break: bool,
-    /// First `\u` escape passed that is half a surrogate pair: allowed by the grammar, but no character.
+    /// Offset of the first `\u` escape that was half of a surrogate pair: the grammar allows it, but it is
+    /// not a character.
     pub lone_surrogate: Option<usize>,
 }
 
 impl<'a> Scanner<'a> {
-    /// At the start of `bytes`; follows `max_depth` levels, at most `MAX_DEPTH`.
+    /// Starts at the beginning of `bytes` and follows up to `max_depth` levels, at most `MAX_DEPTH`.
     pub fn new(bytes: &'a [u8], max_depth: usize) -> Self {
         Self { bytes, at: 0, max_depth: max_depth.min(MAX_DEPTH), line_break: false, lone_surrogate: None }
     }
 
-    /// Byte offset of the position.
+    /// Byte offset of the cursor.
     pub fn at(&self) -> usize {
         self.at
     }
 
-    /// The byte at the position, `None` at the end.
+    /// The byte at the cursor, or `None` at the end.
     pub fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
-    /// Passes `byte` if it stands here.
+    /// Consumes `byte` if it comes next, and returns whether it did.
     pub fn take(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
         found
     }
 
-    /// Passes white space.
+    /// Skips white space.
     pub fn skip_space(&mut self) {
         while let Some(byte) = self.peek() {
             match byte {
@@ -123,7 +123,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Passes white space up to the end of the text.
+    /// Skips white space up to the end of the text; anything else there is an error.
     pub fn end(&mut self) -> Result<(), Fault> {
         self.skip_space();
         match self.peek() {
@@ -132,7 +132,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Passes one value that stands inside `depth` objects and arrays.
+    /// Parses one value that is nested in `depth` objects and arrays.
     pub fn value(&mut self, depth: usize) -> Result<Value<'a>, Fault> {
         match self.peek() {
             Some(b'"') => self.string().map(Value::Text),
@@ -146,7 +146,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Passes an object, calls `each` for its members in order, returns how many there were.
+    /// Parses an object, calls `each` for its members in order, and returns their number.
     pub fn object(
         &mut self,
         depth: usize,
@@ -199,7 +199,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Passes the comma after an element and the white space behind it.
+    /// Consumes the comma after an element and the white space that follows.
     pub fn comma(&mut self) -> Result<(), Fault> {
         if !self.take(b',') {
             return Err(self.expected("`,` or `]` is expected after an element"));
@@ -210,7 +210,7 @@ impl<'a> Scanner<'a> {
 
     fn open(&mut self, depth: usize) -> Result<(), Fault> {
         if depth >= self.max_depth {
-            let reason = "more objects and arrays inside each other than allowed";
+            let reason = "more levels of objects and arrays than allowed";
             return Err(Fault { kind: ErrorKind::TooDeep, at: self.at, reason });
         }
         self.at += 1;
@@ -262,7 +262,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Passes `u` and four hexadecimal digits.
+    /// Parses `u` and four hexadecimal digits.
     fn unit(&mut self) -> Result<u32, Fault> {
         self.at += 1;
         let mut unit = 0;
@@ -310,13 +310,13 @@ impl<'a> Scanner<'a> {
         Ok(word.as_bytes())
     }
 
-    /// A fault of the grammar at the position.
+    /// Creates a grammar error at the cursor.
     pub fn expected(&self, reason: &'static str) -> Fault {
         Fault { kind: ErrorKind::NotJson, at: self.at, reason }
     }
 }
 
-/// The bytes that stand in a string for themselves.
+/// Bytes that represent themselves inside a string.
 static PLAIN: [bool; 256] = {
     let mut plain = [true; 256];
     let mut control = 0;

@@ -1,4 +1,4 @@
-//! A request body as the slices that are each one event to be. Judges no event: that is `prepare`'s work.
+//! Splits a request body into slices that should each be one event; `prepare` then checks them.
 
 use std::iter::FusedIterator;
 
@@ -7,18 +7,19 @@ use crate::event::{
     scan::{MAX_DEPTH, Scanner, trim},
 };
 
-/// How events stand in a body.
+/// How events are laid out in a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// The body is one event.
     Object,
     /// The body is one JSON array of events.
     Array,
-    /// One event a line.
+    /// One event per line.
     Ndjson,
 }
 
-/// `Array` if the first byte that is not white space is `[`, else `Object`. For bodies said to be JSON.
+/// Returns `Array` if the first byte that is not white space is `[`, otherwise `Object`. For bodies declared
+/// as JSON.
 pub fn detect(body: &[u8]) -> Format {
     match trim(body).first() {
         Some(b'[') => Format::Array,
@@ -26,17 +27,17 @@ pub fn detect(body: &[u8]) -> Format {
     }
 }
 
-/// The slices of `body` that are each one event to be, in order, without copying.
+/// Returns the slices of `body` that should each be one event, in order and without copying.
 ///
-/// An object is the whole body. An array is checked as a whole before its first element is handed out;
-/// its elements may still be refused one by one (not an object, not UTF-8, too deep, too large, half a
-/// surrogate pair). NDJSON is cut at each line feed; lines of nothing but white space are no events and take
-/// no index, `\r\n` and a last line without an end are fine. How many events a body may hold is the
-/// caller's limit.
+/// An object is the whole body. An array is checked as a whole before its first element is returned; its
+/// elements may still be rejected individually (not an object, not UTF-8, too deep, too large, half of a
+/// surrogate pair). NDJSON is split at each line feed. Lines with nothing but white space are skipped and
+/// take no index; `\r\n` and a last line without an ending are accepted. Limiting the number of events per
+/// body is up to the caller.
 ///
 /// # Errors
-/// An array that is not JSON as a whole, or has an element nested deeper than 127 levels: nothing in it can
-/// be trusted to be an event. Offsets count from the start of `body`.
+/// The array is not valid JSON as a whole, or one of its elements is nested deeper than 127 levels; then no
+/// element can be trusted to be an event. Offsets are counted from the start of `body`.
 pub fn split(body: &[u8], format: Format) -> Result<Split<'_>, EventError> {
     let rest = match format {
         Format::Object => Rest::Object(Some(body)),
@@ -59,7 +60,7 @@ enum Rest<'a> {
     Elements(Elements<'a>),
 }
 
-/// Elements of an array that is known to be JSON, read a second time.
+/// Elements of an array that is known to be valid JSON, read a second time.
 #[derive(Clone, Debug)]
 struct Elements<'a> {
     body: &'a [u8],

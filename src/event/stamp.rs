@@ -1,21 +1,22 @@
-//! The text of a moment, as an event carries it. Knows no clock: the moment is passed in.
+//! Formats a point in time as the `timestamp` of an event.
 
 use std::fmt;
 use time::{Duration, OffsetDateTime};
 
-/// Year 0000 to 9999: outside of it the text would have another length.
+/// Years 0000 to 9999; outside this range the text would have a different length.
 const UNIX_MILLIS: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
 
 /// A UTC time with milliseconds as text: `2025-07-08T00:12:01.781Z`.
 ///
-/// Making one costs some tens of nanoseconds; callers may keep it for as long as the millisecond lasts.
+/// Creating one takes some tens of nanoseconds; callers may reuse it until the millisecond ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     text: [u8; 24],
 }
 
 impl Stamp {
-    /// From milliseconds since 1970-01-01T00:00:00Z; before year 0 or after year 9999 the nearest of those.
+    /// Converts milliseconds since 1970-01-01T00:00:00Z. A time before year 0 or after year 9999 becomes the
+    /// nearest one in that range.
     pub fn from_unix_millis(unix_millis: i64) -> Self {
         let unix_millis = unix_millis.clamp(*UNIX_MILLIS.start(), *UNIX_MILLIS.end());
         let moment = OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(unix_millis);
@@ -39,7 +40,7 @@ impl Stamp {
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.text).expect("a stamp is made of ASCII digits and signs")
+        std::str::from_utf8(&self.text).expect("a stamp consists of ASCII digits and punctuation")
     }
 }
 
@@ -55,7 +56,7 @@ impl fmt::Debug for Stamp {
     }
 }
 
-/// Writes `number` in decimal over the whole of `digits`, with leading zeros.
+/// Writes `number` in decimal into all of `digits`, with leading zeros.
 fn put(digits: &mut [u8], mut number: u32) {
     for digit in digits.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
@@ -71,7 +72,7 @@ mod tests {
 
     #[test]
     fn moments_that_others_computed() {
-        // `date -u -d @S +%FT%TZ` for each, and the edges of the range.
+        // Expected values from `date -u -d @S +%FT%TZ`, and the edges of the range.
         for (unix_millis, text) in [
             (1_751_933_521_781, "2025-07-08T00:12:01.781Z"),
             (0, "1970-01-01T00:00:00.000Z"),

@@ -1,4 +1,4 @@
-//! Answers as bytes on the wire. Pure: what to say in, one buffer out, so that a reply is one write.
+//! Builds HTTP answers and encodes each one into a single buffer, so that it can be sent in one write.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -10,10 +10,10 @@ use crate::broker::Receipt;
 
 use super::job::{Job, Outcome};
 
-/// The word for an event that Kafka itself rejects.
+/// Error tag of an event that Kafka itself rejects.
 const REJECTED: &str = "rejected_by_kafka";
 
-/// One answer to one request.
+/// The answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// HTTP status.
@@ -22,15 +22,15 @@ pub struct Answer {
     pub content_type: &'static str,
     /// The body.
     pub body: Cow<'static, [u8]>,
-    /// `Retry-After`, in whole seconds.
+    /// Value of `Retry-After`, sent in whole seconds.
     pub retry_after: Option<Duration>,
-    /// `Allow`.
+    /// Value of `Allow`.
     pub allow: Option<&'static str>,
-    /// Stable word of the error, for metrics.
+    /// Stable error tag, for metrics.
     pub tag: &'static str,
 }
 
-/// The body of every error.
+/// Body of an error answer.
 #[derive(Serialize)]
 struct ErrorBody<'a> {
     error: &'a str,
@@ -40,12 +40,12 @@ struct ErrorBody<'a> {
     retryable: bool,
 }
 
-/// An event of a request that was not taken.
+/// A rejected event of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rejected {
-    /// Its place in the request, from 0.
+    /// Its index in the request, counted from 0.
     pub index: usize,
-    /// Stable word.
+    /// Stable error tag.
     pub error: &'static str,
     /// What is wrong, and where.
     pub message: String,
@@ -80,40 +80,40 @@ struct BatchBody<'a> {
 }
 
 impl Answer {
-    /// A body of the given type.
+    /// Creates an answer with the given body.
     pub fn text(status: u16, content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
         Self { status, content_type, body: body.into(), retry_after: None, allow: None, tag: "" }
     }
 
-    /// An error that a repetition of the same request cannot cure.
+    /// An error that repeating the same request cannot fix.
     pub fn error(status: u16, tag: &'static str, message: &str) -> Self {
         Self::failure(status, tag, message, None, false)
     }
 
-    /// Our trouble, not the client's: come back after `retry_after`.
+    /// A 503 for a problem on our side: the client should retry after `retry_after`.
     pub fn unavailable(tag: &'static str, message: &str, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..Self::failure(503, tag, message, None, true) }
     }
 
-    /// The request was lost in a panic of ours, after which nobody knows what became of its events.
+    /// A 500 for a request that was lost in a panic; what became of its events is unknown.
     pub fn lost() -> Self {
-        Self::failure(500, "internal", "a bug ended this request; its events may be in Kafka", None, true)
+        Self::failure(500, "internal", "this request hit a bug; its events may be in Kafka", None, true)
     }
 
-    /// The body did not come, so nothing was taken and the client may begin anew.
+    /// A 408: the body did not arrive, so nothing was accepted and the client may retry.
     pub fn body_incomplete() -> Self {
         Self::failure(408, "body_incomplete", "the body did not arrive in time", None, true)
     }
 
-    /// Past a limit in bytes.
+    /// A 413: `what` exceeds a limit in bytes.
     pub fn too_large(what: &str, limit: u64) -> Self {
-        let message = format!("{what} is larger than {limit} bytes; send less at once");
+        let message = format!("{what} is larger than {limit} bytes; send less per request");
         Self::failure(413, "payload_too_large", &message, Some(limit), false)
     }
 
-    /// The path is right, the method is not.
+    /// A 405: the path exists, but does not support the method.
     pub fn not_allowed(allow: &'static str) -> Self {
-        let message = format!("this path takes {allow}");
+        let message = format!("this path accepts only {allow}");
         Self { allow: Some(allow), ..Self::error(405, "method_not_allowed", &message) }
     }
 
@@ -122,17 +122,17 @@ impl Answer {
         Self { tag: error, ..Self::text(status, "application/json", body) }
     }
 
-    /// The single event of a request is in Kafka.
+    /// A 200 for a request whose single event is in Kafka.
     pub fn receipt(topic: &str, receipt: Receipt) -> Self {
         let mut body = Vec::with_capacity(64 + topic.len());
         let Receipt { partition, offset } = receipt;
-        // A topic's name needs no escaping, see `config::kafka`.
+        // A topic name needs no escaping; see `config::kafka`.
         let _ =
             write!(body, r#"{{"status":"ok","topic":"{topic}","partition":{partition},"offset":{offset}}}"#);
         Self::text(200, "application/json", body)
     }
 
-    /// A settled request of one event.
+    /// The answer to a settled request with one event.
     pub fn single<T>(topic: &str, job: &Job<T>, retry_after: Duration) -> Self {
         match &job.outcomes[..] {
             [Outcome::Acknowledged(receipt)] => Self::receipt(topic, *receipt),
@@ -143,7 +143,7 @@ impl Answer {
         }
     }
 
-    /// A settled request of several events, `rejected` among them.
+    /// The answer to a settled request with several events, including those that were `rejected`.
     pub fn batch<T>(topic: &str, job: &Job<T>, rejected: &[Rejected], retry_after: Duration) -> Self {
         let accepted = job.acknowledged();
         let failure = job.outcomes.iter().find_map(|outcome| match outcome {
@@ -193,7 +193,7 @@ impl Answer {
         Self { retry_after, tag, ..Self::text(status, "application/json", body) }
     }
 
-    /// No event of the request was valid.
+    /// A 400 for a request without a valid event.
     pub fn all_rejected(topic: &str, rejected: &[Rejected]) -> Self {
         let body = BatchBody {
             status: "rejected",
@@ -203,14 +203,14 @@ impl Answer {
             receipts: Vec::new(),
             errors: rejected,
             unacknowledged: Vec::new(),
-            message: Some("no event of this request is valid"),
+            message: Some("no event in this request is valid"),
             retryable: false,
         };
         let body = serde_json::to_vec(&body).unwrap_or_default();
         Self { tag: "all_rejected", ..Self::text(400, "application/json", body) }
     }
 
-    /// Appends the whole answer to `out`. `date` is the current IMF-fixdate, `head_only` leaves the body out.
+    /// Appends the whole answer to `out`. `date` is the current IMF-fixdate; `head_only` omits the body.
     pub fn encode(
         &self,
         date: &str,
@@ -246,7 +246,8 @@ impl Answer {
     }
 }
 
-/// The place in its request of each event of `job`, which lacks those that were `rejected` before.
+/// Returns the index in the request of each event of `job`. Events that were `rejected` earlier are not in
+/// `job`, but they count.
 fn places<T>(job: &Job<T>, rejected: &[Rejected]) -> Vec<usize> {
     let mut rejected = rejected.iter().map(|refused| refused.index).peekable();
     let mut next = 0;
@@ -260,8 +261,8 @@ fn places<T>(job: &Job<T>, rejected: &[Rejected]) -> Vec<usize> {
     job.outcomes.iter().map(place).collect()
 }
 
-/// Runs of events that Kafka did not acknowledge, by their place in the request. No run holds a rejected event,
-/// so that a client can repeat what they name as it stands.
+/// Returns the events that Kafka did not acknowledge as ranges of indices in the request. A range never
+/// includes a rejected event, so clients can resend it as it is.
 fn unacknowledged<T>(job: &Job<T>, places: &[usize]) -> Vec<IndexRange> {
     let mut ranges: Vec<IndexRange> = Vec::new();
     for (outcome, &index) in job.outcomes.iter().zip(places) {

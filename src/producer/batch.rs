@@ -1,6 +1,6 @@
-//! The batch in the publisher's hands: which events to send next and which requests are done. Pure.
+//! Chooses which events the publisher sends next, and finds the requests that are done.
 //!
-//! No clock (`now` is passed in) and no Kafka: it turns jobs into records and outcomes back into jobs.
+//! It turns jobs into records, and results back into settled jobs. It is pure: `now` is passed in.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use crate::broker::{BrokerError, Receipt, Record};
 
 use super::job::{Job, Outcome};
 
-/// Jobs with at least one event whose outcome is open, oldest first.
+/// Jobs with at least one event that has no outcome yet, oldest first.
 #[derive(Debug)]
 pub struct Batch<T> {
     jobs: Vec<Box<Job<T>>>,
@@ -17,7 +17,7 @@ pub struct Batch<T> {
     open_bytes: usize,
 }
 
-/// The (job, event) of each record that was sent, in order.
+/// The job and event index of each record that was sent, in order.
 pub type Sent = Vec<(u32, u32)>;
 
 impl<T> Default for Batch<T> {
@@ -27,34 +27,35 @@ impl<T> Default for Batch<T> {
 }
 
 impl<T> Batch<T> {
-    /// Adds a job; its events go behind those that are already there.
+    /// Adds a job; its events are sent after those already in the batch.
     pub fn push(&mut self, job: Box<Job<T>>) {
         self.open_events += job.lines.len();
         self.open_bytes += (0..job.lines.len()).map(|index| job.lines.line(index).len()).sum::<usize>();
         self.jobs.push(job);
     }
 
-    /// True without jobs.
+    /// True if there are no jobs.
     pub fn is_empty(&self) -> bool {
         self.jobs.is_empty()
     }
 
-    /// Events that still want an outcome.
+    /// Number of events without an outcome.
     pub fn open_events(&self) -> usize {
         self.open_events
     }
 
-    /// Bytes of those events.
+    /// Total size of those events, in bytes.
     pub fn open_bytes(&self) -> usize {
         self.open_bytes
     }
 
-    /// When the first of the jobs has waited long enough.
+    /// The earliest deadline of all jobs.
     pub fn earliest_deadline(&self) -> Option<Instant> {
         self.jobs.iter().map(|job| job.deadline).min()
     }
 
-    /// The open events from the front, up to `max_events` and `max_bytes` but at least one.
+    /// Returns the events without an outcome, oldest first, up to `max_events` and `max_bytes` but at least
+    /// one.
     pub fn records(&self, max_events: usize, max_bytes: usize) -> (Sent, Vec<Record<'_>>) {
         let room = self.open_events.min(max_events);
         let (mut sent, mut records) = (Sent::with_capacity(room), Vec::with_capacity(room));
@@ -76,8 +77,9 @@ impl<T> Batch<T> {
         (sent, records)
     }
 
-    /// Notes what became of the records of [`Batch::records`]. A failure that may pass leaves its event open;
-    /// the last such failure is returned, one of waiting only if there is no other, and a quota last of all.
+    /// Stores the results of the records from [`Batch::records`]. An event whose failure may be temporary
+    /// stays open. Returns the last such failure: a [`BrokerError::Waiting`] only if there is no other, and a
+    /// [`BrokerError::Throttled`] only if there is neither.
     pub fn note(
         &mut self,
         sent: &[(u32, u32)],
@@ -104,7 +106,8 @@ impl<T> Batch<T> {
         failure
     }
 
-    /// Takes out the jobs that are done, and those whose time is up (their open events end for `reason`).
+    /// Removes the jobs that are done, and those whose deadline has passed (their open events fail with
+    /// `reason`).
     pub fn take_settled(&mut self, now: Instant, reason: &Arc<str>) -> Vec<Box<Job<T>>> {
         let (mut settled, mut open) = (Vec::with_capacity(self.jobs.len()), Vec::new());
         (self.open_events, self.open_bytes) = (0, 0);
@@ -128,7 +131,7 @@ impl<T> Batch<T> {
         settled
     }
 
-    /// Ends every job for `reason` and hands them all out.
+    /// Ends every job with `reason` for its open events, and returns all of them.
     pub fn give_up(&mut self, reason: &Arc<str>) -> Vec<Box<Job<T>>> {
         for job in &mut self.jobs {
             job.give_up(reason);
@@ -138,7 +141,7 @@ impl<T> Batch<T> {
     }
 }
 
-/// How much a failure says of the state of Kafka.
+/// How much a failure says about the state of Kafka.
 fn weight(error: &BrokerError) -> u8 {
     match error {
         BrokerError::Throttled(..) => 0,

@@ -1,8 +1,8 @@
-//! Ends connections: writes the last answer of each, and sees to it that nothing behind that answer is carried out.
+//! Ends connections: sends the last answer on each and makes sure that nothing after it is processed.
 //!
-//! tiny_http gives us no way to end a connection, so its socket has to be found among all descriptors of the
-//! process. One thread does that for all that wait at a time, and looks at every descriptor only for a small share
-//! of its time, so that refusing a client costs the others nothing, however many connections there are.
+//! tiny_http cannot end a connection, so its socket has to be found among all descriptors of the process. One
+//! thread does this for all waiting connections at once and scans every descriptor only for a small share of
+//! its time, so refusing a client does not slow down the others, however many connections there are.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -24,35 +24,35 @@ use super::handler::Handler;
 use super::mender::shielded;
 use super::routes::Route;
 
-/// After a look at every descriptor, so many times as long passes before the next one.
+/// After a scan of every descriptor, the next one waits this many times as long as the scan took.
 const REST_PER_SCAN: u32 = 4;
 
-/// Most orders that are carried out between two looks at the recent descriptors.
+/// Most orders carried out between two checks of the recent descriptors.
 const ORDERS_AT_ONCE: usize = 64;
 
-/// Above this, dropping an unread request could abort the process: tiny_http allocates the rest of the body at
-/// once. Up to here the allocation is never touched.
+/// Above this size, dropping an unread request could abort the process, because tiny_http allocates the rest
+/// of the body at once. Up to this size the allocation is never touched.
 const DRAINABLE_BYTES: usize = 64 << 20;
 
-/// What the closer is to do.
+/// An instruction for the closer.
 pub enum Order {
-    /// Write the last answer and end the connection.
+    /// Send the last answer and end the connection.
     End(Box<Ending>),
-    /// End the connection that this client has, whose request will be given up.
+    /// End the connection of this client, whose request will be abandoned.
     Shut(SocketAddr),
-    /// Find out whether what waits belongs to a connection that is over or to a new one with the same address.
+    /// Find out whether the parked requests belong to a connection that has ended or to a new one with the
+    /// same address.
     Late(SocketAddr),
-    /// Nothing follows: carry out what is there and end.
+    /// No more orders follow: carry out the waiting ones and stop.
     Stop,
 }
 
-/// A request with the bytes of its answer, after which its connection is over.
+/// The last request on its connection, with the bytes of its answer.
 pub struct Ending {
-    /// The request.
     pub request: Request,
-    /// Its connection, whose turn it has.
+    /// Its connection, on which it is the request being served.
     pub connection: Arc<Connection<Arrival>>,
-    /// The answer: empty when nobody hears it any more, `None` when the request was lost in a panic.
+    /// The answer: empty if the client cannot receive it any more, `None` if the request was lost in a panic.
     pub bytes: Option<Vec<u8>>,
 }
 
@@ -66,24 +66,24 @@ impl Order {
     }
 }
 
-/// State of the closer's thread.
+/// State of the closer thread.
 pub struct Closer {
     handler: Arc<Handler>,
     finder: Finder,
-    /// Orders whose connection was not found at the recent descriptors.
+    /// Orders whose connection was not found among the recent descriptors.
     waiting: Vec<Order>,
     next_scan: Instant,
     stopping: bool,
 }
 
 impl Closer {
-    /// Nothing to do yet.
+    /// Creates a closer that has nothing to do yet.
     pub fn new(handler: Arc<Handler>) -> Self {
         let finder = Finder::new(handler.port);
         Self { handler, finder, waiting: Vec::new(), next_scan: Instant::now(), stopping: false }
     }
 
-    /// Carries out `orders` until one of them is to stop.
+    /// Carries out `orders` until one of them is [`Order::Stop`].
     pub fn run(mut self, orders: &Receiver<Order>) {
         while !(self.stopping && self.waiting.is_empty()) {
             let first = if self.waiting.is_empty() {
@@ -102,8 +102,8 @@ impl Closer {
         }
     }
 
-    /// Carries out what waits, as far as the sockets are found without a look at every descriptor or such a look is
-    /// allowed now.
+    /// Carries out the waiting orders whose sockets are among the recent descriptors, or all of them if a
+    /// scan of every descriptor is allowed now.
     fn work(&mut self) {
         let wanted: HashSet<SocketAddr> = self.waiting.iter().filter_map(Order::peer).collect();
         let mut found = self.finder.find_recent(&wanted);
@@ -137,7 +137,7 @@ impl Closer {
                 }
             }
             Order::Late(peer) => {
-                // What we have ended is not found, so what is found is new.
+                // A connection that we ended is not found, so one that is found is new.
                 if place(peer).is_some_and(|fd| self.finder.act(fd, peer, |_| {})) {
                     self.revive(peer);
                 } else {
@@ -155,19 +155,20 @@ impl Closer {
             if connection.is_cut() { Vec::new() } else { exchange::lost() }
         });
         let peer = connection.peer;
-        // Kept, because tiny_http's thread may close the descriptor that was found as soon as it reads the end.
+        // Kept because tiny_http's thread may close the descriptor as soon as it reads the end of the stream.
         let mut kept = None;
         if let Some(fd) = place {
             self.finder.act(fd, peer, |socket| {
                 kept = socket.try_clone().ok();
                 connection.set_inode(sockets::inode(socket).unwrap_or_default());
-                // tiny_http reads the rest of the body before it lets us write: this way it finds the end at once.
+                // tiny_http reads the rest of the body before it lets us write; this makes it reach the end
+                // at once.
                 let _ = socket.shutdown(Shutdown::Read);
             });
         }
         let writer = if is_drainable(&request) {
             let mut writer = request.into_writer();
-            // A client that has gone away cannot be told.
+            // A client that has gone away cannot receive the answer.
             let _ = if bytes.is_empty() {
                 Ok(())
             } else {
@@ -183,13 +184,13 @@ impl Closer {
         };
         match kept {
             Some(socket) => drop(socket.shutdown(Shutdown::Both)),
-            // No descriptor was left for a duplicate.
+            // There was no free descriptor for the duplicate.
             None if place.is_some() => self.shut_wherever(peer),
             None => {}
         }
         give_up(self.handler.connections.end(&connection));
-        // From here on tiny_http could write an answer of its own to what it reads behind the request, if the
-        // connection were still open.
+        // If the connection were still open, tiny_http could now write an answer of its own to whatever it
+        // reads after the request.
         drop(writer);
     }
 
@@ -215,13 +216,13 @@ fn is_drainable(request: &Request) -> bool {
     request.body_length().is_none_or(|length| length <= DRAINABLE_BYTES)
 }
 
-/// Dropping this request would abort the process, so it is leaked: a thread and two descriptors, counted by the
-/// guard.
+/// Leaks a request that would abort the process if it were dropped. This costs a thread and two descriptors,
+/// which the guard counts.
 fn leak(request: Request) {
     mem::forget(request);
 }
 
-/// Requests of a connection that is over: neither carried out nor answered.
+/// Abandons requests of a connection that has ended: they are neither processed nor answered.
 fn give_up(arrivals: Vec<Arrival>) {
     for Arrival { request, .. } in arrivals {
         if is_drainable(&request) {

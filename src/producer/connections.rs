@@ -1,8 +1,8 @@
-//! The order of requests on each connection.
+//! Keeps the requests of each connection in order.
 //!
-//! tiny_http lets the answer to a pipelined request be written only after the one before it, by blocking the
-//! writer's thread. So of one connection one request is on its way and the others are parked here; nobody ever
-//! waits for a predecessor. Knows requests only as values of type `R`.
+//! tiny_http lets the answer to a pipelined request be written only after the previous one, and blocks the
+//! writing thread until then. So only one request per connection is served at a time and the others are
+//! parked here; no thread ever waits for an earlier request. Requests are opaque values of type `R`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -13,14 +13,14 @@ use std::time::Instant;
 /// One client connection.
 #[derive(Debug)]
 pub struct Connection<R> {
-    /// The client's end.
+    /// The client's address.
     pub peer: SocketAddr,
     cut: AtomicBool,
-    /// Nothing more is read from it, so the answer under way is its last.
+    /// Nothing more will be read from it, so the answer in progress is its last.
     last: AtomicBool,
-    /// The kernel's number of its socket, noted when we end it; 0 before.
+    /// Inode of its socket, stored when we end the connection; 0 before that.
     inode: AtomicU64,
-    /// A look at all sockets did not find it any more.
+    /// A scan of all sockets no longer found it.
     gone: AtomicBool,
     lane: Mutex<Lane<R>>,
 }
@@ -33,29 +33,29 @@ struct Lane<R> {
     body_awaited_since: Option<Instant>,
 }
 
-/// What the guard wants to know of a connection.
+/// What the guard needs to know about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Requests taken from it so far.
+    /// Requests received on it so far.
     pub taken: u64,
-    /// A request is on its way, so nothing is expected from the client.
+    /// A request is being served, so nothing is expected from the client.
     pub busy: bool,
-    /// Since when its body is waited for.
+    /// When the wait for its request body began.
     pub body_awaited_since: Option<Instant>,
 }
 
-/// What [`Connections::enter`] says of a request.
+/// What to do about a request, as decided by [`Connections::enter`].
 #[derive(Debug)]
 pub enum Entry<R> {
-    /// Its turn: answer it, then [`Connections::leave`] or [`Connections::end`].
+    /// Serve it now: answer it, then call [`Connections::leave`] or [`Connections::end`].
     Turn(R, Arc<Connection<R>>),
-    /// Parked behind another of its connection.
+    /// It is parked behind another request on its connection.
     Parked,
-    /// Parked too, but its connection has now too many: shut it. Said once per connection.
+    /// Also parked, but its connection now has too many: shut it down. Returned once per connection.
     Flood(SocketAddr),
-    /// Parked too. It was behind the last answer of a connection that we have ended, or came on a new connection
-    /// with the same address: find out which, then [`Connections::discard`] or [`Connections::revive`]. Said once
-    /// until then.
+    /// Also parked. It arrived after the last answer of a connection that we ended, or on a new connection
+    /// with the same address: find out which, then call [`Connections::discard`] or [`Connections::revive`].
+    /// Returned once until then.
     Late(SocketAddr),
 }
 
@@ -68,13 +68,13 @@ pub struct Connections<R> {
     first_requests: AtomicU64,
 }
 
-/// A poisoned lock guards plain data that is whole between any two statements, so it can be used on.
+/// A poisoned lock can still be used, because its data is consistent between any two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<R> Connections<R> {
-    /// No connections yet; each may have `max_parked` requests waiting behind one on its way.
+    /// Starts without connections; each may have `max_parked` requests waiting behind the one being served.
     pub fn new(max_parked: usize) -> Self {
         Self {
             by_peer: Mutex::default(),
@@ -84,9 +84,9 @@ impl<R> Connections<R> {
         }
     }
 
-    /// Takes up a request of `peer`. Call it in the order of arrival.
+    /// Registers a request from `peer`. Call this in the order of arrival.
     pub fn enter(&self, peer: SocketAddr, request: R) -> Entry<R> {
-        // Held to the end, or `revive` could take the connection away from under the request.
+        // Held to the end; otherwise `revive` could replace the connection while the request is being added.
         let mut by_peer = lock(&self.by_peer);
         let connection = by_peer.entry(peer).or_insert_with(|| {
             self.first_requests.fetch_add(1, Ordering::Relaxed);
@@ -109,10 +109,10 @@ impl<R> Connections<R> {
         }
     }
 
-    /// The request whose turn it is after the one that is about to be answered.
+    /// Returns the next request to serve after the one that is about to be answered.
     ///
-    /// Call it before the answer is written: by the time the client can send its next request the connection is
-    /// free, and whoever answers that one waits only for a write that is already under way.
+    /// Call this before writing the answer: then the connection is free by the time the client can send its
+    /// next request, and the thread that answers that request waits only for a write already in progress.
     pub fn leave(&self, connection: &Connection<R>) -> Option<R> {
         let mut lane = lock(&connection.lane);
         lane.body_awaited_since = None;
@@ -124,13 +124,14 @@ impl<R> Connections<R> {
         next
     }
 
-    /// The connection is over: returns the requests behind its last one, none of which may be carried out.
+    /// Ends the connection and returns the requests after its last one, none of which may be processed.
     pub fn end(&self, connection: &Connection<R>) -> Vec<R> {
         connection.cut();
         self.unpark(&mut lock(&connection.lane))
     }
 
-    /// The requests of [`Entry::Late`] came behind the last answer of a connection that is over.
+    /// Removes and returns the requests of [`Entry::Late`], which arrived after the last answer of a
+    /// connection that has ended.
     pub fn discard(&self, peer: SocketAddr) -> Vec<R> {
         lock(&self.by_peer).get(&peer).map_or_else(Vec::new, |connection| self.take_late(connection))
     }
@@ -147,7 +148,8 @@ impl<R> Connections<R> {
         lane.parked.drain(..).collect()
     }
 
-    /// The requests of [`Entry::Late`] came on a new connection of `peer`: returns the first, whose turn it is.
+    /// Moves the requests of [`Entry::Late`] to the new connection of `peer` on which they arrived. Returns
+    /// the first of them, which can be served now.
     pub fn revive(&self, peer: SocketAddr) -> Option<(R, Arc<Connection<R>>)> {
         let mut by_peer = lock(&self.by_peer);
         let mut waiting: VecDeque<R> = self.take_late(by_peer.get(&peer)?).into();
@@ -162,24 +164,25 @@ impl<R> Connections<R> {
         Some((first, connection))
     }
 
-    /// Call it before the reading side of `peer` is shut: the answer under way has to say that it is the last.
+    /// Call this before shutting the reading side of `peer`, because the answer in progress has to say that
+    /// it is the last.
     pub fn read_no_more(&self, peer: SocketAddr) {
         if let Some(connection) = lock(&self.by_peer).get(&peer) {
             connection.last.store(true, Ordering::SeqCst);
         }
     }
 
-    /// Requests parked on all connections.
+    /// Number of requests parked on all connections.
     pub fn parked(&self) -> usize {
         self.parked.load(Ordering::Relaxed)
     }
 
-    /// How many connections have sent a first request so far.
+    /// Number of connections that have sent a first request so far.
     pub fn first_requests(&self) -> u64 {
         self.first_requests.load(Ordering::Relaxed)
     }
 
-    /// What is known of `peer`, if it has sent a request on a connection that we have not ended.
+    /// What is known about `peer`, if it has sent a request on a connection that we have not ended.
     pub fn progress(&self, peer: SocketAddr) -> Option<Progress> {
         let connection = lock(&self.by_peer).get(&peer)?.clone();
         let lane = lock(&connection.lane);
@@ -188,8 +191,9 @@ impl<R> Connections<R> {
         (lane.busy || !connection.is_cut()).then_some(progress)
     }
 
-    /// Forgets idle connections for which `is_open` is false. One that we have ended is remembered until its socket
-    /// is not among `held` in two looks, because requests that were behind its last answer may still arrive.
+    /// Forgets idle connections for which `is_open` is false. A connection that we ended is remembered until
+    /// two scans have not found its socket among `held`, because requests sent after its last answer may
+    /// still arrive.
     pub fn retain(&self, is_open: impl Fn(SocketAddr) -> bool, held: &HashSet<u64>) {
         lock(&self.by_peer).retain(|peer, connection| {
             let lane = lock(&connection.lane);
@@ -218,32 +222,32 @@ impl<R> Connection<R> {
         })
     }
 
-    /// Marks it as cut; true for the first caller, who shuts the socket.
+    /// Marks it as cut off. Returns true to the first caller, who has to shut the socket.
     pub fn cut(&self) -> bool {
         !self.cut.swap(true, Ordering::SeqCst)
     }
 
-    /// Nobody hears an answer any more.
+    /// True if the client can no longer receive an answer.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Ordering::SeqCst)
     }
 
-    /// Whether its answer is the last: see [`Connections::read_no_more`].
+    /// Whether its current answer is the last; see [`Connections::read_no_more`].
     pub fn is_last(&self) -> bool {
         self.last.load(Ordering::SeqCst)
     }
 
-    /// Notes the number of its socket, for [`Connections::retain`].
+    /// Stores the inode of its socket, for [`Connections::retain`].
     pub fn set_inode(&self, inode: u64) {
         self.inode.store(inode, Ordering::Relaxed);
     }
 
-    /// Notes that the body of its request is waited for since `now`.
+    /// Records that the body of its request has been awaited since `now`.
     pub fn awaits_body(&self, now: Instant) {
         lock(&self.lane).body_awaited_since = Some(now);
     }
 
-    /// Notes that the body is complete.
+    /// Records that the body is complete.
     pub fn body_complete(&self) {
         lock(&self.lane).body_awaited_since = None;
     }
@@ -276,7 +280,7 @@ mod tests {
         let Entry::Turn(_, connection) = connections.enter(peer(1), 1) else { panic!("free") };
         connections.enter(peer(1), 2);
         assert!(matches!(connections.enter(peer(1), 3), Entry::Flood(from) if from == peer(1)));
-        assert!(matches!(connections.enter(peer(1), 4), Entry::Parked), "told once");
+        assert!(matches!(connections.enter(peer(1), 4), Entry::Parked), "reported once");
         assert!(connection.is_cut());
         let forget = || connections.retain(|_| false, &HashSet::new());
         forget();
@@ -284,7 +288,7 @@ mod tests {
         assert_eq!(connections.end(&connection), [2, 3, 4]);
         assert_eq!((connections.progress(peer(1)), connections.parked()), (None, 0));
         forget();
-        assert!(matches!(connections.enter(peer(1), 5), Entry::Late(_)), "one look is not enough");
+        assert!(matches!(connections.enter(peer(1), 5), Entry::Late(_)), "one scan is not enough");
         assert_eq!(connections.discard(peer(1)), [5]);
         forget();
         assert!(matches!(connections.enter(peer(1), 6), Entry::Turn(6, _)), "forgotten");

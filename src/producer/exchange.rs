@@ -1,4 +1,4 @@
-//! One request and the right to answer it.
+//! Holds a request that is being served, together with the right to answer it.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -15,38 +15,37 @@ use super::closer::{Ending, Order};
 use super::connections::Connection;
 use super::routes::{Head, Route};
 
-/// tiny_http reads bodies up to here before it hands the request out, unless there is an `Expect`.
+/// tiny_http reads bodies up to this size before it returns the request, unless there is an `Expect` header.
 const SMALL_BODY_BYTES: usize = 1024;
 
-/// Longest `X-Request-Id` that is echoed.
+/// Longest `X-Request-Id` that is echoed, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// A request as it was taken, before its turn.
+/// A request as it was received, before it may be served.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The request.
     pub request: Request,
-    /// When it was taken.
+    /// When it was received.
     pub at: Instant,
 }
 
-/// A request whose turn it is. Dropped without an answer, it is answered 500 and its connection ended, so that a
-/// panic takes no turn with it.
+/// A request that is being served. If it is dropped without an answer, it is answered 500 and its connection
+/// ended, so a panic cannot leave the connection stuck.
 pub struct Exchange {
-    /// `None` once it is answered or handed to the closer.
+    /// `None` once it has been answered or handed to the closer.
     request: Option<Request>,
     /// Its connection.
     pub connection: Arc<Connection<Arrival>>,
     closer: Sender<Order>,
-    /// When its head was taken.
+    /// When its head was received.
     pub started: Instant,
-    /// When it could first be worked on: its turn had come and its body was complete. Waits of ours count from
-    /// here, because the time before belongs to the client.
+    /// When work on it could first begin: it was next on its connection, and its body was complete. Our own
+    /// timeouts start here, because the time before that is up to the client.
     pub complete: Instant,
 }
 
 impl Exchange {
-    /// The turn of `arrival` on `connection`, which came at `turn`.
+    /// Starts to serve `arrival` on `connection`, where it became next in line at `turn`.
     pub fn new(
         arrival: Arrival,
         connection: Arc<Connection<Arrival>>,
@@ -61,12 +60,12 @@ impl Exchange {
         self.request.as_ref().expect("only `answer`, `end` and `drop` take it, and they consume the exchange")
     }
 
-    /// The resource that is asked for.
+    /// The requested resource.
     pub fn route(&self) -> Route {
         Route::of(self.request().url())
     }
 
-    /// The parts of the head that decide.
+    /// The parts of the head that decide how to handle the request.
     pub fn head(&self) -> Head<'_> {
         let request = self.request();
         let mut head = Head { method: request.method().as_str(), target: request.url(), ..Head::default() };
@@ -88,20 +87,20 @@ impl Exchange {
         head
     }
 
-    /// Reads the body into `body`; it may block on the client, which the guard bounds.
+    /// Reads the body into `body`. This may block on the client, for a time that the guard limits.
     ///
     /// # Errors
-    /// The client went away, or sent less than it promised.
+    /// The client went away, or sent less than it announced.
     pub fn read_body(&mut self, length: usize, body: &mut Vec<u8>) -> io::Result<()> {
         body.resize(length, 0);
         let request = self.request.as_mut().expect("only `answer`, `end` and `drop` take it");
         request.as_reader().read_exact(body)
     }
 
-    /// Answers in one write; the connection goes on.
+    /// Sends the answer in one write and keeps the connection open.
     ///
     /// # Errors
-    /// The client did not take the answer; its connection is being shut.
+    /// The client did not accept the answer; its connection is being shut down.
     pub fn answer(mut self, answer: &Answer) -> io::Result<()> {
         thread_local!(static BUFFER: RefCell<Vec<u8>> = RefCell::default());
         BUFFER.with_borrow_mut(|buffer| {
@@ -117,7 +116,8 @@ impl Exchange {
         })
     }
 
-    /// Has the closer answer, give up what is unread, and end the connection. Never blocks on the client.
+    /// Hands the request to the closer, which answers it, abandons unread input, and ends the connection.
+    /// Never blocks on the client.
     pub fn end(mut self, answer: &Answer) {
         let mut bytes = Vec::new();
         if !self.connection.is_cut() {
@@ -126,7 +126,8 @@ impl Exchange {
         self.hand_over(Some(bytes));
     }
 
-    /// Gives the request up without an answer, and all behind it; its connection has been cut.
+    /// Abandons the request, and all that follow on its connection, without an answer. The connection has
+    /// already been cut off.
     pub fn give_up(mut self) {
         self.hand_over(Some(Vec::new()));
     }
@@ -134,7 +135,7 @@ impl Exchange {
     fn hand_over(&mut self, bytes: Option<Vec<u8>>) {
         let Some(request) = self.request.take() else { return };
         let ending = Ending { request, connection: self.connection.clone(), bytes };
-        // The closer is the last thread to end, when every connection has been shut.
+        // The closer is the last thread to end, after every connection has been shut down.
         let _ = self.closer.send(Order::End(Box::new(ending)));
     }
 
@@ -148,8 +149,8 @@ impl Exchange {
         with_date(|date| answer.encode(date, id, last, head_only, out));
     }
 
-    /// Whether tiny_http ends the connection after this request. The client must be told, or one that keeps
-    /// connections (a proxy's pool) sends its next request into the end of this one.
+    /// Whether tiny_http ends the connection after this request. The answer must say so; otherwise a client
+    /// that keeps connections open (a proxy's pool) would send its next request on one that is about to end.
     fn ends_connection(&self) -> bool {
         let connection = self.request().headers().iter().find(|header| header.field.equiv("Connection"));
         let asks_for = |word| connection.is_some_and(|header| names(header.value.as_str(), word));
@@ -159,19 +160,20 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        // The closer makes the answer: what has panicked once must not be called again while that panic unwinds.
+        // The closer builds the answer: code that has just panicked must not run again while that panic
+        // unwinds.
         self.hand_over(None);
     }
 }
 
-/// The bytes of the answer to a request that was lost in a panic.
+/// The encoded answer to a request that was lost in a panic.
 pub fn lost() -> Vec<u8> {
     let mut bytes = Vec::new();
     with_date(|date| Answer::lost().encode(date, None, true, false, &mut bytes));
     bytes
 }
 
-/// Whether the comma separated `list` holds `word`, in any case.
+/// Whether the comma-separated `list` contains `word`, ignoring case.
 fn names(list: &str, word: &str) -> bool {
     list.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
 }
@@ -186,7 +188,7 @@ enum Known {
 }
 
 fn known(field: &HeaderField) -> Option<Known> {
-    // The length is looked at first: most headers of a request are none of these.
+    // The length is checked first because most headers of a request are none of these.
     match field.as_str().len() {
         6 if field.equiv("Expect") => Some(Known::Expect),
         10 if field.equiv("Connection") => Some(Known::Connection),
@@ -198,7 +200,7 @@ fn known(field: &HeaderField) -> Option<Known> {
     }
 }
 
-/// Runs `use_date` with the current IMF-fixdate, formatted once a second and thread.
+/// Runs `use_date` with the current IMF-fixdate, which is formatted once per second in each thread.
 fn with_date(use_date: impl FnOnce(&str)) {
     thread_local!(static DATE: RefCell<(u64, String)> = RefCell::default());
     let now = SystemTime::now();

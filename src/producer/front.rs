@@ -1,6 +1,5 @@
-//! The listening socket and the tiny_http server on it, which can die and is then built anew on the same socket.
-//!
-//! Knows nothing of what requests are for.
+//! Owns the listening socket and the tiny_http server on it, and rebuilds the server on the same socket if it
+//! dies.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,50 +15,51 @@ use tiny_http::Server;
 
 use super::exchange::Arrival;
 
-/// Connections that the kernel may keep before they are accepted; its own cap is `net.core.somaxconn`.
+/// Connections that the kernel may queue before they are accepted; its own limit is `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
 
-/// Longest wait for a client to take one write; without it a client that never reads would hold a thread for ever.
+/// Longest wait for a client during one write. Without it, a client that never reads would hold a thread
+/// forever.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Unread bytes that the kernel keeps for one connection, which bounds what a flood can put into our memory.
+/// Unread bytes that the kernel keeps per connection, which limits what a flood can put into our memory.
 const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 
-/// Requests taken in one go.
+/// Most requests received in one go.
 const TAKE_AT_MOST: usize = 32;
 
-/// How often a worker is called away from a replaced server until it has left.
+/// Interval between attempts to wake a worker that still waits on a replaced server.
 const LEAVE_STEP: Duration = Duration::from_millis(1);
 
-/// The open front.
+/// The open listener and its current server.
 pub struct Front {
-    /// Address that is listened on.
+    /// The address it listens on.
     pub bound: SocketAddr,
-    /// Address that clients can connect to from this machine.
+    /// The address at which clients on this machine can connect to it.
     pub local: SocketAddr,
     listener: TcpListener,
     server: Mutex<(u64, Arc<Server>)>,
     taking: Mutex<()>,
     generation: AtomicU64,
-    /// Generation of the server that is or was last taken from.
+    /// Generation of the server that a worker receives from, or last received from.
     taken_from: AtomicU64,
     stopping: AtomicBool,
-    /// Set once no further connection is accepted: the accept loop's end is then no accident.
+    /// Set once no further connections are accepted, so that the end of the accept loop is expected.
     deaf: AtomicBool,
     suspect: AtomicBool,
 }
 
-/// The right to take requests.
+/// The permit to receive requests.
 pub struct Lead<'a> {
     front: &'a Front,
     _right: MutexGuard<'a, ()>,
 }
 
-/// What became of an attempt to take requests.
+/// The result of an attempt to receive requests.
 pub enum Took {
-    /// Some were taken, or none for a reason that the next call tells.
+    /// Some were received, or none for a reason that the next call reports.
     GoOn,
-    /// The accept loop of the given generation ended; build it anew.
+    /// The accept loop of this generation ended and has to be rebuilt.
     Dead(u64, io::Error),
     /// The front is closed.
     Stopped,
@@ -70,7 +70,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Front {
-    /// Listens on `addr`.
+    /// Starts listening on `addr`.
     ///
     /// # Errors
     /// The address cannot be bound.
@@ -99,12 +99,13 @@ impl Front {
         })
     }
 
-    /// Waits for the right to take requests. One thread at a time has it, so that their order holds across threads.
+    /// Waits for the permit to receive requests. Only one thread holds it at a time, which preserves the
+    /// order of requests across threads.
     pub fn lead(&self) -> Lead<'_> {
         Lead { front: self, _right: lock(&self.taking) }
     }
 
-    /// An error of the server means that somebody stopped or replaced it, or that its accept loop is dead.
+    /// Interprets an error of the server: either it was stopped or replaced, or its accept loop died.
     fn ended(&self, generation: u64, error: io::Error) -> Took {
         if self.stopping.load(Ordering::SeqCst) {
             Took::Stopped
@@ -115,11 +116,12 @@ impl Front {
         }
     }
 
-    /// Builds the server anew if `generation` is still the current one, and gives back the old one: its open
-    /// connections go on sending requests to it, and somebody has to take them, after [`Front::await_leave`].
+    /// Replaces the server if `generation` is still the current one, and returns the old server. Its open
+    /// connections keep sending requests to it, and some thread has to receive them after
+    /// [`Front::await_leave`].
     ///
     /// # Errors
-    /// The listener cannot be used any more.
+    /// The listener can no longer be used.
     pub fn rebuild(&self, generation: u64) -> io::Result<Option<Arc<Server>>> {
         let mut server = lock(&self.server);
         if server.0 != generation || self.stopping.load(Ordering::SeqCst) || self.deaf.load(Ordering::SeqCst)
@@ -134,17 +136,17 @@ impl Front {
         Ok(Some(old))
     }
 
-    /// Notes that the accept loop is most likely dead.
+    /// Records that the accept loop is most likely dead.
     pub fn suspect(&self) {
         self.suspect.store(true, Ordering::SeqCst);
     }
 
-    /// Whether it was suspected since the last call.
+    /// Whether it has been suspected since the last call.
     pub fn take_suspicion(&self) -> bool {
         self.suspect.swap(false, Ordering::SeqCst)
     }
 
-    /// True once [`Front::stop`] was called.
+    /// True once [`Front::stop`] has been called.
     pub fn is_stopped(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
@@ -154,8 +156,9 @@ impl Front {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// Waits until no worker takes from `replaced`, the server before the current one. What wakes a worker in it
-    /// would else be taken by the thread that takes over, and the worker would hold the lead there for ever.
+    /// Waits until no worker receives from `replaced`, the server before the current one. Otherwise the
+    /// thread that takes over could consume the wake-up meant for a worker, which would then hold the permit
+    /// there forever.
     pub fn await_leave(&self, replaced: &Server) {
         while self.taken_from.load(Ordering::SeqCst) != self.generation() {
             replaced.unblock();
@@ -166,11 +169,11 @@ impl Front {
         }
     }
 
-    /// Accepts no further connection; open ones are served on.
+    /// Accepts no further connections; open ones are still served.
     pub fn stop_accepting(&self) {
         self.deaf.store(true, Ordering::SeqCst);
         if let Ok(clone) = self.listener.try_clone() {
-            // std has no shutdown for a listener; the descriptor is a socket all the same.
+            // std cannot shut down a listener, but the descriptor is a socket like any other.
             let _ = TcpStream::from(OwnedFd::from(clone)).shutdown(Shutdown::Read);
         }
     }
@@ -183,7 +186,7 @@ impl Front {
 }
 
 impl Lead<'_> {
-    /// Waits for requests and gives each to `each`, in the order of arrival.
+    /// Waits for requests and passes each one to `each`, in the order of arrival.
     pub fn take(&self, mut each: impl FnMut(Arrival)) -> Took {
         let front = self.front;
         if front.is_stopped() {
@@ -193,13 +196,13 @@ impl Lead<'_> {
         front.taken_from.store(generation, Ordering::SeqCst);
         let mut next = server.try_recv();
         if matches!(next, Ok(None)) {
-            // Under load the threads of the connections go first then, and one sleep and one wake-up serve many
-            // of their requests instead of one or two.
+            // Under load this lets the connection threads run first, so that one sleep and one wake-up serve
+            // many of their requests instead of one or two.
             thread::yield_now();
             next = server.try_recv();
         }
         if matches!(next, Ok(None)) {
-            // `try_recv` swallows what `stop` and `rebuild` wake `recv` with.
+            // `try_recv` swallows the wake-ups that `stop` and `rebuild` send to `recv`.
             if front.is_stopped() || generation != front.generation() {
                 return Took::GoOn;
             }
@@ -222,7 +225,7 @@ impl Lead<'_> {
 
 fn serve(listener: &TcpListener) -> io::Result<Arc<Server>> {
     let listener = listener.try_clone()?;
-    // It panics when it cannot start a thread, which must end neither the start nor the thread that rebuilds.
+    // It panics if it cannot start a thread. That must not end the startup, nor the thread that rebuilds.
     catch_unwind(|| Server::from_listener(listener, None))
         .map_err(|_| io::Error::other("tiny_http cannot start its threads"))?
         .map(Arc::new)
@@ -232,7 +235,7 @@ fn serve(listener: &TcpListener) -> io::Result<Arc<Server>> {
 fn cannot_bind(addr: SocketAddr, error: &io::Error) -> io::Error {
     let hint = match error.kind() {
         io::ErrorKind::AddrNotAvailable if addr.is_ipv6() => {
-            "; IPv6 may be off here: 0.0.0.0 is every IPv4 address"
+            "; IPv6 may be disabled here; use 0.0.0.0 for all IPv4 addresses"
         }
         io::ErrorKind::AddrNotAvailable => "; no network interface here has this address",
         _ => "",
@@ -240,7 +243,7 @@ fn cannot_bind(addr: SocketAddr, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("HTTP_ADDR={addr}: {error}{hint}"))
 }
 
-/// Listening on all addresses, we are reached on the loopback one.
+/// Replaces the address that means "all interfaces" with the loopback address, where we can be reached.
 fn reachable(mut addr: SocketAddr) -> SocketAddr {
     if addr.ip().is_unspecified() {
         addr.set_ip(match addr.ip() {

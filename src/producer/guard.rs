@@ -1,7 +1,8 @@
-//! Keeps tiny_http's connections in bounds from outside: it has no limits and no timeouts of its own.
+//! Enforces limits on tiny_http's connections from the outside, because tiny_http has no limits or timeouts.
 //!
-//! Every half second it looks at the sockets on our port, cuts those that break a limit, and counts those whose
-//! thread is lost. It waits for nothing else, so that limits hold also while the accept loop is sick.
+//! Every half second the guard scans the sockets on our port, closes those that exceed a limit, and counts
+//! those whose thread is lost. It waits for nothing else, so the limits hold even while the accept loop
+//! hangs.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{Shutdown, SocketAddr};
@@ -18,25 +19,26 @@ use super::handler::Handler;
 use super::plugs::Plugs;
 use super::reaper::{Cut, Limits, Reaper, Sample};
 
-/// How often connections are looked at.
+/// Interval between two scans of the connections.
 const SWEEP: Duration = Duration::from_millis(500);
 
-/// State of the guard's thread.
+/// State of the guard thread.
 pub struct Guard {
     /// Serves the requests.
     pub handler: Arc<Handler>,
-    /// Our own connections, which no limit is for.
+    /// Our own connections, which are exempt from all limits.
     pub plugs: Arc<Plugs>,
     /// Limits on connections.
     pub limits: Limits,
-    /// A connection that is over for so long and still not closed has lost its thread.
+    /// A connection that ended this long ago but is still not closed has lost its thread.
     pub lost_after: Duration,
-    /// Lost connections past which the process has to be replaced.
+    /// Number of lost connections above which the process has to be replaced.
     pub leak_budget: usize,
 }
 
 impl Guard {
-    /// Runs until `stop` disconnects; `exhausted` is told how many connection threads are lost when they are too many.
+    /// Runs until `stop` disconnects. Calls `exhausted` with the number of lost connection threads if there
+    /// are too many.
     pub fn run(self, stop: &Receiver<()>, mut exhausted: impl FnMut(usize)) {
         let mut reaper = Reaper::new(self.limits);
         let mut over_since = HashMap::new();
@@ -45,12 +47,12 @@ impl Guard {
             match catch_unwind(sweep) {
                 Ok(lost) if lost > self.leak_budget => exhausted(lost),
                 Ok(_) => {}
-                Err(_) => log::error!("a look at the connections ended by a panic; the next one follows"),
+                Err(_) => log::error!("a scan of the connections panicked; the next one follows"),
             }
         }
     }
 
-    /// Looks at all connections once; returns how many have lost their thread.
+    /// Scans all connections once and returns how many have lost their thread.
     fn sweep(&self, reaper: &mut Reaper, over_since: &mut HashMap<u64, Instant>) -> usize {
         let now = Instant::now();
         let (samples, over) = self.look();
@@ -60,7 +62,7 @@ impl Guard {
         lost
     }
 
-    /// The open client connections, and the inodes of those that are over but still held.
+    /// Returns the open client connections, and the inodes of those that have ended but are still held.
     fn look(&self) -> (Vec<Sample>, HashSet<u64>) {
         let own = self.plugs.addresses();
         let (port, connections) = (self.handler.port, &self.handler.connections);
@@ -79,7 +81,7 @@ impl Guard {
                 (TcpState::Closing | TcpState::PeerEnded, _) => {
                     let inode = sockets::inode(socket);
                     held.extend(inode);
-                    // A client that sends nothing more may still wait for its answers.
+                    // A client that has finished sending may still be waiting for its answers.
                     over.extend(inode.filter(|_| !progress.is_some_and(|progress| progress.busy)));
                 }
                 _ => {}
@@ -104,7 +106,7 @@ impl Guard {
             let (limit, how) = match cut {
                 Cut::Idle => ("idle_timeout", Shutdown::Read),
                 Cut::SlowHead => ("request_timeout", Shutdown::Both),
-                // Its thread reads the end and answers 408.
+                // Its thread reads the end of the stream and answers 408.
                 Cut::SlowBody => ("request_timeout", Shutdown::Read),
                 Cut::TooMany => ("max_connections", Shutdown::Both),
             };
@@ -114,7 +116,8 @@ impl Guard {
             }
             shut.insert(peer, how);
         }
-        // One look for all of them: a thousand that fall silent together must not cost a thousand looks.
+        // One scan for all of them: a thousand clients that go silent together must not cost a thousand
+        // scans.
         sockets::for_each_connection(|socket, local, peer| {
             if local.port() == self.handler.port
                 && let Some(&how) = shut.get(&peer)
@@ -125,7 +128,7 @@ impl Guard {
     }
 }
 
-/// Connections that have been over for longer than `lost_after`.
+/// Counts the connections that ended more than `lost_after` ago.
 fn note_lost(
     over_since: &mut HashMap<u64, Instant>,
     over: &HashSet<u64>,

@@ -1,7 +1,8 @@
-//! What happens to a request between its turn and its answer; used by workers, body readers and repliers alike.
+//! Serves a request once it is next in line on its connection, until it is answered; used by workers, body
+//! readers and repliers.
 //!
-//! Knows no Kafka: events go into the queue and come back settled. Nothing here blocks but a write to the client
-//! and, in the body lane, a read from it; both are bounded.
+//! Events go into the queue and come back settled. Nothing here blocks except writing to the client and, in
+//! the body threads, reading from it. Both are bounded.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,13 +23,13 @@ use super::metrics::ProducerMetrics;
 use super::queue::{Queue, Reservation};
 use super::routes::{Verdict, judge};
 
-/// Large bodies that may wait for a thread to read them.
+/// Most large bodies that may wait for a thread to read them.
 const BODY_LANE_CAPACITY: usize = 512;
 
-/// What answers a request once its events are settled.
+/// What is needed to answer a request once its events are settled.
 pub struct Ticket {
     pub(super) exchange: Exchange,
-    /// `None` for an event posted alone.
+    /// `None` for an event posted on its own.
     pub(super) rejected: Option<Vec<Rejected>>,
     pub(super) reservation: Reservation,
 }
@@ -40,10 +41,10 @@ impl Ticket {
     }
 }
 
-/// A job as it goes through the queue: boxed, so that the channel's slots stay small.
+/// A job as it travels through the queue, boxed to keep the channel's slots small.
 pub type QueuedJob = Box<Job<Ticket>>;
 
-/// A request whose body is still on the socket.
+/// A request whose body is still on the socket, or has to be decompressed.
 pub struct BodyTask {
     exchange: Exchange,
     body: Body,
@@ -53,13 +54,13 @@ pub struct BodyTask {
 #[derive(Clone, Copy)]
 struct Body {
     length: usize,
-    /// The front holds it already.
+    /// tiny_http has already read it.
     here: bool,
     gzip: bool,
     format: Option<Format>,
 }
 
-/// An answer that is to be written now, by a thread that may be kept waiting by the client.
+/// An answer to be written now, by a thread that the client may block.
 pub struct Due {
     exchange: Exchange,
     answer: Answer,
@@ -70,37 +71,37 @@ fn due(exchange: Exchange, answer: Answer, close: bool) -> Option<Due> {
     Some(Due { exchange, answer, close })
 }
 
-/// Shared by all threads that serve requests.
+/// State shared by all threads that serve requests.
 pub struct Handler {
-    /// Our port, to find the client's socket.
+    /// Our port, used to find a client's socket.
     pub port: u16,
-    /// Topic named in receipts.
+    /// The topic named in receipts.
     pub topic: String,
-    /// How events are taken from bodies.
+    /// Turns bodies into events.
     pub intake: Intake,
-    /// Longest wait of a complete request for its acknowledgement.
+    /// Longest time that a complete request waits for its acknowledgement.
     pub delivery_timeout: Duration,
-    /// Order of requests on each connection.
+    /// Keeps the requests of each connection in order.
     pub connections: Connections<Arrival>,
-    /// The way to the publisher.
+    /// The queue to the publisher.
     pub queue: Queue<QueuedJob>,
     /// Whether Kafka acknowledges.
     pub health: Arc<Health>,
-    /// What happened.
+    /// The producer's metrics.
     pub metrics: Arc<ProducerMetrics>,
-    /// The way to the closer, which ends connections.
+    /// Orders for the closer, which ends connections.
     pub closer: Sender<Order>,
-    /// `None` once the lane is closed.
+    /// Requests for the body threads; `None` once it is closed.
     pub body_lane: Mutex<Option<Sender<BodyTask>>>,
 }
 
-/// The lane of large bodies: its sending end for the handler and its receiving one for the readers.
+/// The channel of requests for the body threads: the sender for the handler, the receiver for the threads.
 pub fn body_lane() -> (Sender<BodyTask>, Receiver<BodyTask>) {
     bounded(BODY_LANE_CAPACITY)
 }
 
 impl Handler {
-    /// Takes up a request in the order of arrival; `Some` when it is its turn.
+    /// Registers a request in the order of arrival, and returns it if it can be served now.
     pub fn arrive(&self, arrival: Arrival) -> Option<Exchange> {
         // A TCP listener always knows the peer; see `Request::remote_addr`.
         let peer = *arrival.request.remote_addr()?;
@@ -123,14 +124,14 @@ impl Handler {
         Exchange::new(arrival, connection, self.closer.clone(), at)
     }
 
-    /// Serves a request, and those parked behind it as far as they can be answered at once.
+    /// Serves a request, and those parked behind it for as long as they can be answered at once.
     pub fn serve(&self, exchange: Exchange) {
         if let Some(due) = self.advance(exchange) {
             self.answer(due);
         }
     }
 
-    /// Writes an answer that is due, and those that then are due behind it. May block on the client.
+    /// Writes an answer, and those that become ready behind it. May block on the client.
     pub fn answer(&self, due: Due) {
         let mut due = Some(due);
         while let Some(Due { exchange, answer, close }) = due {
@@ -138,8 +139,8 @@ impl Handler {
         }
     }
 
-    /// Brings a request as far as it comes without blocking on a client (but where the publisher has just died, which
-    /// ends the process): `None` when others will answer it.
+    /// Serves a request as far as possible without blocking on a client (except when the publisher has just
+    /// died, which ends the process). Returns `None` if another thread will answer it.
     pub fn advance(&self, exchange: Exchange) -> Option<Due> {
         if exchange.connection.is_cut() {
             exchange.give_up();
@@ -172,10 +173,11 @@ impl Handler {
         }
         let throttled = self.health.throttled_for(exchange.complete);
         if throttled > self.delivery_timeout {
-            let what = format!("a quota of Kafka is exceeded for {} s more", throttled.as_secs());
+            let what = format!("a quota of Kafka is exceeded for another {} s", throttled.as_secs());
             return due(exchange, self.overloaded(&what), !body.here);
         }
-        // A small packed body can become a thousand times as large: that is no work for the one who leads.
+        // A small compressed body can grow a thousandfold, too much work for the thread that receives
+        // requests.
         if !body.here || body.gzip {
             return self.enqueue_body(exchange, body);
         }
@@ -189,9 +191,10 @@ impl Handler {
         })
     }
 
-    /// A body of this size is still on the socket, so only the lane's threads may wait for it; or is long to unpack.
+    /// Hands the request to the body threads: only they may wait for a body that is still on the socket, or
+    /// spend the time to decompress one.
     fn enqueue_body(&self, exchange: Exchange, body: Body) -> Option<Due> {
-        // The body and the lines made of it are held at the same time.
+        // The body and the lines made from it are held at the same time.
         let Some(reservation) = self.queue.reserve(0, 2 * body.length) else {
             return due(exchange, self.overloaded("the queue is full"), !body.here);
         };
@@ -211,7 +214,7 @@ impl Handler {
         }
     }
 
-    /// Reads a large body and serves its request, in a thread that may be kept waiting by the client.
+    /// Reads a large body and serves its request, on a thread that the client may block.
     pub fn read_and_serve(&self, task: BodyTask) {
         let BodyTask { mut exchange, body, reservation } = task;
         let mut bytes = Vec::new();
@@ -230,7 +233,7 @@ impl Handler {
         }
     }
 
-    /// The body did not come: the client went away or was too slow and has been cut by the guard.
+    /// The body did not arrive: the client went away, or was too slow and was cut off by the guard.
     fn abandon(&self, exchange: Exchange) -> Option<Due> {
         due(exchange, Answer::body_incomplete(), true)
     }
@@ -281,12 +284,14 @@ impl Handler {
 
     fn refuse_packed(&self, exchange: Exchange, reason: &Unpack) -> Option<Due> {
         let answer = match reason {
-            Unpack::NotGzip => {
-                Answer::error(400, "not_gzip", "the body is not whole gzip, as Content-Encoding says")
-            }
+            Unpack::NotGzip => Answer::error(
+                400,
+                "not_gzip",
+                "Content-Encoding says gzip, but the body is not complete gzip data",
+            ),
             Unpack::TooLarge => {
                 self.metrics.refuse("max_body_bytes");
-                Answer::too_large("unpacked body", self.intake.max_body_bytes as u64)
+                Answer::too_large("decompressed body", self.intake.max_body_bytes as u64)
             }
             Unpack::NoRoom => self.overloaded("the queue is full"),
         };
@@ -327,8 +332,8 @@ impl Handler {
         }
     }
 
-    /// Writes the answer; returns the request whose turn it is then. With `close`, or when nobody hears it, the closer
-    /// does the rest, and nothing of this connection follows.
+    /// Writes the answer and returns the request to serve next. With `close`, or if the client cannot receive
+    /// the answer, the closer does the rest, and nothing more is served on this connection.
     pub(super) fn finish(&self, exchange: Exchange, answer: &Answer, close: bool) -> Option<Exchange> {
         let connection = exchange.connection.clone();
         let (route, started) = (exchange.route(), exchange.started);
@@ -336,13 +341,14 @@ impl Handler {
         if close || connection.is_last() || connection.is_cut() {
             exchange.end(answer);
         } else {
-            // It is an exchange before the answer is written, so that a panic there leaves no turn taken.
+            // Becomes an exchange before the answer is written, so that a panic there cannot leave the
+            // connection stuck.
             next = self.connections.leave(&connection).map(|arrival| {
                 let turn = Instant::now();
                 self.turn(arrival, connection.clone(), turn)
             });
             if exchange.answer(answer).is_err() {
-                log::debug!("{}: the client did not take the answer", connection.peer);
+                log::debug!("{}: the client did not accept the answer", connection.peer);
             }
         }
         self.metrics.answered(route, answer.status);
@@ -354,7 +360,7 @@ impl Handler {
     }
 }
 
-/// Runs `use_stamp` with the stamp of now, formatted once a millisecond and thread.
+/// Runs `use_stamp` with the current time, which is formatted once per millisecond in each thread.
 fn with_stamp<T>(use_stamp: impl FnOnce(&Stamp) -> T) -> T {
     thread_local!(static STAMP: RefCell<Option<(i64, Stamp)>> = const { RefCell::new(None) });
     let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64);

@@ -1,17 +1,18 @@
-//! Whether Kafka acknowledges now: what `/readyz` tells and what lets a request be refused at once.
+//! Tracks whether Kafka acknowledges right now, which `/readyz` reports and which lets requests be refused at
+//! once.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A broker call that takes longer than this makes us not ready until it returns.
+/// A broker call that takes longer than this makes the producer not ready until it returns.
 const STALL: Duration = Duration::from_millis(1500);
 
-/// Calls may fail for this long, from the begin of the first one that failed, before we are not ready: a leader
-/// that moves or a connection that breaks is mended within it, and no client needs to know.
+/// How long calls may fail before the producer is not ready, counted from the start of the first call that
+/// failed. A leader change or a broken connection recovers within this time, and clients need not notice.
 const GRACE: Duration = Duration::from_millis(400);
 
-/// Shared by the publisher, which writes it, and the HTTP side, which reads it.
+/// Written by the publisher and read by the HTTP side.
 #[derive(Debug)]
 pub struct Health {
     origin: Instant,
@@ -19,26 +20,27 @@ pub struct Health {
     up: AtomicBool,
     draining: AtomicBool,
     exhausted: AtomicBool,
-    /// Milliseconds since `origin` when the call on the wire began; 0 without one.
+    /// When the current call began, in milliseconds since `origin`; 0 if there is none.
     call_began: AtomicU64,
-    /// Milliseconds since `origin` when the first of the calls began that failed since; 0 after a success.
+    /// When the first of the calls that have failed since the last success began, in milliseconds since
+    /// `origin`; 0 after a success.
     failing_since: AtomicU64,
-    /// Milliseconds since `origin` until when Kafka takes nothing because of a quota.
+    /// Until when Kafka accepts nothing because of a quota, in milliseconds since `origin`.
     throttled_until: AtomicU64,
     reason: Mutex<String>,
 }
 
-/// Why a request is not taken.
+/// Why a request is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotReady {
-    /// We are stopping.
+    /// The producer is stopping.
     Draining,
-    /// Kafka does not acknowledge, with the last reason.
+    /// Kafka does not acknowledge, with the latest reason.
     KafkaUnavailable(String),
 }
 
 impl Health {
-    /// Not ready until the publisher has reached Kafka.
+    /// Starts as not ready, until the publisher has reached Kafka.
     pub fn new(now: Instant) -> Self {
         Self {
             origin: now,
@@ -52,30 +54,30 @@ impl Health {
         }
     }
 
-    /// A broker call begins.
+    /// Records that a broker call begins.
     pub fn call_begins(&self, now: Instant) {
         self.call_began.store(self.millis(now).max(1), Ordering::Release);
     }
 
-    /// The call is over, and the broker acknowledged or showed that it would.
+    /// Records that the call is over, and that the broker acknowledged or showed that it would.
     pub fn call_succeeded(&self) {
         self.call_began.store(0, Ordering::Release);
         self.failing_since.store(0, Ordering::Release);
         self.up.store(true, Ordering::Release);
     }
 
-    /// Kafka takes nothing before `until` because of a quota. It is well all the same.
+    /// Records that Kafka accepts nothing before `until` because of a quota. Kafka still counts as healthy.
     pub fn throttled(&self, until: Instant) {
         self.throttled_until.store(self.millis(until), Ordering::Release);
     }
 
-    /// How long Kafka takes nothing because of a quota, in whole seconds.
+    /// How long Kafka will accept nothing because of a quota, in whole seconds, rounded up.
     pub fn throttled_for(&self, now: Instant) -> Duration {
         let left = self.throttled_until.load(Ordering::Acquire).saturating_sub(self.millis(now));
         Duration::from_secs(left.div_ceil(1000))
     }
 
-    /// The call is over and failed.
+    /// Records that the call is over and failed.
     pub fn call_failed(&self, reason: &str) {
         reason.clone_into(&mut self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
         let began = self.call_began.swap(0, Ordering::AcqRel);
@@ -84,7 +86,7 @@ impl Health {
         }
     }
 
-    /// Nothing will be published any more.
+    /// Records that nothing will be published any more.
     pub fn gave_up(&self, reason: &str) {
         self.call_failed(reason);
         self.up.store(false, Ordering::Release);
@@ -95,12 +97,13 @@ impl Health {
         self.up.load(Ordering::Acquire)
     }
 
-    /// From now on no request is taken.
+    /// Accepts no more requests from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
     }
 
-    /// Too many connection threads are lost: not ready for good, the process has to be replaced.
+    /// Records that too many connection threads are lost: the producer stays not ready, and the process has
+    /// to be replaced.
     pub fn set_exhausted(&self) {
         self.exhausted.store(true, Ordering::SeqCst);
     }
@@ -110,21 +113,21 @@ impl Health {
         self.exhausted.load(Ordering::SeqCst)
     }
 
-    /// True while we are stopping.
+    /// True while the producer is stopping.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// True while the broker acknowledges, but for a moment of failures, and no call has stalled.
+    /// True while the broker acknowledges and no call has stalled. A short series of failures is tolerated.
     pub fn is_connected(&self, now: Instant) -> bool {
         let failing = self.lasts_longer(&self.failing_since, GRACE, now);
         self.up.load(Ordering::Acquire) && !failing && !self.is_stalled(now)
     }
 
-    /// Whether a request would be taken now.
+    /// Checks whether a request would be accepted now.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why not.
     pub fn check(&self, now: Instant) -> Result<(), NotReady> {
         if self.is_draining() || self.is_exhausted() {
             return Err(NotReady::Draining);

@@ -1,4 +1,4 @@
-//! From a body to lines for Kafka. Pure: bytes and a stamp in, lines and refusals out.
+//! Turns a request body into lines for Kafka, or into the reason why it is refused.
 
 use std::io::Read;
 
@@ -9,39 +9,39 @@ use crate::event::{self, ErrorKind, EventError, Format, Limits, Stamp};
 use super::answer::{Answer, Rejected};
 use super::job::Lines;
 
-/// How events are taken from bodies.
+/// How events are read from bodies.
 #[derive(Clone, Debug)]
 pub struct Intake {
-    /// Limits of one event.
+    /// Limits on one event.
     pub limits: Limits,
-    /// Most events of one request.
+    /// Most events per request.
     pub max_request_events: usize,
-    /// Most bytes of one body, unpacked.
+    /// Most bytes per body, after decompression.
     pub max_body_bytes: usize,
-    /// Field whose value becomes the key.
+    /// Field whose value becomes the key of the record.
     pub key_field: Option<String>,
 }
 
-/// What a body holds.
+/// What a body contains.
 #[derive(Debug)]
 pub enum Taken {
-    /// One event, posted alone.
+    /// One event, posted on its own.
     Single(Lines),
-    /// Several events, some of which may be refused; `lines` may be empty.
+    /// Several events, some of which may be rejected; `lines` may be empty.
     Batch {
-        /// The valid ones.
+        /// The valid events.
         lines: Lines,
-        /// The others.
+        /// The rejected events.
         rejected: Vec<Rejected>,
     },
 }
 
-/// Why nothing is taken from a body, with what to count.
+/// Why nothing is accepted from a body, and what to count.
 #[derive(Debug)]
 pub struct Refusal {
-    /// What to say.
+    /// The answer to send.
     pub answer: Answer,
-    /// The event's fault; `None` when a limit of the request is to blame.
+    /// What is wrong with the event; `None` if the request exceeds a limit.
     pub kind: Option<ErrorKind>,
 }
 
@@ -53,10 +53,10 @@ impl From<EventError> for Refusal {
 }
 
 impl Intake {
-    /// The events of `body`, stamped.
+    /// Returns the events of `body`, with timestamps added.
     ///
     /// # Errors
-    /// A single event that is none, an array that is not JSON as a whole, or too many events.
+    /// A single event is invalid, an array is not valid JSON as a whole, or there are too many events.
     pub fn take(&self, body: &[u8], format: Option<Format>, stamp: &Stamp) -> Result<Taken, Refusal> {
         match format.unwrap_or_else(|| event::detect(body)) {
             Format::Object => {
@@ -73,7 +73,7 @@ impl Intake {
         let mut rejected = Vec::new();
         for (index, raw) in event::split(body, format)?.enumerate() {
             if index == self.max_request_events {
-                let message = format!("more than {index} events in one request; send them in several");
+                let message = format!("more than {index} events in one request; split it into several");
                 return Err(Refusal { answer: Answer::error(413, "too_many_events", &message), kind: None });
             }
             if let Err(error) = self.add(raw, stamp, &mut lines) {
@@ -81,7 +81,7 @@ impl Intake {
             }
         }
         if lines.is_empty() && rejected.is_empty() {
-            let message = "no event in the body: send one JSON object, an array of them, or one a line";
+            let message = "no event in the body; send one JSON object, an array of them, or one per line";
             let answer = Answer::error(400, ErrorKind::Empty.as_str(), message);
             return Err(Refusal { answer, kind: Some(ErrorKind::Empty) });
         }
@@ -98,10 +98,10 @@ impl Intake {
         Ok(())
     }
 
-    /// Unpacks a gzipped body; `grow` is asked before memory grows to the given size.
+    /// Decompresses a gzip body. `grow` is called before memory grows to the given size, and may refuse that.
     ///
     /// # Errors
-    /// Not gzip, larger than the limit unpacked, or no room.
+    /// The body is not gzip, is larger than the limit once decompressed, or there is no room for it.
     pub fn unpack(&self, packed: &[u8], mut grow: impl FnMut(usize) -> bool) -> Result<Vec<u8>, Unpack> {
         const STEP: usize = 64 << 10;
         let mut reader = MultiGzDecoder::new(packed);
@@ -123,14 +123,14 @@ impl Intake {
     }
 }
 
-/// Why a body could not be unpacked.
+/// Why a body could not be decompressed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unpack {
-    /// Broken or not gzip at all.
+    /// Damaged, or not gzip at all.
     NotGzip,
-    /// More than the limit of a body.
+    /// Larger than the limit for a body.
     TooLarge,
-    /// Past the bounds of the queue.
+    /// More than the queue has room for.
     NoRoom,
 }
 
@@ -187,7 +187,7 @@ mod tests {
     fn a_gzip_bomb_is_stopped_at_the_limit_and_at_the_room() {
         let pack = |bytes: &[u8]| {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-            encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("pack")
+            encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("compress")
         };
         assert_eq!(intake().unpack(&pack(&[b' '; 1000]), |_| true).map(|body| body.len()), Ok(1000));
         assert_eq!(intake().unpack(&pack(&[b' '; 1001]), |_| true), Err(Unpack::TooLarge));

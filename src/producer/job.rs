@@ -1,27 +1,27 @@
-//! What waits between acceptance and acknowledgement: the events of one request, and what became of them. Pure.
+//! Holds the events of one request, and the outcome of each, from acceptance to acknowledgement.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::broker::{Receipt, Record};
 
-/// The events of one request as lines in one allocation, ready for Kafka.
+/// The events of one request as lines ready for Kafka, in one allocation.
 #[derive(Debug, Default)]
 pub struct Lines {
     bytes: Vec<u8>,
     ends: Vec<u32>,
-    /// Ends of the keys in `key_bytes`, parallel to `ends`; empty without a key field.
+    /// For each line, whether it has a key and where that ends in `key_bytes`; empty without a key field.
     key_ends: Vec<(bool, u32)>,
     key_bytes: Vec<u8>,
 }
 
 impl Lines {
-    /// Room for `bytes` bytes.
+    /// Creates an empty list with room for `bytes` bytes.
     pub fn with_capacity(bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), ..Self::default() }
     }
 
-    /// Where the next line is to be appended; follow up with [`Lines::end_line`].
+    /// The buffer to append the next line to; call [`Lines::end_line`] afterwards.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
@@ -32,7 +32,7 @@ impl Lines {
         self.ends.push(end);
     }
 
-    /// Gives the last line its key; call it for each line or for none.
+    /// Sets the key of the last line; call this for every line or for none.
     pub fn set_key(&mut self, key: Option<&[u8]>) {
         self.key_bytes.extend_from_slice(key.unwrap_or_default());
         self.key_ends.push((key.is_some(), self.key_bytes.len() as u32));
@@ -43,23 +43,23 @@ impl Lines {
         self.ends.len()
     }
 
-    /// True without events.
+    /// True if there are no events.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Bytes held for these events.
+    /// Bytes of memory held for these events.
     pub fn held_bytes(&self) -> usize {
         self.bytes.capacity() + self.key_bytes.capacity() + self.ends.capacity() * 4
     }
 
-    /// The event at `index`, without a line end.
+    /// The event at `index`, without a line ending.
     pub fn line(&self, index: usize) -> &[u8] {
         let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
         &self.bytes[start..self.ends[index] as usize]
     }
 
-    /// The last line that was ended.
+    /// The last complete line.
     pub fn last_line(&self) -> &[u8] {
         self.line(self.len() - 1)
     }
@@ -76,7 +76,7 @@ impl Lines {
     }
 }
 
-/// What became of one event.
+/// The outcome of one event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
     /// Not known yet.
@@ -84,51 +84,51 @@ pub enum Outcome {
     Open,
     /// In Kafka.
     Acknowledged(Receipt),
-    /// The topic refuses an event of this size; a retry cannot help.
+    /// The topic does not accept an event of this size; a retry cannot help.
     TooLarge(Arc<str>),
-    /// Kafka rejects this event, for the reason given; a retry cannot help.
+    /// Kafka rejects this event for the given reason; a retry cannot help.
     Rejected(Arc<str>),
-    /// Not acknowledged in time; it may be in Kafka all the same.
+    /// Not acknowledged in time, but it may still be in Kafka.
     Unacknowledged(Arc<str>),
 }
 
-/// One request's events on their way, with the ticket that answers it.
+/// The events of one request on their way to Kafka, with the ticket that answers it.
 #[derive(Debug)]
 pub struct Job<T> {
     /// The events.
     pub lines: Lines,
-    /// What became of each, parallel to `lines`.
+    /// The outcome of each event, parallel to `lines`.
     pub outcomes: Vec<Outcome>,
-    /// After this the request is answered as it stands.
+    /// When the request is answered with whatever outcomes there are.
     pub deadline: Instant,
     /// Answers the request.
     pub ticket: T,
 }
 
 impl<T> Job<T> {
-    /// A job of which nothing is known yet.
+    /// Creates a job without outcomes.
     pub fn new(lines: Lines, deadline: Instant, ticket: T) -> Self {
         Self { outcomes: vec![Outcome::Open; lines.len()], lines, deadline, ticket }
     }
 
-    /// True when every event has its outcome.
+    /// True if every event has an outcome.
     pub fn is_settled(&self) -> bool {
         !self.outcomes.contains(&Outcome::Open)
     }
 
-    /// Events that are in Kafka.
+    /// Number of events that are in Kafka.
     pub fn acknowledged(&self) -> usize {
         self.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Acknowledged(_))).count()
     }
 
-    /// Ends all that is still open as not acknowledged, for `reason`.
+    /// Marks every event without an outcome as not acknowledged, with `reason`.
     pub fn give_up(&mut self, reason: &Arc<str>) {
         for outcome in self.outcomes.iter_mut().filter(|outcome| **outcome == Outcome::Open) {
             *outcome = Outcome::Unacknowledged(reason.clone());
         }
     }
 
-    /// Receipts as ranges (partition, first offset, last offset), in the order of the events.
+    /// Returns the receipts as ranges (partition, first offset, last offset), in the order of the events.
     pub fn receipt_ranges(&self) -> Vec<(i32, i64, i64)> {
         let mut ranges: Vec<(i32, i64, i64)> = Vec::new();
         for outcome in &self.outcomes {
@@ -150,7 +150,7 @@ impl<T> Job<T> {
 pub(super) mod tests {
     use super::*;
 
-    /// A job of these lines, without keys.
+    /// A job with these lines, without keys.
     pub fn job<T>(lines: &[&str], deadline: Instant, ticket: T) -> Job<T> {
         let mut built = Lines::default();
         for line in lines {

@@ -1,4 +1,4 @@
-//! A worker's loop, and what is done when tiny_http breaks under it.
+//! Runs the workers' loop, and rebuilds the tiny_http server when it breaks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,34 +18,34 @@ use super::handler::{Due, Handler};
 use super::metrics::ProducerMetrics;
 use super::plugs::Plugs;
 
-/// How often the thread of a replaced server looks whether it is to end.
+/// How often the thread of a replaced server checks whether it should end.
 const RETIRED_TICK: Duration = Duration::from_secs(1);
 
-/// Failures in a row to build the accept loop, and the pause between them, after which the process has to be
-/// replaced: about a minute.
+/// Failures in a row to rebuild the accept loop after which the process has to be replaced, and the pause
+/// between attempts: together about a minute.
 const MAX_FAILED_REBUILDS: u32 = 300;
 const REBUILD_PAUSE: Duration = Duration::from_millis(200);
 
-/// Takes requests, and mends the front when it breaks.
+/// Receives requests, and supervises the front: rebuilds it when it breaks.
 #[derive(Clone)]
 pub struct Mender {
     /// Serves the requests.
     pub handler: Arc<Handler>,
-    /// What is mended.
+    /// The front under supervision.
     pub front: Arc<Front>,
-    /// Told what cannot be mended.
+    /// Where faults that cannot be repaired are reported.
     pub stop: Sender<Stop>,
     /// Threads of replaced servers.
     pub retired: Arc<Mutex<Vec<JoinHandle<()>>>>,
-    /// In a row.
+    /// Failures in a row to rebuild.
     pub failed_rebuilds: Arc<AtomicU32>,
     /// Our own connections to the front.
     pub plugs: Arc<Plugs>,
 }
 
 impl Mender {
-    /// A worker's loop. It leads until it has something to write, which may block: handing the lead on for each
-    /// take would cost a sleep and a wake-up more.
+    /// A worker's loop. The worker keeps the permit to receive until it has something to write, which may
+    /// block; passing the permit on after each call would cost one more sleep and wake-up.
     pub fn work(&self) {
         let (mut turns, mut due): (Vec<Exchange>, Vec<Due>) = (Vec::new(), Vec::new());
         loop {
@@ -66,7 +66,7 @@ impl Mender {
                 Took::GoOn => {}
                 Took::Stopped => return,
                 Took::Dead(generation, error) => {
-                    log::error!("the accept loop ended: {error}; trying to build it anew");
+                    log::error!("the accept loop ended: {error}; rebuilding it");
                     while !self.rebuild(generation) {
                         thread::sleep(REBUILD_PAUSE);
                     }
@@ -75,13 +75,13 @@ impl Mender {
         }
     }
 
-    /// The accept loop of `generation` does not answer: rebuilds it.
+    /// Rebuilds the accept loop of `generation`, which does not answer.
     pub fn revive(&self, generation: u64) {
-        log::error!("no answer from our own port; trying to build the accept loop anew");
+        log::error!("no answer from our own port; rebuilding the accept loop");
         self.rebuild(generation);
     }
 
-    /// Too many connection threads are `lost`: the process has to be replaced.
+    /// Stops the producer because too many connection threads are `lost`; the process has to be replaced.
     pub fn give_up(&self, lost: usize) {
         if !self.handler.health.is_exhausted() {
             self.handler.health.set_exhausted();
@@ -89,7 +89,7 @@ impl Mender {
         }
     }
 
-    /// True when nothing is left to be done for this generation.
+    /// Returns true if there is nothing left to do for this generation.
     fn rebuild(&self, generation: u64) -> bool {
         match self.front.rebuild(generation) {
             Ok(None) => true,
@@ -98,14 +98,14 @@ impl Mender {
                 self.handler.metrics.http.accept_restarts.inc();
                 self.plugs.pull();
                 self.retire(old);
-                log::info!("the accept loop is built anew");
+                log::info!("rebuilt the accept loop");
                 true
             }
-            // Out of descriptors or threads, most likely, which clients give back when they leave.
+            // Most likely out of descriptors or threads, which become free again when clients leave.
             Err(error) => {
                 let failed = self.failed_rebuilds.fetch_add(1, Ordering::Relaxed);
                 if failed == 0 {
-                    log::error!("cannot build the accept loop now: {error}; trying on");
+                    log::error!("cannot rebuild the accept loop yet: {error}; still trying");
                 } else if failed == MAX_FAILED_REBUILDS {
                     let _ = self.stop.send(Stop::ListenerLost(error));
                 }
@@ -114,7 +114,7 @@ impl Mender {
         }
     }
 
-    /// Connections of a replaced server live on and send their requests to it: one thread takes those.
+    /// Connections of a replaced server stay open and keep sending requests to it; one thread receives those.
     fn retire(&self, server: Arc<Server>) {
         let (handler, front) = (self.handler.clone(), self.front.clone());
         let thread = spawn("http-retired", move || {
@@ -135,16 +135,17 @@ impl Mender {
     }
 }
 
-/// A panic while one request is served ends that request (answered 500) and its connection, and nothing else.
+/// Panic boundary: a panic while one request is served ends only that request (answered 500) and its
+/// connection.
 pub fn shielded(handler: &Handler, serve: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(serve)).is_err() {
-        log::error!("a request ended by a panic; {} so far", handler.metrics.http.panics.get());
+        log::error!("a request ended in a panic; {} panics so far", handler.metrics.http.panics.get());
     }
 }
 
-/// tiny_http's threads panic on some clients (a reset right after the connect); that is counted, and told only
-/// at debug level, so that a scanner cannot fill the log. Our own threads' panics are told in full. Its accept
-/// thread panics, without a word to anybody, when it cannot duplicate a socket.
+/// Counts panics. Some clients make tiny_http's threads panic (a reset right after connecting); these panics
+/// are logged only at debug level, so that a scanner cannot fill the log. Panics of our own threads are
+/// logged in full. tiny_http's accept thread panics silently when it cannot duplicate a socket.
 pub fn count_panics(metrics: &Arc<ProducerMetrics>, front: &Arc<Front>) {
     let (metrics, front) = (metrics.clone(), front.clone());
     let tell = std::panic::take_hook();

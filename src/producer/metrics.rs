@@ -1,4 +1,5 @@
-//! The figures of the producer. Counters are atomics; histograms are filled once a batch by their one owner.
+//! Defines the producer's metrics. Counters are atomics; the broker-call histograms are updated once per
+//! batch, by the publisher alone.
 
 use std::time::Duration;
 
@@ -9,16 +10,16 @@ use crate::metrics::{Metrics, SECONDS_BUCKETS};
 
 use super::routes::Route;
 
-/// Every status that the producer answers.
+/// Every status that the producer answers with.
 const STATUSES: [u16; 11] = [200, 207, 400, 404, 405, 408, 411, 413, 415, 500, 503];
 
-/// Reasons besides those of `event` for which a received event is not accepted.
+/// Reasons, in addition to those of `event`, for which a received event is not accepted.
 const REFUSALS: [&str; 2] = ["queue_full", "closed"];
 
-/// What makes an accepted event fail.
+/// Causes for which an accepted event fails.
 const FAILURES: [&str; 4] = ["timeout", "too_large", "rejected", "stopped"];
 
-/// Limits of the HTTP side, by the setting or rule that refused.
+/// Limits of the HTTP side, named after the setting or rule that was exceeded.
 const LIMITS: [&str; 8] = [
     "max_connections",
     "idle_timeout",
@@ -30,17 +31,17 @@ const LIMITS: [&str; 8] = [
     "framing",
 ];
 
-/// All figures of the producer.
+/// All metrics of the producer.
 pub struct ProducerMetrics {
-    /// Registry and text.
+    /// Registry and text output.
     pub common: Metrics,
     /// Requests and connections.
     pub http: HttpMetrics,
     /// Events on the HTTP side.
     pub events: EventMetrics,
-    /// Between acceptance and acknowledgement.
+    /// Events between acceptance and acknowledgement.
     pub queue: QueueMetrics,
-    /// Towards the broker.
+    /// Calls to the broker.
     pub kafka: KafkaMetrics,
 }
 
@@ -48,45 +49,45 @@ pub struct ProducerMetrics {
 pub struct HttpMetrics {
     requests: Vec<[IntCounter; STATUSES.len()]>,
     refused: IntCounterVec,
-    /// From a request's head to its answer, the upload and the wait for its turn included.
+    /// Time from a request's head to its answer, including the upload and the wait for earlier requests.
     pub request_seconds: Histogram,
     /// Open client connections.
     pub connections: IntGauge,
-    /// Requests that wait behind another of their connection.
+    /// Requests that wait behind another one on their connection.
     pub parked: IntGauge,
-    /// Times the accept loop was built anew.
+    /// Number of times the accept loop was rebuilt.
     pub accept_restarts: IntCounter,
-    /// Panics that ended a thread or a request, and nothing else.
+    /// Panics that ended only a thread or a request.
     pub panics: IntCounter,
-    /// Connection threads that tiny_http lost for good.
+    /// Connection threads that tiny_http has lost for good.
     pub leaked: IntGauge,
 }
 
 /// Events on the HTTP side.
 pub struct EventMetrics {
-    /// In requests whose body was read.
+    /// Events in requests whose body was read.
     pub received: IntCounter,
-    /// Went into the queue.
+    /// Events that went into the queue.
     pub accepted: IntCounter,
     rejected: IntCounterVec,
-    /// Acknowledged by Kafka.
+    /// Events acknowledged by Kafka.
     pub acknowledged: IntCounter,
     failed: IntCounterVec,
 }
 
-/// Between acceptance and acknowledgement.
+/// Events between acceptance and acknowledgement.
 pub struct QueueMetrics {
-    /// Events.
+    /// Number of events.
     pub events: IntGauge,
     /// Bytes held for them and for bodies being read.
     pub bytes: IntGauge,
-    /// Most events.
+    /// Most events allowed.
     pub capacity: IntGauge,
-    /// From a complete request to the first try to send.
+    /// Time from a complete request to the first attempt to send.
     pub wait: Histogram,
 }
 
-/// Towards the broker.
+/// Calls to the broker.
 pub struct KafkaMetrics {
     produce_seconds: Histogram,
     batch_events: Histogram,
@@ -94,7 +95,7 @@ pub struct KafkaMetrics {
     errors: IntCounterVec,
     /// 1 while Kafka acknowledges.
     pub connected: IntGauge,
-    /// When Kafka last acknowledged, since the epoch.
+    /// When Kafka last acknowledged, as Unix time in seconds.
     pub last_success: Gauge,
 }
 
@@ -104,7 +105,7 @@ impl Default for ProducerMetrics {
     }
 }
 
-/// Counters that are there from the start for each value of their label.
+/// Registers counters that exist from the start for each value of their label.
 fn labelled(m: &Metrics, name: &str, help: &str, label: &str, values: &[&str]) -> IntCounterVec {
     let counters = m.counters(name, help, &[label]);
     for value in values {
@@ -114,7 +115,7 @@ fn labelled(m: &Metrics, name: &str, help: &str, label: &str, values: &[&str]) -
 }
 
 fn powers_of_four(first: f64) -> Vec<f64> {
-    prometheus::exponential_buckets(first, 4.0, 9).expect("legal buckets")
+    prometheus::exponential_buckets(first, 4.0, 9).expect("valid buckets")
 }
 
 impl HttpMetrics {
@@ -236,7 +237,7 @@ impl KafkaMetrics {
         }
     }
 
-    /// Notes a broker call that acknowledged something.
+    /// Records a broker call that acknowledged something.
     pub fn produced(&self, took: Duration, events: usize, bytes: usize, since_epoch: Duration) {
         self.produce_seconds.observe(took.as_secs_f64());
         self.batch_events.observe(events as f64);
@@ -244,14 +245,14 @@ impl KafkaMetrics {
         self.last_success.set(since_epoch.as_secs_f64());
     }
 
-    /// Notes a broker call that failed.
+    /// Records a broker call that failed.
     pub fn failed(&self, kind: &str) {
         self.errors.with_label_values(&[kind]).inc();
     }
 }
 
 impl ProducerMetrics {
-    /// All figures at zero, every label value present.
+    /// Creates all metrics at zero, with every label value present.
     pub fn new() -> Self {
         let common = Metrics::new();
         Self {
@@ -269,7 +270,7 @@ impl ProducerMetrics {
         self.http.requests[route as usize][column].inc();
     }
 
-    /// Counts events that were received and not accepted.
+    /// Counts events that were received but not accepted.
     pub fn reject(&self, reason: &str, events: u64) {
         self.events.rejected.with_label_values(&[reason]).inc_by(events);
     }
@@ -279,12 +280,12 @@ impl ProducerMetrics {
         self.events.failed.with_label_values(&[cause]).inc_by(events);
     }
 
-    /// Accepted events so far that were not acknowledged, though a retry could have helped.
+    /// Accepted events so far that were not acknowledged although a retry could have helped.
     pub fn unacknowledged(&self) -> u64 {
         ["timeout", "stopped"].iter().map(|cause| self.events.failed.with_label_values(&[cause]).get()).sum()
     }
 
-    /// Counts what a limit refused.
+    /// Counts a request or connection that exceeded a limit.
     pub fn refuse(&self, limit: &str) {
         self.http.refused.with_label_values(&[limit]).inc();
     }

@@ -1,4 +1,5 @@
-//! From the socket to Kafka: `POST /register_event` is answered 200 once the broker has acknowledged.
+//! Accepts events over HTTP, publishes them to Kafka, and answers `POST /register_event` with 200 once the
+//! broker has acknowledged.
 //!
 //! ```text
 //! front ─▶ worker ─▶ handler ─▶ queue ─▶ publisher ─▶ Sink
@@ -6,9 +7,9 @@
 //!                       └──── replier ◀──────┘ settled jobs
 //! ```
 //!
-//! Starts in the order: front, queue, publisher, repliers, body readers, plugs, workers, guard. Stops in the
-//! order: refuse and stop accepting, wait until nothing is inside, end the connections, then each thread after
-//! those that feed it.
+//! It starts the front, queue, publisher, repliers, body readers, keep-warm connections, workers and guard,
+//! in this order. To stop, it refuses requests and stops accepting connections, waits until all accepted
+//! events are settled, ends the connections, and then ends each thread after those that feed it.
 
 mod answer;
 #[doc(hidden)] // for benches/micro
@@ -61,7 +62,7 @@ pub fn metric_descriptions() -> Vec<Description> {
 /// Exit code when too many connection threads are lost and the process has to be replaced.
 pub const EXIT_LEAK_BUDGET: u8 = 70;
 
-/// How often a drain looks whether all is settled.
+/// How often a drain checks whether everything is settled.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 
 /// A running producer.
@@ -70,40 +71,40 @@ pub struct Producer {
     shutdown_timeout: Duration,
 }
 
-/// Why a producer stops.
+/// Why the producer stops.
 #[derive(Debug)]
 pub enum Stop {
-    /// Somebody asked for it.
+    /// Shutdown was requested.
     Requested,
-    /// tiny_http lost too many threads.
+    /// tiny_http lost this many threads, which is too many.
     LeakBudget(usize),
-    /// The publisher ended by itself.
+    /// The publisher ended on its own.
     PublisherEnded(BrokerError),
-    /// The listener cannot be used any more.
+    /// The listener can no longer be used.
     ListenerLost(io::Error),
 }
 
-/// How many events were taken and neither acknowledged nor refused yet.
+/// Counts the events that were accepted but neither acknowledged nor refused yet.
 #[derive(Clone, Debug)]
 pub struct Unsent(Arc<Usage>);
 
 impl Unsent {
-    /// The number now.
+    /// The current number.
     pub fn events(&self) -> usize {
         self.0.events()
     }
 }
 
 impl Producer {
-    /// Listens, and publishes to `sink`.
+    /// Starts to listen, and publishes to `sink`.
     ///
     /// # Errors
-    /// The address cannot be bound, or this process may not have the threads that it needs.
+    /// The address cannot be bound, or the system does not allow this process the threads that it needs.
     pub fn start(config: &ProducerConfig, sink: Box<dyn Sink>) -> io::Result<Self> {
         check_limits(config)?;
         sockets::prepare();
         if let Err(error) = linux::wake_patiently() {
-            log::info!("the scheduler's policy stays as it is, which costs some speed under load: {error}");
+            log::info!("cannot change the scheduling policy; throughput under load is a bit lower: {error}");
         }
         let threads = Threads::start(config, sink)?;
         log::info!("listening on {}", threads.bound_addr());
@@ -115,18 +116,19 @@ impl Producer {
         Unsent(self.threads.handler.queue.usage().clone())
     }
 
-    /// Serves until `shutdown` begins or something cannot be mended, then drains. Returns the exit code.
+    /// Serves until `shutdown` begins or a fault cannot be repaired, then drains. Returns the exit code.
     pub fn run(self, shutdown: &Shutdown) -> u8 {
         let stop = self.wait(shutdown.closed());
         match &stop {
             Stop::Requested => log::info!("draining"),
             Stop::LeakBudget(lost) => {
                 log::error!(
-                    "{lost} connection threads are lost (HTTP_LEAK_BUDGET); draining, start me again"
+                    "{lost} connection threads are lost, more than HTTP_LEAK_BUDGET allows; draining, \
+                     then exiting; restart the producer"
                 );
             }
             Stop::PublisherEnded(error) => log::error!("cannot publish: {error}"),
-            Stop::ListenerLost(error) => log::error!("cannot listen any more: {error}; start me again"),
+            Stop::ListenerLost(error) => log::error!("cannot listen any more: {error}; restart the producer"),
         }
         let unsent = self.drain();
         match (stop, unsent) {
@@ -135,14 +137,14 @@ impl Producer {
             }
             (Stop::LeakBudget(_), 0) => EXIT_LEAK_BUDGET,
             (Stop::Requested, 0) => {
-                log::info!("drained, bye");
+                log::info!("drained");
                 0
             }
             (_, unsent) => {
                 if unsent > 0 {
                     log::error!(
-                        "{unsent} events were not acknowledged; their clients got 503 or no answer and may send \
-                         them again"
+                        "{unsent} events were not acknowledged; their clients got 503 or no answer and may \
+                         retry"
                     );
                 }
                 1
@@ -157,8 +159,9 @@ impl Producer {
         }
     }
 
-    /// Refuses new requests, waits for what is inside, and ends all threads. Returns how many events were taken
-    /// and not acknowledged: those still inside, and those whose clients were told so meanwhile.
+    /// Refuses new requests, waits for accepted events, and ends all threads. Returns how many accepted
+    /// events were not acknowledged: those still pending, and those that were answered as not acknowledged
+    /// meanwhile.
     fn drain(self) -> usize {
         let deadline = Instant::now() + self.shutdown_timeout;
         let handler = self.threads.handler.clone();
@@ -175,30 +178,31 @@ impl Producer {
     }
 }
 
-/// Says which of the system's limits are below what our own limits can need.
+/// Warns about system limits that are lower than what our own limits can need.
 ///
 /// # Errors
-/// So few threads are allowed that no client could be served.
+/// The system allows so few threads that no client could be served.
 fn check_limits(config: &ProducerConfig) -> io::Result<()> {
     let connections = config.http.max_connections;
     match linux::raise_open_files_limit() {
         Ok(limit) if limit < u64::from(connections) * 2 + 100 => log::warn!(
-            "only {limit} open files allowed, HTTP_MAX_CONNECTIONS={connections} needs two each; raise `ulimit -n`"
+            "only {limit} open files allowed, but HTTP_MAX_CONNECTIONS={connections} needs two per \
+             connection; raise `ulimit -n`"
         ),
         Ok(_) => {}
-        Err(error) => log::warn!("the limit of open files stays as it is: {error}"),
+        Err(error) => log::warn!("cannot raise the limit of open files: {error}"),
     }
     let (least, most) = threads::count(config);
     let Some(room) = thread_limit::tightest().filter(|room| room.free < most) else { return Ok(()) };
     if room.free < least {
         return Err(io::Error::other(format!(
-            "it needs {least} threads, and {} allows only {} more; raise that limit",
+            "the producer needs {least} threads, but {} allows only {} more; raise that limit",
             room.limit, room.free
         )));
     }
     log::warn!(
-        "{} allows only {} more threads, and {most} can be needed with HTTP_MAX_CONNECTIONS={connections} and the \
-         other limits: past it connections fail; raise that limit, or lower HTTP_MAX_CONNECTIONS",
+        "{} allows only {} more threads, but HTTP_MAX_CONNECTIONS={connections} and the other limits can \
+         need {most}, and connections beyond the limit fail; raise it or lower HTTP_MAX_CONNECTIONS",
         room.limit,
         room.free
     );

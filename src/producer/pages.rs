@@ -1,4 +1,4 @@
-//! What the producer tells of itself: the pages of its operator, and why a request is not taken.
+//! Serves the pages for operators, and builds the answers for requests that are not accepted.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ use super::handler::Handler;
 use super::health::NotReady;
 use super::routes::Route;
 
-/// When to come back while Kafka does not acknowledge.
+/// How long clients should wait before a retry while Kafka does not acknowledge.
 pub const RETRY_WHEN_DOWN: Duration = Duration::from_secs(2);
 
 const STOPPING: &str = "this producer is stopping; use another one";
 
 impl Handler {
-    /// The page of a `GET`.
+    /// The page for a `GET`.
     pub(super) fn show(&self, route: Route) -> Answer {
         let plain =
             |status, text: &'static str| Answer::text(status, "text/plain; charset=utf-8", text.as_bytes());
@@ -46,7 +46,7 @@ impl Handler {
         metrics.common.render()
     }
 
-    /// Why no event is taken now.
+    /// The answer to a request while no events are accepted.
     pub(super) fn not_ready(&self, reason: &NotReady) -> Answer {
         match reason {
             NotReady::Draining => Answer::unavailable("draining", STOPPING, RETRY_WHEN_DOWN),
@@ -57,19 +57,20 @@ impl Handler {
         }
     }
 
-    /// When what is inside now has left it, or when Kafka takes something again.
+    /// How long a refused client should wait: until the pending events have left, or until a quota lets Kafka
+    /// accept events again, whichever is later.
     pub(super) fn retry_after(&self) -> Duration {
         self.queue.usage().retry_after().max(self.health.throttled_for(Instant::now()))
     }
 
-    /// Past a bound of ours; nothing of the request was taken.
+    /// The answer when one of our limits is reached; nothing of the request was accepted.
     pub(super) fn overloaded(&self, what: &str) -> Answer {
-        let message = format!("{what}; nothing was taken");
+        let message = format!("{what}; nothing was accepted");
         Answer::unavailable("overloaded", &message, self.retry_after())
     }
 }
 
-/// The page `/readyz` while no event is taken.
+/// The page `/readyz` while no events are accepted.
 fn unready(reason: &NotReady) -> Answer {
     let problem = match reason {
         NotReady::Draining => ("producer", STOPPING),

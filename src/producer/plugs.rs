@@ -1,9 +1,9 @@
-//! Our own connections to our own port, which keep tiny_http's thread pool from stranding clients.
+//! Keeps connections to our own port open, so that tiny_http's thread pool does not strand clients.
 //!
-//! Its pool hands a new connection to a waiting thread without counting how many already go to that thread, so
-//! of connections that arrive together some are accepted and never read. Four permanent connections occupy its
-//! four permanent threads, so most new ones get a thread of their own; and each short connection after that
-//! frees one that was stranded all the same.
+//! The pool hands a new connection to an idle thread without counting how many connections already go to that
+//! thread, so when several arrive together, some are accepted but never read. Four keep-warm connections
+//! occupy the pool's four permanent threads, so that most new connections get a thread of their own. Each
+//! short connection made after that frees one that was stranded anyway.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,47 +17,48 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 /// tiny_http's `MIN_THREADS`.
 const PLUGS: usize = 4;
 
-/// How often a short connection looks for stranded ones while clients are connecting, and else. Each keeps a
-/// thread of the pool from ending for five seconds, so that in quiet times there are few.
+/// How often a short connection is made to free stranded ones: while clients are connecting, and otherwise.
+/// Each keeps a pool thread from ending for five seconds, so there are few of them in quiet times.
 const KICK: Duration = Duration::from_millis(20);
 const QUIET_KICK: Duration = Duration::from_millis(500);
 
-/// Clients are connecting if one has sent its first request so lately.
+/// Clients count as connecting if one has sent its first request within this time.
 const CONNECTING: Duration = Duration::from_secs(1);
 
-/// A short connection that is not closed by then was itself stranded, so others are.
+/// A short connection that is not closed within this time was itself stranded, so others are too.
 const KICK_LIMIT: Duration = Duration::from_millis(10);
 
-/// Short connections sent at once: each frees one that is stranded. More when a kick found that some were.
+/// Short connections made at once, each of which frees one stranded connection: usually, and after some were
+/// found to be stranded.
 const KICKS: usize = 4;
 const KICK_VOLLEY: usize = 16;
 
-/// How long the accept loop may take to prove that it lives.
+/// How long the accept loop may take to prove that it is alive.
 const WATCH_LIMIT: Duration = Duration::from_secs(2);
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-/// The permanent connections, known by their addresses so that no limit is applied to them.
+/// The keep-warm connections. Their addresses are known, so that no limit applies to them.
 #[derive(Debug)]
 pub struct Plugs {
     addr: SocketAddr,
     sockets: Mutex<Vec<TcpStream>>,
-    /// Requests of our own that were answered.
+    /// Number of our own requests that were answered.
     watches: AtomicU64,
 }
 
 impl Plugs {
-    /// Will connect to `addr`.
+    /// Starts without connections; they will go to `addr`.
     pub fn new(addr: SocketAddr) -> Self {
         Self { addr, sockets: Mutex::default(), watches: AtomicU64::new(0) }
     }
 
-    /// Our ends of the permanent connections.
+    /// Local addresses of the keep-warm connections.
     pub fn addresses(&self) -> HashSet<SocketAddr> {
         self.lock().iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
-    /// Replaces permanent connections that have ended.
+    /// Replaces keep-warm connections that have ended.
     ///
     /// # Errors
     /// Our own port cannot be reached.
@@ -65,7 +66,7 @@ impl Plugs {
         self.lock().retain(is_open);
         let missing = PLUGS.saturating_sub(self.lock().len());
         for _ in 0..missing {
-            // Without the lock, for which the guard would have to wait.
+            // Connects without holding the lock; the guard would have to wait for it.
             let socket = TcpStream::connect_timeout(&self.addr, CONNECT_LIMIT)?;
             socket.set_nonblocking(true)?;
             self.lock().push(socket);
@@ -73,12 +74,12 @@ impl Plugs {
         Ok(())
     }
 
-    /// Lets go of all of them: the threads of a replaced server are then free for what was stranded in it.
+    /// Closes all of them, which frees the threads of a replaced server for the connections stranded in it.
     pub fn pull(&self) {
         self.lock().clear();
     }
 
-    /// True when a request on a fresh connection gets an answer.
+    /// Returns true if a request on a new connection is answered.
     pub fn watch(&self) -> bool {
         let ask = || -> io::Result<bool> {
             let mut socket = TcpStream::connect_timeout(&self.addr, WATCH_LIMIT)?;
@@ -93,7 +94,8 @@ impl Plugs {
         answered
     }
 
-    /// Kicks until `stop` disconnects; `first_requests` counts connections that have sent one.
+    /// Makes short connections until `stop` disconnects; `first_requests` counts the connections that have
+    /// sent a request.
     pub fn run(&self, stop: &Receiver<()>, first_requests: impl Fn() -> u64) {
         let (mut counted, mut connecting_until, mut last_kick) = (0, Instant::now(), Instant::now());
         while stop.recv_timeout(KICK) == Err(RecvTimeoutError::Timeout) {
@@ -106,7 +108,7 @@ impl Plugs {
                 continue;
             }
             last_kick = now;
-            // A failure is the watch's business.
+            // The watch thread deals with failures.
             let _ = self.refill();
             let further = match (kick(self.addr), now > connecting_until) {
                 (false, _) => KICK_VOLLEY,
@@ -128,7 +130,7 @@ fn is_open(mut socket: &TcpStream) -> bool {
     matches!(socket.read(&mut [0; 64]), Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
-/// True when the connection was served, that is closed, at once.
+/// Makes a short connection. Returns true if it was served, that is closed, at once.
 fn kick(addr: SocketAddr) -> bool {
     let kicked = || -> io::Result<bool> {
         let mut socket = TcpStream::connect_timeout(&addr, CONNECT_LIMIT)?;

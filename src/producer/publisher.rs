@@ -1,7 +1,7 @@
-//! The batching thread: takes all that is ready, sends it, hands out what is settled.
+//! Batches queued events, publishes them to Kafka, and passes settled jobs on to be answered.
 //!
-//! Group commit: while one batch is on the wire the next one gathers, so no fixed wait is needed under load. It
-//! never writes to a client and never decides what one is told.
+//! This is group commit: while one batch is on the wire the next one gathers, so no fixed wait is needed
+//! under load. The publisher never writes to a client and never decides what to answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,78 +21,80 @@ use super::metrics::ProducerMetrics;
 use super::queue::{Input, Usage};
 use super::rate::Rate;
 
-/// How often an idle publisher proves that Kafka would acknowledge.
+/// How often an idle publisher checks that Kafka would acknowledge.
 const PROBE_INTERVAL: Duration = Duration::from_millis(750);
 
-/// Longest wait for such a proof: `/readyz` follows a fault within two seconds.
+/// Longest such check, so that `/readyz` follows a fault within two seconds.
 const PROBE_LIMIT: Duration = Duration::from_millis(900);
 
-/// Waits between tries: from a blink up to what `/readyz` may lag behind a recovery.
+/// Shortest and longest wait between attempts. The longest is how far `/readyz` may lag behind a recovery.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(1000));
 
-/// How often it is looked whether the connection still stands while a quota is waited for.
+/// How often the connection is checked while waiting for a quota.
 const QUOTA_LOOK: Duration = Duration::from_millis(250);
 
-/// Least time between two lines of the log about events that were not acknowledged; the figures count each failure.
+/// Shortest time between two log lines about events that were not acknowledged; the metrics count each
+/// failure.
 const TELL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Limits of one batch and of one broker call.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most events in one call.
+    /// Most events per call.
     pub batch_events: usize,
-    /// Most bytes in one call.
+    /// Most bytes per call.
     pub batch_bytes: usize,
-    /// Wait for more events before a batch is sent.
+    /// How long to wait for more events before a batch is sent.
     pub linger: Duration,
     /// Longest broker call.
     pub call: Duration,
     /// Longest wait until a broker is connected.
     pub connect: Duration,
-    /// A request with less time left than this is answered instead of sent. Without it, one that is nearly due
-    /// would cut short the call of all others, and a slow broker would be sent the same events again and again.
+    /// A request with less time left than this is answered instead of sent. Otherwise, one that is close to
+    /// its deadline would cut short the call for all others, and a slow broker would be sent the same events
+    /// again and again.
     pub least_call: Duration,
-    /// Parts into which a settled batch is cut, so that as many threads can answer it.
+    /// Number of parts into which a settled batch is divided, so that as many threads can answer it.
     pub reply_threads: usize,
 }
 
-/// State of the batching thread.
+/// State of the publisher thread.
 pub struct Publisher {
     /// Where batches go.
     pub sink: Box<dyn Sink>,
     /// Where jobs come from.
     pub inputs: Receiver<Input<QueuedJob>>,
-    /// Where settled jobs go. Unbounded, because the queue's bounds cover them until they are answered.
+    /// Where settled jobs go. Unbounded, because the queue's limits cover them until they are answered.
     pub settled: Sender<Vec<QueuedJob>>,
-    /// Told of every call.
+    /// Records every call.
     pub health: Arc<Health>,
-    /// Told of every batch.
+    /// Records every batch.
     pub metrics: Arc<ProducerMetrics>,
-    /// Told how fast events leave.
+    /// Records how fast events leave.
     pub usage: Arc<Usage>,
-    /// Limits.
+    /// Limits on batches and calls.
     pub limits: Limits,
-    /// The original's lines.
+    /// Prints the original's lines.
     pub echo: Echo,
-    /// What is on its way.
+    /// The jobs on their way to Kafka.
     pub batch: Batch<Ticket>,
     /// How fast events are acknowledged.
     pub rate: Rate,
-    /// When the log last told of events that were not.
+    /// When the log last reported events that were not acknowledged.
     pub told: Option<Instant>,
 }
 
-/// What wakes the loop.
+/// What woke the loop.
 enum Wake {
     Input(Input<QueuedJob>),
-    /// Nothing came in time.
+    /// Nothing arrived in time.
     Tick,
     /// All senders are gone.
     Disconnected,
 }
 
 impl Publisher {
-    /// Runs until the queue is closed and everything is settled. Whatever ends it, no job is left behind.
+    /// Runs until the queue is closed and everything is settled. However it ends, no job is left behind.
     ///
     /// # Errors
     /// The broker cannot serve this client at all, or the thread panicked.
@@ -118,7 +120,7 @@ impl Publisher {
             throttled &= !self.batch.is_empty();
             closing |= self.gather(not_before, throttled || backoff.failures() > 0);
             if self.answer_the_due(failure.as_deref()) && self.batch.is_empty() && !closing {
-                // Others wait behind them; a probe in between would only make those late too.
+                // Others are waiting behind them; a probe in between would only delay those too.
                 continue;
             }
             if !self.batch.is_empty() {
@@ -149,8 +151,8 @@ impl Publisher {
         backoff.failures() == 0 || Instant::now() >= not_before
     }
 
-    /// Takes jobs: waits for the first one (at most a tick), then all that are ready, up to one batch. After a
-    /// failure it gathers until the next try is due. True when nothing follows.
+    /// Collects jobs: waits for the first one (at most one tick), then takes all that are ready, up to one
+    /// batch. After a failure it collects until the next attempt is due. Returns true if no more jobs follow.
     fn gather(&mut self, not_before: Instant, failing: bool) -> bool {
         let now = Instant::now();
         let mut closing = false;
@@ -171,26 +173,27 @@ impl Publisher {
             }
         }
         if failing {
-            // Also when the batch is full or nothing follows, or each failure would be tried again at once.
+            // Also when the batch is full or no more jobs follow; otherwise each failure would be retried at
+            // once.
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
         }
         closing
     }
 
-    /// When the first of the batch has too little time left for another try.
+    /// When the first request of the batch will have too little time left for another attempt.
     fn next_due(&self) -> Instant {
         let earliest = self.batch.earliest_deadline().unwrap_or_else(Instant::now);
         earliest.checked_sub(self.limits.least_call).unwrap_or(earliest)
     }
 
-    /// Answers the requests that have too little time left for another try; `failure` is the last one's. True
-    /// if there were any.
+    /// Answers the requests that have too little time left for another attempt; `failure` is why the last one
+    /// failed. Returns true if there were any.
     fn answer_the_due(&mut self, failure: Option<&str>) -> bool {
         let now = Instant::now();
         if self.batch.is_empty() || now < self.next_due() {
             return false;
         }
-        let reason = failure.unwrap_or("Kafka is too slow for what is waiting; it was not sent in time");
+        let reason = failure.unwrap_or("Kafka is too slow for the waiting events; not sent in time");
         let settled = self.batch.take_settled(now + self.limits.least_call, &reason.into());
         self.hand_out(settled);
         true
@@ -224,7 +227,8 @@ impl Publisher {
             && self.batch.open_bytes() < self.limits.batch_bytes
     }
 
-    /// Sends the batch once and hands out what is settled. Returns the failure that may pass, if any.
+    /// Sends the batch once and passes on the jobs that are settled. Returns the failure, if there is one
+    /// that may be temporary.
     fn attempt(&mut self, backoff: &mut Backoff) -> Result<Option<BrokerError>, BrokerError> {
         let began = Instant::now();
         let time_left = self
@@ -262,8 +266,8 @@ impl Publisher {
         }
     }
 
-    /// Notes a call that left some of the `sent` events without an acknowledgement. True if new events need not wait
-    /// for them: without keys, what one partition does not take goes to another.
+    /// Records a call that left some of the `sent` events without an acknowledgement. Returns true if new
+    /// events need not wait for them: without keys, events that one partition does not accept go to another.
     fn note_failure(
         &mut self,
         error: &BrokerError,
@@ -286,7 +290,7 @@ impl Publisher {
         false
     }
 
-    /// Kafka is well, and takes nothing more until then.
+    /// Records that Kafka is healthy but accepts nothing more before `until`.
     fn note_quota(&self, until: Instant, text: &str) {
         if self.health.throttled_for(Instant::now()).is_zero() {
             log::warn!("waiting: {text}");
@@ -296,7 +300,8 @@ impl Publisher {
         self.health.throttled(until);
     }
 
-    /// Where nothing is connected, a far broker with TLS and a password takes a few round trips more.
+    /// The limit is higher while not connected: a distant broker with TLS and a password needs a few more
+    /// round trips.
     fn probe_limit(&self, backoff: &Backoff) -> Duration {
         let is_connected = self.health.was_up() && backoff.failures() == 0;
         if is_connected { PROBE_LIMIT } else { PROBE_LIMIT.max(self.limits.connect) }
@@ -305,7 +310,7 @@ impl Publisher {
     fn probe(&mut self, backoff: &mut Backoff) -> Result<Duration, BrokerError> {
         self.health.call_begins(Instant::now());
         match self.sink.probe(self.probe_limit(backoff)) {
-            // It answered a moment ago, and cannot be asked now.
+            // Kafka answered a moment ago and cannot be asked now.
             Ok(()) | Err(BrokerError::Throttled(..)) => {
                 if backoff.failures() > 0 {
                     log::info!("Kafka acknowledges again");
@@ -327,7 +332,8 @@ impl Publisher {
         }
     }
 
-    /// True for what no retry mends: a Kafka that we cannot speak to, or one that never let us in.
+    /// True for failures that no retry can fix: a Kafka that we cannot talk to, or one that has never
+    /// accepted us.
     fn is_final(&self, error: &BrokerError) -> bool {
         match error {
             BrokerError::Unsupported(_) => true,

@@ -1,7 +1,8 @@
-//! The bounded way from the HTTP side to the publisher: what does not fit is refused, never absorbed.
+//! Passes jobs from the HTTP side to the publisher through a bounded queue, and refuses those that do not
+//! fit.
 //!
-//! Knows nothing of HTTP or Kafka. Its bounds cover everything between acceptance and acknowledgement, so a
-//! batch on the wire counts like one that waits.
+//! Its limits cover everything between acceptance and acknowledgement, so a batch on the wire counts like one
+//! that is waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -9,24 +10,25 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
-/// What can wake the publisher, besides time.
+/// What can wake the publisher, other than time.
 pub enum Input<J> {
     /// Something to publish.
     Job(J),
-    /// Nothing follows: settle what is there and end.
+    /// No more jobs follow: settle the remaining ones and end.
     Close,
 }
 
-/// Bounds and the sending end.
+/// The limits and the sending end.
 pub struct Queue<J> {
     sender: Sender<Input<J>>,
-    /// Kept so that a publisher's death leaves nobody waiting: whoever finds it dead empties the channel.
+    /// Kept so that no job is left waiting when the publisher dies: any thread that finds it dead empties the
+    /// channel.
     spare: Receiver<Input<J>>,
     dead: AtomicBool,
     usage: Arc<Usage>,
 }
 
-/// What is inside now, and how fast it leaves.
+/// How much is inside now, and how fast it leaves.
 #[derive(Debug)]
 pub struct Usage {
     max_events: usize,
@@ -36,7 +38,7 @@ pub struct Usage {
     settled_per_second: AtomicU64,
 }
 
-/// A share of the bounds; dropping it gives the share back.
+/// A share of the limits; dropping it returns the share.
 #[derive(Debug)]
 pub struct Reservation {
     usage: Arc<Usage>,
@@ -52,7 +54,7 @@ impl Drop for Reservation {
 }
 
 impl Reservation {
-    /// Changes the share to `events` and `bytes`; `false`, and no change, when that does not fit.
+    /// Changes the share to `events` and `bytes`. Returns false, and changes nothing, if that does not fit.
     pub fn resize(&mut self, events: usize, bytes: usize) -> bool {
         let more_events = events.saturating_sub(self.events);
         let more_bytes = bytes.saturating_sub(self.bytes);
@@ -67,27 +69,27 @@ impl Reservation {
 }
 
 impl Usage {
-    /// Events inside now.
+    /// Number of events inside now.
     pub fn events(&self) -> usize {
         self.events.load(Ordering::Acquire)
     }
 
-    /// Bytes inside now.
+    /// Number of bytes inside now.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Acquire)
     }
 
-    /// Most events.
+    /// Most events allowed inside.
     pub fn max_events(&self) -> usize {
         self.max_events
     }
 
-    /// Tells how many events left per second lately.
+    /// Sets how many events per second have left recently.
     pub fn set_rate(&self, settled_per_second: u64) {
         self.settled_per_second.store(settled_per_second, Ordering::Relaxed);
     }
 
-    /// When a refused client should come back: the time to drain what is inside, 1 to 30 seconds.
+    /// How long a refused client should wait: the time to drain what is inside, from 1 to 30 seconds.
     pub fn retry_after(&self) -> Duration {
         let rate = self.settled_per_second.load(Ordering::Relaxed).max(1);
         Duration::from_secs((self.events() as u64).div_ceil(rate).clamp(1, 30))
@@ -106,7 +108,8 @@ impl Usage {
 }
 
 impl<J> Queue<J> {
-    /// A queue of at most `max_jobs` jobs, `max_events` events and `max_bytes` bytes, and its receiving end.
+    /// Creates a queue of at most `max_jobs` jobs, `max_events` events and `max_bytes` bytes, with its
+    /// receiving end.
     pub fn new(max_jobs: usize, max_events: usize, max_bytes: usize) -> (Self, Receiver<Input<J>>) {
         let (sender, receiver) = bounded(max_jobs);
         let usage = Usage {
@@ -120,12 +123,12 @@ impl<J> Queue<J> {
         (Self { sender, spare, dead: AtomicBool::new(false), usage: Arc::new(usage) }, receiver)
     }
 
-    /// What is inside now.
+    /// How much is inside now.
     pub fn usage(&self) -> &Arc<Usage> {
         &self.usage
     }
 
-    /// A share of the bounds, or `None` when they are reached.
+    /// Reserves a share of the limits; returns `None` if it does not fit.
     pub fn reserve(&self, events: usize, bytes: usize) -> Option<Reservation> {
         let usage = self.usage.clone();
         usage.take(events, bytes).then(|| Reservation { usage, events, bytes })
@@ -134,7 +137,7 @@ impl<J> Queue<J> {
     /// Hands `job` to the publisher.
     ///
     /// # Errors
-    /// Gives the job back when the queue is full or the publisher is gone.
+    /// The queue is full or the publisher is gone; the job is returned.
     pub fn submit(&self, job: J) -> Result<(), J> {
         if self.dead.load(Ordering::SeqCst) {
             return Err(job);
@@ -144,16 +147,16 @@ impl<J> Queue<J> {
             Err(TrySendError::Full(Input::Job(job)) | TrySendError::Disconnected(Input::Job(job))) => {
                 Err(job)
             }
-            Err(_) => unreachable!("what was sent is a job"),
+            Err(_) => unreachable!("only a job was sent"),
         }
     }
 
-    /// Tells the publisher that nothing follows.
+    /// Signals the publisher that no more jobs follow.
     pub fn close(&self) {
         let _ = self.sender.send_timeout(Input::Close, Duration::from_secs(1));
     }
 
-    /// Marks the publisher dead; from now on every job is given back.
+    /// Marks the publisher as dead; from now on every job is returned.
     pub fn mark_dead(&self) {
         self.dead.store(true, Ordering::SeqCst);
     }
@@ -163,7 +166,7 @@ impl<J> Queue<J> {
         self.dead.load(Ordering::SeqCst)
     }
 
-    /// Takes a job out from under a dead publisher.
+    /// Removes a job that a dead publisher left in the queue.
     pub fn take_orphan(&self) -> Option<J> {
         loop {
             match self.spare.try_recv().ok()? {

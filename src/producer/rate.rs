@@ -1,8 +1,8 @@
-//! How fast Kafka acknowledges. Pure: `now` is passed in.
+//! Measures how fast Kafka acknowledges events; `now` is passed in.
 
 use std::time::{Duration, Instant};
 
-/// Acknowledged events a second, over windows of one second.
+/// Acknowledged events per second, over windows of one second.
 pub struct Rate {
     since: Instant,
     events: u64,
@@ -10,12 +10,12 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Nothing was acknowledged before `now`.
+    /// Starts without acknowledged events before `now`.
     pub fn new(now: Instant) -> Self {
         Self { since: now, events: 0, last: 0 }
     }
 
-    /// Adds events acknowledged at `now` and returns the rate.
+    /// Adds events acknowledged at `now` and returns the rate per second.
     pub fn add(&mut self, events: u64, now: Instant) -> u64 {
         self.events += events;
         let elapsed = now.saturating_duration_since(self.since);

@@ -1,7 +1,7 @@
-//! Which connections to cut. Pure: what the kernel and the handler say in, verdicts out.
+//! Decides which connections to close, from what the kernel and the handler report about them.
 //!
 //! tiny_http has no timeouts of its own, so a client that sends nothing, or a byte now and then, would hold a
-//! thread for ever.
+//! thread forever.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,38 +11,38 @@ use crate::linux::TcpCounters;
 
 use super::connections::Progress;
 
-/// While large bodies wait for a thread, one may take only so long, and pause only so long.
+/// How long one body may take, and how long it may pause, while other large bodies wait for a thread.
 const PRESSED_BODY: Duration = Duration::from_secs(2);
 const PRESSED_PAUSE: Duration = Duration::from_millis(300);
 
 /// Limits on connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A connection that sends nothing for so long is cut.
+    /// A connection that sends nothing for this long is closed.
     pub idle: Duration,
-    /// A request has to be complete so long after its first byte.
+    /// A request has to be complete this long after its first byte.
     pub request: Duration,
-    /// Most connections.
+    /// Most open connections.
     pub connections: usize,
 }
 
-/// One open client connection as seen now.
+/// One open client connection, as seen in this sweep.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// The client's end.
+    /// The client's address.
     pub peer: SocketAddr,
     /// What the kernel counted.
     pub counters: TcpCounters,
-    /// What the handler knows; `None` before the first request.
+    /// What the handler knows about it; `None` before the first request.
     pub progress: Option<Progress>,
 }
 
-/// Why a connection is cut.
+/// Why a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// It sent nothing for too long.
     Idle,
-    /// It began a request and did not complete it.
+    /// It began a request and did not complete it in time.
     SlowHead,
     /// It sends the body of a request too slowly.
     SlowBody,
@@ -57,7 +57,7 @@ struct Seen {
     partial_since: Option<Instant>,
 }
 
-/// Remembers connections from sweep to sweep.
+/// Remembers connections from one sweep to the next.
 #[derive(Debug)]
 pub struct Reaper {
     limits: Limits,
@@ -65,12 +65,13 @@ pub struct Reaper {
 }
 
 impl Reaper {
-    /// Has seen none yet.
+    /// Starts without connections.
     pub fn new(limits: Limits) -> Self {
         Self { limits, seen: HashMap::new() }
     }
 
-    /// Judges all open connections. `pressed`: large bodies wait for a thread to read them.
+    /// Decides about all open connections. `pressed` means that large bodies are waiting for a thread to read
+    /// them.
     pub fn sweep(&mut self, samples: &[Sample], now: Instant, pressed: bool) -> Vec<(SocketAddr, Cut)> {
         let mut cuts = Vec::new();
         let mut seen = HashMap::with_capacity(samples.len());
@@ -113,7 +114,8 @@ impl Reaper {
             let waited = now.saturating_duration_since(since);
             let paused = sample.counters.since_last_data > PRESSED_PAUSE;
             let limit = if pressed { self.limits.request.min(PRESSED_BODY) } else { self.limits.request };
-            // One that is whole and only waits for a thread loses nothing: what has arrived can still be read.
+            // A body that is complete and only waits for a thread loses nothing: what has arrived can still
+            // be read.
             return (seen, (waited > limit || pressed && paused).then_some(Cut::SlowBody));
         }
         if sample.progress.is_some_and(|progress| progress.busy) {
@@ -150,7 +152,7 @@ mod tests {
         Some(Progress { taken, busy, body_awaited_since })
     }
 
-    /// Verdicts on one connection over sweeps at the given seconds.
+    /// Decisions about one connection over sweeps at the given seconds.
     fn verdicts(sweeps: &[(u64, Sample)], pressed: bool) -> Vec<Option<Cut>> {
         let (start, mut reaper) = (Instant::now(), Reaper::new(LIMITS));
         let mut verdict = |&(second, sample): &(u64, Sample)| {

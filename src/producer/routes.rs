@@ -1,18 +1,19 @@
-//! What a request head asks for, and whether its body may be read. Pure: head in, verdict out.
+//! Decides from the head of a request what it asks for, and whether its body may be read.
 //!
-//! tiny_http's framing is lax (a bad `Content-Length` counts as none, repeated ones as the first, any
-//! `Transfer-Encoding` as chunked), so everything that could desynchronise a connection is refused here.
+//! tiny_http's framing is lax: it ignores a bad `Content-Length`, uses the first of several, and treats any
+//! `Transfer-Encoding` as chunked. Everything that could desynchronise a connection is therefore refused
+//! here.
 
 use crate::event::Format;
 
 use super::answer::Answer;
 
-/// The parts of a request head that decide.
+/// The parts of a request head that decide how to handle it.
 #[derive(Clone, Debug, Default)]
 pub struct Head<'a> {
-    /// As sent, upper case for the known ones.
+    /// As sent; known methods are in upper case.
     pub method: &'a str,
-    /// Request target, with its query.
+    /// Request target, including its query.
     pub target: &'a str,
     /// First `Content-Length`, as text.
     pub content_length: Option<&'a str>,
@@ -20,9 +21,9 @@ pub struct Head<'a> {
     pub repeated_length: bool,
     /// There is a `Transfer-Encoding`.
     pub transfer_encoding: bool,
-    /// `Connection` asks for an upgrade: tiny_http would hand us the raw socket as the body.
+    /// `Connection` asks for an upgrade: tiny_http would give us the raw socket as the body.
     pub upgrade: bool,
-    /// The front holds the whole body already, so a refusal need not end the connection.
+    /// The whole body has already been read, so a refusal does not have to end the connection.
     pub body_is_here: bool,
     /// `Content-Type`, as text.
     pub content_type: Option<&'a str>,
@@ -30,7 +31,7 @@ pub struct Head<'a> {
     pub content_encoding: Option<&'a str>,
 }
 
-/// The resources of the producer; also the label `route` of the metrics.
+/// The resources of the producer; also the `route` label of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// `POST /register_event`.
@@ -48,7 +49,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// All of them, in the order of their numbers.
+    /// All routes, in the order of their numbers.
     pub const ALL: [Self; 6] =
         [Self::RegisterEvent, Self::Livez, Self::Readyz, Self::Metrics, Self::Version, Self::Unknown];
 
@@ -80,27 +81,28 @@ impl Route {
 /// What to do with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Answer a `GET` of this route.
+    /// Answer a `GET` for this route.
     Show(Route),
-    /// Read `length` bytes and take the events in them.
+    /// Read `length` bytes and accept the events in them.
     Take {
         /// Body length in bytes, within the limit.
         length: usize,
-        /// The body is gzipped.
+        /// The body is compressed with gzip.
         gzip: bool,
-        /// `None`: an object or an array, as its first character tells.
+        /// `None` means an object or an array, depending on the first character.
         format: Option<Format>,
     },
-    /// Refuse; `close` when the body is not going to be read, so that the connection cannot be used on.
+    /// Refuse the request. With `close`, the body will not be read, so the connection cannot be used any
+    /// more.
     Refuse {
-        /// What to say.
+        /// The answer to send.
         answer: Answer,
         /// The body stays unread.
         close: bool,
     },
 }
 
-/// Judges a head; `max_body_bytes` bounds the body as sent.
+/// Decides about a request head; `max_body_bytes` limits the body as sent.
 pub fn judge(head: &Head<'_>, max_body_bytes: usize) -> Verdict {
     if let Some(refusal) = broken_framing(head) {
         return Verdict::Refuse { answer: refusal, close: true };
@@ -111,46 +113,47 @@ pub fn judge(head: &Head<'_>, max_body_bytes: usize) -> Verdict {
     let route = Route::of(head.target);
     match (route, head.method) {
         (Route::Unknown, _) => {
-            refuse(Answer::error(404, "not_found", "no such path; events go to POST /register_event"))
+            refuse(Answer::error(404, "not_found", "no such path; send events to POST /register_event"))
         }
         (Route::RegisterEvent, "POST") => take(head, length, max_body_bytes),
         (Route::RegisterEvent, _) => refuse(Answer::not_allowed("POST")),
         (_, "GET" | "HEAD") if has_body => {
-            refuse(Answer::error(400, "unexpected_body", "a GET here has no body"))
+            refuse(Answer::error(400, "unexpected_body", "a GET here must not have a body"))
         }
         (_, "GET" | "HEAD") => Verdict::Show(route),
         _ => refuse(Answer::not_allowed("GET, HEAD")),
     }
 }
 
-/// Requests after which nobody can be sure where the next one begins.
+/// Refuses requests after which it is uncertain where the next one begins.
 fn broken_framing(head: &Head<'_>) -> Option<Answer> {
     let bad = |tag, message| Some(Answer::error(400, tag, message));
     if head.transfer_encoding && head.content_length.is_some() {
         return bad(
             "ambiguous_length",
-            "Transfer-Encoding and Content-Length exclude each other; send Content-Length",
+            "Transfer-Encoding and Content-Length cannot be combined; send only Content-Length",
         );
     }
     if head.transfer_encoding {
         return Some(Answer::error(
             411,
             "length_required",
-            "Transfer-Encoding is not taken; send Content-Length",
+            "Transfer-Encoding is not supported; send Content-Length",
         ));
     }
     if head.repeated_length {
-        return bad("repeated_length", "more than one Content-Length; send one");
+        return bad("repeated_length", "more than one Content-Length; send only one");
     }
     if head.upgrade {
-        return bad("upgrade", "no protocol upgrade here; leave out `Connection: upgrade`");
+        return bad("upgrade", "protocol upgrades are not supported; omit `Connection: upgrade`");
     }
     let text = head.content_length?;
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits {
         return bad("bad_length", "Content-Length is not a number of bytes");
     }
-    // More digits than a usize holds: tiny_http sees no length, so it is refused before it can be dropped.
+    // The number does not fit in a usize. tiny_http sees no length then, so the request is refused before the
+    // length can get lost.
     text.parse::<usize>().is_err().then(|| Answer::too_large("Content-Length", u64::MAX))
 }
 
@@ -158,7 +161,7 @@ fn take(head: &Head<'_>, length: Option<usize>, max_body_bytes: usize) -> Verdic
     let has_body = length.is_some_and(|length| length > 0);
     let refuse = |answer| Verdict::Refuse { answer, close: has_body && !head.body_is_here };
     let Some(length) = length else {
-        return refuse(Answer::error(411, "length_required", "a POST needs Content-Length"));
+        return refuse(Answer::error(411, "length_required", "a POST needs a Content-Length"));
     };
     if length > max_body_bytes {
         return refuse(Answer::too_large("body", max_body_bytes as u64));
@@ -181,8 +184,8 @@ fn take(head: &Head<'_>, length: Option<usize>, max_body_bytes: usize) -> Verdic
     }
 }
 
-/// The outer `None` refuses the type. A missing type, and the type that `curl -d` sends by default, count as
-/// JSON: the original took any.
+/// The outer `None` means that the type is refused. A missing type, and the type that `curl -d` sends by
+/// default, count as JSON, because the original accepted any type.
 fn format(content_type: Option<&str>) -> Option<Option<Format>> {
     let Some(text) = content_type else { return Some(None) };
     let essence = text.split(';').next().unwrap_or_default().trim();

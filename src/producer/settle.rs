@@ -1,4 +1,4 @@
-//! The way back: a settled job becomes the answer to its request.
+//! Turns a settled job into the answer to its request.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ impl Handler {
             Some(rejected) => Answer::batch(&self.topic, &job, rejected, retry_after),
         };
         let Ticket { exchange, reservation, .. } = job.ticket;
-        // Room first, so that a client that was answered finds it.
+        // Free the room first, so that it is available to a client that has its answer.
         drop(reservation);
         if let Some(next) = self.finish(exchange, &answer, false) {
             self.serve(next);
@@ -42,7 +42,7 @@ impl Handler {
         }
     }
 
-    /// Answers what a dead publisher left in the queue.
+    /// Answers the jobs that a dead publisher left in the queue.
     pub fn refuse_orphans(&self) {
         while let Some(mut job) = self.queue.take_orphan() {
             job.give_up(&"the publisher ended".into());

@@ -1,4 +1,4 @@
-//! The threads of the producer: who owns what, who feeds whom, and in which order they end.
+//! Starts the producer's threads, connects them with each other, and ends them in order.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -35,7 +35,7 @@ use super::watch::Watch;
 
 /// All threads, and what is needed to end them.
 pub struct Threads {
-    /// Serves requests; shared by most of them.
+    /// Serves requests; shared by most threads.
     pub handler: Arc<Handler>,
     front: Arc<Front>,
     publisher: JoinHandle<()>,
@@ -50,14 +50,16 @@ pub struct Threads {
     retired: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
-/// Threads that no setting names: signals, kafka-limit, echo, publisher, closer, guard, watch, kicker, and of tiny_http
-/// the accept loop and four permanent ones.
+/// Threads without a setting: signals, kafka-limit, echo, publisher, closer, guard, watch and kicker, plus
+/// tiny_http's accept loop and its four permanent threads.
 const UNNAMED_THREADS: u64 = 8 + 1 + 4;
 
-/// Further ones that there are at times: for 16 kicks and a watch, and for a replaced server.
+/// Threads that exist only at times: for 16 short connections of the kicker and one request of the watch, and
+/// for a replaced server.
 const PASSING_THREADS: u64 = 17 + 6;
 
-/// Threads that are needed to serve at all, and threads that there can be when every limit is reached.
+/// Returns the number of threads needed to serve at all, and the number there can be when every limit is
+/// reached.
 pub fn count(config: &ProducerConfig) -> (u64, u64) {
     let http = &config.http;
     let named = u64::from(http.workers) + u64::from(http.body_threads) + u64::from(http.reply_threads);
@@ -120,24 +122,24 @@ impl Threads {
         })
     }
 
-    /// Address that is listened on.
+    /// The address it listens on.
     pub fn bound_addr(&self) -> SocketAddr {
         self.front.bound
     }
 
-    /// Why to stop, besides a signal.
+    /// Reasons to stop other than a signal.
     pub fn stops(&self) -> &Receiver<Stop> {
         &self.stops
     }
 
-    /// From now on every event is refused and no connection accepted.
+    /// Refuses every event and every connection from now on.
     pub fn refuse_new(&self) {
         self.handler.health.drain();
         self.front.stop_accepting();
     }
 
-    /// Ends all threads once nothing is inside any more. Those still busy with a client at `deadline` are left
-    /// to the end of the process.
+    /// Ends all threads once nothing is pending any more. Threads that are still busy with a client at
+    /// `deadline` are left until the process ends.
     pub fn join(self, deadline: Instant) {
         drop(self.keeping);
         join_until(self.keepers, deadline);
@@ -167,12 +169,13 @@ fn join_until(threads: Vec<JoinHandle<()>>, deadline: Instant) {
         if !thread.is_finished() {
             log::warn!("thread {} is still busy", thread.thread().name().unwrap_or("?"));
         } else if thread.join().is_err() {
-            log::error!("a thread ended by a panic; see above");
+            log::error!("a thread panicked; see the log above");
         }
     }
 }
 
-/// Every idle client reads the end of its connection instead of waiting for an answer that cannot come.
+/// Shuts the reading side of every connection, so that idle clients see it end instead of waiting for an
+/// answer that cannot come.
 fn end_connections(port: u16) {
     sockets::for_each_connection(|socket, local, _| {
         if local.port() == port {
@@ -188,7 +191,7 @@ fn handler(
     closer: Sender<Order>,
 ) -> (Handler, Receiver<Input<QueuedJob>>) {
     let (http, queue) = (&config.http, &config.queue);
-    // Each job is one request of one connection, and a connection has one on its way.
+    // Each job is one request of one connection, and a connection has only one in progress.
     let max_jobs = http.max_connections as usize + 64;
     let (bounded_queue, inputs) =
         Queue::new(max_jobs, queue.queue_max_events as usize, queue.queue_max_bytes as usize);
@@ -248,7 +251,8 @@ fn publisher(
     }
 }
 
-/// The publisher's end is the queue's end: what is still in it is answered before anything else happens.
+/// When the publisher ends, so does the queue: jobs that are still in it are answered before anything else
+/// happens.
 fn spawn_publisher(
     publisher: Publisher,
     handler: Arc<Handler>,
@@ -312,7 +316,7 @@ fn spawn_keepers(
             request: Duration::from_secs(http.request_timeout_secs.into()),
             connections: http.max_connections as usize,
         },
-        // A client that hung up keeps its thread until its request is settled.
+        // A client that has hung up keeps its thread until its request is settled.
         lost_after: 2 * config.queue.delivery_timeout() + Duration::from_secs(1),
         leak_budget: http.leak_budget as usize,
     };

@@ -1,6 +1,6 @@
-//! Proves every second, with a real request to our own port, that the accept loop lives.
+//! Checks every second, with a real request to our own port, that the accept loop is alive.
 //!
-//! It has a thread of its own, because each proof may take seconds when the loop is sick.
+//! This has its own thread because each check may take seconds when the loop hangs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,25 +10,25 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 use super::front::Front;
 use super::plugs::Plugs;
 
-/// How often a suspicion is looked at.
+/// How often to check for a suspected failure.
 const TICK: Duration = Duration::from_millis(500);
 
-/// How often the accept loop has to prove that it lives.
+/// How often the accept loop has to prove that it is alive.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Failed proofs in a row after which the server is rebuilt.
+/// Failed checks in a row after which the server is rebuilt.
 const MAX_FAILURES: u32 = 3;
 
 /// State of the watching thread.
 pub struct Watch {
-    /// What is watched.
+    /// The front under supervision.
     pub front: Arc<Front>,
-    /// Who asks.
+    /// Sends the requests.
     pub plugs: Arc<Plugs>,
 }
 
 impl Watch {
-    /// Runs until `stop` disconnects; `dead` is told the generation whose accept loop is dead.
+    /// Runs until `stop` disconnects. Calls `dead` with the generation whose accept loop is dead.
     pub fn run(self, stop: &Receiver<()>, mut dead: impl FnMut(u64)) {
         let (mut watched, mut failures) = (Instant::now(), 0);
         while stop.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {

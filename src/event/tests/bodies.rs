@@ -1,4 +1,4 @@
-//! How bodies are cut into events, by example.
+//! Examples of splitting bodies into events.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn arrays_give_their_elements_whatever_these_are() {
     );
     let deep = format!("[{},1]", nested(127));
     assert_eq!(slices(&deep, Format::Array), [&nested(127), "1"]);
-    let bytes = split(b"[{\"a\":\"\xff\"},{}]", Format::Array).expect("UTF-8 is judged event by event");
+    let bytes = split(b"[{\"a\":\"\xff\"},{}]", Format::Array).expect("UTF-8 is checked per event");
     assert_eq!(bytes.map(kind).collect::<Vec<_>>(), [Some(ErrorKind::NotUtf8), None]);
 }
 
@@ -45,7 +45,7 @@ fn lines_are_events_and_blank_lines_are_none() {
     assert_eq!(slices("{}\n{\"a\":1}", Format::Ndjson), ["{}", "{\"a\":1}"]);
     assert_eq!(slices("{}\r\n\r\n\n nonsense\n{\n", Format::Ndjson), ["{}\r", " nonsense", "{"]);
     assert_eq!(prepared("{}\r"), prepared("{}"));
-    assert_eq!(kind("{}\r{}"), Some(ErrorKind::NotJson), "a lone CR ends no line");
+    assert_eq!(kind("{}\r{}"), Some(ErrorKind::NotJson), "a lone CR does not end a line");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What an event is, by example; `bodies` has whole bodies, `random` random ones.
+//! Examples of what is and is not an event; `bodies` covers whole bodies, `random` random input.
 
 mod bodies;
 mod random;
@@ -17,7 +17,7 @@ fn stamp() -> Stamp {
 fn prepared(raw: impl AsRef<[u8]>) -> Result<String, EventError> {
     let mut out = b"before".to_vec();
     let result = prepare(raw.as_ref(), &stamp(), &LIMITS, &mut out);
-    let line = out.strip_prefix(b"before").expect("what was there stays");
+    let line = out.strip_prefix(b"before").expect("existing bytes are kept");
     match result {
         Ok(()) => Ok(String::from_utf8(line.to_vec()).expect("UTF-8")),
         Err(error) => {
@@ -36,7 +36,7 @@ fn nested(depth: usize) -> String {
 }
 
 fn slices(body: &str, format: Format) -> Vec<&str> {
-    let split = split(body.as_bytes(), format).expect("sound");
+    let split = split(body.as_bytes(), format).expect("valid");
     split.map(|slice| std::str::from_utf8(slice).expect("cut between characters")).collect()
 }
 
@@ -105,7 +105,7 @@ fn what_is_refused_says_what_and_where() {
         (b"{\n \"a\": 01}", ErrorKind::NotJson, Some(9), "at byte 9 (line 2, column 8)"),
         (b"{\"a\" 1}", ErrorKind::NotJson, Some(5), "`:`"),
         (b"{\"a\":1,}", ErrorKind::NotJson, Some(7), "a key"),
-        (b"{\"a\":1", ErrorKind::NotJson, Some(6), ", the end: `,` or `}`"),
+        (b"{\"a\":1", ErrorKind::NotJson, Some(6), ", the end of the input: `,` or `}`"),
         (b"{\"a\":1}}", ErrorKind::NotJson, Some(7), "nothing may follow"),
         (b"{\"a\":1}\n{\"a\":1}", ErrorKind::NotJson, Some(8), "nothing may follow"),
         (b"{\"a\":\"x\ny\"}", ErrorKind::NotJson, Some(7), "control character"),
@@ -212,7 +212,7 @@ fn size_counts_the_finished_line_and_not_the_space_around_it() {
     prepare(line.as_bytes(), &stamp(), &exact, &mut Vec::new()).expect("already stamped");
     let huge = vec![b'x'; line.len() + 1];
     let error = prepare(&huge, &stamp(), &exact, &mut Vec::new()).expect_err("too large");
-    assert_eq!(error.kind, ErrorKind::TooLarge, "before anybody looks at its bytes");
+    assert_eq!(error.kind, ErrorKind::TooLarge, "before its bytes are parsed");
     assert_eq!(out, line.as_bytes());
 }
 
@@ -249,7 +249,7 @@ fn keys_are_what_other_producers_would_take() {
     ] {
         let found = key_of(line.as_bytes(), field);
         assert_eq!(found.as_deref(), key.map(str::as_bytes), "{field}");
-        assert_eq!(matches!(found, Some(Cow::Owned(_))), field == "s", "only escapes cost an allocation");
+        assert_eq!(matches!(found, Some(Cow::Owned(_))), field == "s", "only escapes need an allocation");
     }
     for no_event in ["", "[]", "{\"s\":1", "s"] {
         assert_eq!(key_of(no_event.as_bytes(), "s"), None);
@@ -263,7 +263,7 @@ fn records_of_other_producers_become_one_line_without_a_timestamp() {
     {
         let found = one_line(value.as_bytes()).expect("valid");
         assert_eq!(&*found, line.as_bytes());
-        assert_eq!(matches!(found, Cow::Owned(_)), line.contains("[ "), "copied only to change something");
+        assert_eq!(matches!(found, Cow::Owned(_)), line.contains("[ "), "copied only if something changes");
     }
     for (value, kind) in [
         (&b""[..], ErrorKind::Empty),

@@ -1,4 +1,4 @@
-//! Events on random input, with `serde_json` as the judge.
+//! Property tests for events on random input, compared with `serde_json`.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value};
@@ -28,7 +28,7 @@ fn object(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Map<Stri
     prop::collection::btree_map(key, value, 0..5).prop_map(|members| members.into_iter().collect())
 }
 
-/// An object as some client would write it: compact or pretty, CR LF or LF, space around it.
+/// An object as a client might write it: compact or pretty, CR LF or LF, white space around it.
 fn written_object() -> impl Strategy<Value = (Map<String, Value>, String)> {
     (object(json()), any::<bool>(), any::<bool>(), "[ \t\r\n]{0,3}", "[ \t\r\n]{0,3}").prop_map(
         |(tree, pretty, crlf, before, after)| {
@@ -36,14 +36,14 @@ fn written_object() -> impl Strategy<Value = (Map<String, Value>, String)> {
                 true => serde_json::to_string_pretty(&tree),
                 false => serde_json::to_string(&tree),
             };
-            let text = text.expect("a tree can be written");
+            let text = text.expect("a tree can be serialized");
             let text = if crlf { text.replace('\n', "\r\n") } else { text };
             (tree, format!("{before}{text}{after}"))
         },
     )
 }
 
-/// Text that is nearly JSON.
+/// Text that is almost JSON.
 fn near_json() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         prop::sample::select(vec![
@@ -95,7 +95,7 @@ fn near_json() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
 }
 
-/// A valid event with a few bytes changed, dropped or put in.
+/// A valid event with a few bytes changed, removed or inserted.
 fn broken_object() -> impl Strategy<Value = Vec<u8>> {
     let edit = (any::<prop::sample::Index>(), any::<u8>(), 0..3u8);
     (written_object(), prop::collection::vec(edit, 1..4)).prop_map(|((_, text), edits)| {
@@ -113,7 +113,8 @@ fn broken_object() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Whether `serde_json` reads bytes as one JSON object; `None` for its own limit on numbers, which is not ours.
+/// Whether `serde_json` accepts the bytes as one JSON object; `None` if only its own limit on numbers, which
+/// we do not have, rejects them.
 fn judge(raw: &[u8]) -> Option<bool> {
     match serde_json::from_slice::<Map<String, Value>>(raw) {
         Ok(_) => Some(true),
@@ -134,7 +135,7 @@ fn holds_for_any_bytes(raw: &[u8]) -> Result<(), TestCaseError> {
             prop_assert_eq!(&*one_line(&line).expect("ours"), &line[..]);
             let mut again = Vec::new();
             prepare(&line, &stamp(), &LIMITS, &mut again).expect("ours");
-            prop_assert_eq!(again, line, "a prepared event stays as it is");
+            prop_assert_eq!(again, line, "a prepared event does not change again");
         }
         Err(error) => {
             prop_assert_eq!(line.len(), 0);
@@ -150,7 +151,8 @@ proptest! {
     fn any_object_comes_out_as_one_line_with_at_most_a_timestamp_more((tree, raw) in written_object()) {
         let line = prepared(&raw).expect("valid");
         prop_assert!(!line.contains(['\n', '\r']));
-        // Read from the text, not taken from the tree: `serde_json` may read a double one bit off.
+        // Parsed from the text instead of taken from the tree, because `serde_json` may read a double one bit
+        // off.
         let mut expected: Map<String, Value> = serde_json::from_str(&raw).expect("JSON");
         expected.entry("timestamp").or_insert(TEXT.into());
         prop_assert_eq!(serde_json::from_str::<Map<String, Value>>(&line).expect("JSON"), expected);
@@ -209,7 +211,7 @@ proptest! {
         match (split(&body, Format::Array), judged) {
             (Ok(slices), Ok(values)) => prop_assert_eq!(slices.count(), values.len()),
             (Err(error), Ok(_)) => prop_assert!(false, "refused: {}", error),
-            // Half surrogates, bytes outside UTF-8 and huge numbers are left to the judgement of each element.
+            // Half surrogate pairs, invalid UTF-8 and huge numbers are left to the check of each element.
             (Ok(slices), Err(_)) => prop_assert!(slices.count() > 0),
             (Err(_), Err(_)) => {}
         }
@@ -219,7 +221,7 @@ proptest! {
     fn a_key_is_the_value_that_a_reader_would_find((tree, raw) in written_object(), text in any::<String>()) {
         let mut tree = tree;
         tree.insert(text.clone(), text.clone().into());
-        let line = serde_json::to_string(&tree).expect("a tree can be written");
+        let line = serde_json::to_string(&tree).expect("a tree can be serialized");
         let found = key_of(line.as_bytes(), &text);
         prop_assert_eq!(found.as_deref(), Some(text.as_bytes()));
         let found = key_of(raw.as_bytes(), "timestamp");

@@ -273,8 +273,8 @@ fn out_of_descriptors_the_accept_loop_dies_and_is_built_anew() {
     let mut kept = served.client();
     assert_eq!(kept.post_event(b"{}").expect("an answer").status, 200);
     let greedy: Vec<TcpStream> = (0..200).filter_map(|_| TcpStream::connect(address).ok()).collect();
-    eventually(secs(60), "the accept loop is built anew", || {
-        served.program.stderr().contains("is built anew")
+    eventually(secs(60), "the accept loop is rebuilt", || {
+        served.program.stderr().contains("rebuilt the accept loop")
     });
     assert_eq!(kept.post_event(b"{}").expect("a connection from before").status, 200);
     drop(greedy);
