@@ -127,7 +127,7 @@ impl Health {
     /// Checks whether a request would be accepted now.
     ///
     /// # Errors
-    /// The reason why not.
+    /// The producer is draining or has lost too many connection threads, or Kafka does not acknowledge.
     pub fn check(&self, now: Instant) -> Result<(), NotReady> {
         if self.is_draining() || self.is_exhausted() {
             return Err(NotReady::Draining);
