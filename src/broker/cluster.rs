@@ -158,14 +158,17 @@ impl Cluster {
         Ok(())
     }
 
-    /// host:port of a broker that answers.
+    /// host:port of a broker that answers, if one is known to.
     ///
     /// # Errors
     /// As [`Cluster::metadata`].
     pub fn any_broker(&mut self, deadline: Instant) -> Result<String, BrokerError> {
         let metadata = self.metadata(deadline)?;
-        let leader = metadata.partitions.iter().find_map(|partition| partition.leader.clone());
-        leader.ok_or_else(|| BrokerError::Retryable("no broker leads a partition of the topic".into()))
+        let leaders = || metadata.partitions.iter().filter_map(|partition| partition.leader.as_ref());
+        let leader = leaders().find(|host| !self.is_resting(host)).or_else(|| leaders().next());
+        leader
+            .cloned()
+            .ok_or_else(|| BrokerError::Retryable("no broker leads a partition of the topic".into()))
     }
 
     /// Groups `partitions` by their leader; those without one come last, under `None`.

@@ -55,10 +55,12 @@ pub struct ReadingConfig {
     #[arg(long = "consumer-shard", env = "CONSUMER_SHARD", default_value = "0/1", value_name = "I/N")]
     pub shard: Shard,
 
-    /// Id of a log of the same group that is lost: continue at the offsets that it committed last. The refusal to
-    /// start names it
-    #[arg(long = "consumer-take-over", env = "CONSUMER_TAKE_OVER", value_name = "ID")]
-    pub take_over: Option<String>,
+    /// Ids of logs of the same group that are lost, separated by commas: continue at the offsets that they committed
+    /// last. With the id of this log, its checkpoint decides although it is an old one. The refusal to start names
+    /// them
+    #[arg(long = "consumer-take-over", env = "CONSUMER_TAKE_OVER", value_name = "ID,…", value_parser = ids)]
+    // Written out, the type is one value to clap, so that its parser sees the whole list.
+    pub take_over: Option<std::vec::Vec<String>>,
 
     /// When the next offset is not in the topic any more, or what was logged before it: none stops and says
     /// what to do, earliest goes on at the first offset there is and says what is missing, divergence goes on
@@ -238,6 +240,10 @@ fn group_name(value: &str) -> Result<String, String> {
         return Err("a group's name has 1 to 249 bytes and no white space around it".into());
     }
     Ok(value.to_owned())
+}
+
+fn ids(list: &str) -> Result<Vec<String>, String> {
+    Ok(list.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect())
 }
 
 fn rotate_bytes(value: &str) -> Result<u64, String> {

@@ -34,6 +34,9 @@ pub struct Checkpoint {
     /// Identity of the log, by which the group knows it; earlier versions wrote none.
     #[serde(default)]
     pub log_id: Option<String>,
+    /// Number of the start that wrote it, as in the marks of that log; earlier versions wrote none.
+    #[serde(default)]
+    pub claim: Option<u64>,
     /// Next offset to read in each partition.
     pub offsets: Offsets,
     /// Leader epochs and marks of the records before these offsets.
@@ -79,6 +82,7 @@ impl Checkpoint {
             topic_id: None,
             shard: shard.to_owned(),
             log_id: None,
+            claim: None,
             offsets,
             trails: Trails::new(),
             sequence: 0,
@@ -89,6 +93,11 @@ impl Checkpoint {
             unsynced_boot: None,
             stopped: false,
         }
+    }
+
+    /// True if the machine went down after it was written and before it was forced to the disk.
+    pub fn lost_power(&self, boot: &str) -> bool {
+        self.unsynced_boot.as_ref().is_some_and(|then| then != boot)
     }
 
     /// True if its topic was deleted, and the one of this id created under the same name.

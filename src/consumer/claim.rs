@@ -11,7 +11,8 @@ use crate::config::ReadingConfig;
 use crate::shutdown::Shutdown;
 
 use super::checkpoint::Offsets;
-use super::ownership::{self, Claimant, Mark, Ownership};
+use super::mark::Mark;
+use super::ownership::{self, Claimant, Known, Ownership};
 
 /// How long a partition that was not ours is watched before it is read: another consumer that looked at the same
 /// moment has written its mark by then.
@@ -24,6 +25,13 @@ pub enum ClaimError {
     Kafka(BrokerError),
     /// The partitions belong to another consumer now.
     Lost(String),
+}
+
+impl ClaimError {
+    /// True if the next try may work.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Kafka(BrokerError::Retryable(_) | BrokerError::Throttled(..)))
+    }
 }
 
 impl fmt::Display for ClaimError {
@@ -57,31 +65,45 @@ impl Claim {
         Self { group: group.to_owned(), mark, offsets, lost: BTreeSet::new() }
     }
 
-    /// Makes the claim. Where it is `contested`, waits a moment and looks whether it still stands.
+    /// Makes the claim that `decided` allows. Where it is contested, waits a moment and looks whether it still stands.
     ///
     /// # Errors
-    /// As for [`ClaimError`]. A group that we may not use is no error: it warns.
+    /// As for [`ClaimError`]. A group that we may not use is no error unless another log is followed: it warns.
     pub fn make(
+        &mut self,
+        source: &mut impl Source,
+        decided: &Ownership,
+        shutdown: &Shutdown,
+    ) -> Result<(), ClaimError> {
+        match self.commit_and_look(source, decided.contested, shutdown) {
+            Err(ClaimError::Kafka(BrokerError::Denied(reason))) if !decided.follows => {
+                log::warn!(
+                    "{reason}. Continuing without it: lag tools do not see this consumer, and another consumer of the \
+                     same partitions is not detected"
+                );
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn commit_and_look(
         &mut self,
         source: &mut impl Source,
         contested: bool,
         shutdown: &Shutdown,
     ) -> Result<(), ClaimError> {
-        match self.commit(source, &Offsets::new()) {
-            Err(ClaimError::Kafka(BrokerError::Denied(reason))) => {
-                log::warn!(
-                    "{reason}. Going on without: lag tools do not see this consumer, and another consumer of the \
-                     same partitions is not noticed"
-                );
-                return Ok(());
-            }
-            outcome => outcome?,
-        }
+        self.commit(source, &Offsets::new())?;
         if contested && !self.offsets.is_empty() {
             let _ = shutdown.closed().recv_timeout(SETTLE);
             self.look(source)?;
         }
         Ok(())
+    }
+
+    /// The number of this start.
+    pub fn number(&self) -> u64 {
+        self.mark.claim
     }
 
     /// Adds partitions that are read from now on.
@@ -103,12 +125,16 @@ impl Claim {
         let us = Claimant {
             group: &self.group,
             topic,
+            topic_id: self.mark.topic_id.as_deref(),
             log: &self.mark.log,
+            predecessor: None,
+            place: &self.mark.place,
             shard: reading.shard,
-            take_over: reading.take_over.as_deref(),
+            take_over: reading.take_over.as_deref().unwrap_or_default(),
         };
         // There is a checkpoint, which does not know them.
-        ownership::decide(&us, partitions, committed, Some(&Offsets::new()))
+        let known = Known { offsets: &Offsets::new(), claim: Some(self.mark.claim), power_was_lost: false };
+        ownership::decide(&us, partitions, committed, Some(known))
     }
 
     /// What the group has committed for `partitions`.
@@ -129,11 +155,8 @@ impl Claim {
     /// As for [`ClaimError`].
     pub fn commit(&mut self, source: &mut impl Source, covered: &Offsets) -> Result<(), ClaimError> {
         self.offsets.extend(covered);
-        match self.look(source) {
-            // An ACL may allow writing alone.
-            Ok(()) | Err(ClaimError::Kafka(BrokerError::Denied(_))) => self.write(source),
-            Err(error) => Err(error),
-        }
+        self.look(source)?;
+        self.write(source)
     }
 
     fn write(&self, source: &mut impl Source) -> Result<(), ClaimError> {
@@ -164,25 +187,27 @@ impl Claim {
         }
     }
 
-    /// Looks whether the partitions are still ours.
+    /// Looks whether the partitions are still ours; false if a mark of ours is gone, because a tool or the broker
+    /// removed it.
     ///
     /// # Errors
     /// As for [`ClaimError`].
-    pub fn look(&mut self, source: &mut impl Source) -> Result<(), ClaimError> {
+    pub fn look(&mut self, source: &mut impl Source) -> Result<bool, ClaimError> {
         let partitions: Vec<i32> = self.offsets.keys().copied().collect();
         if partitions.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let committed = source.committed(&self.group, &partitions)?;
-        let mut first = None;
+        let (mut first, mut all_ours) = (None, true);
         for (&partition, committed) in partitions.iter().zip(committed) {
             let found = committed.and_then(|committed| Mark::decode(&committed.note));
-            let reason = found.and_then(|found| ownership::lost(&self.mark, &self.group, partition, &found));
+            all_ours &= found.as_ref().is_some_and(|found| found.start == self.mark.start);
+            let reason = found.and_then(|found| self.mark.lost_to(&found, &self.group, partition));
             if let Some(reason) = reason {
                 self.lost.insert(partition);
                 first.get_or_insert(reason);
             }
         }
-        first.map_or(Ok(()), |reason| Err(ClaimError::Lost(reason)))
+        first.map_or(Ok(all_ours), |reason| Err(ClaimError::Lost(reason)))
     }
 }

@@ -30,8 +30,9 @@ impl<S: Source> Reader<S> {
             partitions.into_iter().filter(|partition| self.config.shard.takes(*partition)).collect();
         match self.claim.look(&mut self.source) {
             Err(ClaimError::Lost(reason)) => return Err(Failure::undecided(reason)),
+            Ok(false) => self.committed = None,
             // The next commit says it, if it lasts.
-            Ok(()) | Err(ClaimError::Kafka(_)) => {}
+            Ok(true) | Err(ClaimError::Kafka(_)) => {}
         }
         let new: Vec<i32> =
             ours.into_iter().filter(|partition| !self.cursors.contains_key(partition)).collect();
@@ -44,46 +45,54 @@ impl<S: Source> Reader<S> {
         let (committed, bounds) = match known {
             Ok(known) => known,
             Err(error) => {
-                new.iter().for_each(|&partition| {
-                    self.state.problem(&partition_name(partition), &error.to_string())
-                });
-                self.count(&error);
-                self.partitions_due = now + UNREAD_WAIT;
+                self.cannot_begin(new, &error, now);
                 return Ok(());
             }
         };
         let owned =
             self.claim.decide(&self.topic, &self.config, new, &committed).map_err(Failure::undecided)?;
-        let mut next: Offsets = new
-            .iter()
-            .zip(&committed)
-            .filter_map(|(&p, committed)| Some((p, committed.as_ref()?.offset)))
-            .collect();
-        next.extend(owned.taken_over);
+        if owned.claim > self.claim.number() + 1 {
+            // Our marks would look older than that one, and only a start chooses another number.
+            return Err(Failure::failed(format!(
+                "{} was read by a consumer that started after this one and has stopped; start this one again, then \
+                 it continues there",
+                partition_name(new[0])
+            )));
+        }
         owned.notes.iter().for_each(|note| log::warn!("{note}"));
         let mut known: Vec<Bounds> = Vec::new();
         for (&partition, bounds) in new.iter().zip(bounds) {
             match bounds {
                 Ok(bounds) => known.push(bounds),
-                Err(error) => {
-                    self.count(&error);
-                    self.state.problem(&partition_name(partition), &error.to_string());
-                    self.partitions_due = now + UNREAD_WAIT;
-                }
+                Err(error) => self.cannot_begin(&[partition], &error, now),
             }
         }
-        let start = decide(&self.topic, None, &next, (&known, &[]), &[], self.config.offset_reset);
+        let start = decide(&self.topic, None, &owned.committed, (&known, &[]), &[], self.config.offset_reset);
         let offsets = start.map_err(Failure::undecided)?.offsets;
+        // The group knows whose they are before they are read.
+        self.claim.add(&offsets);
+        match self.claim.commit(&mut self.source, &Offsets::new()) {
+            Err(ClaimError::Lost(reason)) => return Err(Failure::undecided(reason)),
+            Err(ClaimError::Kafka(error)) if owned.follows || !matches!(error, BrokerError::Denied(_)) => {
+                self.cannot_begin(new, &error, now);
+                return Ok(());
+            }
+            Ok(()) | Err(ClaimError::Kafka(_)) => {}
+        }
         for (&partition, &offset) in &offsets {
             self.state.solved(&partition_name(partition));
             log::info!("partition {partition} is new; reading it from offset {offset}");
             self.cursors.insert(partition, Cursor::at(offset));
         }
-        // The group knows whose they are before they are read.
-        self.claim.add(&offsets);
-        self.committed.clear();
-        self.commit_due = now;
         Ok(())
+    }
+
+    /// These are tried again soon.
+    fn cannot_begin(&mut self, partitions: &[i32], error: &BrokerError, now: Instant) {
+        let reason = error.to_string();
+        partitions.iter().for_each(|&partition| self.state.problem(&partition_name(partition), &reason));
+        self.count(error);
+        self.partitions_due = now + UNREAD_WAIT;
     }
 
     fn committed(&mut self, partitions: &[i32]) -> Result<Vec<Option<Committed>>, BrokerError> {

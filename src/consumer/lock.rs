@@ -1,6 +1,6 @@
 //! One consumer a log: a lock beside the file, held as long as the process lives, whatever ends it.
 //!
-//! It also keeps the identity of the log where the log and its checkpoint were moved away.
+//! It also keeps the identity of the log, for the next one when the log and its checkpoint were moved away.
 
 use std::collections::hash_map::RandomState;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -11,17 +11,19 @@ use std::path::{Path, PathBuf};
 
 use crate::linux;
 
+/// How the line with the identity of the log begins.
+const LOG: &str = "log ";
+
 /// A held lock; dropping it gives it up. The file stays: removing it would let two hold it.
 #[derive(Debug)]
 pub struct LogLock {
     file: File,
     path: PathBuf,
-    log_id: String,
+    log_id: Option<String>,
 }
 
 impl LogLock {
-    /// Takes the lock at `path` and writes our process id and host and the identity of the log into it, a new one
-    /// if it has none.
+    /// Takes the lock at `path` and writes our process id and host into it.
     ///
     /// # Errors
     /// Who holds it and what to do, or why the file cannot be used.
@@ -41,7 +43,7 @@ impl LogLock {
         match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let holder = text.lines().next().unwrap_or_default();
+                let holder = text.lines().find(|line| !line.starts_with(LOG)).unwrap_or_default();
                 return Err(format!(
                     "{} is held by {}: another consumer writes this log. Stop that one, or give this one another \
                      LOG_FILE, or share the topic with CONSUMER_SHARD",
@@ -51,34 +53,35 @@ impl LogLock {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        let log_id =
-            text.lines().find_map(|line| line.strip_prefix("log ")).map_or_else(new_id, str::to_owned);
+        let log_id = text.lines().find_map(|line| line.strip_prefix(LOG)).map(str::to_owned);
         let mut lock = Self { file, path: path.to_path_buf(), log_id };
         lock.write();
         Ok(lock)
     }
 
-    /// Identity of the log.
-    pub fn log_id(&self) -> &str {
-        &self.log_id
+    /// Identity of the log that was written here last.
+    pub fn log_id(&self) -> Option<&str> {
+        self.log_id.as_deref()
     }
 
-    /// Replaces the identity by the one in the log's checkpoint.
+    /// Replaces that identity.
     pub fn set_log_id(&mut self, log_id: &str) {
-        if self.log_id != log_id {
-            log_id.clone_into(&mut self.log_id);
+        if self.log_id.as_deref() != Some(log_id) {
+            self.log_id = Some(log_id.to_owned());
             self.write();
         }
     }
 
-    /// Who holds the lock is a help for people; a full disk must not stop the start because of it.
+    /// Who holds the lock is a help for people; a full disk must not stop the start because of it. The identity comes
+    /// first and is never cut off, so that a full disk does not lose it.
     fn write(&mut self) {
-        let text = format!("{}\nlog {}\n", ourselves(), self.log_id);
+        let log_id = self.log_id.iter().map(|id| format!("{LOG}{id}\n"));
+        let text = log_id.chain([ourselves(), "\n".into()]).collect::<String>();
         let _ = self
             .file
-            .set_len(0)
-            .and_then(|()| self.file.seek(SeekFrom::Start(0)))
-            .and_then(|_| self.file.write_all(text.as_bytes()));
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| self.file.write_all(text.as_bytes()))
+            .and_then(|()| self.file.set_len(text.len() as u64));
     }
 
     /// Takes the lock anew if its file was moved or deleted, so that nobody else can take it behind our back.
@@ -97,11 +100,13 @@ impl LogLock {
     }
 
     fn retake(&mut self) -> Result<(), String> {
-        let log_id = std::mem::take(&mut self.log_id);
+        let log_id = self.log_id.take();
         let taken = Self::take(&self.path);
         self.log_id.clone_from(&log_id);
         *self = taken?;
-        self.set_log_id(&log_id);
+        if let Some(log_id) = log_id {
+            self.set_log_id(&log_id);
+        }
         Ok(())
     }
 }
@@ -111,8 +116,8 @@ fn ourselves() -> String {
     format!("process {} on host {}", std::process::id(), linux::host_name())
 }
 
-/// An identity that no other log has.
-fn new_id() -> String {
+/// An identity that nothing else has.
+pub fn new_id() -> String {
     // The only source of the system's randomness in std; two machines that start at once must differ.
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }
@@ -131,13 +136,18 @@ mod tests {
         std::fs::remove_file(&path).expect("remove");
         first.keep().expect("taken again");
         assert!(LogLock::take(&path).is_err());
-        let id = first.log_id().to_owned();
+        assert_eq!(first.log_id(), None, "no log was here before");
+        first.set_log_id("the log");
+        std::fs::remove_file(&path).expect("remove");
+        first.keep().expect("taken again");
+        let refused = LogLock::take(&path).expect_err("held");
+        assert!(refused.contains(&format!("held by {}", ourselves())), "{refused}");
         drop(first);
         let mut again = LogLock::take(&path).expect("free again");
-        assert_eq!(again.log_id(), id, "kept over the deletion and the restart");
-        again.set_log_id("of the checkpoint");
+        assert_eq!(again.log_id(), Some("the log"), "kept over the deletion and the restart");
+        again.set_log_id("the next log");
         drop(again);
-        assert_eq!(LogLock::take(&path).expect("free").log_id(), "of the checkpoint");
-        assert_ne!(LogLock::take(&dir.path().join("other.lock")).expect("free").log_id(), id);
+        assert_eq!(LogLock::take(&path).expect("free").log_id(), Some("the next log"));
+        assert_ne!(new_id(), new_id());
     }
 }

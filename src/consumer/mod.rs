@@ -17,6 +17,7 @@ mod event_log;
 mod hangup;
 pub mod lines;
 mod lock;
+mod mark;
 mod metrics;
 mod open;
 mod ownership;
@@ -39,6 +40,7 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::bounded;
 
@@ -46,6 +48,7 @@ use crate::broker::Source;
 use crate::config::{ConsumerConfig, EXIT_BAD_CONFIG};
 use crate::echo::Echo;
 use crate::metrics::Description;
+use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 use crate::thread::spawn;
 
@@ -69,6 +72,9 @@ pub fn metric_descriptions() -> Vec<Description> {
 
 /// Fetches that wait for the writer: one is enough to keep both sides busy, and each can hold megabytes.
 const PAGES_MAX: usize = 1;
+
+/// How long the last commit is tried again.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
 
 /// Exit code when only a human can decide how to go on: started again, it would end the same way.
 pub const EXIT_UNDECIDED: u8 = 65;
@@ -191,15 +197,24 @@ fn status_page(config: &ConsumerConfig, state: &Arc<State>) -> Result<Option<Sta
 }
 
 /// The group learns where the log ends, and that another log may go on there. Our own next start does not need it,
-/// so a failure is only told.
+/// so a failure is only told, after some tries.
 fn commit_the_rest(mut source: impl Source, mut claim: Claim, state: &State) {
     let covered = state.covered();
-    match claim.stop(&mut source, &covered, state.is_closed()) {
-        Ok(()) => log::info!("stopped at {}", in_words(&covered)),
-        Err(error) => log::warn!(
-            "stopped; the group does not know it, so another log may not go on from here until this one was started \
-             and stopped once more: {error}"
-        ),
+    let give_up = Instant::now() + LAST_COMMIT;
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+    loop {
+        let error = match claim.stop(&mut source, &covered, state.is_closed()) {
+            Ok(()) => return log::info!("stopped at {}", in_words(&covered)),
+            Err(error) => error,
+        };
+        let wait = backoff.next_wait(fastrand::f64());
+        if !error.may_pass() || Instant::now() + wait > give_up {
+            return log::warn!(
+                "stopped, but the final commit failed; start and stop this consumer once more before another log \
+                 takes over: {error}"
+            );
+        }
+        std::thread::sleep(wait);
     }
 }
 

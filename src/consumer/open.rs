@@ -15,8 +15,9 @@ use super::Failure;
 use super::checkpoint::{Checkpoint, Offsets};
 use super::claim::{Claim, ClaimError};
 use super::event_log::EventLog;
-use super::lock::LogLock;
-use super::ownership::{self, Claimant, Mark, Ownership};
+use super::lock::{LogLock, new_id};
+use super::mark::Mark;
+use super::ownership::{self, Claimant, Known, Ownership};
 use super::paths::Paths;
 use super::recovery::{Recovered, RecoveryError, Topic, read_checkpoint, recover};
 use super::state::{State, partition_name};
@@ -56,17 +57,20 @@ pub fn open_log<S: Source>(
     shutdown: &Shutdown,
 ) -> Result<Option<(EventLog<Disk>, Claim)>, Failure> {
     // A checkpoint that cannot be used is told before Kafka is waited for.
-    match read_checkpoint(&Disk, paths) {
+    let log_id = match read_checkpoint(&Disk, paths) {
         Err(RecoveryError::Refused(reason)) => return Err(Failure::undecided(reason)),
-        Ok(Some(Checkpoint { log_id: Some(id), .. })) => lock.set_log_id(&id),
-        _ => {}
-    }
+        Ok(Some(Checkpoint { log_id: Some(id), .. })) => id,
+        Ok(_) | Err(RecoveryError::Io(_)) => new_id(),
+    };
+    let place = place(&paths.log);
+    let us =
+        Us { log: &log_id, predecessor: lock.log_id().filter(|&before| before != log_id), place: &place };
     state.not_yet("start", "Kafka was not reached yet");
-    let opened = until_it_works(state, shutdown, || attempt(config, (paths, lock.log_id()), source, state))?;
-    let Some(Opened { log, claim: number, contested }) = opened else { return Ok(None) };
-    let mark = Mark::new(lock.log_id(), config.reading.shard, &place(&paths.log), number);
+    let opened = until_it_works(state, shutdown, || attempt(config, paths, us, source, state))?;
+    let Some((log, decided)) = opened else { return Ok(None) };
+    let mark = Mark::new(&log_id, config.reading.shard, &place, log.topic_id(), decided.claim);
     let mut claim = Claim::new(&config.reading.group, mark, log.offsets().clone());
-    let claimed = until_it_works(state, shutdown, || match claim.make(source, contested, shutdown) {
+    let claimed = until_it_works(state, shutdown, || match claim.make(source, &decided, shutdown) {
         Ok(()) => Ok(()),
         Err(ClaimError::Kafka(error)) => Err(Try::Kafka(error)),
         Err(ClaimError::Lost(reason)) => {
@@ -76,9 +80,19 @@ pub fn open_log<S: Source>(
         }
     })?;
     if claimed.is_some() {
+        // Until now the log before ours was the one that the group knows.
+        lock.set_log_id(&log_id);
         state.solved("start");
     }
     Ok(claimed.map(|()| (log, claim)))
+}
+
+/// Our log, and the one that was at its place before.
+#[derive(Clone, Copy)]
+struct Us<'a> {
+    log: &'a str,
+    predecessor: Option<&'a str>,
+    place: &'a str,
 }
 
 /// Tries until it works; `None` if the shutdown begins before.
@@ -109,44 +123,33 @@ fn until_it_works<T>(
     Ok(None)
 }
 
-/// A log that is open, and how its partitions are to be claimed.
-struct Opened {
-    log: EventLog<Disk>,
-    claim: u64,
-    contested: bool,
-}
-
 fn attempt(
     config: &ConsumerConfig,
-    (paths, log_id): (&Paths, &str),
+    paths: &Paths,
+    us: Us<'_>,
     source: &mut impl Source,
     state: &State,
-) -> Result<Opened, Try> {
+) -> Result<(EventLog<Disk>, Ownership), Try> {
     let reading = &config.reading;
     let all = source.partitions()?;
     let ours: Vec<i32> = all.iter().copied().filter(|&partition| reading.shard.takes(partition)).collect();
     let mut checkpoint = read_checkpoint(&Disk, paths)?;
     let id = source.topic_id()?;
     let committed = committed(source, &reading.group, &all)?;
-    let us = Claimant {
+    let claimant = Claimant {
         group: &reading.group,
         topic: &config.kafka.topic,
-        log: log_id,
+        topic_id: id.as_deref(),
+        log: us.log,
+        predecessor: us.predecessor,
+        place: us.place,
         shard: reading.shard,
-        take_over: reading.take_over.as_deref(),
+        take_over: reading.take_over.as_deref().unwrap_or_default(),
     };
-    let known = checkpoint.as_ref().map(|checkpoint| &checkpoint.offsets);
-    let decided = ownership::decide(&us, &all, &committed, known).map_err(RecoveryError::Refused)?;
-    let Ownership { taken_over, claim, contested, notes } = decided;
-    let superseded = checkpoint.as_mut().is_some_and(|checkpoint| {
-        let before = checkpoint.offsets.len();
-        checkpoint.offsets.retain(|partition, _| !taken_over.contains_key(partition));
-        checkpoint.trails.retain(|partition, _| !taken_over.contains_key(partition));
-        checkpoint.offsets.len() < before
-    });
-    let mut next: Offsets =
-        all.iter().zip(committed).filter_map(|(&p, committed)| Some((p, committed?.offset))).collect();
-    next.extend(taken_over);
+    let boot = linux::boot_id();
+    let decided = decide(&claimant, &all, &committed, checkpoint.as_ref(), &boot)?;
+    let superseded =
+        checkpoint.as_mut().is_some_and(|checkpoint| drop_taken_over(checkpoint, &decided, id.as_ref()));
     let (bounds, unread) = bounds(source, &ours, state)?;
     if let (Some(partition), Some(then)) =
         (unread.first(), checkpoint.as_ref().and_then(|c| c.topic_id.as_ref()))
@@ -154,28 +157,56 @@ fn attempt(
     {
         // Its beginning is needed: what the checkpoint and the group know is of the topic before.
         let problem =
-            format!("topic {} was created again and partition {partition} is not there yet", us.topic);
+            format!("topic {} was created again and partition {partition} is not there yet", claimant.topic);
         return Err(Try::Kafka(BrokerError::Retryable(problem)));
     }
     let mut topic = Topic {
         name: &config.kafka.topic,
         id,
         shard: reading.shard.to_string(),
-        log_id: log_id.to_owned(),
+        log_id: us.log.to_owned(),
+        claim: decided.claim,
         bounds,
         unread,
-        committed: next,
-        taken_over: superseded,
+        committed: decided.committed.clone(),
+        taken_over: if superseded { decided.taken_over.clone() } else { Offsets::new() },
         compared: Vec::new(),
         reset: reading.offset_reset,
     };
     if let Some(checkpoint) = &checkpoint {
         topic.compared = compared(source, checkpoint, &topic);
     }
-    let Recovered { log, notes: found } =
-        recover(Disk, paths, checkpoint, &topic, config.log.fsync, &linux::boot_id())?;
-    notes.iter().chain(&found).for_each(|note| log::warn!("{note}"));
-    Ok(Opened { log, claim, contested })
+    let Recovered { log, notes } = recover(Disk, paths, checkpoint, &topic, config.log.fsync, &boot)?;
+    decided.notes.iter().chain(&notes).for_each(|note| log::warn!("{note}"));
+    Ok((log, decided))
+}
+
+fn decide(
+    us: &Claimant<'_>,
+    partitions: &[i32],
+    committed: &[Option<Committed>],
+    checkpoint: Option<&Checkpoint>,
+    boot: &str,
+) -> Result<Ownership, RecoveryError> {
+    let nothing = Offsets::new();
+    let known = checkpoint.map(|checkpoint| Known {
+        offsets: if checkpoint.is_of_another(us.topic_id) { &nothing } else { &checkpoint.offsets },
+        claim: checkpoint.claim,
+        power_was_lost: checkpoint.lost_power(boot),
+    });
+    ownership::decide(us, partitions, committed, known).map_err(RecoveryError::Refused)
+}
+
+/// Removes from the checkpoint what other logs went on with; true if there was something.
+fn drop_taken_over(checkpoint: &mut Checkpoint, decided: &Ownership, topic_id: Option<&String>) -> bool {
+    let before = checkpoint.offsets.len();
+    checkpoint.offsets.retain(|partition, _| !decided.taken_over.contains_key(partition));
+    checkpoint.trails.retain(|partition, _| !decided.taken_over.contains_key(partition));
+    if checkpoint.offsets.is_empty() && topic_id.is_some() {
+        // Nothing in it speaks of the topic that it was of.
+        checkpoint.topic_id = topic_id.cloned();
+    }
+    checkpoint.offsets.len() < before
 }
 
 /// What the topic has of what was read up to `checkpoint`. A leader that does not answer is asked again before
@@ -207,8 +238,8 @@ fn committed(
     match source.committed(group, partitions) {
         Err(BrokerError::Denied(reason)) => {
             log::warn!(
-                "{reason}. Going on without: a change of CONSUMER_SHARD is not noticed, and a log without a checkpoint \
-                 begins at the earliest offset"
+                "{reason}. Continuing without it: a change of CONSUMER_SHARD is not detected, and a log without a \
+                 checkpoint begins at the earliest offset"
             );
             Ok(vec![None; partitions.len()])
         }

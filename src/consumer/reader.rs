@@ -51,7 +51,8 @@ pub struct Reader<S> {
     shutdown: Shutdown,
     backoff: Backoff,
     pub(super) partitions_due: Instant,
-    pub(super) committed: Offsets,
+    /// What the last commit said, if it still stands.
+    pub(super) committed: Option<Offsets>,
     /// Why the last commit failed, as it was told.
     commit_failure: Option<String>,
     pub(super) commit_due: Instant,
@@ -107,7 +108,7 @@ impl<S: Source> Reader<S> {
             state,
             shutdown,
             backoff: Backoff::new(FIRST_WAIT, MAX_WAIT),
-            committed: Offsets::new(),
+            committed: None,
             commit_failure: None,
             commit_due: now,
             recommit_due: now + RECOMMIT_INTERVAL,
@@ -253,13 +254,13 @@ impl<S: Source> Reader<S> {
             return Ok(());
         }
         let covered = self.state.covered();
-        if covered.is_empty() || (covered == self.committed && now < self.recommit_due) {
+        if self.committed.as_ref() == Some(&covered) && now < self.recommit_due {
             return Ok(());
         }
         self.commit_due = now + COMMIT_INTERVAL;
         match self.claim.commit(&mut self.source, &covered) {
             Ok(()) => {
-                self.committed = covered;
+                self.committed = Some(covered);
                 self.recommit_due = now + RECOMMIT_INTERVAL;
                 self.commit_failure = None;
             }

@@ -29,14 +29,16 @@ pub struct Topic<'a> {
     pub shard: String,
     /// Identity of our log.
     pub log_id: String,
+    /// The number of this start.
+    pub claim: u64,
     /// Our partitions, without those that cannot be asked now.
     pub bounds: Vec<Bounds>,
     /// Our partitions that have no leader, or one that does not answer.
     pub unread: Vec<i32>,
     /// Where the group goes on.
     pub committed: Offsets,
-    /// Other logs go on from ours in some partitions: what the files have past the checkpoint may be in those.
-    pub taken_over: bool,
+    /// Next offsets where other logs went on from ours: what the files have past the checkpoint may be in those.
+    pub taken_over: Offsets,
     /// What it has of what was read up to the checkpoint, for partitions of which that is known.
     pub compared: Vec<Compared>,
     /// What to do about offsets that are gone.
@@ -112,12 +114,12 @@ pub fn recover<S: Storage>(
 /// Offsets of a topic that was deleted and created again mean nothing in the new one, even if they are in range.
 fn start_of(checkpoint: Option<&Checkpoint>, topic: &Topic<'_>) -> Result<Start, String> {
     if checkpoint.is_some_and(|checkpoint| checkpoint.is_of_another(topic.id.as_deref())) {
-        return from_the_beginning(topic.name, &topic.bounds, topic.reset);
+        return from_the_beginning(topic.name, &topic.bounds, &topic.taken_over, topic.reset);
     }
     let known = checkpoint.map(|checkpoint| &checkpoint.offsets);
     let bounds = (&topic.bounds[..], &topic.unread[..]);
     let mut start = decide(topic.name, known, &topic.committed, bounds, &topic.compared, topic.reset)?;
-    start.rereadable &= !topic.taken_over;
+    start.rereadable &= topic.taken_over.is_empty();
     Ok(start)
 }
 
@@ -127,9 +129,9 @@ fn same_source(checkpoint: &Checkpoint, topic: &Topic<'_>, paths: &Paths) -> Res
     }
     Err(RecoveryError::Refused(format!(
         "{} belongs to topic {} shard {}, but KAFKA_TOPIC={} and CONSUMER_SHARD={}. Ways out: set them back; or give \
-         another LOG_FILE; or, for another number of shards, stop all of them in order (SIGTERM, exit code 0; start \
-         one that was killed once more as it was) and move the old logs and checkpoints away: each new shard goes on \
-         exactly where the logs before it ended",
+         another LOG_FILE; or, for another number of shards, stop all of them with SIGTERM and wait for exit code 0 \
+         (one that was killed: start it once more as it was, then stop it) and move the old logs and checkpoints \
+         away: each new shard continues exactly where the old logs end",
         paths.checkpoint.display(),
         checkpoint.topic,
         checkpoint.shard,
@@ -157,7 +159,7 @@ impl<S: Storage> Placing<'_, S> {
         if let Some(to) = checkpoint.rotate_to.take() {
             self.finish_rotation(&mut checkpoint, &to)?;
         }
-        let power_was_lost = checkpoint.unsynced_boot.as_ref().is_some_and(|then| then != boot);
+        let power_was_lost = checkpoint.lost_power(boot);
         let keep = !start.rereadable || checkpoint.stopped;
         let check = Check { keep, stopped: checkpoint.stopped, power_was_lost };
         self.place(&self.paths.log, &checkpoint.log, &check)?;
@@ -178,6 +180,7 @@ impl<S: Storage> Placing<'_, S> {
         checkpoint.offsets.clone_from(&start.offsets);
         checkpoint.topic_id.clone_from(&topic.id);
         checkpoint.log_id = Some(topic.log_id.clone());
+        checkpoint.claim = Some(topic.claim);
         Ok((files, checkpoint))
     }
 
@@ -214,6 +217,7 @@ impl<S: Storage> Placing<'_, S> {
         let mut checkpoint = Checkpoint::new(topic.name, &topic.shard, start.offsets.clone(), log, rejected);
         checkpoint.topic_id.clone_from(&topic.id);
         checkpoint.log_id = Some(topic.log_id.clone());
+        checkpoint.claim = Some(topic.claim);
         Ok((files, checkpoint))
     }
 

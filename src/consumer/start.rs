@@ -80,22 +80,36 @@ fn has_bounds(bounds: &[Bounds], partition: i32) -> bool {
     bounds.iter().any(|bounds| bounds.partition == partition)
 }
 
-/// The start in a topic that was deleted and created again.
+/// The start in a topic that was deleted and created again, except where another log has gone on in the new one.
 ///
 /// # Errors
 /// As for [`decide`].
-pub fn from_the_beginning(topic: &str, bounds: &[Bounds], reset: OffsetReset) -> Result<Start, String> {
+pub fn from_the_beginning(
+    topic: &str,
+    bounds: &[Bounds],
+    taken_over: &Offsets,
+    reset: OffsetReset,
+) -> Result<Start, String> {
     let problem = format!("topic {topic} was deleted and created again");
-    match reset {
-        OffsetReset::None | OffsetReset::Divergence => {
-            Err(format!("{problem}, so the offsets of the checkpoint mean nothing. Ways out: {RECREATED}"))
-        }
-        OffsetReset::Earliest => Ok(Start {
-            offsets: bounds.iter().map(|bounds| (bounds.partition, bounds.earliest)).collect(),
-            warnings: vec![format!("{problem}; reading the new one from its beginning into the same log")],
-            rereadable: false,
-        }),
+    let mut start = Start { offsets: Offsets::new(), warnings: Vec::new(), rereadable: false };
+    for bounds in bounds {
+        let offset = match (taken_over.get(&bounds.partition), reset) {
+            (Some(&offset), _) => {
+                let (offset, warning) = in_range(topic, offset, bounds, reset)?;
+                start.warnings.extend(warning);
+                offset
+            }
+            (None, OffsetReset::Earliest) => bounds.earliest,
+            (None, OffsetReset::None | OffsetReset::Divergence) => {
+                return Err(format!(
+                    "{problem}, so the offsets of the checkpoint mean nothing. Ways out: {RECREATED}"
+                ));
+            }
+        };
+        start.offsets.insert(bounds.partition, offset);
     }
+    start.warnings.push(format!("{problem}; reading the new one from its beginning into the same log"));
+    Ok(start)
 }
 
 /// `wanted`, or the earliest offset with a warning if the topic does not have it and `reset` allows that.
@@ -220,6 +234,19 @@ mod tests {
             let start = decide(OffsetReset::Earliest).expect("goes on");
             assert_eq!((start.offsets[&0], start.rereadable, start.warnings.len()), (10, false, 1));
         }
+    }
+
+    #[test]
+    fn a_topic_created_again_is_begun_where_another_log_has_stopped_in_it() {
+        let bounds = [BOUNDS[0]];
+        let begin = |taken_over: &Offsets, bounds: &[Bounds], reset| {
+            from_the_beginning("t", bounds, taken_over, reset).map(|start| start.offsets)
+        };
+        let taken_over = Offsets::from([(0, 15)]);
+        assert_eq!(begin(&taken_over, &bounds, OffsetReset::None), Ok([(0, 15)].into()));
+        assert!(begin(&taken_over, &BOUNDS, OffsetReset::None).is_err(), "3 was not taken over");
+        assert_eq!(begin(&taken_over, &BOUNDS, OffsetReset::Earliest), Ok([(0, 15), (3, 0)].into()));
+        assert!(begin(&Offsets::from([(0, 21)]), &bounds, OffsetReset::None).is_err());
     }
 
     #[test]

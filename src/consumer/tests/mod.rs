@@ -1,6 +1,7 @@
 //! The promise at its root: the log is stopped after every single file operation, by a kill or a power cut, and
 //! must hold every record once when it has gone on.
 
+mod ownership;
 mod parted;
 mod refusals;
 mod sim_disk;
@@ -50,10 +51,11 @@ fn topic() -> Topic<'static> {
         id: Some("first".into()),
         shard: "0/1".into(),
         log_id: "log".into(),
+        claim: 1,
         bounds: (0..PARTITIONS).map(bound).collect(),
         unread: Vec::new(),
         committed: Offsets::new(),
-        taken_over: false,
+        taken_over: Offsets::new(),
         compared: Vec::new(),
         reset: OffsetReset::None,
     }

@@ -167,7 +167,8 @@ mod acl {
         site.wait_caught_up();
         wait_ready(&mut consumer);
         let said = consumer.stderr();
-        for words in ["GROUP_AUTHORIZATION_FAILED", "Read and Describe on the group", "Going on without"] {
+        for words in ["GROUP_AUTHORIZATION_FAILED", "Read and Describe on the group", "Continuing without it"]
+        {
             assert!(said.contains(words), "no {words:?} in {said}");
         }
         assert!(consumer.terminate(secs(60)).success());

@@ -100,7 +100,7 @@ fn a_killed_shard_is_not_followed_before_it_was_started_and_stopped_once_more() 
     whole.kill();
     load.finish();
     for shard in HALVES {
-        let words = ["not stopped in order", "CONSUMER_SHARD=0/1", "SIGTERM", "CONSUMER_TAKE_OVER="];
+        let words = ["did not shut down cleanly", "CONSUMER_SHARD=0/1", "SIGTERM", "CONSUMER_TAKE_OVER="];
         refused(&site, &[shard], &words);
     }
     assert!(log_files(&site.logs()).len() == 1, "a refused shard begins no log");
@@ -118,13 +118,13 @@ fn another_number_of_shards_does_not_run_beside_the_old_one() {
     let mut whole = site.start_ready(&[WHOLE]);
     send(&topic, "one shard");
     wait_exact(&topic, &[&site.logs()]);
-    refused(&site, &[HALVES[0]], &["it runs, or it was killed", "number of shards"]);
+    refused(&site, &[HALVES[0]], &["it is still running, was killed", "number of shards"]);
     send(&topic, "still one shard");
     wait_exact(&topic, &[&site.logs()]);
     assert!(whole.is_alive());
     stop([whole]);
     let first_half = site.start_ready(&[HALVES[0]]);
-    refused(&site, &[WHOLE], &["it runs, or it was killed", "CONSUMER_SHARD=0/2"]);
+    refused(&site, &[WHOLE], &["it is still running, was killed", "CONSUMER_SHARD=0/2"]);
     stop([first_half]);
 }
 
@@ -175,6 +175,78 @@ fn a_lost_log_is_followed_when_it_is_named() {
 }
 
 #[test]
+fn two_lost_logs_are_followed_when_both_are_named_as_the_refusal_says() {
+    let topic = shared().topic();
+    let (lost, next) = (Site::new(&topic), Site::new(&topic));
+    let halves = HALVES.map(|shard| lost.start_ready(&[shard]));
+    send(&topic, "lost");
+    wait_exact(&topic, &[&lost.logs()]);
+    halves.into_iter().for_each(|mut half| half.kill());
+    drop(lost);
+    let said = refused(&next, &[WHOLE], &["partitions 0, 2 belong", "partitions 1 belong"]).stderr;
+    let ids = said.split("CONSUMER_TAKE_OVER=").nth(1).and_then(|rest| rest.split(' ').next()).expect("ids");
+    let whole = next.start_ready(&[WHOLE, ("CONSUMER_TAKE_OVER", ids)]);
+    send(&topic, "next");
+    eventually(CATCH_UP, "the next log goes on", || {
+        events_of(&[&next.logs()]).iter().filter(|event| event.contains("\"next\"")).count() == 3
+    });
+    stop([whole]);
+}
+
+#[test]
+fn a_log_that_is_put_back_continues_where_the_one_that_replaced_it_stopped() {
+    const THIRD: (&str, &str) = ("CONSUMER_SHARD", "0/3");
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    let half = site.start_ready(&[HALVES[0]]);
+    topic.kcat(&["-P", "-p", "0"], b"{\"log\": \"first\"}\n");
+    wait_exact(&topic, &[&site.logs()]);
+    stop([half]);
+    let pair = ["events-0.log", "events-0.log.checkpoint"];
+    let first = site.path("first");
+    let second = site.path("second");
+    [&first, &second].iter().for_each(|dir| fs::create_dir_all(dir).expect("created"));
+    for (dir, shard) in [(&first, THIRD), (&second, HALVES[0])] {
+        pair.iter().for_each(|name| fs::rename(site.logs().join(name), dir.join(name)).expect("moved away"));
+        if shard == HALVES[0] {
+            pair.iter().for_each(|name| {
+                fs::rename(first.join(name), site.logs().join(name)).expect("put back");
+            });
+        }
+        let consumer = site.start_ready(&[shard]);
+        let event = format!("{{\"log\": \"of {}\"}}\n", shard.1);
+        topic.kcat(&["-P", "-p", "0"], event.as_bytes());
+        wait_exact(&topic, &[&site.logs(), &first, &second]);
+        stop([consumer]);
+    }
+}
+
+#[test]
+fn an_old_copy_of_a_log_does_not_start_beside_it_unless_it_is_named() {
+    let topic = shared().topic();
+    let (site, copy) = (Site::new(&topic), Site::new(&topic));
+    let first = site.start_ready(&[WATCHFUL]);
+    send(&topic, "before the copy");
+    wait_exact(&topic, &[&site.logs()]);
+    stop([first]);
+    let copied = Command::new("cp").arg("-r").arg(site.logs()).arg(copy.logs()).status();
+    assert!(copied.is_ok_and(|status| status.success()));
+    let mut first = site.start_ready(&[WATCHFUL]);
+    send(&topic, "after the copy");
+    wait_exact(&topic, &[&site.logs()]);
+    let said = refused(&copy, &[], &["older than what the same log committed", "KAFKA_GROUP"]).stderr;
+    assert!(first.is_alive());
+    first.kill();
+    // The newer one is lost.
+    let id = said.split("CONSUMER_TAKE_OVER=").nth(1).and_then(|rest| rest.split(' ').next()).expect("an id");
+    let restored = copy.start_ready(&[("CONSUMER_TAKE_OVER", id)]);
+    wait_exact(&topic, &[&copy.logs()]);
+    stop([restored]);
+    stop([copy.start_ready(&[])]);
+    audit(&topic, &[&copy.logs()]);
+}
+
+#[test]
 fn a_consumer_whose_files_were_copied_and_started_elsewhere_ends_and_says_so() {
     let topic = shared().topic();
     let (site, copy) = (Site::new(&topic), Site::new(&topic));
@@ -207,7 +279,7 @@ fn after_a_kill_log_and_checkpoint_may_be_moved_away_and_the_group_decides() {
     send(&topic, "second log");
     let last = "{\"phase\": \"second log\", \"partition\": 2}".to_owned();
     eventually(CATCH_UP, "the new log goes on", || events_of(&[&site.logs()]).contains(&last));
-    assert!(consumer.stderr_after("there is no checkpoint").contains("logged again"));
+    assert!(consumer.stderr_after("is taken over at offset").contains("logged again"));
     // Another share may not: what the killed one logged past its commit is in a file that was moved away.
     consumer.kill();
     for name in ["events.log", "events.log.checkpoint"] {
