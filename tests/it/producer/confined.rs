@@ -72,6 +72,13 @@ impl Limit {
     }
 }
 
+/// The number right after `words`.
+fn number_after(text: &str, words: &str) -> u64 {
+    let (_, after) = text.split_once(words).unwrap_or_else(|| panic!("{words:?} is not in {text}"));
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|_| panic!("no number after {words:?} in {text}"))
+}
+
 #[test]
 fn fewer_threads_than_its_limits_need_are_said_at_the_start() {
     let topic = shared().topic();
@@ -84,7 +91,9 @@ fn fewer_threads_than_its_limits_need_are_said_at_the_start() {
         let said = served.program.stderr();
         let warning = said.lines().find(|line| line.contains("[WARN]") && line.contains(&named));
         let warning = warning.unwrap_or_else(|| panic!("no warning names {named}: {said}"));
-        assert!(warning.contains("HTTP_MAX_CONNECTIONS=2048") && warning.contains("2360"), "{warning}");
+        // Each connection, and what the leak budget and the producer itself may need besides.
+        assert!(number_after(warning, " can need ") > 2048 + 256, "{warning}");
+        assert!(warning.contains("HTTP_MAX_CONNECTIONS=2048"), "{warning}");
         assert_eq!(served.post("{}").status, 200);
     }
 }
@@ -96,7 +105,8 @@ fn too_few_threads_to_serve_at_all_end_the_start_and_the_address_is_not_blamed()
         let ended = program.run(secs(60));
         assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
         let last = ended.stderr.lines().last().unwrap_or_default();
-        assert!(last.contains("[ERROR]") && last.contains(&named) && last.contains("33"), "{}", ended.stderr);
+        assert!(last.contains("[ERROR]") && last.contains(&named), "{}", ended.stderr);
+        assert!(number_after(last, " needs ") > 20, "{}", ended.stderr);
         assert!(
             !ended.stderr.contains("HTTP_ADDR") && !ended.stderr.contains("panicked"),
             "{}",
