@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Measures the project beside its floor and its peers, in turns, on a fresh Kafka; see docs/BENCHMARKS.md.
+# Benchmarks the project against its floor and its peers on a fresh Kafka, in alternating runs; see
+# docs/BENCHMARKS.md.
 #   scripts/bench.sh [--quick] [--rounds N] [--out DIR] [--list] [CASE…]
-# A CASE is the beginning of a name that --list shows. A whole run takes an hour or more and writes docs/; with
-# --quick or a CASE it writes target/bench/out/. BENCH_PORT (default 26000) is the first of 800 ports it uses.
+# CASE is a prefix of a name that --list shows. A full run takes an hour or more and writes to docs/; with
+# --quick or a CASE it writes to target/bench/out/. BENCH_PORT (default 26000) is the first of the 800 ports
+# that are used.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$root/scripts/lib.sh"
@@ -18,7 +20,7 @@ need wrk wrk
 need kcat kcat
 need python3 python3
 python3 -m venv --help >/dev/null 2>&1 || die "python3 has no venv; install it (Debian, Ubuntu: sudo apt-get install python3-venv)"
-# librdkafka, in the axum peer, is built from source.
+# The axum peer builds librdkafka from source.
 need cc build-essential
 need make make
 
@@ -41,7 +43,7 @@ if ! cmp --silent benches/peers/original/requirements.txt "$venv/installed.txt";
   cp benches/peers/original/requirements.txt "$venv/installed.txt"
 fi
 
-# The C2 compiler is on, unlike in the tests: a broker that runs for long has it.
+# Unlike in the tests, the JVM's C2 compiler is enabled, as in any long-running broker.
 export KAFKA_PORT=$port KAFKA_DIR=$work/kafka KAFKA_JVM_OPTS="${KAFKA_JVM_OPTS:--Xmx512m}" KAFKA_RUNTIME=jvm
 export KAFKA_OWNER_PID=$$
 unset KAFKA_BROKERS HTTP_ADDR KAFKA_TOPIC LOG_FILE KAFKA_CLIENT

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Harms the running pipeline in every way that it promises to survive, and counts what was lost and doubled.
+# Injects every fault that the pipeline promises to survive, and counts lost and duplicated events.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$root/scripts/lib.sh"
@@ -13,30 +13,30 @@ usage() {
 usage: scripts/chaos.sh [--quick] [FAULT…]
        scripts/chaos.sh --rounds N
 
-Runs the pipeline under steady load, harms it, waits until it has recovered, and audits the log. Each fault gives
-one row: sent, acknowledged, logged, lost, duplicated, longest time without an acknowledgement. Exit code 0 when
-nothing was lost, and nothing doubled: with our own client anywhere, with the kafka crate where neither a producer nor
-a broker was harmed.
+Runs the pipeline under steady load, injects a fault, waits until it has recovered, and audits the log. Each fault
+gives one row: sent, acknowledged, logged, lost, duplicated, longest time without an acknowledgement. Exit code 0 if
+no event was lost and none was duplicated. With the kafka crate, duplicates are allowed if the fault affects a
+producer or a broker; with our own client, never.
 
-Without arguments: release build, all faults, and the table goes to docs/CHAOS.md, or with our own client to
-docs/CHAOS-WIRE.md (about five minutes).
-  --quick      debug build, less load, shorter faults; prints the table only (about a minute)
-  FAULT…       only these; prints the table only
-  --rounds N   the consumer killed at N random moments under load: alone, with rotation, with the broker killed
+Without arguments, it uses a release build, runs all faults, and writes the table to docs/CHAOS.md, or with our own
+client to docs/CHAOS-WIRE.md (about five minutes).
+  --quick      debug build, less load, shorter faults; only prints the table (about a minute)
+  FAULT…       run only these faults; only prints the table
+  --rounds N   kill the consumer at N random moments under load: alone, with rotation, with the broker killed
                in between, and with both (the tests of tests/it/consumer/kills.rs, with N rounds)
 
 Faults: FAULTS
 
 Environment:
-  CHAOS_PORT   ports from here to 199 above are used; default: a free range below 20000
-  CHAOS_DIR    logs, records, brokers' data; default a new directory under target/chaos, removed after success
-  CHAOS_RATE   requests a second; default 1000, with --quick 300
-  KAFKA_VERSION, KAFKA_CLIENT  of the brokers (default 3.9.2) and of the programs (default auto)
-The other settings of the programs count too (`cargo run --bin consumer -- --help`), for example LOG_FSYNC.
+  CHAOS_PORT   first of the 200 ports that are used; default: a free range below 20000
+  CHAOS_DIR    logs, records, brokers' data; default: a new directory under target/chaos, removed after success
+  CHAOS_RATE   requests per second; default 1000, with --quick 300
+  KAFKA_VERSION, KAFKA_CLIENT  version of the brokers (default 3.9.2), client of the programs (default auto)
+The other settings of the programs apply too (`cargo run --bin consumer -- --help`), for example LOG_FSYNC.
 TEXT
 }
 
-# The order matters: the last one needs a cluster of its own.
+# The order matters: the last one needs its own cluster.
 all_faults=(nothing consumer producer broker in-turn at-once pause quota disk logrotate cut-client cut-producer cut-consumer large restored leader)
 invocation="scripts/chaos.sh${*:+ $*}"
 quick=false
@@ -64,7 +64,7 @@ writes_table=false
 if ! $quick && ((${#faults[@]} == 0)); then writes_table=true; fi
 if ((${#faults[@]} == 0)); then
   faults=("${all_faults[@]}")
-  # The same parts in turn say as much, and each start of a broker costs seconds.
+  # Skip at-once: in-turn kills the same parts, and each start of a broker takes seconds.
   if $quick; then mapfile -t faults < <(printf '%s\n' "${all_faults[@]}" | grep --invert-match at-once); fi
 fi
 
@@ -105,7 +105,7 @@ free_ports() {
 
 port=${CHAOS_PORT:-$(free_ports)}
 kafka_port=$port kafka_dir=$base_dir/kafka
-# What the programs log shall be about faults.
+# Keep the programs' logs free of per-event lines.
 export EVENT_ECHO=off
 export HTTP_ADDR=127.0.0.1:$((port + 50)) METRICS_ADDR=127.0.0.1:$((port + 51))
 
@@ -137,7 +137,7 @@ declare -a rows=()
 failed=0 skipped=0
 mounted='' load_pid='' load_url='' gone=0
 
-row() { # row KEY NAME HARMED HARM…
+row() { # row KEY NAME HARMED COMMAND…: runs COMMAND under load and adds the row NAME to the table
   local key=$1 name=$2 harmed=$3
   shift 3
   [[ " ${faults[*]} " == *" $key "* ]] || return 0
@@ -153,14 +153,14 @@ row() { # row KEY NAME HARMED HARM…
   say "== $name"
   start_pipeline "$key"
   start_load
-  # A disk that fills up is filled by the steady load itself.
+  # In the disk fault, the load itself fills the disk.
   [[ $key == disk ]] || keep_going
   "$@"
   keep_going
   finish_row "$name" "$harmed"
 }
 
-start_pipeline() { # start_pipeline KEY: with the proxy where that fault wants it
+start_pipeline() { # start_pipeline KEY: starts the programs with the proxy or the settings that the fault needs
   load_url=
   case $1 in
     cut-client)
@@ -203,19 +203,19 @@ finish_row() { # finish_row NAME HARMED
   unmount_log
 }
 
-judge() { # judge HARMED: of the figures in finish_row
+judge() { # judge HARMED: checks the figures of finish_row
   local torn unordered refused closed
   read -r torn unordered refused < <(figures "$audit" torn outOfOrder rejectedLogged)
   lines=$(find "$run_dir/logs" \( -name 'events*.log' -o -name 'events.log.*.gz' \) -exec zcat --force {} + | wc --lines)
   closed=$(find "$run_dir/logs" \( -name 'events-*.log' -o -name 'events.log.*.gz' \) | wc --lines)
   ((lost == 0)) || bad "$lost acknowledged events are not in the log"
-  # Offsets begin again where restored data end.
+  # After a restore, offsets are reused.
   ((gone == 0)) || unordered=0
   ((torn + unordered + refused == 0)) || bad "$torn torn lines, $unordered out of order, $refused rejected but logged"
-  # Our own client writes a batch again under its old number, by which the broker knows it.
+  # When our own client retries a batch, it keeps the sequence number, so the broker recognizes the batch.
   [[ $1 != nothing && $client != wire ]] || ((duplicated == 0)) ||
     bad "$duplicated duplicated (harmed: $1; client: $client)"
-  # From Kafka to the file exactly once, also where the topic itself holds an event twice.
+  # Every record in Kafka is logged exactly once, even if the topic contains an event twice.
   ((lines == end_offset + gone)) || bad "$lines lines for $end_offset records of the topic and $gone that it lost"
   ((acked > 0 && closed > 0)) || bad "the run proves nothing: $acked acknowledged, $closed closed logs"
 }
@@ -225,7 +225,7 @@ bad() {
   failed=1
 }
 
-figures() { # figures FILE NAME…: numbers of a JSON file with one member a line
+figures() { # figures FILE NAME…: prints numbers from a JSON file with one member per line
   local file=$1 name
   shift
   for name in "$@"; do
@@ -249,11 +249,11 @@ machine() {
 }
 
 write_page() {
-  local commit page=docs/CHAOS.md doubles="0 where neither a producer nor a broker was harmed. Elsewhere an
-  answer of the broker may get lost, and the producer then writes the event again (docs/CONTRACT.md)."
+  local commit page=docs/CHAOS.md doubles="0 if the fault affects neither a producer nor a broker. Otherwise a
+  response from the broker may get lost, and the producer then writes the event again (docs/CONTRACT.md)."
   if [[ $client == wire ]]; then
-    page=docs/CHAOS-WIRE.md doubles="0 everywhere: this client writes
-  a batch again under its old number, by which the broker knows it (docs/CONTRACT.md)."
+    page=docs/CHAOS-WIRE.md doubles="0 in every row: when this client
+  retries a batch, it keeps the sequence number, so the broker recognizes the batch (docs/CONTRACT.md)."
   fi
   commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
   [[ -z $(git status --porcelain --untracked-files=no 2>/dev/null) ]] || commit+=" with changes"
@@ -261,34 +261,33 @@ write_page() {
   cat >"$page" <<PAGE
 # Chaos run, client \`$client\`
 
-What the pipeline loses and doubles when its parts are harmed under load.
+How many events are lost or duplicated when parts of the pipeline fail under load.
 This page was written by \`${KAFKA_VERSION:+KAFKA_VERSION=$KAFKA_VERSION }${KAFKA_CLIENT:+KAFKA_CLIENT=$KAFKA_CLIENT }$invocation\`; do not edit it.
 
 - Date: $(date --utc '+%Y-%m-%d %H:%M UTC')
 - Commit: $commit
-- Machine: $(machine); all programs and brokers on it
-- Load: $rate requests a second on a fixed schedule, $threads threads, one event of $event_bytes bytes each, no retries
+- Machine: $(machine); all programs and brokers run on it
+- Load: $rate requests per second on a fixed schedule, $threads threads, one event of $event_bytes bytes each, no retries
 - Broker: Kafka $kafka_version, one broker, three for the last row; client: $client
 
 $(print_table)
 
 How to read it:
 
-- **sent**: events that the load sent. **acknowledged**: those that were answered 200. What was answered 503, or not
-  at all while a part was down, is the difference; the load does not send it again.
-- **logged**: sent events that stand in the log. An event without an answer may have been written, so this can be more
-  than acknowledged.
-- **lost**: acknowledged, but not in the log. It must be 0 everywhere. Before the broker's data are restored, everything
-  acknowledged is logged: what Kafka itself then loses stays in the log.
-- **duplicated**: in the log more than once. It must be $doubles
-- **longest gap**: the longest time without an acknowledgement, with the time that a killed part needs to start again;
-  a killed broker is let in again, or replaced as a leader, only when Kafka's session of 6 seconds has ended.
+- **sent**: events that the load sent. **acknowledged**: events that were answered 200. The others were answered 503, or
+  not at all while a part was down; the load does not send them again.
+- **logged**: sent events that are in the log. An event without a response may still have been written, so this can be
+  more than acknowledged.
+- **lost**: events that were acknowledged but are not in the log. This must be 0 in every row. Before the broker's data
+  are restored, all acknowledged events are logged; records that Kafka itself then loses stay in the log.
+- **duplicated**: events that are in the log more than once. This must be $doubles
+- **longest gap**: the longest time without an acknowledgement, including the time that a killed part needs to restart.
+  A killed broker can register again, or is replaced as a leader, only when Kafka's session of 6 seconds has expired.
 
-Each row also fails when a line is torn, when events of a partition are out of order, when the log has more or fewer
-lines than the topic has records, when the log was never closed and renamed, or when a program does not end with
-exit code 0 at SIGTERM.
+A row also fails if a line is torn, if events of a partition are out of order, if the log has more or fewer lines than
+the topic has records, if the log was never closed and renamed, or if a program does not exit with code 0 on SIGTERM.
 
-The consumer alone is killed far more often by \`scripts/chaos.sh --rounds 100\`.
+\`scripts/chaos.sh --rounds 100\` kills only the consumer, but far more often.
 PAGE
   say "wrote $page"
 }
@@ -302,18 +301,18 @@ build=(cargo build --locked --quiet)
   fail "cargo build" "$base_dir/build.log"
 
 if [[ ${faults[*]} != leader ]]; then start_kafka 1; fi
-row nothing "none; the log is closed every $LOG_ROTATE_BYTES bytes, here and below" nothing true
+row nothing "none; the log is rotated every $LOG_ROTATE_BYTES bytes, here and below" nothing true
 row consumer "consumer killed (SIGKILL) × $kills" nothing harm_in_turn consumer
 row producer "producer killed × $kills" producer harm_in_turn producer
 row broker "broker killed × $kills" broker harm_in_turn broker
 row in-turn "consumer, producer, broker killed in turn × $kills" "producer, broker" harm_in_turn consumer producer broker
-row at-once "all three killed at one moment" "producer, broker" harm_at_once
+row at-once "all three killed at the same time" "producer, broker" harm_at_once
 row pause "broker stopped (SIGSTOP) for $pause_s s" broker harm_by_pause
 row quota "quotas of producer and consumer exceeded for $pause_s s" nothing harm_by_quota
 row disk "disk of the log full, then larger" nothing harm_disk
 row logrotate "log renamed and compressed by logrotate × $((4 * kills)), LOG_FSYNC=interval" nothing harm_by_logrotate
 row cut-client "connections client–producer cut" nothing harm_by_cuts tcp
-row cut-producer "connections producer–Kafka cut, replies lost" "producer's link" harm_by_cuts kafka
+row cut-producer "connections producer–Kafka cut, responses lost" "producer's connection" harm_by_cuts kafka
 row cut-consumer "connections Kafka–consumer cut" nothing harm_by_cuts kafka
 row large "a record of 40 MiB from another producer" nothing harm_by_size
 row restored "broker's data restored from an older copy, \`KAFKA_AUTO_OFFSET_RESET=divergence\`" "broker's data" harm_by_restore
@@ -326,6 +325,6 @@ fi
 
 print_table
 $writes_table && write_page
-((failed == 0)) || die "something was lost or doubled that must not be"
-$quick || ((skipped == 0)) || die "$skipped faults were skipped; the full run needs them all"
+((failed == 0)) || die "at least one row failed; see the lines that start with FAILED"
+$quick || ((skipped == 0)) || die "$skipped faults were skipped; the full run needs all of them"
 say "nothing was lost ($SECONDS s)"

@@ -6,7 +6,8 @@ set -euo pipefail
 engine_timeout_s=20
 pull_timeout_s=600
 compose_timeout_s=300
-# Written after a successful start: holds the port, which names the project, until its data is wiped.
+# Exists from a successful start until the data is wiped. Contains the port, from which the project's name is
+# derived.
 marker=${dir:?}/docker
 compose_log=$dir/docker.log
 
@@ -16,7 +17,7 @@ project() {
   echo "event-pipeline-$of"
 }
 
-# Sets $tool to the program that runs a compose file; fails when there is none.
+# Sets $tool to the command that runs a compose file; fails if there is none.
 find_compose() {
   if docker compose version >/dev/null 2>&1; then
     tool=(docker compose)
@@ -27,7 +28,7 @@ find_compose() {
   fi
 }
 
-# Its output goes to a file, whose last line says why it failed.
+# Runs docker compose with its output in $compose_log, which says why it failed.
 compose() {
   find_compose || { echo "neither 'docker compose' nor 'docker-compose' is installed" >>"$compose_log" && return 1; }
   KAFKA_PORT=$port timeout --foreground --kill-after=10 "$compose_timeout_s" "${tool[@]}" \
@@ -38,14 +39,14 @@ compose_error() {
   echo "$(grep --ignore-case error "$compose_log" | head --lines=1 || true) (see $compose_log)"
 }
 
-# Prints why docker-compose.yml cannot run here and fails, or gets what it needs.
+# Pulls the images that docker-compose.yml needs; if it cannot run here, prints the reason and fails.
 prepare_docker() {
   local images image output
   timeout --foreground "$engine_timeout_s" docker info >/dev/null 2>&1 ||
-    { echo "no docker engine answers" && return 1; }
+    { echo "no docker engine responds" && return 1; }
   find_compose || { echo "neither 'docker compose' nor 'docker-compose' is installed" && return 1; }
   [[ $(project) == "event-pipeline-$port" ]] ||
-    { echo "$dir holds data of docker project $(project); run 'scripts/kafka.sh wipe' first" && return 1; }
+    { echo "$dir contains data of docker project $(project); run 'scripts/kafka.sh wipe' first" && return 1; }
   mapfile -t images < <(sed --quiet 's/^ *image: *//p' "$root/docker-compose.yml")
   for image in "${images[@]}"; do
     docker image inspect "$image" >/dev/null 2>&1 && continue
@@ -54,19 +55,19 @@ prepare_docker() {
   done
 }
 
-# For a subshell: prints why it failed, and then leaves nothing running.
+# Run this in a subshell. If it fails, it prints the reason and leaves nothing running.
 start_docker() {
   local deadline
   prepare_docker || return
   watch_owner
   say "starting ZooKeeper and Kafka with docker compose"
   rm --force "$compose_log"
-  # After a signal too. What an earlier start has left running or stored is not ours to remove.
+  # Clean up, also after a signal, but not containers or data of an earlier start.
   [[ -f $marker ]] || trap 'compose down --volumes || say "docker project $(project) may be left: $(compose_error)"' EXIT
   compose up --detach || { echo "docker compose failed: $(compose_error)" && return 1; }
   deadline=$((SECONDS + ${start_timeout_s:?} * 2))
   until sees_brokers "$port" 1; do
-    ((SECONDS < deadline)) || { echo "its Kafka does not answer at 127.0.0.1:$port" && return 1; }
+    ((SECONDS < deadline)) || { echo "its Kafka does not respond at 127.0.0.1:$port" && return 1; }
     sleep 0.2
   done
   echo "$port" >"$marker"
@@ -74,7 +75,7 @@ start_docker() {
   say "Kafka is ready at 127.0.0.1:$port (docker, ZooKeeper)"
 }
 
-# Prints what docker has of our project; what cannot be asked may be there.
+# Prints the ids of the project's containers and volumes, or unknown if docker cannot list them.
 docker_leftovers() {
   local what
   for what in "ps --all" "volume ls"; do

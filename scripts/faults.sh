@@ -1,15 +1,15 @@
-# What harms the running pipeline, and what tells that it has recovered; sourced by chaos.sh.
+# Injects faults into the running pipeline and waits until it has recovered; sourced by chaos.sh.
 # Expects programs.sh and the settings of chaos.sh (ports, directories, load).
 # shellcheck shell=bash disable=SC2034,SC2154 # set and read by chaos.sh
 set -euo pipefail
 
 # --- Waiting ---
 
-wait_until() { # wait_until WHAT COMMAND…
+wait_until() { # wait_until CONDITION COMMAND…: CONDITION is a description for the error message
   local what=$1 deadline=$((SECONDS + recover_timeout_s))
   shift
   until "$@"; do
-    ((SECONDS < deadline)) || fail "not within $recover_timeout_s s: $what" "$run_dir/consumer.log"
+    ((SECONDS < deadline)) || fail "timed out after $recover_timeout_s s, waiting until $what" "$run_dir/consumer.log"
     sleep 0.05
   done
 }
@@ -30,13 +30,13 @@ start_kafka() { # start_kafka COUNT
   export KAFKA_BROKERS
   begin "starting $1 broker(s)"
   echo message.max.bytes=50000000 >"$base_dir/kafka.properties"
-  # A killed broker's name is free again after its session only, in which nothing is tested.
+  # A killed broker can register again only when its session has expired, and nothing is tested until then.
   ! $quick ||
     printf '%s\n' broker.heartbeat.interval.ms=300 broker.session.timeout.ms=1500 >>"$base_dir/kafka.properties"
   export KAFKA_PROPERTIES=$base_dir/kafka.properties
   kafka start "$1"
   kafka_version=$(sed --quiet 's/.*: Kafka \([0-9.]*\) is ready.*/\1/p' "$base_dir/kafka.log" | tail --lines=1)
-  # The client that the programs choose for it (KAFKA_CLIENT=auto).
+  # The client that the programs choose for this version with KAFKA_CLIENT=auto.
   client=${KAFKA_CLIENT:-auto}
   [[ $client != auto ]] || case $kafka_version in [0123].*) client=crate ;; *) client=wire ;; esac
 }
@@ -44,8 +44,8 @@ start_kafka() { # start_kafka COUNT
 broker_pid() { cat "$kafka_dir/broker-$1/pid"; }
 
 kill_broker() {
-  kill -KILL "$(broker_pid "$1")" || fail "broker $1 had ended before it was killed" "$base_dir/kafka.log"
-  # The last of its threads closes the sockets.
+  kill -KILL "$(broker_pid "$1")" || fail "broker $1 had exited before it was killed" "$base_dir/kafka.log"
+  # The sockets are closed only when the last thread has exited.
   wait_until "the port of the killed broker is free" port_is_free $((kafka_port + 10 * ($1 - 1)))
 }
 
@@ -58,8 +58,9 @@ all_threads_stopped() { ! cat "/proc/$1"/task/*/stat | grep --quiet --invert-mat
 
 resume_broker() { kill -CONT "$(broker_pid "$1" 2>/dev/null)" 2>/dev/null || true; }
 
-# set_quotas BYTES: of what our programs may write and read per second, as a double in eight escaped bytes; none removes
-# the quotas. AlterClientQuotas version 0: size, key, version, id, no client, one entry for client-id event-pipeline.
+# set_quotas BYTES: limits how many bytes per second our programs may write and read. BYTES is a double as
+# eight escaped bytes, or none to remove the quotas.
+# AlterClientQuotas version 0: size, key, version, id, no client, one entry for client-id event-pipeline.
 set_quotas() {
   local quota remove='\0' value=$1 answer
   [[ $value != none ]] || value='\0\0\0\0\0\0\0\0' remove='\1'
@@ -67,18 +68,18 @@ set_quotas() {
     exec 3<>"/dev/tcp/127.0.0.1/$kafka_port"
     # shellcheck disable=SC2059 # the format is the request
     printf "\0\0\0\x4f\0\x31\0\0\0\0\0\1\xff\xff\0\0\0\1\0\0\0\1\0\x09client-id\0\x0eevent-pipeline\0\0\0\1\0\x12$quota$value$remove\0" >&3
-    # Size, id, throttle time, one entry, its error.
+    # The response: size, id, throttle time, one entry with its error.
     answer=$(head --bytes=18 <&3 | tail --bytes=2 | od --address-radix=n --format=u1)
     exec 3>&-
-    [[ $answer =~ ^\ +0\ +0$ ]] || fail "the broker refuses the quota: error$answer" "$base_dir/kafka.log"
+    [[ $answer =~ ^\ +0\ +0$ ]] || fail "the broker rejected the quota with error$answer" "$base_dir/kafka.log"
   done
 }
 
-leader() { # node id of the leader of partition 0
+leader() { # prints the node id of the leader of partition 0
   kcat -L -b "$KAFKA_BROKERS" -t "$KAFKA_TOPIC" -m 10 | sed --quiet 's/^ *partition 0, leader \([0-9]*\),.*/\1/p'
 }
 
-topic_end() { # records of the topic that can be read, all partitions together
+topic_end() { # prints the sum of the end offsets of all partitions
   kcat -Q -b "$KAFKA_BROKERS" -t "$KAFKA_TOPIC:0:-1" -t "$KAFKA_TOPIC:1:-1" -t "$KAFKA_TOPIC:2:-1" |
     awk '{ sum += $NF } END { print sum + 0 }'
 }
@@ -93,14 +94,14 @@ start_load() {
   wait_progress
 }
 
-# Lines of the record that speak of acknowledged events.
+# Prints the number of lines about acknowledged events in the record.
 acknowledged() {
   local count
   count=$(grep --count ' ack ' "$run_dir/record" 2>/dev/null) || true
   echo "${count:-0}"
 }
 
-# Offsets that the consumer's checkpoint covers, all partitions together.
+# Prints the sum of the offsets in the consumer's checkpoint over all partitions.
 covered() {
   sed --quiet 's/.*"offsets":{\([^}]*\)}.*/\1/p' "$LOG_FILE.checkpoint" 2>/dev/null |
     tr ',' '\n' | awk -F : '{ sum += $2 } END { print sum + 0 }'
@@ -109,7 +110,7 @@ covered() {
 is_above() { (($("$1") > $2)); }
 covers_topic() { (($(covered) == end_offset)); }
 
-# An event gets through: it is acknowledged, and some later one is logged.
+# Waits until more events have been acknowledged, and then until more have been logged.
 wait_progress() {
   wait_until "events are acknowledged" is_above acknowledged "$(acknowledged)"
   wait_until "events are logged" is_above covered "$(covered)"
@@ -122,8 +123,8 @@ keep_going() {
 }
 
 end_load() {
-  running "$load_pid" || fail "the load ended by itself" "$run_dir/load.log"
-  # The signal ends the schedule, not the requests on their way.
+  running "$load_pid" || fail "the load ended too early" "$run_dir/load.log"
+  # The signal ends the schedule; requests that have been sent are still completed.
   kill -TERM "$load_pid"
   wait "$load_pid" || true
   load_pid=
@@ -144,9 +145,9 @@ unmount_log() {
   mounted=
 }
 
-# --- The faults: each one is done and healed when it returns ---
+# --- The faults: when a function returns, its fault is over and the programs run again ---
 
-programs_up() { # programs_up NAME…: all at once
+programs_up() { # programs_up NAME…: starts the programs at the same time and waits until all are ready
   local name
   for name in "$@"; do launch_program "$name" "$(address_of "$name")"; done
   for name in "$@"; do wait_ready "$name" "$(address_of "$name")"; done
@@ -193,7 +194,7 @@ harm_by_pause() {
 }
 
 harm_by_quota() {
-  # 2^15 or 2^17 bytes per second: a third of what the load writes.
+  # 2^15 or 2^17 bytes per second, a third of what the load writes.
   if $quick; then set_quotas '\x40\xe0\0\0\0\0\0\0'; else set_quotas '\x41\0\0\0\0\0\0\0'; fi
   sleep "$pause_s"
   set_quotas none
@@ -229,14 +230,14 @@ harm_by_logrotate() {
 says_disk_is_full() { [[ $(http_status "$METRICS_ADDR") == 503 ]] && grep --quiet 'No space left' "$run_dir/consumer.log"; }
 is_ready() { [[ $(http_status "$1") == 200 ]]; }
 
-# The copy is made of a stopped broker, so later epochs and offsets are used again for other records.
+# The copy is made while the broker is stopped, so later epochs and offsets are reused for other records.
 harm_by_restore() {
   local data=$kafka_dir/broker-1/data before
   kafka stop-broker 1
   cp --archive "$data" "$run_dir/copy"
   kafka start-broker 1
   keep_going
-  # What Kafka loses without its having been logged would be Kafka's loss, not ours.
+  # Wait until everything is logged: losing records that the consumer has not read would be Kafka's fault.
   end_program producer
   end_offset=$(topic_end)
   wait_until "the checkpoint covers $end_offset records" covers_topic
@@ -246,13 +247,13 @@ harm_by_restore() {
   mv "$run_dir/copy" "$data"
   kafka start-broker 1
   gone=$((before - $(topic_end)))
-  ((gone > 0)) || fail "the restored topic lacks nothing" "$base_dir/kafka.log"
+  ((gone > 0)) || fail "the restored topic has lost no records" "$base_dir/kafka.log"
   programs_up producer
-  wait_until "the consumer has ended, to go back at its next start" has_ended consumer
+  wait_until "the consumer has exited, to go back at its next start" has_ended consumer
   KAFKA_AUTO_OFFSET_RESET=divergence programs_up consumer
 }
 
-has_ended() { # has_ended NAME: by itself, and is forgotten
+has_ended() { # has_ended NAME: succeeds if the program has exited by itself, and forgets it
   local index
   index=$(index_of "$1")
   running "${pids[index]}" && return 1
@@ -260,14 +261,14 @@ has_ended() { # has_ended NAME: by itself, and is forgotten
   forget "$index"
 }
 
-start_proxy() { # start_proxy tcp|kafka ADDRESSES: sets $proxy_address
+start_proxy() { # start_proxy tcp|kafka ADDRESSES: starts the proxy and sets $proxy_address
   coproc PROXY { exec "$bin/examples/fault-proxy" "$@" 2>"$run_dir/proxy.log"; }
-  read -r proxy_address <&"${PROXY[0]}" || fail "the proxy does not start" "$run_dir/proxy.log"
+  read -r proxy_address <&"${PROXY[0]}" || fail "the proxy did not start" "$run_dir/proxy.log"
 }
 
-order() { # order WORD…: to the proxy, and its answer
+order() { # order WORD…: sends a command to the proxy and sets $reply
   echo "$*" >&"${PROXY[1]}"
-  read -r reply <&"${PROXY[0]}" || fail "the proxy ended" "$run_dir/proxy.log"
+  read -r reply <&"${PROXY[0]}" || fail "the proxy exited" "$run_dir/proxy.log"
 }
 
 end_proxy() {
@@ -290,11 +291,11 @@ harm_by_cuts() { # harm_by_cuts tcp|kafka
     some_time
   done
   order accepted
-  ((reply > before)) || fail "no connection was cut: $before accepted before, $reply after"
+  ((reply > before)) || fail "no connection was cut: $before accepted before, $reply afterwards"
 }
 
 harm_by_size() {
   { printf '{"foreign":"' && head --bytes=41943040 /dev/zero | tr '\0' x && printf '"}'; } >"$run_dir/large"
   kcat -P -b "$KAFKA_BROKERS" -t "$KAFKA_TOPIC" -p 0 -X message.max.bytes=50000000 "$run_dir/large" ||
-    fail "kcat cannot send 40 MiB" "$base_dir/kafka.log"
+    fail "kcat could not send a record of 40 MiB" "$base_dir/kafka.log"
 }

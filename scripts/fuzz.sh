@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Feeds what our own client decodes with mutated answers, guided by coverage (libFuzzer), for SECONDS (default 60).
-# Ends with an error at the first input that panics, takes over 512 MiB, or 10 s. Needs a C++ compiler.
-# Only stable flags: what cargo-fuzz sets, without the address sanitizer.
+# Fuzzes the response decoders of our own client with libFuzzer (coverage-guided) for SECONDS (default 60).
+# Fails at the first input that panics, needs over 512 MiB, or takes over 10 s. Requires a C++ compiler.
+# Works with stable Rust: the flags are those of cargo-fuzz without the address sanitizer.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$root/scripts/lib.sh"
@@ -18,7 +18,7 @@ export RUSTFLAGS="--cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module \
 -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
 say "building"
-# With a target of its own, build scripts are left without these flags.
+# With an explicit --target, cargo does not apply these flags to build scripts.
 cargo build --locked --quiet --release --target "$host"
 
 mkdir --parents "$out/corpus" "$out/found"

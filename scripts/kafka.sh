@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real Apache Kafka on this machine, for trying things out and for the tests.
+# Runs a real Apache Kafka on this machine, for trying things out and for the tests.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -10,32 +10,32 @@ usage() {
   cat <<'TEXT'
 usage: scripts/kafka.sh COMMAND
 
-  start [N]         start N brokers (default: as many as there were, else 1) and wait until they answer
-  start-broker I    start broker I again after it was stopped or died; its data is kept
+  start [N]         start N brokers (default: as many as there were, else 1) and wait until they respond
+  start-broker I    restart broker I after it was stopped or died; its data is kept
   stop-broker I     stop broker I only
-  stop              stop what this script started; data stays
-  status            say what runs; exit code 0 when Kafka answers, 3 when not
-  wipe              stop, and delete all data
+  stop              stop what this script started; keeps the data
+  status            show what is running; exit code 0 if Kafka responds, 3 if not
+  wipe              stop and delete all data
   fetch             only fetch what the jvm runtime needs
 
 Environment:
-  KAFKA_RUNTIME     docker | jvm (default: a broker that already answers, else docker where an engine, compose and
-                    the images are at hand or can be pulled, else jvm)
+  KAFKA_RUNTIME     docker | jvm (default: a broker that already responds, else docker if an engine, compose and
+                    the images are available or can be pulled, else jvm)
   KAFKA_MODE        kraft | zookeeper (default: kraft; docker always has ZooKeeper)
-  KAFKA_VERSION     default 3.9.2 (jvm only)
+  KAFKA_VERSION     version of Kafka, default 3.9.2 (jvm only)
   KAFKA_PORT        port of the first broker (default 9092); broker I listens on KAFKA_PORT + 10*(I-1),
-                    its controller one above, ZooKeeper on KAFKA_PORT + 2
-  KAFKA_BROKERS     brokers of your own that answer are used as they are, and never stopped
-  KAFKA_DIR         data, logs and pid files (default target/kafka); each I in KAFKA_DIR/broker-I
-  KAFKA_PROPERTIES  a file with more broker settings
-  KAFKA_JVM_OPTS    default -Xmx512m -Xms128m -XX:TieredStopAtLevel=1 (drop the last one for benchmarks)
-  KAFKA_OWNER_PID   wipe as soon as this process has ended
+                    its controller on the port above that, ZooKeeper on KAFKA_PORT + 2
+  KAFKA_BROKERS     your own brokers; if they respond, they are used as they are and never stopped
+  KAFKA_DIR         data, logs and pid files (default target/kafka); broker I uses KAFKA_DIR/broker-I
+  KAFKA_PROPERTIES  a file with additional broker settings
+  KAFKA_JVM_OPTS    default -Xmx512m -Xms128m -XX:TieredStopAtLevel=1 (omit the last one for benchmarks)
+  KAFKA_OWNER_PID   wipe as soon as this process has exited
 TEXT
 }
 
 dir=$(realpath --canonicalize-missing "${KAFKA_DIR:-$root/target/kafka}")
 brokers=${KAFKA_BROKERS:-}
-# What was started here stays what it is, unless told otherwise.
+# A cluster that was started here keeps its version, mode and port unless they are set.
 version=3.9.2 mode=kraft port=9092
 if [[ -d $dir/broker-1 && -f $dir/made-by ]]; then
   read -r version mode port <"$dir/made-by"
@@ -54,13 +54,13 @@ libs=$root/target/kafka/libs/$version
 read -ra java_options <<<"${KAFKA_JVM_OPTS:--Xmx512m -Xms128m -XX:TieredStopAtLevel=1}"
 java_options+=(-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true
   "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss,SSS" -classpath "$libs/*")
-without_jvm="or set KAFKA_RUNTIME=docker, or point KAFKA_BROKERS at a Kafka that runs"
+without_jvm="or set KAFKA_RUNTIME=docker, or point KAFKA_BROKERS at a running Kafka"
 start_timeout_s=90
 stop_timeout_s=20
-# A start may fetch Kafka first.
+# A start may have to fetch Kafka first.
 fetch_timeout_s=1200
 lock_timeout_s=$((fetch_timeout_s + start_timeout_s))
-# Any valid id will do, and a fixed one lets broker N join the data of broker 1.
+# Any valid id will do. With a fixed one, broker N can join the cluster of broker 1.
 cluster_id=ZXZlbnQtcGlwZWxpbmUtMQ
 
 # shellcheck source=scripts/docker.sh
@@ -72,9 +72,9 @@ source "$root/scripts/docker.sh"
 broker_port() { echo $((port + 10 * ($1 - 1))); }
 controller_port() { echo $((port + 10 * ($1 - 1) + 1)); }
 
-# --- Does a broker answer? ---
+# --- Checking brokers ---
 
-# Prints how many brokers the cluster behind HOST PORT has; fails when no Kafka answers within two seconds.
+# brokers_behind HOST PORT: prints the cluster's number of brokers; fails without a response within 2 seconds.
 brokers_behind() {
   # Metadata version 1, correlation id 1, no client id, no topics: size, key, version, id, client, topics.
   # shellcheck disable=SC2016 # expanded by the inner shell
@@ -88,7 +88,7 @@ brokers_behind() {
 
 port_is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# Prints HOST:PORT of the first of KAFKA_BROKERS that answers.
+# Prints HOST:PORT of the first of KAFKA_BROKERS that responds.
 answering() {
   local address
   for address in ${brokers//,/ }; do
@@ -100,23 +100,24 @@ answering() {
   return 1
 }
 
-# --- Processes that are ours ---
+# --- Our processes ---
 
-# Prints the pid of node NAME if it runs. A recycled pid does not count: the command line must name our directory.
+# pid_of NAME: prints the node's pid if it is running. The command line must contain our directory, so that a
+# recycled pid does not count.
 pid_of() {
   local pid line tries
   pid=$(cat "$dir/$1/pid") || return 1
   for ((tries = 0; tries < 20; tries++)); do
     line=$(tr '\0' ' ' <"/proc/$pid/cmdline") || return 1
     [[ $line == *"$dir/$1/"* ]] && echo "$pid" && return
-    # setsid becomes nohup and that java: in between the line is empty, as that of a dead process is for good.
+    # While setsid execs nohup and nohup java, the command line is briefly empty, like that of a dead process.
     [[ -z $line ]] && grep --quiet '^State:[[:space:]]*[^ZX]' "/proc/$pid/status" || return 1
     sleep 0.01
   done
   return 1
 } 2>/dev/null
 
-nodes() { # every node that was ever started here, brokers first
+nodes() { # prints every node that was ever started here, brokers first
   local node
   for node in "$dir"/broker-[1-9] "$dir"/zookeeper; do
     [[ -d $node ]] && basename "$node"
@@ -130,7 +131,7 @@ end_node() {
   local name=$1 signal=${2:-TERM} pid
   if pid=$(pid_of "$name"); then
     kill "-$signal" "$pid" 2>/dev/null || true
-    # A stopped process does not see SIGTERM before it goes on.
+    # A process stopped by SIGSTOP handles SIGTERM only after it continues.
     kill -CONT "$pid" 2>/dev/null || true
   fi
 }
@@ -155,9 +156,9 @@ wait_for_end() {
 fetch_jars() {
   need java default-jre-headless "$without_jvm"
   mkdir --parents "$libs"
-  # Other directories share the jars, and may fetch them at this moment.
+  # Other KAFKA_DIRs share the jars, and may be fetching them right now.
   (flock --timeout "$fetch_timeout_s" 8 && download_jars) 8>"$libs/.lock" ||
-    die "Apache Kafka $version was not fetched to $libs"
+    die "could not fetch Apache Kafka $version to $libs"
 }
 
 download_jars() {
@@ -168,7 +169,7 @@ download_jars() {
   output=$(timeout --foreground "$fetch_timeout_s" mvn --batch-mode --quiet --file "$root/scripts/pom.xml" -Dkafka.version="$version" \
     -DincludeScope=runtime -DoutputDirectory="$libs" \
     org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies 2>&1) ||
-    die "Maven could not fetch Apache Kafka $version; is the version right and the network up? It said:
+    die "Maven could not fetch Apache Kafka $version; check the version and the network. Its error:
 $(grep --max-count=1 ERROR <<<"$output" || echo "$output")"
   touch "$libs/.complete"
 }
@@ -192,7 +193,7 @@ transaction.state.log.min.isr=$in_sync
 transaction.state.log.num.partitions=3
 group.initial.rebalance.delay.ms=0
 PROPERTIES
-    # 4.x has no old message format to convert to.
+    # Kafka 4 has no old message formats to convert to.
     [[ $version == [123].* ]] && echo log.message.downconversion.enable=true
     if [[ $mode == zookeeper ]]; then
       cat <<PROPERTIES
@@ -203,7 +204,7 @@ zookeeper.session.timeout.ms=6000
 PROPERTIES
     else
       voters=1@127.0.0.1:$(controller_port 1)
-      # Two voters would both be needed: a cluster of two has one.
+      # With two voters both would be needed for a majority, so a cluster of two has one.
       ((count < 3)) || for voter in 2 3; do voters+=,$voter@127.0.0.1:$(controller_port $voter); done
       if [[ $voters == *"$id@"* ]]; then
         roles=broker,controller
@@ -224,16 +225,16 @@ PROPERTIES
   } >"$file"
 }
 
-spawn() { # spawn NAME CLASS CONFIG: detached from this terminal, without our lock
+spawn() { # spawn NAME CLASS CONFIG: starts a node detached from the terminal, without our lock
   local home="$dir/$1" signalled=
-  # A node without its pid file could not be stopped any more.
+  # Without its pid file a node could not be stopped later, so a signal has to wait.
   trap 'signalled=143' TERM
   setsid nohup java "${java_options[@]}" "$2" "$3" >>"$home/log" 2>&1 </dev/null 9>&- &
   local pid=$!
   echo "$pid" >"$home/pid"
   trap - TERM
   [[ -z $signalled ]] || exit "$signalled"
-  # Between fork and exec the command line is still ours, and would look like a node that has ended.
+  # Between fork and exec the command line is still this script's, so the node would seem to have exited.
   until pid_of "$1" >/dev/null || ! kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
 }
 
@@ -247,25 +248,25 @@ spawn_broker() {
   if [[ $mode == kraft && ! -f $home/data/meta.properties ]]; then
     java "${java_options[@]}" kafka.tools.StorageTool format --ignore-formatted --cluster-id "$cluster_id" \
       --config "$home/server.properties" >"$home/log" 2>&1 9>&- ||
-      die "the data directory could not be formatted: $(grep --max-count=3 --ignore-case exception "$home/log")"
+      die "could not format the data directory $home: $(grep --max-count=3 --ignore-case exception "$home/log")"
   fi
   spawn "broker-$id" kafka.Kafka "$home/server.properties"
 }
 
-wait_for_node() { # wait_for_node NAME CHECK…: until CHECK succeeds or the process is gone
+wait_for_node() { # wait_for_node NAME CHECK…: waits until CHECK succeeds; fails if the process exits
   local name=$1 deadline=$((SECONDS + start_timeout_s))
   shift
   until "$@" >/dev/null; do
     if ! pid_of "$name" >/dev/null && ! respawn_after_session "$name"; then
-      die "$name ended while starting; the end of $dir/$name/log:
+      die "$name exited during startup; the end of $dir/$name/log:
 $(grep --invert-match '^\s*at ' "$dir/$name/log" | tail --lines=8)"
     fi
-    ((SECONDS < deadline)) || die "$name does not answer after $start_timeout_s s; see $dir/$name/log"
+    ((SECONDS < deadline)) || die "$name did not respond within $start_timeout_s s; see $dir/$name/log"
     sleep 0.05
   done
 }
 
-# ZooKeeper keeps a killed broker's name until its session ends, and refuses the new one so long.
+# ZooKeeper rejects a restarted broker until the session of the killed one has expired.
 respawn_after_session() {
   [[ $mode == zookeeper && $1 == broker-* ]] && tail --lines=40 "$dir/$1/log" | grep --quiet NodeExistsException ||
     return 1
@@ -290,9 +291,9 @@ PROPERTIES
   wait_for_node zookeeper port_is_taken "$zookeeper_port"
 }
 
-# Two starts in one directory would race for its data.
+# Serializes commands on one directory: two starts would race for its data.
 lock() {
-  # A wipe may have removed the file while we waited, and then it keeps nobody out.
+  # A wipe may have removed the file while we waited; such a lock does not exclude other processes.
   until [[ $dir/lock -ef /dev/fd/9 ]]; do
     mkdir --parents "$dir"
     exec 9>"$dir/lock"
@@ -304,7 +305,7 @@ refuse_other_data() {
   local made_by
   made_by=$(cat "$dir/made-by")
   [[ $made_by == "$version $mode $port" ]] ||
-    die "$dir holds data of Kafka '$made_by' (version, mode, port), not '$version $mode $port'; run" \
+    die "$dir contains data of Kafka '$made_by' (version, mode, port), not '$version $mode $port'; run" \
       "'scripts/kafka.sh wipe' first or choose another KAFKA_DIR"
 }
 
@@ -332,7 +333,7 @@ addresses() {
   echo "${list#,}"
 }
 
-# The one that started us may be killed and then cannot clean up.
+# Wipes when the owner exits. The owner may be killed, and then cannot clean up itself.
 watch_owner() {
   [[ -n ${KAFKA_OWNER_PID:-} && $(cat "$dir/owner" 2>/dev/null) != "${KAFKA_OWNER_PID:-}" ]] || return 0
   echo "$KAFKA_OWNER_PID" >"$dir/owner"
@@ -351,23 +352,24 @@ start() {
   if [[ -z $runtime ]] && ! runs_here && reuse "$count"; then return; fi
   case ${brokers%%,*} in
     "127.0.0.1:$port" | "localhost:$port") ;;
-    *) die "no Kafka answers at KAFKA_BROKERS=$brokers; start it, or unset KAFKA_BROKERS to run one here" ;;
+    *) die "no Kafka responds at KAFKA_BROKERS=$brokers; start it, or unset KAFKA_BROKERS to run one here" ;;
   esac
-  # One broker without further wishes is what docker-compose.yml has.
+  # docker-compose.yml provides one broker, with a fixed mode and version.
   if [[ -z $runtime ]]; then
     if [[ $count$had${KAFKA_MODE:-}${KAFKA_VERSION:-} == 10 ]] && command -v docker >/dev/null; then
       reason=$(start_docker) && return
-      say "docker is not used ($reason); starting Kafka on the JVM"
+      say "docker is not used ($reason); starting Kafka on the JVM instead"
     fi
     runtime=jvm
   fi
   case $runtime in
     docker)
-      ((count == 1)) || die "docker-compose.yml has one broker; for $count of them use KAFKA_RUNTIME=jvm"
-      reason=$(start_docker) || die "KAFKA_RUNTIME=docker: $reason; change that, or use KAFKA_RUNTIME=jvm"
+      ((count == 1)) || die "docker-compose.yml has one broker; for $count brokers use KAFKA_RUNTIME=jvm"
+      reason=$(start_docker) || die "KAFKA_RUNTIME=docker: $reason; fix that, or use KAFKA_RUNTIME=jvm"
       ;;
     jvm)
-      ((had == 0 || count == had)) || die "$dir holds a cluster of $had, not of $count; run 'scripts/kafka.sh wipe' first"
+      ((had == 0 || count == had)) ||
+        die "$dir contains a cluster of $had broker(s), not $count; run 'scripts/kafka.sh wipe' first"
       start_jvm "$count" "$had"
       ;;
     *) die "KAFKA_RUNTIME=$runtime: expected docker or jvm" ;;
@@ -380,32 +382,33 @@ runs_here() {
   return 1
 }
 
-reuse() { # reuse COUNT: fails when nothing answers
+reuse() { # reuse COUNT: fails if no Kafka responds
   local address found
   address=$(answering) || return 1
   found=$(brokers_behind "${address%:*}" "${address##*:}")
-  ((found >= $1)) || die "the Kafka at $address has $found broker(s), not $1; choose another KAFKA_PORT for a new cluster"
+  ((found >= $1)) ||
+    die "the Kafka at $address has $found broker(s), not $1; choose another KAFKA_PORT for a new cluster"
   if [[ -f $marker ]]; then
     watch_owner
     say "Kafka is already running at $address (docker)"
   else
-    say "using the Kafka that already answers at $address; not started by this script, so it will not be stopped"
+    say "using the Kafka that is already running at $address; this script did not start it and will not stop it"
   fi
 }
 
 start_one() {
   lock
-  [[ -d $dir/broker-$1 ]] || die "there is no broker $1 in $dir; 'scripts/kafka.sh start N' makes one"
+  [[ -d $dir/broker-$1 ]] || die "there is no broker $1 in $dir; create it with 'scripts/kafka.sh start N'"
   refuse_other_data
   [[ $mode == kraft ]] || start_zookeeper
   spawn_broker "$1" "$(broker_count)"
   wait_for_node "broker-$1" sees_brokers "$(broker_port "$1")" 1
-  say "broker $1 answers at 127.0.0.1:$(broker_port "$1")"
+  say "broker $1 is ready at 127.0.0.1:$(broker_port "$1")"
 }
 
 stop_one() {
   lock
-  pid_of "broker-$1" >/dev/null || die "broker $1 does not run in $dir"
+  pid_of "broker-$1" >/dev/null || die "broker $1 is not running in $dir"
   end_node "broker-$1"
   wait_for_end "broker-$1"
 }
@@ -414,17 +417,17 @@ stop() { # stop [SIGNAL [--volumes]]
   local signal=${1:-TERM} names name failed=0
   [[ -d $dir ]] || { say "nothing to stop: $dir does not exist" && return; }
   lock
-  # Whatever became of docker, the nodes on the JVM are stopped.
+  # Nodes on the JVM are stopped even if docker fails.
   stop_docker "${@:2}" || failed=1
   mapfile -t names < <(nodes | grep '^broker-' || true)
   for name in "${names[@]}"; do end_node "$name" "$signal"; done
   wait_for_end "${names[@]}"
-  # Brokers say goodbye to ZooKeeper, so it goes last.
+  # Brokers sign off from ZooKeeper when they stop, so it is stopped last.
   end_node zookeeper "$signal"
   [[ ! -d $dir/zookeeper ]] || wait_for_end zookeeper
   if ((${#names[@]})) || [[ ! -f $marker ]]; then say "stopped ${#names[@]} broker(s) of $dir"; fi
   if ! ((${#names[@]} + failed)) && answering >/dev/null; then
-    say "the Kafka at $(answering) was not started by this script and is left alone"
+    say "the Kafka at $(answering) was not started by this script and keeps running"
   fi
   return "$failed"
 }
@@ -433,12 +436,12 @@ wipe() {
   local failed=0
   if [[ $dir == "$root/target/kafka" && (-d $dir/broker-1 || -f $marker) ]] &&
     compgen -G "$root/logs/*.checkpoint" >/dev/null; then
-    say "the topics go, but logs/ remembers them: move its files away before the consumer starts on a new topic"
+    say "deleting the topics, but logs/ remembers them: move its files away before the consumer reads a new topic"
   fi
   stop KILL --volumes || failed=$?
-  # Only what this script made: KAFKA_DIR may hold other things.
+  # Delete only what this script created: KAFKA_DIR may contain other files.
   rm --recursive --force "$dir"/broker-[1-9] "$dir/zookeeper" "$dir/made-by" "$dir/owner"
-  # The project that docker still has can be wiped later.
+  # If docker could not remove the project, keep the marker so that it can be wiped later.
   ((failed)) || rm --force "$marker" "$compose_log"
   rm --force "$dir/lock"
   rmdir "$dir" 2>/dev/null || true
@@ -451,9 +454,9 @@ status() {
     if pid=$(pid_of "$name"); then echo "$name: running, pid $pid"; else echo "$name: stopped"; fi
   done
   if address=$(answering); then
-    echo "Kafka answers at $address: $(brokers_behind "${address%:*}" "${address##*:}") broker(s)"
+    echo "Kafka responds at $address: $(brokers_behind "${address%:*}" "${address##*:}") broker(s)"
   else
-    echo "no Kafka answers at $brokers"
+    echo "no Kafka responds at $brokers"
     return 3
   fi
 }

@@ -1,4 +1,4 @@
-# What the scripts share; sourced, not run. Expects $root, the project's directory.
+# Functions that all scripts share; sourced, not run. Expects $root, the project's directory.
 # shellcheck shell=bash
 set -euo pipefail
 
@@ -9,13 +9,13 @@ die() {
   exit 1
 }
 
-# need COMMAND PACKAGE [HINT]: installs the Debian package when that is possible, else says how to.
+# need COMMAND PACKAGE [HINT]: installs the Debian package if COMMAND is missing, or says how to install it.
 need() {
   command -v "$1" >/dev/null && return
   if ((EUID == 0)) && command -v apt-get >/dev/null; then
     say "$1 is missing: installing $2 with apt-get"
     { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$2"; } >&2 ||
-      die "apt-get could not install $2, which has $1"
+      die "apt-get could not install $2, which provides $1"
   else
     die "$1 is missing; install it (Debian, Ubuntu: sudo apt-get install $2)${3:+, $3}"
   fi

@@ -1,11 +1,11 @@
-# Starts, stops and kills our programs; sourced by scripts that run the pipeline.
-# Expects lib.sh, $bin (where the programs are) and $run_dir (where their output goes).
+# Starts, stops and kills the project's programs; sourced by scripts that run the pipeline.
+# Expects lib.sh, $bin (directory of the programs) and $run_dir (directory for their output).
 # shellcheck shell=bash
 set -euo pipefail
 
 ready_timeout_s=60
 stop_timeout_s=30
-# Name and pid of what we started, in the order of starting.
+# Names and pids of the programs we started, in this order.
 declare -a names=() pids=()
 attended_pid=
 
@@ -15,7 +15,7 @@ begin() {
   say "$step"
 }
 
-fail() { # fail REASON [LOG]: with the end of the log that tells more
+fail() { # fail REASON [LOG]: prints the end of LOG too
   say "failed while $step: $1"
   if [[ -n ${2:-} ]]; then
     say "the end of $2:"
@@ -24,8 +24,8 @@ fail() { # fail REASON [LOG]: with the end of the log that tells more
   exit 1
 }
 
-# attended COMMAND…: as in the foreground, but a trap runs at once: bash lets it wait for a foreground command. In a
-# process group of its own, so that end_attended reaches all of it.
+# attended COMMAND…: waits for COMMAND. Traps run immediately; bash would delay them for a foreground command.
+# The command gets its own process group, so that end_attended reaches all of its processes.
 attended() {
   local code=0
   setsid "$@" </dev/null &
@@ -35,11 +35,11 @@ attended() {
   return "$code"
 }
 
-# Ends the command that a signal to us has interrupted.
+# Ends the attended command after a signal to this script.
 end_attended() {
   local deadline=$((SECONDS + stop_timeout_s)) signal=TERM
   [[ -n $attended_pid ]] || return 0
-  # Until setsid has run, the group is not there yet.
+  # The process group does not exist before setsid has run.
   while kill "-$signal" -- "-$attended_pid" 2>/dev/null || kill "-$signal" "$attended_pid" 2>/dev/null; do
     if ((SECONDS >= deadline)); then signal=KILL; else signal=0; fi
     sleep 0.05
@@ -49,7 +49,7 @@ end_attended() {
 
 running() { kill -0 "$1" 2>/dev/null; }
 
-http_status() { # status of GET /readyz at HOST:PORT, or none
+http_status() { # http_status HOST:PORT: prints the status of GET /readyz, or none
   # shellcheck disable=SC2016 # expanded by the inner shell
   timeout 2 bash -c '
     host=${1%:*} host=${host#[}
@@ -65,8 +65,8 @@ start_program() { # start_program NAME ADDRESS: returns when it is ready
 
 launch_program() { # launch_program NAME ADDRESS: returns at once
   begin "starting the $1"
-  [[ $(http_status "$2") == none ]] || fail "$2, where the $1 shall answer, is taken by another program"
-  # In a session of its own, so that Ctrl-C reaches it only through us: a second signal would cut its drain.
+  [[ $(http_status "$2") == none ]] || fail "$2, the address of the $1, is taken by another program"
+  # In its own session, so that Ctrl-C reaches it only through this script: a second signal would cut the drain.
   setsid "${bin:?}/$1" >>"${run_dir:?}/$1.log" 2>&1 </dev/null &
   names+=("$1") pids+=("$!")
 }
@@ -74,13 +74,13 @@ launch_program() { # launch_program NAME ADDRESS: returns at once
 wait_ready() { # wait_ready NAME ADDRESS
   local deadline=$((SECONDS + ready_timeout_s))
   until [[ $(http_status "$2") == 200 ]]; do
-    running "$(pid_of "$1")" || fail "the $1 ended" "$run_dir/$1.log"
+    running "$(pid_of "$1")" || fail "the $1 exited" "$run_dir/$1.log"
     ((SECONDS < deadline)) || fail "http://$2/readyz is not 200 after $ready_timeout_s s" "$run_dir/$1.log"
     sleep 0.05
   done
 }
 
-index_of() { # index_of NAME: its place in $names
+index_of() { # index_of NAME: its index in $names
   local index
   for index in "${!names[@]}"; do
     if [[ ${names[index]} == "$1" ]]; then
@@ -96,7 +96,7 @@ pid_of() { echo "${pids[$(index_of "$1")]}"; }
 kill_program() { # kill_program NAME: SIGKILL
   local index
   index=$(index_of "$1")
-  kill -KILL "${pids[index]}" || fail "the $1 had ended before it was killed" "$run_dir/$1.log"
+  kill -KILL "${pids[index]}" || fail "the $1 had exited before it was killed" "$run_dir/$1.log"
   wait "${pids[index]}" 2>/dev/null || true
   forget "$index"
 }
@@ -106,14 +106,14 @@ forget() { # forget INDEX
   pids=("${pids[@]:0:$1}" "${pids[@]:$1+1}")
 }
 
-end_program() { # end_program NAME: in good order, or the script fails
+end_program() { # end_program NAME: stops it; the script fails if its exit code is not 0
   local index
   index=$(index_of "$1")
-  stop_program "$1" "${pids[index]}" || fail "the $1 ended badly" "$run_dir/$1.log"
+  stop_program "$1" "${pids[index]}" || fail "the $1 did not exit cleanly" "$run_dir/$1.log"
   forget "$index"
 }
 
-stop_program() { # stop_program NAME PID: fails when it ended badly, or had done so before
+stop_program() { # stop_program NAME PID: fails if its exit code is not 0, also if it had already exited
   local deadline=$((SECONDS + stop_timeout_s)) code=0
   kill -TERM "$2" 2>/dev/null || true
   while running "$2"; do
@@ -125,11 +125,11 @@ stop_program() { # stop_program NAME PID: fails when it ended badly, or had done
     sleep 0.05
   done
   wait "$2" 2>/dev/null || code=$?
-  ((code == 0)) || say "$1 ended with exit code $code; see $run_dir/$1.log"
+  ((code == 0)) || say "$1 exited with code $code; see $run_dir/$1.log"
   return "$code"
 }
 
-# The last one started goes first.
+# Stops all programs, the last one started first.
 stop_programs() {
   local index failed=0
   for ((index = ${#pids[@]} - 1; index >= 0; index--)); do

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole pipeline, once: Kafka, consumer, producer, load, audit.
+# Runs the whole pipeline once: Kafka, consumer, producer, load, audit.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$root/scripts/lib.sh"
@@ -10,13 +10,13 @@ usage() {
   cat <<'TEXT'
 usage: scripts/run_all.sh [--keep]
 
-Starts Kafka, the consumer and the producer, sends 10000 events from 200 threads, waits until they stand in
-the log, compares, and stops what it started, also after Ctrl-C or SIGTERM. Exit code 0 when nothing was lost or
-doubled.
+Starts Kafka, the consumer and the producer, sends 10000 events from 200 threads, waits until they are in the log,
+compares, and stops everything it started, also after Ctrl-C or SIGTERM. Exit code 0 if no event was lost or
+duplicated.
 
-  --keep    leave everything running, and say how to stop it
+  --keep    leave everything running and print how to stop it
 
-Environment (two runs at a time need their own):
+Environment (must differ between runs at the same time):
   KAFKA_PORT, KAFKA_BROKERS, KAFKA_RUNTIME, KAFKA_VERSION, KAFKA_DIR …   see scripts/kafka.sh --help
   KAFKA_TOPIC     default events
   HTTP_ADDR       producer, default 127.0.0.1:5000
@@ -25,8 +25,8 @@ Environment (two runs at a time need their own):
   REQUESTS        default 10000
   THREADS         default 200
   RUN_DIR         logs of the programs, default a new directory under target/run_all
-All other settings of the programs count too (`cargo run --bin producer -- --help`), in `.env` as well; those above
-are taken from the environment only.
+All other settings of the programs apply too (`cargo run --bin producer -- --help`), also from `.env`; those above are
+read only from the environment.
 TEXT
 }
 
@@ -63,7 +63,7 @@ started_kafka=false
 
 # --- Stopping ---
 
-# The producer was started last and goes first: what it acknowledged is in Kafka before the consumer stops.
+# The producer is stopped first, so that everything it acknowledged is in Kafka before the consumer stops.
 stop_all() {
   local failed=0
   stop_programs || failed=1
@@ -114,7 +114,7 @@ exec 4>&-
 wait "$report_pid" || true
 ((code == 0)) || {
   tail --lines=5 "$run_dir/producer.log" "$run_dir/consumer.log" >&2
-  fail "the simulator ended with exit code $code; all logs are in $run_dir" "$run_dir/simulate.log"
+  fail "the simulator exited with code $code; all logs are in $run_dir" "$run_dir/simulate.log"
 }
 
 begin "checking the lines"
@@ -128,9 +128,9 @@ if $keep; then
   say "stop with: kill ${pids[*]}$(if $started_kafka; then echo "; $root/scripts/kafka.sh stop"; fi)"
 else
   begin "stopping"
-  stop_all || fail "not everything stopped well; all logs are in $run_dir"
+  stop_all || fail "not everything stopped cleanly; all logs are in $run_dir"
 fi
 summary=$(grep --extended-regexp '^[0-9]+ sent, ' "$run_dir/report.txt" | tail --lines=1)
-[[ -n $summary ]] || fail "the simulator gave no summary" "$run_dir/report.txt"
+[[ -n $summary ]] || fail "the simulator printed no summary" "$run_dir/report.txt"
 if ! $keep && [[ -z ${RUN_DIR:-} ]]; then rm --recursive --force "$run_dir"; fi
 echo "$summary"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Everything that must hold, in one command: format, lints, docs, scripts, and all tests against a real Kafka.
-# The tests start Kafka themselves (scripts/kafka.sh), or use the one that KAFKA_BROKERS_FOR_TESTS names.
+# Runs all checks in one command: format, lints, docs, scripts, and all tests against a real Kafka.
+# The tests start Kafka themselves (scripts/kafka.sh), or use the brokers in KAFKA_BROKERS_FOR_TESTS.
 # Arguments go to `cargo test`, which is then the last step, for example: scripts/test.sh --test it kcat
-# All tests on our own client, there or on Kafka 4:
+# To run all tests with our own client, optionally on Kafka 4:
 #   KAFKA_CLIENT_FOR_TESTS=wire [KAFKA_VERSION_FOR_TESTS=4.3.1] scripts/test.sh --test it
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
@@ -15,26 +15,26 @@ step() {
   "$@" || die "failed: $*"
 }
 
-# tests_of FILTER…: most of their time is waiting, so more of them run at a time than there are cores.
+# tests_of FILTER…: runs the matching tests; they mostly wait, so more of them run at once than there are cores.
 tests_of() {
   cargo test --locked --all-features --test it -- --test-threads 4 "$@"
 }
 
-# What runs beside the steps, its process group and its output.
+# Process group and output of the tests that run in the background.
 beside_pid='' beside_log=target/test.log
 
-# end_beside: when the script ends early, what runs beside it does too.
+# end_beside: ends the background tests if the script ends early.
 end_beside() { [[ -z $beside_pid ]] || kill -TERM -- "-$beside_pid" 2>/dev/null || true; }
 trap end_beside EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# The tests that repeat what meets the broker, and chaos: they wait for brokers most of the time.
+# Runs chaos and repeats the broker tests with other clients and versions. These mostly wait for brokers.
 run_beside() {
-  # What always runs on our own client is part of the other tests.
+  # The skipped tests always use our own client, so they are covered by the main run.
   KAFKA_CLIENT_FOR_TESTS=wire step "tests of our own client" \
     tests_of broker:: --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once:: --skip ::security::
-  # What is the same with every broker is not repeated there.
+  # Tests that do not depend on the broker's version are not repeated.
   KAFKA_CLIENT_FOR_TESTS=wire KAFKA_VERSION_FOR_TESTS=4.3.1 KAFKA_BROKERS_FOR_TESTS='' \
     step "tests with a broker on Kafka 4.3.1" tests_of broker:: consumer:: \
     producer::basics producer::drain producer::faults producer::moved producer::quiet producer::quotas producer::verdicts \
@@ -43,7 +43,7 @@ run_beside() {
 }
 
 command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"
-# Other programs than ours that the tests read Kafka with, attack the producer with, and check metrics with.
+# Independent programs with which the tests read Kafka, attack the producer, check metrics and so on.
 need kcat kcat
 need promtool prometheus
 need slowhttptest slowhttptest
@@ -52,7 +52,7 @@ need openssl openssl
 need logrotate logrotate
 need shellcheck shellcheck
 need javac default-jdk-headless
-# Fails early, and once, where the tests would fail one by one. The tests' Java client needs it in any case.
+# Fails early if Kafka cannot be fetched, instead of in each test. The tests' Java client always needs it.
 step "Kafka for the tests" scripts/kafka.sh fetch
 
 step "scripts" shellcheck --external-sources scripts/*.sh .ci/run
@@ -69,8 +69,8 @@ if (($# > 0)); then
   step "tests" cargo test --locked --all-features "$@"
 else
   step "building the tests" cargo test --locked --all-features --no-run --quiet
-  say "tests of our own client, of Kafka 4.3.1, and chaos begin beside these steps; their output: $beside_log"
-  # In a process group of its own, so that all of it can be ended.
+  say "running the tests of our own client and Kafka 4.3.1, and chaos, in the background; output: $beside_log"
+  # In its own process group, so that all of its processes can be ended.
   set -m
   run_beside >"$beside_log" 2>&1 </dev/null &
   beside_pid=$!
@@ -78,11 +78,11 @@ else
   lint
   step "tests of the settings without TLS" cargo test --locked --lib --quiet config::
   step "tests" cargo test --locked --all-features -- --test-threads 4
-  say "waiting for what runs beside ($SECONDS s)"
+  say "waiting for the background tests ($SECONDS s)"
   code=0
   wait "$beside_pid" || code=$?
   beside_pid=
-  ((code == 0)) || { cat "$beside_log" >&2 && die "failed beside the steps; its output is above, and in $beside_log"; }
+  ((code == 0)) || { cat "$beside_log" >&2 && die "the background tests failed; see above or $beside_log"; }
   grep --extended-regexp '^(test result|[a-z]+\.sh: )' "$beside_log" >&2
 fi
-say "all good ($SECONDS s)"
+say "all checks passed ($SECONDS s)"

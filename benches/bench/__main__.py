@@ -1,4 +1,4 @@
-"""Measures the project beside its floor and its peers; started by scripts/bench.sh, which builds everything."""
+"""Benchmarks the project against its floor and its peers. Started by scripts/bench.sh, which builds them."""
 
 import argparse
 import functools
@@ -20,12 +20,12 @@ from programs import BenchError, run
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench.sh", description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="only cases whose name begins so (see --list)")
-    parser.add_argument("--quick", action="store_true", help="small and short: minutes, for a first look")
-    parser.add_argument("--rounds", type=int, help="times that every candidate is measured")
-    parser.add_argument("--out", type=Path, help="where BENCHMARKS.md, benchmarks.json and plots go "
-                        "(default: docs for a whole run, else target/bench/out)")
-    parser.add_argument("--list", action="store_true", help="name the cases and end")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="only cases whose names start with this (see --list)")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: takes minutes, for a first look")
+    parser.add_argument("--rounds", type=int, help="number of measurements of every candidate")
+    parser.add_argument("--out", type=Path, help="directory for BENCHMARKS.md, benchmarks.json and plots "
+                        "(default: docs for a full run, else target/bench/out)")
+    parser.add_argument("--list", action="store_true", help="list the cases and exit")
     for name in ("root", "release", "kafka-dir"):
         parser.add_argument(f"--{name}", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -35,7 +35,7 @@ def arguments():
 
 
 def start_newest(options):
-    """Starts a broker of the newest Kafka beside the other one, once: what the broker is, by a call."""
+    """Returns a function that starts a broker of the newest Kafka on its first call and returns it."""
     port, directory = options.port + 50, options.kafka_dir.parent / "kafka-newest"
     env = {"KAFKA_VERSION": options.newest, "KAFKA_PORT": str(port), "KAFKA_DIR": str(directory)}
 
@@ -49,7 +49,7 @@ def start_newest(options):
 
 
 def measure(case, setup, rounds):
-    """Samples of every candidate, in turns (A B C A B C …), so that a slow minute of the machine hits all."""
+    """Measures the candidates alternately (A B C A B C …), so that a slow phase of the machine hits all."""
     samples, errors = {candidate: [] for candidate in case.candidates}, []
     for number in range(rounds):
         for candidate in case.candidates:
@@ -60,7 +60,7 @@ def measure(case, setup, rounds):
                 print(f"  {candidate}: {errors[-1]}", flush=True)
                 continue
             samples[candidate].append(sample)
-            beside = f", {sample['foreign']:.0%} of the machine used by others" if sample["foreign"] > 0.1 else ""
+            beside = f", {sample['foreign']:.0%} of the CPU used by others" if sample["foreign"] > 0.1 else ""
             print(f"  {number + 1}/{rounds} {candidate}: {report.in_short(sample)}{beside}", flush=True)
     return samples, errors
 
@@ -74,7 +74,7 @@ def main():
         print("\n".join(f"{case.name:<16}{case.title}" for case in cases))
         return 0
     if not cases:
-        sys.exit(f"no case begins with {' or '.join(options.cases)}; see --list")
+        sys.exit(f"no case starts with {' or '.join(options.cases)}; see --list")
     whole = not options.quick and not options.cases
     out = options.out or options.root / ("docs" if whole else "target/bench/out")
     began, results, errors = time.time(), {}, []
@@ -90,7 +90,7 @@ def main():
             results[case.name] = report.summary(case, samples)
             errors += failed
     document = {
-        "machine": {**machine.facts(options.root), "Kafka": f"{options.kafka}, and {options.newest} where it says so"},
+        "machine": {**machine.facts(options.root), "Kafka": f"{options.kafka}; {options.newest} where noted"},
         "command": "scripts/bench.sh " + " ".join(sys.argv[1 : sys.argv.index("--root")]),
         "minutes": round((time.time() - began) / 60, 1),
         "rounds": sizes.rounds,
@@ -104,7 +104,7 @@ def main():
     (out / "benchmarks.json").write_text(json.dumps(document, indent=1) + "\n")
     drawn = plots.draw(results, out)
     report.write(document, drawn, out / "BENCHMARKS.md")
-    print(f"written: {out}/BENCHMARKS.md")
+    print(f"wrote {out}/BENCHMARKS.md")
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     return 1 if errors else 0

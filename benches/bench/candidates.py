@@ -1,4 +1,4 @@
-"""The programs that are compared, and how each is started."""
+"""Defines the programs that are compared and starts them."""
 
 import json
 import os
@@ -8,26 +8,26 @@ from pathlib import Path
 from programs import Program, run
 
 
-# axum + rdkafka as one would write it: a linger of 5 ms, all else as the two have it by themselves on two cores.
+# axum + rdkafka as one would write it: a linger of 5 ms, and the defaults of both on two cores.
 AS_WRITTEN = {"linger": 5, "threads": 2, "batch": 10000}
 
 
 @dataclass
 class Setup:
-    """Where things stand in this run."""
+    """Directories, brokers, ports and settings of this run."""
 
     root: Path
     release: Path
     work: Path
     kafka: object
     port: int
-    # Gives the broker of the newest Kafka, started at its first use.
+    # Returns the broker of the newest Kafka, which is started on first use.
     newest: object = None
     axum: dict = field(default_factory=AS_WRITTEN.copy)
     next_port: int = 0
 
     def free_port(self):
-        """A new one each time, so that no connection of the one before is in the way."""
+        """Returns a different port each time, so that connections of earlier programs do not interfere."""
         self.next_port = (self.next_port + 1) % 700
         return self.port + 100 + self.next_port
 
@@ -55,7 +55,7 @@ ON_NEWEST = ("wire4", "room-wire4")
 
 
 def serve(setup, candidate, topic, env=None):
-    """Starts the HTTP server of `candidate`, writing to `topic`."""
+    """Starts the HTTP server of `candidate`, which writes to `topic`."""
     port = setup.free_port()
     broker = setup.kafka_of(candidate).address
     address = f"127.0.0.1:{port}"
@@ -76,7 +76,7 @@ def serve(setup, candidate, topic, env=None):
 
 
 def kafka_settings(setup, candidate, topic):
-    """Where Kafka is and which of our clients speaks to it, as environment variables."""
+    """Environment variables for the broker, the topic and the client."""
     client = "wire" if "wire" in candidate else "crate"
     return {"KAFKA_BROKERS": setup.kafka_of(candidate).address, "KAFKA_TOPIC": topic, "KAFKA_CLIENT": client}
 
@@ -94,11 +94,11 @@ def _axum(setup, address, topic, settings):
 
 
 def consume(setup, candidate, topic, file):
-    """Starts the program of `candidate` that writes all of `topic` to `file`."""
+    """Starts the program of `candidate` that writes the whole `topic` to `file`."""
     broker = setup.kafka_of(candidate).address
     if candidate == "kcat":
-        # librdkafka waits for more at the end, and a second each time its queue of 100,000 messages is full: with
-        # these settings it does neither, and is four times as fast as with its own.
+        # By default, librdkafka waits for more records at the end, and for a second each time its queue of
+        # 100,000 messages is full. With these settings it does neither and is four times as fast.
         fast = "-X fetch.wait.max.ms=10 -X queued.min.messages=1000000"
         command = f"exec kcat -C -e -q -o beginning -b {broker} -t {topic} {fast} > {file}"
         return Program("kcat", ["sh", "-c", command], setup.work)
@@ -115,12 +115,12 @@ def consume(setup, candidate, topic, file):
 
 
 def python(setup):
-    """The interpreter that has the original's packages."""
+    """Path of the Python interpreter that has the original's packages."""
     return setup.root / "target/bench/venv/bin/python"
 
 
 def alone(setup, candidate, topic, *work):
-    """Runs a client without HTTP and files: the kafka crate or our room around a client; what it says."""
+    """Runs the kafka crate or our `broker` module without HTTP and files and returns its figures."""
     if candidate == "bare":
         return json.loads(run([setup.release / "kafka-bare", setup.kafka.address, topic, *work]))
     settings = kafka_settings(setup, candidate, topic)

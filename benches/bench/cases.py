@@ -1,4 +1,4 @@
-"""The table of what is measured: names, sizes, candidates."""
+"""Defines the benchmark cases: names, sizes, candidates."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ GROWTH = (10_000, 100_000, 1_000_000, 10_000_000)
 
 @dataclass
 class Sizes:
-    """How long and how much."""
+    """Durations and amounts of a run."""
 
     rounds: int
     seconds: float
@@ -41,18 +41,18 @@ class Sizes:
 
 @dataclass
 class Case:
-    """One line of the comparison."""
+    """One benchmark case."""
 
     name: str
     title: str
     candidates: list
     measure: Callable
-    # What the ratios of the report are about.
+    # The main figure of the case, recorded in benchmarks.json.
     figure: str = "rate"
 
 
 def all_cases(sizes):
-    """Every case, in the order in which it is measured."""
+    """All cases, in the order in which they are measured."""
     return [
         *(single(connections, sizes) for connections in sizes.connections),
         *(ndjson(batch, sizes) for batch in (10, 100, 1000)),
@@ -72,7 +72,7 @@ def single(connections, sizes):
     wire, original = (["wire", "wire4"], ["original"]) if is_main else ([], [])
     return Case(
         f"single-{connections}",
-        f"one event a request, wrk -t1 -c{connections}",
+        f"one event per request, wrk -t1 -c{connections}",
         ["floor", "floor-batch", "ours", *wire, "axum", "axum5", *original],
         lambda setup, candidate: scenarios.closed_loop(setup, candidate, connections, 1, sizes.seconds),
     )
@@ -82,7 +82,7 @@ def ndjson(batch, sizes):
     connections = 8
     return Case(
         f"ndjson-{batch}",
-        f"NDJSON, {batch} events a request, wrk -t1 -c{connections}",
+        f"NDJSON, {batch} events per request, wrk -t1 -c{connections}",
         ["bare", "ours", *(["wire", "wire4"] if batch == 1000 else []), "axum"],
         lambda setup, candidate: scenarios.ndjson(setup, candidate, batch, connections, sizes.seconds),
     )
@@ -100,11 +100,11 @@ def open_loop(rate, sizes):
 
 
 def overload(sizes):
-    """Most requests are refused: there is room for one at a time. That a refusal waits for nothing is tested elsewhere."""
+    """Most requests are refused: the queue holds one at a time. Tests check that refusals are not delayed."""
     room = {"QUEUE_MAX_EVENTS": "10", "MAX_REQUEST_EVENTS": "10"}
     return Case(
         "overload",
-        "5000 requests/s of 10 events of 1 kB from 200 connections, and a queue of 10 events: answers and refusals",
+        "5000 requests/s of 10 events of 1 kB each from 200 connections, queue of 10 events: responses and refusals",
         ["ours"],
         lambda setup, candidate: scenarios.open_loop(setup, candidate, 5000, max(sizes.seconds, 4), 10, 1000, room),
         "p99_ms",
@@ -114,7 +114,7 @@ def overload(sizes):
 def ten_thousand(sizes):
     return Case(
         "original-10k",
-        f"{sizes.requests} requests from 200 threads: each side with its own load script",
+        f"{sizes.requests} requests from 200 threads, each side with its own load script",
         ["ours", "original"],
         lambda setup, candidate: scenarios.ten_thousand(setup, candidate, sizes.requests, 200),
         "seconds",
@@ -122,7 +122,7 @@ def ten_thousand(sizes):
 
 
 class Topics:
-    """Filled once a broker: each candidate reads the same topic, and once unmeasured: no broker has compiled its code yet."""
+    """Fills one topic per broker, which all candidates read, first once unmeasured to warm up the broker."""
 
     def __init__(self, events, batch, read):
         self.events, self.batch, self.read = events, batch, read
@@ -147,7 +147,7 @@ def catch_up(sizes):
 def produce_alone(batch, sizes):
     return Case(
         f"produce-{batch}",
-        f"batches of {batch} into a topic, one call after the other, no HTTP",
+        f"batches of {batch} into a topic, one call at a time, no HTTP",
         ["bare", "room", "room-wire", "room-wire4"],
         lambda setup, candidate: scenarios.produce_alone(setup, candidate, batch, sizes.seconds),
     )
@@ -158,7 +158,7 @@ def fetch_alone(batch, sizes):
     read = lambda setup, candidate, filled: scenarios.fetch_alone(setup, candidate, filled.topic, filled.events)
     return Case(
         f"fetch-{batch}",
-        f"{events:,} events in batches of {batch} out of a topic, no file",
+        f"{events:,} events in batches of {batch} read from a topic, no file",
         ["bare", "room", "room-wire", "room-wire4"],
         Topics(events, batch, read).measure,
     )
@@ -167,7 +167,7 @@ def fetch_alone(batch, sizes):
 def end_to_end(sizes):
     return Case(
         "end-to-end",
-        "POST to line in the log, 100 events/s over one connection",
+        "from POST to line in the log, 100 events/s over one connection",
         ["ours", "original"],
         lambda setup, candidate: to_file.end_to_end(setup, candidate, 100, max(sizes.seconds, 5)),
         "p50_ms",
@@ -177,7 +177,7 @@ def end_to_end(sizes):
 def growth(events):
     return Case(
         f"growth-{events}",
-        f"{events:,} events in NDJSON of 1000, then all into the log",
+        f"{events:,} events in NDJSON requests of 1000, then all into the log",
         ["ours"],
         lambda setup, _: to_file.growth(setup, events),
         "cpu_us",
@@ -185,12 +185,12 @@ def growth(events):
 
 
 def tune_axum(setup, sizes):
-    """Tries settings of axum + rdkafka at 200 connections and keeps the fastest for all that follows."""
-    print("axum-tuning: settings of axum + rdkafka at 200 connections", flush=True)
+    """Tries settings of axum + rdkafka at 200 connections and keeps the fastest for all cases."""
+    print("axum-tuning: trying settings of axum + rdkafka at 200 connections", flush=True)
     rates = []
     for settings in sizes.axum_settings:
         setup.axum = settings
-        # The first run of all also warms the broker up.
+        # The very first run also warms up the broker.
         tries = [scenarios.closed_loop(setup, "axum", 200, 1, sizes.seconds)["rate"] for _ in range(2)]
         rates.append({**settings, "rate": max(tries)})
         print(f"  {settings}: {max(tries):.0f}/s", flush=True)

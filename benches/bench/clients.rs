@@ -1,8 +1,9 @@
-//! What the `broker` room costs by itself: records into a topic, or all of a topic read, without HTTP and files.
-//! `clients produce BATCH SECONDS | fill BATCH EVENTS | fetch EVENTS`; the environment names broker, topic, client.
+//! Measures the `broker` module alone, without HTTP and files: writes records to a topic, or reads a whole
+//! topic. Usage: `clients produce BATCH SECONDS | fill BATCH EVENTS | fetch EVENTS`; broker, topic and client
+//! come from the environment.
 //!
-//! Prints what was acknowledged or read as JSON. `fill` sends events that all differ; `fetch` ends once it has read
-//! as many as asked for.
+//! Prints the number of acknowledged or read events as JSON. `fill` sends events that all differ; `fetch`
+//! ends once it has read the given number.
 
 use std::time::{Duration, Instant};
 use std::{env, process};
@@ -13,7 +14,7 @@ use event_pipeline::config::KafkaConfig;
 
 const LIMIT: Duration = Duration::from_secs(10);
 const STALLED: Duration = Duration::from_secs(20);
-/// As long as the event that the load tool posts, once stamped.
+/// As long as the load tool's event with its timestamp.
 const VALUE: &[u8] = br#"{"event": "purchase", "user_id": 203, "timestamp": "2025-07-08T00:12:01.781Z"}"#;
 
 fn main() {
@@ -38,7 +39,7 @@ fn main() {
     report(&format!(r#"{{"events": {records}, "calls": {calls}, "seconds": {seconds:.6}}}"#));
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of this program")]
+#[expect(clippy::print_stdout, reason = "the output of this program")]
 fn report(text: &str) {
     println!("{text}");
 }
@@ -47,7 +48,7 @@ fn number(text: &str) -> usize {
     text.parse().expect("a number")
 }
 
-/// One call after the other; what is sent together goes to one partition.
+/// Sends batches one after the other; each batch goes to one partition.
 fn produce(config: &KafkaConfig, batch: usize, duration: Duration) -> (usize, usize) {
     let mut sink = broker::open_sink(config).expect("threads");
     let records = vec![Record { key: None, value: VALUE }; batch];

@@ -1,4 +1,4 @@
-"""The broker of a run: topics, offsets, contents. What stands in a topic is asked of kcat, a program that is not ours."""
+"""The broker of a run: creates topics and counts their records with kcat, an independent program."""
 
 import socket
 import struct
@@ -10,7 +10,7 @@ SETTLE_LIMIT_S = 30
 
 
 class Kafka:
-    """A broker that scripts/kafka.sh has started."""
+    """A broker started by scripts/kafka.sh."""
 
     def __init__(self, port, directory):
         self.port = port
@@ -19,20 +19,20 @@ class Kafka:
         self.created = 0
 
     def new_topic(self, name):
-        """Creates a topic of the broker's default number of partitions; its full name."""
+        """Creates a topic with the broker's default number of partitions and returns its full name."""
         self.created += 1
         topic = f"{name}-{self.created}"
         wait_until(f"topic {topic} has leaders", SETTLE_LIMIT_S, lambda: self._has_leaders(topic))
         return topic
 
     def _has_leaders(self, topic):
-        # Metadata version 0 of one topic creates it.
+        # A Metadata request (version 0) for one topic creates it.
         name = topic.encode()
         request = struct.pack(">hhihih", 3, 0, 1, -1, 1, len(name)) + name
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as link:
             link.sendall(struct.pack(">i", len(request)) + request)
             answer = _read(link, struct.unpack(">i", _read(link, 4))[0])
-        # Correlation id, one broker (id, host, port), one topic (error, name, partitions).
+        # The response: correlation id, one broker (id, host, port), one topic (error, name, partitions).
         host_length = struct.unpack_from(">h", answer, 12)[0]
         at = 14 + host_length + 4 + 4
         error, name_length = struct.unpack_from(">hh", answer, at)
@@ -40,16 +40,16 @@ class Kafka:
         return error == 0 and partitions > 0
 
     def count(self, topic):
-        """Records in the topic: the sum of the offsets that come next, as nothing is ever deleted."""
+        """Number of records in the topic: the sum of the end offsets, since records are never deleted."""
         queries = [part for partition in range(3) for part in ("-t", f"{topic}:{partition}:-1")]
         lines = run(["kcat", "-Q", "-b", self.address, *queries]).splitlines()
         offsets = [int(line.rpartition("offset ")[2]) for line in lines if "offset " in line]
         if len(offsets) != 3:
-            raise BenchError(f"kcat does not know the offsets of {topic}: {lines}")
+            raise BenchError(f"kcat returned no offsets of {topic}: {lines}")
         return sum(offsets)
 
     def settled_count(self, topic, at_least=0):
-        """The number of records once it is at least `at_least` and has stopped growing."""
+        """Waits until the number of records is at least `at_least` and no longer grows, and returns it."""
         last = [-1]
 
         def same():

@@ -1,4 +1,4 @@
-"""What the figures were taken on: processor, kernel, versions, commit, date."""
+"""Describes the machine and the versions that the figures were measured with."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 
 def facts(root):
-    """Facts by name, as text."""
+    """Processor, kernel, versions, commit and date, as texts by name."""
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(root),

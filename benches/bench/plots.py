@@ -1,4 +1,4 @@
-"""Line plots as SVG, written by hand: no package is needed to look at a figure."""
+"""Draws line plots as SVG, without a plotting package."""
 
 import math
 from html import escape
@@ -11,16 +11,16 @@ COLORS = {"ours": "#d1495b", "wire": "#8d0801", "wire4": "#5f0f40", "floor": "#3
 
 
 def draw(results, out):
-    """Writes the plots that `results` has figures for; (file name, title) of each."""
+    """Writes the plots for which `results` has figures; returns the (file name, title) of each."""
     drawn = []
     for name, title, axes, series in [
         ("bench-scaling.svg", "Single events: rate by connections", ("connections", "events/s"),
          by_size(results, "single-", "rate")),
         ("bench-latency.svg", "Single events: 99th percentile by connections", ("connections", "ms"),
          by_size(results, "single-", "p99_ms")),
-        ("bench-open.svg", "Open loop, 10,000 requests/s: latency distribution", ("1 in so many requests is slower", "ms"),
+        ("bench-open.svg", "Open loop, 10,000 requests/s: latency distribution", ("one in N requests is slower", "ms"),
          distributions(results, "open-10000")),
-        ("bench-growth.svg", "CPU an event by number of events", ("events", "µs"), growth(results)),
+        ("bench-growth.svg", "CPU per event by number of events", ("events", "µs"), growth(results)),
     ]:
         if any(len(points) > 1 for points in series.values()):
             (out / name).write_text(plot(title, axes, series))
@@ -29,7 +29,7 @@ def draw(results, out):
 
 
 def by_size(results, prefix, figure):
-    """Points (size, median) of every candidate over the cases that begin with `prefix`."""
+    """Points (size, median) of every candidate over the cases whose names start with `prefix`."""
     series = {}
     for name, case in results.items():
         if name.startswith(prefix):
@@ -40,7 +40,7 @@ def by_size(results, prefix, figure):
 
 
 def growth(results):
-    """Cost an event of producer and consumer."""
+    """CPU time per event of the producer and the consumer."""
     series = {}
     for figure, name in (("cpu_us", "producer"), ("consumer_cpu_us", "consumer")):
         series[name] = by_size(results, "growth-", figure).get("ours", [])
@@ -48,7 +48,7 @@ def growth(results):
 
 
 def distributions(results, case):
-    """Latency by rarity, of the sample in the middle."""
+    """Latency by rarity, taken from the sample with the median p99."""
     series = {}
     for candidate, found in results.get(case, {}).get("candidates", {}).items():
         samples = sorted(found["samples"], key=lambda sample: sample["p99_ms"])
@@ -75,7 +75,7 @@ class Scale:
 
 
 def plot(title, axes, series):
-    """One picture: logarithmic axes, a line a candidate, its name at the right."""
+    """Draws one plot with logarithmic axes, one line per candidate, and the names on the right."""
     points = [point for line in series.values() for point in line]
     across = Scale([x for x, _ in points], LEFT, WIDTH - RIGHT)
     up = Scale([y for _, y in points], HEIGHT - BOTTOM, TOP)

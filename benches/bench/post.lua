@@ -1,4 +1,4 @@
--- For wrk: posts the file BENCH_BODY over and over, and says in one line of JSON what came back.
+-- Script for wrk: posts the file BENCH_BODY repeatedly and prints the results as one line of JSON.
 local file = assert(io.open(os.getenv("BENCH_BODY"), "rb"))
 wrk.method = "POST"
 wrk.body = file:read("*a")

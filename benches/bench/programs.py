@@ -1,4 +1,4 @@
-"""Processes: start, wait until ready, read what they cost from /proc, stop. Knows nothing of Kafka or of figures."""
+"""Starts and stops processes, waits until they are ready, and measures their CPU time and memory."""
 
 import os
 import socket
@@ -12,27 +12,27 @@ STOP_LIMIT_S = 30
 
 
 class BenchError(Exception):
-    """A figure that cannot be trusted, or a program that failed: the message says which."""
+    """A program failed, or its figures cannot be trusted; the message says why."""
 
 
 def wait_until(what, limit_s, check, step_s=0.02):
-    """Returns what `check` returns once that is true; fails after `limit_s`."""
+    """Calls `check` until its result is true and returns that result; fails after `limit_s`."""
     deadline = time.monotonic() + limit_s
     while not (found := check()):
         if time.monotonic() > deadline:
-            raise BenchError(f"{what}: not within {limit_s} s")
+            raise BenchError(f"timed out after {limit_s} s, waiting until {what}")
         time.sleep(step_s)
     return found
 
 
 def cpu_seconds(pid):
-    """Processor time that the process has used, all threads, user and system, to the nanosecond."""
-    # What clock_getcpuclockid(3) makes of a pid; /proc/PID/stat counts in steps of 10 ms.
+    """CPU time that all threads of the process have used, user and system, with nanosecond resolution."""
+    # The clock id that clock_getcpuclockid(3) returns; /proc/PID/stat only has steps of 10 ms.
     return time.clock_gettime(~pid << 3 | 2)
 
 
 def resident_mib(pid, field="VmHWM"):
-    """Most memory that was resident so far (or `VmRSS`: is now), in MiB."""
+    """Peak resident memory in MiB; with `VmRSS`, the current one."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) / 1024
@@ -40,7 +40,7 @@ def resident_mib(pid, field="VmHWM"):
 
 
 def machine_busy_seconds():
-    """Processor time of the whole machine, and what a hypervisor took from it."""
+    """CPU time used on the whole machine, including the time stolen by a hypervisor."""
     user, nice, system, _, _, irq, softirq, steal = map(
         int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
     )
@@ -73,7 +73,7 @@ class Program:
     def _await(self, ready):
         def check():
             if self.process.poll() is not None:
-                raise BenchError(f"{self.name} ended at its start:\n{self.tail()}")
+                raise BenchError(f"{self.name} exited during startup:\n{self.tail()}")
             return ready()
 
         if ready:
@@ -88,11 +88,11 @@ class Program:
         return self.process.pid
 
     def tail(self):
-        """The end of what it printed."""
+        """The last lines of its output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
 
     def stop(self, forced=False):
-        """SIGTERM, then SIGKILL; the exit code."""
+        """Stops it with SIGTERM, or SIGKILL if that does not help; returns the exit code."""
         if self.process.poll() is None:
             self.process.kill() if forced else self.process.terminate()
         try:
@@ -109,7 +109,7 @@ class Program:
 
 
 def run(command, env=None, limit_s=900):
-    """Runs a program to its end; its output, or an error with the end of it."""
+    """Runs a program and returns its output; if it fails, the error contains the end of the output."""
     done = subprocess.run(
         [str(part) for part in command],
         capture_output=True,
@@ -118,12 +118,12 @@ def run(command, env=None, limit_s=900):
         env={**os.environ, **(env or {})},
     )
     if done.returncode != 0:
-        raise BenchError(f"{command[0]} ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
+        raise BenchError(f"{command[0]} exited with code {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
     return done.stdout
 
 
 class Meter:
-    """What a piece of work costs: of the server, of the broker, and of what else ran on the machine."""
+    """Measures the CPU time of the server, of the broker and of other processes while a `with` block runs."""
 
     def __init__(self, server_pid, broker_pid):
         self.pids = {"server": server_pid, "broker": broker_pid}
@@ -144,5 +144,5 @@ class Meter:
         self.cpu = {name: ended[3][name] - began[3][name] for name in began[3]}
         self.load_cpu = ended[2] - began[2]
         foreign = ended[1] - began[1] - self.load_cpu - sum(self.cpu.values())
-        # Share of the machine that others used meanwhile: a figure taken beside them is no figure.
+        # Share of the machine's CPU that other processes used; a high share makes a figure unreliable.
         self.foreign = max(0.0, foreign / (self.seconds * (os.cpu_count() or 1)))

@@ -1,4 +1,4 @@
-"""Samples become medians, ratios, verdicts and the tables of docs/BENCHMARKS.md. Pure but for the writing."""
+"""Turns samples into medians, ratios, verdicts and tables for docs/BENCHMARKS.md. Pure except for `write`."""
 
 from statistics import median
 
@@ -20,18 +20,18 @@ COLUMNS = {
     "consumer_memory_mib": ("consumer memory MiB", "{:.0f}"),
     "refused": ("refused", "{:,.0f}"),
     "socket_errors": ("socket errors", "{:,.0f}"),
-    "foreign": ("used by others", "{:.0%}"),
+    "foreign": ("CPU used by others", "{:.0%}"),
 }
 
 
 def in_short(sample):
-    """One line for the one who waits."""
+    """Formats a sample as one line of progress output."""
     parts = [f"{COLUMNS[key][1].format(sample[key])} {COLUMNS[key][0]}" for key in COLUMNS if sample.get(key)]
-    return ", ".join(part for part in parts if not part.endswith("used by others"))
+    return ", ".join(part for part in parts if not part.endswith("CPU used by others"))
 
 
 def summary(case, samples):
-    """Medians of every figure, and the samples that they come from."""
+    """Medians of every figure, with the samples."""
     candidates = {}
     for candidate, taken in samples.items():
         if taken:
@@ -42,7 +42,7 @@ def summary(case, samples):
 
 
 def ratio(results, case, figure, one, other):
-    """Median over the rounds of the ratio within a round, or None when a figure is missing."""
+    """Median of the ratios within each round, or None if a figure is missing."""
     candidates = results.get(case, {}).get("candidates", {})
     if one not in candidates or other not in candidates:
         return None
@@ -51,31 +51,37 @@ def ratio(results, case, figure, one, other):
 
 
 def targets(results):
-    """What the project asks of itself, and what was reached."""
+    """The project's targets with the figures that were reached."""
     largest = max((int(name.partition("-")[2]) for name in results if name.startswith("growth-")), default=0)
     wanted = [
-        ("single events, 200 connections: rate against the floor", ("single-200", "rate", "ours", "floor"), ">=", 0.75),
-        ("the same: rate against axum + rdkafka, linger 5 ms", ("single-200", "rate", "ours", "axum5"), ">=", 1.5),
-        ("the same: rate against axum + rdkafka at its best", ("single-200", "rate", "ours", "axum"), ">=", 1.5),
-        ("the same: CPU an event against the floor's a request", ("single-200", "cpu_us", "ours", "floor"), "<=", 1.4),
-        ("NDJSON of 1000: rate against the kafka crate alone", ("ndjson-1000", "rate", "ours", "bare"), ">=", 0.7),
-        ("catching up: rate against kcat", ("catch-up", "rate", "ours", "kcat"), ">=", 0.8),
+        ("single events, 200 connections: rate relative to the floor",
+         ("single-200", "rate", "ours", "floor"), ">=", 0.75),
+        ("the same: rate relative to axum + rdkafka, linger 5 ms",
+         ("single-200", "rate", "ours", "axum5"), ">=", 1.5),
+        ("the same: rate relative to axum + rdkafka, best setting",
+         ("single-200", "rate", "ours", "axum"), ">=", 1.5),
+        ("the same: CPU per event relative to the floor's CPU per request",
+         ("single-200", "cpu_us", "ours", "floor"), "<=", 1.4),
+        ("NDJSON of 1000: rate relative to the kafka crate alone",
+         ("ndjson-1000", "rate", "ours", "bare"), ">=", 0.7),
+        ("catching up: rate relative to kcat", ("catch-up", "rate", "ours", "kcat"), ">=", 0.8),
         ("the same with the wire client", ("catch-up", "rate", "wire", "kcat"), ">=", 0.8),
-        ("fetching batches of 1000: wire client against the kafka crate", ("fetch-1000", "rate", "room-wire", "bare"), ">=", 3),
+        ("fetching batches of 1000: wire client relative to the kafka crate",
+         ("fetch-1000", "rate", "room-wire", "bare"), ">=", 3),
         ("fetching batches of 1: the same", ("fetch-1", "rate", "room-wire", "bare"), ">=", 1),
         ("producing batches of 1000: the same", ("produce-1000", "rate", "room-wire", "bare"), ">=", 1.5),
-        ("10,000 requests from 200 threads: times faster than the original",
+        ("10,000 requests from 200 threads: speedup over the original",
          ("original-10k", "seconds", "original", "ours"), ">=", 20),
     ]
     judged = [judge(text, ratio(results, *what), sign, limit) for text, what, sign, limit in wanted]
     memory = _median(results, "single-200", "memory_mib")
     judged.append(judge("memory at 200 connections, MiB", memory, "<", 64))
     refusal = _median(results, "overload", "p99_ms")
-    judged.append(judge("more than the queue takes: p99 of answers and refusals, ms", refusal, "<", 100))
+    judged.append(judge("overloaded queue: p99 of all responses including refusals, ms", refusal, "<", 100))
     for figure in ("cpu_us", "consumer_cpu_us"):
         small, large = (_median(results, f"growth-{events}", figure) for events in (100_000, largest))
         grown = large / small if small and large and largest > 100_000 else None
-        judged.append(judge(f"{figure} at {largest:,} events against 100,000", grown, "<=", 1.15))
+        judged.append(judge(f"{figure} at {largest:,} events relative to 100,000", grown, "<=", 1.15))
     return [verdict for verdict in judged if verdict["reached"] is not None]
 
 
@@ -85,13 +91,13 @@ def _median(results, case, figure):
 
 
 def judge(text, reached, sign, limit):
-    """One target with its verdict."""
+    """Compares a figure with its target."""
     good = reached is not None and {">=": reached >= limit, "<=": reached <= limit, "<": reached < limit}[sign]
     return {"target": text, "wanted": f"{sign} {limit}", "reached": reached, "met": good}
 
 
 def write(document, plots, path):
-    """Replaces the figures in the page and leaves the rest of it, which is written by hand."""
+    """Replaces the figures in the page; the rest of the page is written by hand and stays unchanged."""
     page = path.read_text() if path.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
     before, _, rest = page.partition(BEGIN)
     after = rest.partition(END)[2]
@@ -99,9 +105,9 @@ def write(document, plots, path):
 
 
 def figures(document, plots):
-    """The part of the page that a run writes."""
-    lines = ["", f"`{document['command'].strip()}`, {document['rounds']} rounds in turns, {document['minutes']} minutes."
-             " Medians; ratios are medians of the ratios within a round.", ""]
+    """The part of the page that a run generates."""
+    lines = ["", f"`{document['command'].strip()}`: {document['rounds']} alternating rounds, {document['minutes']} minutes.",
+             "Figures are medians over the rounds; ratios are medians of the ratios within each round.", ""]
     lines += ["| | |", "| --- | --- |"] + [f"| {name} | {value} |" for name, value in document["machine"].items()]
     lines += ["", "## Targets", "", "| target | wanted | reached | |", "| --- | --- | --- | --- |"]
     for verdict in document["targets"]:
@@ -114,7 +120,7 @@ def figures(document, plots):
     for name, case in document["cases"].items():
         lines += ["", f"## {name}: {case['title']}", ""] + table(case)
     if document["axum_tuning"]:
-        lines += ["", "## Settings of axum + rdkafka that were tried", "", "| linger ms | threads | batch | events/s |",
+        lines += ["", "## Settings tried for axum + rdkafka", "", "| linger ms | threads | batch | events/s |",
                   "| --- | --- | --- | --- |"]
         lines += [f"| {tried['linger']} | {tried['threads']} | {tried['batch']} | {tried['rate']:,.0f} |"
                   for tried in document["axum_tuning"]["tried"]]
@@ -122,7 +128,7 @@ def figures(document, plots):
 
 
 def table(case):
-    """One case as a table."""
+    """Formats one case as a table."""
     medians = {name: candidate["median"] for name, candidate in case["candidates"].items()}
     keys = [key for key in COLUMNS if any(values.get(key) is not None for values in medians.values())]
     heads = [COLUMNS[key][0] for key in keys]

@@ -1,4 +1,4 @@
-"""What is measured over HTTP: one function measures one candidate once, and checks that nothing was lost."""
+"""Measurements over HTTP: each function measures one candidate once and checks that no event was lost."""
 
 import json
 import math
@@ -15,7 +15,7 @@ NO_KAFKA = ("floor", "floor-batch")
 
 
 def closed_loop(setup, candidate, connections, batch, seconds):
-    """wrk with one thread: as many requests as are answered. Events a second, latency, cost an event."""
+    """Runs wrk with one thread, as fast as it gets responses: events per second, latency, cost per event."""
     kafka = setup.kafka_of(candidate)
     topic = None if candidate in NO_KAFKA else kafka.new_topic(f"{candidate}-c{connections}-b{batch}")
     with candidates.serve(setup, candidate, topic) as server:
@@ -27,7 +27,7 @@ def closed_loop(setup, candidate, connections, batch, seconds):
         answered = (result["requests"] - result["status_errors"]) * batch
         stored = stored_since(kafka, topic, before, answered, connections * batch)
         if answered == 0:
-            raise BenchError(f"{candidate}: nothing was answered with success\n{server.tail()}")
+            raise BenchError(f"{candidate}: no request succeeded\n{server.tail()}")
     return {
         "rate": answered / result["seconds"],
         "cpu_us": meter.cpu["server"] * 1e6 / answered,
@@ -44,7 +44,7 @@ def closed_loop(setup, candidate, connections, batch, seconds):
 
 
 def wrk(setup, port, connections, batch, seconds):
-    """Runs wrk; what post.lua says."""
+    """Runs wrk and returns the results that post.lua prints."""
     body = setup.work / f"body-{batch}"
     if not body.exists():
         body.write_text(EVENT if batch == 1 else f"{EVENT}\n" * batch)
@@ -57,22 +57,22 @@ def wrk(setup, port, connections, batch, seconds):
     )
     lines = [line for line in output.splitlines() if line.startswith('{"requests"')]
     if not lines:
-        raise BenchError(f"wrk said: {output[-500:]}")
+        raise BenchError(f"wrk printed no results: {output[-500:]}")
     return json.loads(lines[0])
 
 
 def stored_since(kafka, topic, before, answered, on_their_way):
-    """Records that the topic got; an error when an answered one is missing or one stands there twice."""
+    """Number of records added to the topic; an error if an acknowledged one is missing or duplicated."""
     if not topic:
         return None
     stored = kafka.settled_count(topic, before + answered) - before
     if stored > answered + on_their_way:
-        raise BenchError(f"DOUBLED: {topic} has {stored} records for {answered} answers")
+        raise BenchError(f"DUPLICATES: {topic} has {stored} records, but only {answered} were acknowledged")
     return stored
 
 
 def produce_alone(setup, candidate, batch, seconds):
-    """A client without HTTP, one call after the other."""
+    """A client without HTTP sends batches one after the other."""
     kafka = setup.kafka_of(candidate)
     topic = kafka.new_topic(f"{candidate}-b{batch}")
     candidates.alone(setup, candidate, topic, "produce", batch, WARMUP_S)
@@ -84,7 +84,7 @@ def produce_alone(setup, candidate, batch, seconds):
 
 
 def fetch_alone(setup, candidate, topic, events):
-    """A client that reads all of a topic and keeps nothing."""
+    """A client reads a whole topic and discards the records."""
     with Meter(None, setup.kafka_of(candidate).pid) as meter:
         result = candidates.alone(setup, candidate, topic, "fetch", events)
     if result["events"] != events:
@@ -93,7 +93,7 @@ def fetch_alone(setup, candidate, topic, events):
 
 
 def alone_figures(meter, result, stored):
-    """Figures of a client that ran to its end."""
+    """Figures of a client that has exited."""
     return {
         "rate": result["events"] / result["seconds"],
         "cpu_us": meter.load_cpu * 1e6 / result["events"],
@@ -105,14 +105,14 @@ def alone_figures(meter, result, stored):
 
 
 def ndjson(setup, candidate, batch, connections, seconds):
-    """Batches over HTTP, or the crate alone."""
+    """Batches over HTTP, or with the crate alone."""
     if candidate == "bare":
         return produce_alone(setup, candidate, batch, seconds)
     return closed_loop(setup, candidate, connections, batch, seconds)
 
 
 def open_loop(setup, candidate, rate, seconds, batch=1, event_bytes=0, env=None):
-    """The simulator on a fixed schedule: latency from the intended start, whatever the server does."""
+    """The simulator on a fixed schedule; latency is measured from the intended start of each request."""
     kafka = setup.kafka_of(candidate)
     topic = None if candidate in NO_KAFKA else kafka.new_topic(f"{candidate}-open-{rate}")
     distribution = setup.work / f"{candidate}-{rate}-{time.monotonic_ns()}.hgrm"
@@ -145,7 +145,7 @@ def open_loop(setup, candidate, rate, seconds, batch=1, event_bytes=0, env=None)
 
 
 def simulate(setup, port, threads, load):
-    """Runs our simulator; its report. That some events failed is a figure here, not an error."""
+    """Runs our simulator and returns its report. Failed events are a figure here, not an error."""
     url = f"http://127.0.0.1:{port}/register_event"
     command = [setup.release / "simulate", "--url", url, "--threads", threads, "--output", "json"]
     output = run([*command, "--max-error-rate", "1", *load], limit_s=600)
@@ -153,7 +153,7 @@ def simulate(setup, port, threads, load):
 
 
 def curve(distribution):
-    """(percentile, milliseconds) points of a HdrHistogram text file."""
+    """Reads (percentile, milliseconds) points from a HdrHistogram text file."""
     points = []
     for line in distribution.read_text().splitlines():
         columns = line.split()
@@ -165,7 +165,7 @@ def curve(distribution):
 
 
 def ten_thousand(setup, candidate, requests, threads):
-    """10,000 requests from 200 threads, as the original's own load script sends them; each side with its own."""
+    """10,000 requests from 200 threads, as in the original; each side uses its own load script."""
     topic = setup.kafka.new_topic(f"{candidate}-10k")
     server_of = "original" if candidate == "original" else "ours"
     with candidates.serve(setup, server_of, topic) as server:

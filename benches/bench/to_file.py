@@ -1,4 +1,4 @@
-"""What is measured down to the log file: catching up, latency from POST to line, cost as the topic grows."""
+"""Measurements up to the log file: catching up, latency from POST to log line, cost as the topic grows."""
 
 import http.client
 import json
@@ -12,13 +12,13 @@ from programs import BenchError, Meter, Program, cpu_seconds, resident_mib, wait
 
 # `2025-07-08 00:12:01,782 - ` before each event of a log line.
 LINE_PREFIX = 26
-# kcat's last block reaches the file only as it ends.
+# kcat writes its last block only when it exits.
 STDIO_BLOCK = 8192
 CATCH_UP_LIMIT_S = 300
 
 
 class Filled:
-    """A topic with `events` records that all differ, in batches of `batch`, and what a file of them must hold."""
+    """A topic with `events` distinct records in batches of `batch`, and what a file of them must contain."""
 
     def __init__(self, setup, candidate, events, batch=1000):
         kafka = setup.kafka_of(candidate)
@@ -27,8 +27,8 @@ class Filled:
         candidates.alone(setup, "room-wire4" if kafka is not setup.kafka else "room-wire", self.topic, "fill", batch, events)
         stored = kafka.settled_count(self.topic, events)
         if stored != events:
-            raise BenchError(f"{self.topic} holds {stored} records, not {events}")
-        # As `clients` writes them: the number of an event has at least three digits.
+            raise BenchError(f"{self.topic} contains {stored} records, not {events}")
+        # `clients` pads the number of an event to at least three characters.
         self.value_bytes = sum(len(f"{n:>3}") for n in range(events)) + events * len(
             '{"event": "purchase", "user_id": , "timestamp": "2025-07-08T00:12:01.781Z"}'
         )
@@ -36,7 +36,7 @@ class Filled:
 
 
 def catch_up(setup, candidate, filled):
-    """From the start of the program until all of the topic stands in the file; then the contents are compared."""
+    """Measures the time from program start until the whole topic is in the file, then compares the lines."""
     file = setup.work / f"{candidate}-{time.monotonic_ns()}" / "events.log"
     file.parent.mkdir()
     expected = filled.value_bytes + filled.events * (1 if candidate == "kcat" else LINE_PREFIX + 1)
@@ -48,7 +48,7 @@ def catch_up(setup, candidate, filled):
 
             def complete():
                 nonlocal memory
-                # kcat may have ended by the time that its file is complete.
+                # kcat may have exited before its file is seen to be complete.
                 memory = resident_mib(program.pid) or memory
                 return size(file) >= enough
 
@@ -71,7 +71,7 @@ def catch_up(setup, candidate, filled):
 
 
 def size(file):
-    """Bytes of the file; 0 while it does not exist."""
+    """Size of the file in bytes; 0 if it does not exist."""
     try:
         return file.stat().st_size
     except FileNotFoundError:
@@ -79,7 +79,7 @@ def size(file):
 
 
 def compare(filled, candidate, file):
-    """The same lines, in any order of the partitions: their number and the sum of their hashes are equal."""
+    """Compares the lines with those of earlier files in any order, by number and sum of their hashes."""
     cut = 0 if candidate == "kcat" else LINE_PREFIX
     lines = total = 0
     with file.open("rb") as text:
@@ -87,12 +87,12 @@ def compare(filled, candidate, file):
             lines += 1
             total = (total + hash(line[cut:])) & 0xFFFF_FFFF_FFFF_FFFF
     if lines != filled.events or filled.contents not in (None, total):
-        raise BenchError(f"LOSS: {candidate} wrote {lines} lines of {filled.events}, or other ones than before")
+        raise BenchError(f"LOSS: {candidate} wrote {lines} of {filled.events} lines, or different ones than before")
     filled.contents = total
 
 
 def end_to_end(setup, candidate, rate, seconds):
-    """One event at a time on a schedule: milliseconds from the start of its POST until its line is in the file."""
+    """Posts single events on a schedule and measures the time from the start of a POST to its log line."""
     topic = setup.kafka.new_topic(f"{candidate}-e2e")
     file = setup.work / f"e2e-{candidate}-{time.monotonic_ns()}" / "events.log"
     file.parent.mkdir()
@@ -100,7 +100,7 @@ def end_to_end(setup, candidate, rate, seconds):
     with candidates.serve(setup, candidate, topic) as server:
         post(server.port, [0], time.monotonic(), 1)
         with candidates.consume(setup, candidate, topic, file) as consumer:
-            wait_until("the first line", 60, lambda: size(file) > 0)
+            wait_until("the first line is in the file", 60, lambda: size(file) > 0)
             seen = {}
             watcher = threading.Thread(target=watch, args=(file, count, seen))
             watcher.start()
@@ -128,7 +128,7 @@ def end_to_end(setup, candidate, rate, seconds):
 
 
 def post(port, numbers, start, rate):
-    """Posts events on schedule over one connection; when each was begun."""
+    """Posts events on a schedule over one connection and returns the start time of each."""
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     sent = {}
     for position, number in enumerate(numbers):
@@ -145,7 +145,7 @@ def post(port, numbers, start, rate):
 
 
 def watch(file, count, seen):
-    """Notes when the line of each event appears, until all have or nothing more comes."""
+    """Records when the line of each event appears, until all have appeared or none does for 20 seconds."""
     rest, last = b"", time.monotonic()
     with file.open("rb") as log:
         while len(seen) < count and time.monotonic() - last < 20:
@@ -162,7 +162,7 @@ def watch(file, count, seen):
 
 
 def growth(setup, events):
-    """Cost an event of both programs, from 10^4 to 10^7 events: batches in over HTTP, then all into the file."""
+    """Cost per event of both programs: sends `events` events in batches over HTTP, then logs them all."""
     batch, connections = 1000, 4
     topic = setup.kafka.new_topic(f"growth-{events}")
     with candidates.serve(setup, "ours", topic) as server:
@@ -182,7 +182,7 @@ def growth(setup, events):
     for left in file.parent.iterdir():
         left.unlink()
     if lines != events:
-        raise BenchError(f"LOSS: {lines} lines of {events} events")
+        raise BenchError(f"LOSS: {lines} lines for {events} events")
     return {
         "rate": report["summary"]["eventsPerSec"],
         "cpu_us": meter.cpu["server"] * 1e6 / events,
@@ -198,12 +198,12 @@ def growth(setup, events):
 
 
 def follow(consumer: Program, file: Path):
-    """Until the file has not grown for a while: processor time and memory by then, and when it last grew."""
+    """Waits until the file stops growing; returns CPU seconds, MiB, and the seconds until it last grew."""
     began = time.monotonic()
     last, last_size = began, 0
     while last_size == 0 or time.monotonic() - last < 1.5:
         if time.monotonic() - began > CATCH_UP_LIMIT_S or consumer.process.poll() is not None:
-            raise BenchError(f"the consumer does not come to an end:\n{consumer.tail()}")
+            raise BenchError(f"the consumer did not catch up, or exited:\n{consumer.tail()}")
         now_size = size(file)
         if now_size != last_size:
             last, last_size = time.monotonic(), now_size
@@ -212,6 +212,6 @@ def follow(consumer: Program, file: Path):
 
 
 def count_lines(file):
-    """Line ends in the file."""
+    """Number of lines in the file."""
     with file.open("rb") as data:
         return sum(block.count(b"\n") for block in iter(lambda: data.read(1 << 20), b""))

@@ -1,4 +1,4 @@
-//! What the audit of one log line costs.
+//! Benchmarks the audit of log lines.
 
 use std::hint::black_box;
 

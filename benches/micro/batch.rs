@@ -1,6 +1,6 @@
-//! What a batch costs the publisher besides the broker: jobs in, records out, receipts noted, jobs handed out.
+//! Benchmarks a batch without the broker: adding jobs, building records, noting receipts, taking the jobs.
 
-#![expect(clippy::vec_box, reason = "boxed, as the queue hands them over")]
+#![expect(clippy::vec_box, reason = "the queue returns boxed jobs")]
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ pub fn all(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Events of requests that hold `events_a_job` each.
+/// Creates [`EVENTS`] events in jobs of `events_a_job` events each.
 fn jobs(events_a_job: usize) -> Vec<Box<Job<()>>> {
     let deadline = Instant::now() + Duration::from_secs(3600);
     (0..EVENTS / events_a_job)
@@ -40,7 +40,7 @@ fn jobs(events_a_job: usize) -> Vec<Box<Job<()>>> {
         .collect()
 }
 
-/// The way of all `jobs` through one batch; returns them, so that freeing them is not measured.
+/// Passes `jobs` through one batch and returns them, so that dropping them is not measured.
 fn course(jobs: Vec<Box<Job<()>>>) -> Vec<Box<Job<()>>> {
     let mut batch = Batch::default();
     for job in jobs {

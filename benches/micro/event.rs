@@ -1,4 +1,5 @@
-//! What one event costs before it is queued and after it is fetched. `serde_json` alone stands beside as a measure.
+//! Benchmarks the processing of events before they are queued and after they are fetched, with `serde_json`
+//! alone as a reference.
 
 use std::hint::black_box;
 
@@ -46,7 +47,7 @@ fn single(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Long text and deep nesting, where a cost a byte or a level shows.
+/// Benchmarks long text and deep nesting, which show costs per byte and per level.
 fn large(criterion: &mut Criterion) {
     let stamp = Stamp::from_unix_millis(1_751_933_521_781);
     let members: Vec<String> =

@@ -1,4 +1,4 @@
-//! What one line of the event log costs in memory, before the block of all lines is written.
+//! Benchmarks formatting the lines of the event log in memory, before they are written as one block.
 
 use std::hint::black_box;
 

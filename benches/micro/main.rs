@@ -1,4 +1,4 @@
-//! Micro-benchmarks of the pure pieces: `cargo bench --bench micro [-- NAME]`. One module a room of the crate.
+//! Micro-benchmarks of pure functions, one file per module: `cargo bench --bench micro [-- NAME]`.
 
 mod audit;
 mod batch;

@@ -1,4 +1,4 @@
-//! `consumer`: settings in, exit code out. All else is in the library.
+//! The `consumer` program: reads the settings, runs the consumer from the library, and sets the exit code.
 
 use std::process::{self, ExitCode};
 
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     };
     let _last_words = logging::init(config.common.log_level);
     let started = Shutdown::on_signals(|| {
-        log::error!("second signal: lines that no checkpoint covers are read again at the next start");
+        log::error!("second signal: lines after the last checkpoint will be read again at the next start");
         logging::flush();
         process::exit(1);
     })

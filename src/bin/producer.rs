@@ -1,4 +1,4 @@
-//! `producer`: settings in, exit code out. All else is in the library.
+//! The `producer` program: reads the settings, runs the producer from the library, and sets the exit code.
 
 use std::process::{self, ExitCode};
 

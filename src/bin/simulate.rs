@@ -1,4 +1,4 @@
-//! The simulator: load, figures, audit. Settings in, exit code out.
+//! The `simulate` program: reads the settings, runs the simulator from the library, and sets the exit code.
 
 use std::io;
 use std::process::{self, ExitCode};
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The reason of the exit code belongs to the user, whatever the log level.
+/// Prints the reason for the exit code whatever the log level is.
 fn fail(code: u8, reason: &str) -> ExitCode {
     logging::say(format!("error: {reason}\n"));
     ExitCode::from(code)

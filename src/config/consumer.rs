@@ -1,4 +1,4 @@
-//! Settings of the consumer: where the log stands, how durable it is, which part of the topic it takes.
+//! Settings of the consumer: which partitions it reads, where it writes the log, and how durable the log is.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, Parser, ValueEnum};
 use super::values::{file_to_write, listen_address, number};
 use super::{CommonConfig, EventEcho, KafkaConfig, Secret, Settings};
 
-/// Reads events from a Kafka topic and writes each of them to a log file exactly once.
+/// Reads events from a Kafka topic and writes each one to a log file exactly once.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "consumer", version, max_term_width = 110)]
 pub struct ConsumerConfig {
@@ -37,34 +37,35 @@ pub struct ConsumerConfig {
     )]
     pub metrics_addr: MetricsAddr,
 
-    /// Lines on stdout for received events: `sampled` (the first five each second), `all`, `off`
+    /// Received events to print on stdout: `sampled` (the first five per second), `all` or `off`
     #[arg(help_heading = "General", long, env = "EVENT_ECHO", default_value = "sampled", value_enum)]
     pub event_echo: EventEcho,
 }
 
-/// Which records are read, and from where.
+/// Which records are read, and where reading starts.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Reading")]
 pub struct ReadingConfig {
-    /// Consumer group that stores the offsets for lag tools; reading starts there if there is no checkpoint. Within a
-    /// group each partition belongs to one log
+    /// Consumer group that offsets are committed to, for lag tools; without a checkpoint, reading starts at
+    /// these offsets. Within a group, each partition belongs to one log
     #[arg(long = "kafka-group", env = "KAFKA_GROUP", default_value = "event-logger", value_parser = group_name)]
     pub group: String,
 
-    /// Share of the topic, `i/n`: the partitions p with p % n == i. If n > 1, the name of the log ends in `-i`
+    /// Share of the topic to read, `i/n`: the partitions p with p % n == i. If n > 1, the log's name ends in
+    /// `-i`
     #[arg(long = "consumer-shard", env = "CONSUMER_SHARD", default_value = "0/1", value_name = "I/N")]
     pub shard: Shard,
 
-    /// Ids of logs of the same group that are lost, separated by commas: continue at the offsets that they committed
-    /// last. With the id of this log, its checkpoint decides although it is an old one. The refusal to start names
-    /// them
+    /// Ids of lost logs of the same group, separated by commas: continue at the offsets that they last committed. With
+    /// the id of this log, its checkpoint is used although it is an old one. The startup error contains the ids
     #[arg(long = "consumer-take-over", env = "CONSUMER_TAKE_OVER", value_name = "ID,…", value_parser = ids)]
     // Written out, the type is one value to clap, so that its parser sees the whole list.
     pub take_over: Option<std::vec::Vec<String>>,
 
-    /// When the next offset is not in the topic any more, or what was logged before it: none stops and says
-    /// what to do, earliest goes on at the first offset there is and says what is missing, divergence goes on
-    /// where a log that lost records becomes another one, and else stops
+    /// What to do if the next offset, or the records logged before it, are no longer in the topic: `none`
+    /// stops and says what to do, `earliest` continues at the first available offset and reports what is
+    /// missing, `divergence` continues where the log of a broker that lost records diverges, and otherwise
+    /// stops
     #[arg(
         long = "kafka-auto-offset-reset",
         env = "KAFKA_AUTO_OFFSET_RESET",
@@ -73,28 +74,29 @@ pub struct ReadingConfig {
     )]
     pub offset_reset: OffsetReset,
 
-    /// Largest batch of another producer that is read, in bytes, as stored and decompressed; its partition waits at a
-    /// larger one. The consumer holds about six times as much while such a batch passes
+    /// Largest batch from other producers that is read, in bytes, both as stored and decompressed; a
+    /// partition waits at a larger one. The consumer needs about six times as much memory while it reads such
+    /// a batch
     #[arg(long = "kafka-fetch-max-bytes", env = "KAFKA_FETCH_MAX_BYTES", default_value_t = 64 << 20,
           value_parser = number::<u32>(16 << 20..=1 << 30), value_name = "BYTES")]
     pub fetch_max_bytes: u32,
 
-    /// Time within which partitions that are added to the topic are found, in milliseconds
+    /// Longest time until partitions added to the topic are found, in milliseconds
     #[arg(hide = true, long = "kafka-metadata-max-age-ms", env = "KAFKA_METADATA_MAX_AGE_MS", default_value_t = 30_000,
           value_parser = number::<u64>(100..=3_600_000), value_name = "MS")]
     pub metadata_max_age_ms: u64,
 }
 
-/// The file and how it grows.
+/// The log file, its durability and its rotation.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Log")]
 pub struct LogConfig {
-    /// The log; its checkpoint, lock and rejected records are in the same directory
+    /// Path of the event log; its checkpoint, lock and rejected records are kept in the same directory
     #[arg(long = "log-file", env = "LOG_FILE", default_value = "logs/events.log", value_name = "PATH")]
     pub file: PathBuf,
 
-    /// When lines are forced to disk (fsync). A killed process loses and repeats nothing in any case; only `never`
-    /// can lose lines, and only in a power cut
+    /// When lines are forced to disk (fsync). If the process is killed, no line is lost or repeated with any
+    /// value; only `never` can lose lines, and only in a power cut
     #[arg(
         long = "log-fsync",
         env = "LOG_FSYNC",
@@ -103,17 +105,17 @@ pub struct LogConfig {
     )]
     pub fsync: Fsync,
 
-    /// Size beyond which the log is closed and renamed, in bytes; 0 disables it
+    /// Size above which the log is closed and renamed, in bytes; 0 disables this
     #[arg(long = "log-rotate-bytes", env = "LOG_ROTATE_BYTES", default_value_t = 0,
           value_parser = rotate_bytes, value_name = "BYTES")]
     pub rotate_bytes: u64,
 
-    /// Close and rename the log also when the UTC day changes
+    /// Also close and rename the log when the UTC day changes
     #[arg(long = "log-rotate-daily", env = "LOG_ROTATE_DAILY", default_value_t = false,
           action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub rotate_daily: bool,
 
-    /// Closed logs to keep; the oldest are deleted, 0 keeps all
+    /// Number of closed logs to keep; older ones are deleted, 0 keeps all
     #[arg(long = "log-rotate-keep", env = "LOG_ROTATE_KEEP", default_value_t = 0, value_name = "FILES")]
     pub rotate_keep: u32,
 
@@ -147,14 +149,14 @@ impl std::fmt::Display for MetricsAddr {
     }
 }
 
-/// When written lines are forced to the disk.
+/// When written lines are forced to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
     /// After every batch.
     Batch,
-    /// So long after the first line that is not yet forced.
+    /// This long after the first line that has not been forced to disk.
     Interval(Duration),
-    /// Never while running; the kernel decides.
+    /// Never while running; the kernel decides when.
     Never,
 }
 
@@ -182,9 +184,9 @@ impl FromStr for Fsync {
 /// The partitions `p` with `p % count == index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// Which of the shards, from 0.
+    /// Index of this shard, starting at 0.
     pub index: u32,
-    /// How many there are.
+    /// Number of shards.
     pub count: u32,
 }
 
@@ -194,7 +196,7 @@ impl Shard {
         partition.unsigned_abs() % self.count == self.index
     }
 
-    /// The log file of this shard: with more than one, `logs/events.log` becomes `logs/events-0.log`.
+    /// The log file of this shard. With more than one shard, `logs/events.log` becomes `logs/events-0.log`.
     pub fn log_file(self, file: &Path) -> PathBuf {
         if self.count == 1 {
             return file.to_path_buf();
@@ -224,20 +226,20 @@ impl std::fmt::Display for Shard {
     }
 }
 
-/// What to do when the next offset is no longer, or not yet, in the topic.
+/// What to do if the next offset is no longer, or not yet, in the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OffsetReset {
-    /// Stop with an error that names the ways out.
+    /// Stop with an error that says what can be done.
     None,
-    /// Go on at the first offset that the topic still has, and say what is missing.
+    /// Continue at the first offset that is still in the topic, and report what is missing.
     Earliest,
-    /// Where a broker lost records that were logged, go on at the offset from which its log is another one.
+    /// If a broker lost records that were logged, continue at the offset where its log diverges.
     Divergence,
 }
 
 fn group_name(value: &str) -> Result<String, String> {
     if value.is_empty() || value.len() > 249 || value.trim() != value {
-        return Err("a group's name has 1 to 249 bytes and no white space around it".into());
+        return Err("expected a name of 1 to 249 bytes with no white space around it".into());
     }
     Ok(value.to_owned())
 }
@@ -264,7 +266,7 @@ impl ConsumerConfig {
             _ => return Ok(()),
         };
         Err(format!(
-            "LOG_FILE={}: names that end like this are for {of_our_own}; write for example logs/events.log",
+            "LOG_FILE={}: this extension is reserved for {of_our_own}; use for example logs/events.log",
             file.display()
         ))
     }

@@ -1,7 +1,7 @@
-//! Settings: one clap struct a program is the table, the help and the error messages.
+//! Reads the settings of each program from flags, the environment and `.env`.
 //!
-//! `.env` in the working directory is read first, the environment wins over it, a flag over both.
-//! Knows nothing of what the settings do; a bad value is exit code 2, decided by the caller.
+//! One clap struct per program defines its settings, the help and the error messages. A flag takes precedence
+//! over the environment, and the environment over `.env`. A bad value leads to exit code 2.
 
 mod consumer;
 mod kafka;
@@ -25,10 +25,10 @@ use simplelog::LevelFilter;
 
 use crate::logging;
 
-/// Exit code of a program that was given a bad setting.
+/// Exit code for a bad setting.
 pub const EXIT_BAD_CONFIG: u8 = 2;
 
-/// Other spellings that users of Kafka tools expect, and the name used here.
+/// Names that users of other tools expect, and the names used here.
 const ENV_ALIASES: [(&str, &str); 3] = [
     ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
     ("KAFKA_GROUP_ID", "KAFKA_GROUP"),
@@ -39,7 +39,7 @@ const ENV_ALIASES: [(&str, &str); 3] = [
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "General")]
 pub struct CommonConfig {
-    /// Least severe level of the log on stderr: off, error, warn, info, debug
+    /// Lowest level that is logged to stderr: off, error, warn, info or debug
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = log_level, value_name = "LEVEL")]
     pub log_level: LevelFilter,
 
@@ -47,12 +47,12 @@ pub struct CommonConfig {
     #[arg(long)]
     pub check_config: bool,
 
-    /// Print the settings in force and where each came from, and exit
+    /// Print the settings in force and where each value came from, and exit
     #[arg(long)]
     pub print_config: bool,
 }
 
-/// What a program's settings have in common.
+/// Settings of one program.
 pub trait Settings: CommandFactory + FromArgMatches {
     /// The settings that every program has.
     fn common(&self) -> &CommonConfig;
@@ -60,25 +60,25 @@ pub trait Settings: CommandFactory + FromArgMatches {
     /// Checks relations between settings.
     ///
     /// # Errors
-    /// One sentence: which settings, their values, what is allowed.
+    /// One sentence with the settings, their values and what is allowed.
     fn validate(&self) -> Result<(), String>;
 
-    /// Settings that are used in another form than they were written, by their names in the environment.
+    /// Normalized values for `--print-config`, with the environment names of the settings.
     fn in_force(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 
-    /// The password, if one is set in the environment; clap does not know it.
+    /// The password, if one is set in the environment. It is not a clap argument.
     fn password(&self) -> Option<&Secret> {
         None
     }
 }
 
-/// Settings of this process from flags, environment and `.env`.
+/// Loads the settings of this process from flags, the environment and `.env`.
 ///
 /// # Errors
-/// The exit code to end with, after the reason (or what `--help`, `--print-config` or `--check-config`
-/// asked for) has been printed.
+/// The exit code for this process, which must end. The reason, or the output of `--help`, `--print-config` or
+/// `--check-config`, has already been printed.
 pub fn load<T: Settings>() -> Result<T, ExitCode> {
     if let Err(error) = dotenvy::dotenv()
         && !error.not_found()
@@ -106,17 +106,17 @@ pub fn load<T: Settings>() -> Result<T, ExitCode> {
     Ok(settings)
 }
 
-/// Without the line that cannot be read, which may hold a password.
+/// Describes an error without the offending line, which may contain a password.
 fn what_of_env_file(error: &dotenvy::Error) -> String {
     match error {
         dotenvy::Error::LineParse(..) => {
-            "a line cannot be read; put 'single quotes' around a value with spaces or signs".into()
+            "a line cannot be parsed; put 'single quotes' around values with spaces or special signs".into()
         }
         error => error.to_string(),
     }
 }
 
-/// Lets an alias stand in where the proper name is not set.
+/// Makes the command read an alias if only the alias is set.
 fn with_aliases(command: Command, is_set: impl Fn(&str) -> bool) -> Command {
     ENV_ALIASES.iter().filter(|(alias, name)| is_set(alias) && !is_set(name)).fold(
         command,
@@ -128,7 +128,7 @@ fn with_aliases(command: Command, is_set: impl Fn(&str) -> bool) -> Command {
     )
 }
 
-/// One line a setting: `NAME=value  # where from`.
+/// Formats one line per setting: `NAME=value  # source`.
 fn table(command: &Command, matches: &ArgMatches, settings: &impl Settings) -> String {
     let in_force = settings.in_force();
     let mut text = String::new();
@@ -163,7 +163,7 @@ fn proper_name(name: &str) -> &str {
     ENV_ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, proper)| proper)
 }
 
-/// clap's error with the name that the setting has in the environment beside that of its flag.
+/// Renders a clap error with the setting's environment name added to its flag.
 fn named(error: &clap::Error, command: &Command) -> String {
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned();
@@ -182,7 +182,7 @@ fn log_level(text: &str) -> Result<LevelFilter, String> {
     text.trim().parse().map_err(|_| "expected off, error, warn, info or debug".into())
 }
 
-#[expect(clippy::print_stdout, reason = "the answer to --print-config and --check-config")]
+#[expect(clippy::print_stdout, reason = "the output of --help, --print-config and --check-config")]
 fn print(text: &str) {
     print!("{text}");
 }

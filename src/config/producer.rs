@@ -1,4 +1,4 @@
-//! Settings of the producer: every limit of the HTTP side and of the queue has its name here.
+//! Settings of the producer, including all limits of the HTTP server and the queue.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,21 +25,21 @@ pub struct ProducerConfig {
     #[allow(missing_docs)]
     pub queue: QueueConfig,
 
-    /// Lines on stdout for acknowledged events: `sampled` (the first five each second), `all`, `off`
+    /// Acknowledged events to print on stdout: `sampled` (the first five per second), `all` or `off`
     #[arg(help_heading = "General", long, env = "EVENT_ECHO", default_value = "sampled", value_enum)]
     pub event_echo: EventEcho,
 
-    /// Longest drain after SIGTERM, in seconds; events that are not acknowledged by then are counted and the exit
-    /// code is 1
+    /// Longest drain after SIGTERM, in seconds; if some events are not acknowledged by then, their number is
+    /// logged and the exit code is 1
     #[arg(help_heading = "General", long, env = "SHUTDOWN_TIMEOUT_SECS", default_value_t = 30,
           value_parser = number::<u64>(1..=3600), value_name = "SECS")]
     pub shutdown_timeout_secs: u64,
 }
 
-/// How much the per-event lines of the original are shown.
+/// How many of the original's per-event lines are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EventEcho {
-    /// The first few each second, then one summary line.
+    /// The first few per second, then one summary line.
     Sampled,
     /// Every event.
     All,
@@ -47,7 +47,7 @@ pub enum EventEcho {
     Off,
 }
 
-/// Limits of the HTTP side.
+/// Limits of the HTTP server.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "HTTP")]
 pub struct HttpConfig {
@@ -61,27 +61,27 @@ pub struct HttpConfig {
           value_parser = number::<u16>(1..=256))]
     pub workers: u16,
 
-    /// Threads that read bodies above 1 KiB and compressed ones, so that they cannot starve small requests
+    /// Threads that read compressed bodies and bodies above 1 KiB, so that these cannot starve small requests
     #[arg(hide = true, long = "http-body-threads", env = "HTTP_BODY_THREADS", default_value_t = 16,
           value_parser = number::<u16>(1..=256))]
     pub body_threads: u16,
 
-    /// Threads that write answers
+    /// Threads that write responses
     #[arg(hide = true, long = "http-reply-threads", env = "HTTP_REPLY_THREADS", default_value_t = 2,
           value_parser = number::<u16>(1..=64))]
     pub reply_threads: u16,
 
-    /// Most open client connections; the newest ones beyond it are closed within half a second
+    /// Maximum number of open client connections; the newest ones above it are closed within half a second
     #[arg(long = "http-max-connections", env = "HTTP_MAX_CONNECTIONS", default_value_t = 2048,
           value_parser = number::<u32>(1..=100_000))]
     pub max_connections: u32,
 
-    /// Time after which a silent connection is closed, in seconds
+    /// Time after which an idle connection is closed, in seconds
     #[arg(long = "http-idle-timeout-secs", env = "HTTP_IDLE_TIMEOUT_SECS", default_value_t = 60,
           value_parser = number::<u32>(1..=86_400), value_name = "SECS")]
     pub idle_timeout_secs: u32,
 
-    /// Longest time from a request's first byte to its last, in seconds
+    /// Longest time from the first to the last byte of a request, in seconds
     #[arg(long = "http-request-timeout-secs", env = "HTTP_REQUEST_TIMEOUT_SECS", default_value_t = 20,
           value_parser = number::<u32>(1..=3600), value_name = "SECS")]
     pub request_timeout_secs: u32,
@@ -91,63 +91,65 @@ pub struct HttpConfig {
           value_parser = number::<u64>(1024..=64 << 20), value_name = "BYTES")]
     pub max_body_bytes: u64,
 
-    /// Most events in one request (array or NDJSON)
+    /// Maximum number of events in one request (array or NDJSON)
     #[arg(long, env = "MAX_REQUEST_EVENTS", default_value_t = 10_000,
           value_parser = number::<u32>(1..=1_000_000))]
     pub max_request_events: u32,
 
-    /// Most requests that one connection may send ahead of its answers; beyond it the connection is closed
+    /// Maximum number of requests that a connection may send ahead of its responses; above it the connection
+    /// is closed
     #[arg(hide = true, long = "http-max-pipelined", env = "HTTP_MAX_PIPELINED", default_value_t = 256,
           value_parser = number::<u32>(1..=100_000))]
     pub max_pipelined: u32,
 
-    /// Threads that tiny_http may lose for good (to `HTTP/2.0` request lines); beyond it the producer drains and exits
-    /// with code 70
+    /// Number of threads that tiny_http may lose permanently (to `HTTP/2.0` request lines); above it the
+    /// producer drains and exits with code 70
     #[arg(long = "http-leak-budget", env = "HTTP_LEAK_BUDGET", default_value_t = 256,
           value_parser = number::<u32>(1..=100_000))]
     pub leak_budget: u32,
 
-    /// Largest event, in bytes, with its timestamp
+    /// Largest event, in bytes, including its timestamp
     #[arg(long, env = "MAX_EVENT_BYTES", default_value_t = 512 << 10,
           value_parser = number::<u64>(64..=900_000), value_name = "BYTES")]
     pub max_event_bytes: u64,
 }
 
-/// Limits between the HTTP side and Kafka.
+/// Limits of batches and of the queue between the HTTP server and Kafka.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Batches and queue")]
 pub struct QueueConfig {
-    /// Top-level field whose value chooses the partition; without it, batches go to the partitions in turn
+    /// Top-level field whose value determines the partition; without it, batches go to the partitions in turn
     #[arg(long = "kafka-key-field", env = "KAFKA_KEY_FIELD", value_parser = field_name, value_name = "FIELD")]
     pub key_field: Option<String>,
 
-    /// Time to wait for more events before a batch is sent, in milliseconds; 0 sends at once
+    /// Time to wait for more events before a batch is sent, in milliseconds; 0 sends it immediately
     #[arg(long = "kafka-linger-ms", env = "KAFKA_LINGER_MS", default_value_t = 0,
           value_parser = number::<u64>(0..=1000), value_name = "MS")]
     pub linger_ms: u64,
 
-    /// Most events in one batch
+    /// Maximum number of events in one batch
     #[arg(hide = true, long, env = "BATCH_MAX_EVENTS", default_value_t = 10_000,
           value_parser = number::<u32>(1..=100_000))]
     pub batch_max_events: u32,
 
-    /// Most bytes in one batch; a partition gets at most 900,000 of them in one request
+    /// Maximum number of bytes in one batch; each partition gets at most 900,000 of them per request
     #[arg(hide = true, long, env = "BATCH_MAX_BYTES", default_value_t = 2_700_000,
           value_parser = number::<u64>(1024..=32 << 20), value_name = "BYTES")]
     pub batch_max_bytes: u64,
 
-    /// Most events between acceptance and acknowledgement; beyond it requests are answered 503
+    /// Maximum number of events between acceptance and acknowledgement; above it requests are answered 503
     #[arg(long, env = "QUEUE_MAX_EVENTS", default_value_t = 100_000,
           value_parser = number::<u32>(1..=10_000_000))]
     pub queue_max_events: u32,
 
-    /// Most bytes between acceptance and acknowledgement; beyond it requests are answered 503. A body above 1 KiB counts
-    /// twice while it is read, a compressed one three times
+    /// Maximum number of bytes between acceptance and acknowledgement; above it requests are answered 503.
+    /// While it is read, a body above 1 KiB counts twice and a compressed body three times
     #[arg(long, env = "QUEUE_MAX_BYTES", default_value_t = 32 << 20,
           value_parser = number::<u64>(64 << 10..=4 << 30), value_name = "BYTES")]
     pub queue_max_bytes: u64,
 
-    /// Longest wait of a complete request for its acknowledgement, in milliseconds; after it the request is answered 503
+    /// Longest wait of a complete request for its acknowledgement, in milliseconds; after that it is answered
+    /// 503
     #[arg(long, env = "DELIVERY_TIMEOUT_MS", default_value_t = 10_000,
           value_parser = number::<u64>(100..=120_000), value_name = "MS")]
     pub delivery_timeout_ms: u64,
@@ -160,7 +162,7 @@ impl QueueConfig {
     }
 }
 
-/// A name with white space around it would be found in no event, and so would an empty one.
+/// Rejects an empty name and one with white space around it, since no event would have that field.
 fn field_name(value: &str) -> Result<String, String> {
     if value.is_empty() || value.trim() != value {
         return Err("expected the name of a field without white space around it, for example user_id".into());
@@ -190,31 +192,32 @@ impl Settings for ProducerConfig {
                 http.max_event_bytes, http.max_body_bytes
             ));
         }
-        // As sent, unpacked and as lines: a packed body is held three times while it is taken.
+        // A compressed body is held three times while it is read: as sent, decompressed, and as lines.
         if 3 * http.max_body_bytes > queue.queue_max_bytes {
             return Err(format!(
-                "MAX_BODY_BYTES={} is more than a third of QUEUE_MAX_BYTES={}: the largest body could never be \
-                 taken; lower the first or raise the second",
+                "MAX_BODY_BYTES={} is more than a third of QUEUE_MAX_BYTES={}: the largest body could never \
+                 be accepted; lower the first or raise the second",
                 http.max_body_bytes, queue.queue_max_bytes
             ));
         }
         if http.max_request_events > queue.queue_max_events {
             return Err(format!(
                 "MAX_REQUEST_EVENTS={} is more than QUEUE_MAX_EVENTS={}: the largest request could never be \
-                 taken; lower the first or raise the second",
+                 accepted; lower the first or raise the second",
                 http.max_request_events, queue.queue_max_events
             ));
         }
         if queue.linger_ms >= queue.delivery_timeout_ms {
             return Err(format!(
-                "KAFKA_LINGER_MS={} is not below DELIVERY_TIMEOUT_MS={}: every request would time out",
+                "KAFKA_LINGER_MS={} is not below DELIVERY_TIMEOUT_MS={}: every request would time out; \
+                 lower the first or raise the second",
                 queue.linger_ms, queue.delivery_timeout_ms
             ));
         }
         if self.kafka.connect_timeout_ms >= queue.delivery_timeout_ms {
             return Err(format!(
-                "KAFKA_CONNECT_TIMEOUT_MS={} is not below DELIVERY_TIMEOUT_MS={}: one dead broker would \
-                 fail every request",
+                "KAFKA_CONNECT_TIMEOUT_MS={} is not below DELIVERY_TIMEOUT_MS={}: a single dead broker would \
+                 make every request fail; lower the first or raise the second",
                 self.kafka.connect_timeout_ms, queue.delivery_timeout_ms
             ));
         }

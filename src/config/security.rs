@@ -1,7 +1,7 @@
-//! How to get into a Kafka that asks for TLS or a password: shared by the producer and the consumer.
+//! TLS and SASL settings for Kafka, shared by the producer and the consumer.
 //!
-//! Knows names and files, not what stands in them. The password has no flag, since everybody can read the command
-//! line of a process; it never passes through clap, whose errors repeat values.
+//! The password has no flag, since every user can read the command line of a process. It does not pass
+//! through clap either, whose error messages repeat values.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,10 +13,10 @@ use clap::{Args, ValueEnum};
 
 use super::values;
 
-/// Where the password stands in the environment.
+/// Environment variable of the password.
 pub const PASSWORD_ENV: &str = "KAFKA_SASL_PASSWORD";
 
-/// Where Linux distributions keep the authorities that they trust.
+/// Where Linux distributions keep the certificate authorities that they trust.
 const SYSTEM_AUTHORITIES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -24,11 +24,12 @@ const SYSTEM_AUTHORITIES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// What the brokers ask for, and what we show them.
+/// How connections to the brokers are encrypted and authenticated.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Kafka security")]
 pub struct SecurityConfig {
-    /// Protocol of the brokers in KAFKA_BROKERS; all but PLAINTEXT need a build with --features tls
+    /// Security protocol of the brokers in KAFKA_BROKERS; all except PLAINTEXT require a build with
+    /// --features tls
     #[arg(
         long = "kafka-security-protocol",
         env = "KAFKA_SECURITY_PROTOCOL",
@@ -42,7 +43,7 @@ pub struct SecurityConfig {
     #[arg(long = "kafka-sasl-mechanism", env = "KAFKA_SASL_MECHANISM", value_enum, ignore_case = true)]
     pub mechanism: Option<SaslMechanism>,
 
-    /// User name for SASL; the password comes from KAFKA_SASL_PASSWORD (environment or .env, there is no flag) or
+    /// SASL user name; the password comes from KAFKA_SASL_PASSWORD (environment or .env, there is no flag) or
     /// KAFKA_SASL_PASSWORD_FILE
     #[arg(
         long = "kafka-sasl-username",
@@ -52,16 +53,17 @@ pub struct SecurityConfig {
     )]
     pub username: Option<String>,
 
-    /// The password itself.
+    /// Password from the environment.
     #[arg(skip = Secret::from_environment())]
     pub password: Option<Secret>,
 
-    /// File that holds the password for SASL; read at each connection, so it can be replaced while the program runs
+    /// File with the SASL password; read for each connection, so it can be replaced while the program runs
     #[arg(long = "kafka-sasl-password-file", env = "KAFKA_SASL_PASSWORD_FILE", value_name = "PATH")]
     pub password_file: Option<PathBuf>,
 
-    /// Certificate authorities that the brokers' certificates must be signed by (PEM); without it SSL_CERT_FILE, else
-    /// those of the system. TLS files are read at each connection, so they can be replaced while the program runs
+    /// Certificate authorities that must have signed the brokers' certificates (PEM); if unset, SSL_CERT_FILE
+    /// or else the system's. TLS files are read for each connection, so they can be replaced while the
+    /// program runs
     #[arg(long = "kafka-tls-ca", env = "KAFKA_TLS_CA", value_name = "PATH")]
     pub ca: Option<PathBuf>,
 
@@ -74,19 +76,19 @@ pub struct SecurityConfig {
     pub key: Option<PathBuf>,
 }
 
-/// What a broker speaks on a port, as Kafka calls it.
+/// Security protocol of a broker's port, by Kafka's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SecurityProtocol {
-    /// Neither TLS nor a password.
+    /// Neither TLS nor SASL.
     #[value(name = "PLAINTEXT")]
     Plaintext,
-    /// TLS.
+    /// TLS without SASL.
     #[value(name = "SSL")]
     Ssl,
-    /// A password, readable on the network with `PLAIN`.
+    /// SASL without TLS; with `PLAIN`, the password can be read on the network.
     #[value(name = "SASL_PLAINTEXT")]
     SaslPlaintext,
-    /// A password within TLS.
+    /// SASL over TLS.
     #[value(name = "SASL_SSL")]
     SaslSsl,
 }
@@ -97,22 +99,22 @@ impl SecurityProtocol {
         matches!(self, Self::Ssl | Self::SaslSsl)
     }
 
-    /// True if a password is asked for.
+    /// True if clients authenticate with SASL.
     pub fn has_sasl(self) -> bool {
         matches!(self, Self::SaslPlaintext | Self::SaslSsl)
     }
 }
 
-/// How a password is shown to a broker.
+/// SASL mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SaslMechanism {
-    /// As it is.
+    /// Sends the password itself.
     #[value(name = "PLAIN")]
     Plain,
-    /// By a proof (RFC 7677); the broker proves that it knows the password too.
+    /// Sends a proof of the password (RFC 7677); the broker proves that it knows the password too.
     #[value(name = "SCRAM-SHA-256")]
     ScramSha256,
-    /// The same with a longer hash.
+    /// Like SCRAM-SHA-256, with a longer hash.
     #[value(name = "SCRAM-SHA-512")]
     ScramSha512,
 }
@@ -133,28 +135,28 @@ fn name_of(value: &impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// Bytes that nobody shall see: `Debug` shows `***`, and there is no `Display`.
+/// Bytes that must not be printed: `Debug` shows `***`, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Takes the bytes as they are.
+    /// Wraps the bytes unchanged.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())
     }
 
-    /// The bytes, for whoever sends them or proves to know them.
+    /// The bytes, for authentication only.
     pub fn reveal(&self) -> &[u8] {
         &self.0
     }
 
-    /// The secret in a file, without the end of its one line.
+    /// Reads the secret from a file, without a line ending at its end.
     ///
     /// # Errors
-    /// One sentence that names the file: unreadable, or empty.
+    /// The file cannot be read, is not a regular file, or is empty. The text is one sentence that names it.
     pub fn from_file(path: &Path) -> Result<Self, String> {
         let name = path.display();
-        // It is read at each connection; a pipe gives its content once, and could hold us up.
+        // The file is read for each connection. A pipe would return its content only once, and could block.
         values::file("KAFKA_SASL_PASSWORD_FILE", path)?;
         let bytes = fs::read(path).map_err(|error| format!("KAFKA_SASL_PASSWORD_FILE={name}: {error}"))?;
         let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
@@ -177,7 +179,7 @@ impl fmt::Debug for Secret {
 }
 
 impl SecurityConfig {
-    /// Neither TLS nor a password.
+    /// Settings without TLS and SASL.
     pub fn plaintext() -> Self {
         Self {
             protocol: SecurityProtocol::Plaintext,
@@ -191,10 +193,10 @@ impl SecurityConfig {
         }
     }
 
-    /// The password, from wherever it stands.
+    /// The password, from the environment or from the file.
     ///
     /// # Errors
-    /// One sentence that names the file: unreadable, or empty; or that there is none.
+    /// No password is set, or its file cannot be read or is empty. The text is one sentence.
     pub fn password(&self) -> Result<Secret, String> {
         match (&self.password, &self.password_file) {
             (Some(password), _) => Ok(password.clone()),
@@ -203,7 +205,7 @@ impl SecurityConfig {
         }
     }
 
-    /// The file with the authorities to trust, and the setting that names it.
+    /// The file with the certificate authorities to trust, and the setting it comes from.
     pub fn authorities(&self) -> (&'static str, PathBuf) {
         if let Some(ca) = &self.ca {
             return ("KAFKA_TLS_CA", ca.clone());
@@ -218,13 +220,13 @@ impl SecurityConfig {
     /// Checks relations between these settings, and that the files can be read.
     ///
     /// # Errors
-    /// One sentence: which settings, what is allowed.
+    /// One sentence with the settings and what is allowed.
     pub fn validate(&self) -> Result<(), String> {
         let protocol = self.protocol;
         if protocol != SecurityProtocol::Plaintext && !cfg!(feature = "tls") {
             return Err(format!(
-                "KAFKA_SECURITY_PROTOCOL={protocol}: this program was built without TLS and SASL; build it with \
-                 `cargo build --release --features tls`"
+                "KAFKA_SECURITY_PROTOCOL={protocol}: this program was built without TLS and SASL; build it \
+                 with `cargo build --release --features tls`"
             ));
         }
         if protocol.has_sasl() {
@@ -256,7 +258,7 @@ impl SecurityConfig {
         ]
     }
 
-    /// Who sets a password or an authority believes to be safe; going on without would be a lie.
+    /// Rejects settings without effect: a user who sets a password or an authority expects it to be used.
     fn refuse_useless(&self, settings: &[(&str, bool)], needed: &str) -> Result<(), String> {
         match settings.iter().find(|(_, is_set)| *is_set) {
             Some((name, _)) => Err(format!(
@@ -271,11 +273,12 @@ impl SecurityConfig {
         let protocol = self.protocol;
         if self.mechanism.is_none() {
             return Err(format!(
-                "KAFKA_SECURITY_PROTOCOL={protocol} needs KAFKA_SASL_MECHANISM: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+                "KAFKA_SECURITY_PROTOCOL={protocol} needs KAFKA_SASL_MECHANISM: PLAIN, SCRAM-SHA-256 or \
+                 SCRAM-SHA-512"
             ));
         }
         if self.username.as_ref().is_none_or(|name| name.is_empty() || name.contains('\0')) {
-            return Err(format!("KAFKA_SECURITY_PROTOCOL={protocol} needs KAFKA_SASL_USERNAME, not empty"));
+            return Err(format!("KAFKA_SECURITY_PROTOCOL={protocol} needs a non-empty KAFKA_SASL_USERNAME"));
         }
         match (&self.password, &self.password_file) {
             (Some(_), Some(_)) => {
@@ -286,7 +289,8 @@ impl SecurityConfig {
             }
             (Some(password), None) => usable(PASSWORD_ENV, password),
             (None, None) => Err(format!(
-                "KAFKA_SECURITY_PROTOCOL={protocol} needs {PASSWORD_ENV} (environment or .env) or KAFKA_SASL_PASSWORD_FILE"
+                "KAFKA_SECURITY_PROTOCOL={protocol} needs {PASSWORD_ENV} (environment or .env) or \
+                 KAFKA_SASL_PASSWORD_FILE"
             )),
         }
     }
@@ -299,7 +303,7 @@ impl SecurityConfig {
         }
         for (name, file) in [("KAFKA_TLS_CA", &self.ca), (cert, &self.cert), (key, &self.key)] {
             if let Some(file) = file {
-                // A pipe would hold us up until somebody writes to it.
+                // Opening a pipe would block until another process writes to it.
                 values::file(name, file)?;
                 File::open(file).map_err(|error| format!("{name}={}: {error}", file.display()))?;
             }
@@ -310,7 +314,7 @@ impl SecurityConfig {
 
 fn usable(name: &str, password: &Secret) -> Result<(), String> {
     if password.reveal().is_empty() || password.reveal().contains(&0) {
-        return Err(format!("{name}: a password has at least one byte, and none that is zero"));
+        return Err(format!("{name}: a password must not be empty or contain a zero byte"));
     }
     if password.reveal().ends_with(b"\n") {
         return Err(format!("{name} ends with a line break, which would be part of the password; remove it"));

@@ -1,4 +1,4 @@
-//! Settings of the simulator: how much load, what is reported, what is audited.
+//! Settings of the simulator: the load, the report and the audit.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use clap::{Args, Parser, ValueEnum};
 use super::values::{file, file_to_write, host_and_port, number};
 use super::{CommonConfig, Settings};
 
-/// Requests that are sent when neither `--requests` nor `--duration` says how many.
+/// Number of requests if neither `--requests` nor `--duration` is given.
 const DEFAULT_REQUESTS: u64 = 10_000;
 
-/// Sends events to the producer from many threads, measures the answers, and checks that what was
-/// acknowledged is in the log.
+/// Sends events to the producer from many threads, measures the responses, and checks that every
+/// acknowledged event is in the log.
 ///
-/// Exit code 0: everything was acknowledged, every threshold held, the audit found nothing. 1: something
-/// of that did not hold; the last lines say which. 2: a bad setting.
+/// Exit code 0: everything was acknowledged, no threshold was exceeded, and the audit found no fault. 1: at
+/// least one of these failed; the last lines say which. 2: a bad setting.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "simulate", version, max_term_width = 110)]
 pub struct SimulateConfig {
@@ -38,7 +38,7 @@ pub struct SimulateConfig {
 pub enum BatchFormat {
     /// A JSON array.
     Array,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Ndjson,
 }
 
@@ -51,11 +51,11 @@ pub struct LoadConfig {
           value_parser = http_url)]
     pub url: String,
 
-    /// Requests to send; 10000 when no duration is given
+    /// Number of requests to send; default 10000 if no duration is given
     #[arg(short = 'n', long, value_parser = number::<u64>(1..=4_000_000_000))]
     pub requests: Option<u64>,
 
-    /// Threads, each with its own connection
+    /// Number of threads, each with its own connection
     #[arg(short = 't', long, default_value_t = 200, value_parser = number::<u32>(1..=10_000))]
     pub threads: u32,
 
@@ -63,37 +63,38 @@ pub struct LoadConfig {
     #[arg(short = 'z', long, value_parser = positive_duration, value_name = "TIME")]
     pub duration: Option<Duration>,
 
-    /// Requests a second on a fixed schedule (open loop); without it each thread sends as fast as it is
-    /// answered (closed loop)
+    /// Requests per second on a fixed schedule (open loop); without it, each thread sends as soon as it has a
+    /// response (closed loop)
     #[arg(long, value_parser = positive_number)]
     pub rate: Option<f64>,
 
-    /// Events in one request
+    /// Number of events per request
     #[arg(long, default_value_t = 1, value_parser = number::<u32>(1..=100_000))]
     pub batch: u32,
 
-    /// How a batch is written
+    /// Format of a batch
     #[arg(long, default_value = "ndjson", value_enum)]
     pub format: BatchFormat,
 
-    /// Size of one event, in bytes, reached by padding; it has no effect below the size of an event
+    /// Size to which events are padded, in bytes; has no effect on events that are larger
     #[arg(long, value_parser = number::<u32>(1..=16 << 20), value_name = "BYTES")]
     pub size: Option<u32>,
 
-    /// Seed of the event kinds and user ids; the run id is new in every run
+    /// Seed for the event kinds and user ids; the run id is new in every run
     #[arg(long)]
     pub seed: Option<u64>,
 
-    /// Time to send before measuring starts; the audit counts these events, the figures do not
+    /// Time to send before the measurement starts; the audit includes these events, the figures do not
     #[arg(long, value_parser = positive_duration, value_name = "TIME")]
     pub warmup: Option<Duration>,
 
-    /// Most retries of a request whose answer is retryable, each after its Retry-After; 10 without a number
+    /// Most retries of a request whose response is retryable, each after its Retry-After; 10 if no number is
+    /// given
     #[arg(long, default_value_t = 0, num_args = 0..=1, default_missing_value = "10", value_name = "N",
           value_parser = number::<u32>(0..=1000))]
     pub retry: u32,
 
-    /// Longest wait for an answer and for a connection
+    /// Longest wait for a response, and for a connection
     #[arg(long, default_value = "30s", value_parser = positive_duration, value_name = "TIME")]
     pub timeout: Duration,
 
@@ -102,7 +103,7 @@ pub struct LoadConfig {
     pub headers: Vec<(String, String)>,
 }
 
-/// How the figures are shown.
+/// Format of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people.
@@ -111,7 +112,7 @@ pub enum Output {
     Json,
 }
 
-/// What is told at the end, and what counts as a failure.
+/// The report, and the thresholds above which the run fails.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Report")]
 pub struct ReportConfig {
@@ -123,24 +124,25 @@ pub struct ReportConfig {
     #[arg(long, value_name = "FILE")]
     pub histogram: Option<PathBuf>,
 
-    /// Fail when the 99th percentile of the latency is above this
+    /// Fail if the 99th percentile of the latency is above this, in milliseconds
     #[arg(long, value_parser = positive_number, value_name = "MS")]
     pub max_p99_ms: Option<f64>,
 
-    /// Fail when more than this share of the events (0 to 1) is not acknowledged; without it, when any event is not
+    /// Fail if more than this share of the events (0 to 1) is not acknowledged; without it, if any event is
+    /// not
     #[arg(long, value_parser = share, value_name = "SHARE")]
     pub max_error_rate: Option<f64>,
 }
 
-/// What is compared with the log.
+/// Comparison with the event log.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Audit")]
 pub struct AuditConfig {
-    /// Write the outcome and receipt of every event there while the run goes on; must not exist yet
+    /// File to record the outcome and receipt of every event in during the run; must not exist yet
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
 
-    /// Compare with this event log, its rotated and its gzipped files
+    /// Event log to compare with, including its rotated and compressed files
     #[arg(long, value_name = "LOG")]
     pub verify: Option<PathBuf>,
 
@@ -154,7 +156,7 @@ pub struct AuditConfig {
 }
 
 impl LoadConfig {
-    /// Requests after which the run ends; `None` when only the duration ends it.
+    /// Number of requests after which the run ends; `None` if only the duration ends it.
     pub fn request_limit(&self) -> Option<u64> {
         self.requests.or(if self.duration.is_some() { None } else { Some(DEFAULT_REQUESTS) })
     }
@@ -177,12 +179,12 @@ impl Settings for SimulateConfig {
             return Err("--audit needs the log to compare with: add --verify logs/events.log".into());
         }
         if audit.audit.is_some() && audit.record.is_some() {
-            return Err("--audit sends nothing, so there is nothing to --record; drop one of them".into());
+            return Err("--audit sends nothing, so there is nothing to --record; remove one of them".into());
         }
         let events = load.request_limit().unwrap_or(0).saturating_mul(load.batch.into());
         if events > u64::from(u32::MAX) {
             return Err(format!(
-                "--requests={} with --batch={} is {events} events; at most {} carry a sequence number",
+                "--requests={} with --batch={} is {events} events, but there are only {} sequence numbers",
                 load.request_limit().unwrap_or(0),
                 load.batch,
                 u32::MAX
@@ -197,10 +199,10 @@ fn http_url(value: &str) -> Result<String, String> {
     let rest =
         value.strip_prefix("http://").ok_or("expected http://host:port/path (TLS is not supported)")?;
     let Some((authority, _)) = rest.split_once('/') else {
-        return Err(format!("this has no path; write http://{rest}/register_event"));
+        return Err(format!("the URL has no path; write http://{rest}/register_event"));
     };
     if rest.contains(|c: char| c.is_whitespace() || c == '#') {
-        return Err("expected http://host:port/path without white space and `#`".into());
+        return Err("expected http://host:port/path without white space or `#`".into());
     }
     host_and_port(authority)?;
     Ok(value.to_owned())
@@ -233,7 +235,7 @@ fn positive_number(value: &str) -> Result<f64, String> {
 fn share(value: &str) -> Result<f64, String> {
     match value.parse::<f64>() {
         Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
-        _ => Err("expected a share from 0 to 1, for example 0.01 for one percent".into()),
+        _ => Err("expected a number from 0 to 1, for example 0.01 for one percent".into()),
     }
 }
 

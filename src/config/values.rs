@@ -1,6 +1,6 @@
-//! Reads single settings as people write them: numbers, addresses, lists of brokers, paths.
+//! Parses and checks single values: numbers, addresses, lists of brokers, and paths.
 //!
-//! Each error says what was expected and, where that can be guessed, what to write instead.
+//! Each error says what was expected and, if that can be guessed, what to write instead.
 
 use std::fmt::Display;
 use std::fs;
@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::{Component, Path};
 use std::str::FromStr;
 
-/// Reads a whole number within `range`.
+/// Returns a parser for whole numbers within `range`.
 pub fn number<T>(
     range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
@@ -24,8 +24,8 @@ where
     }
 }
 
-/// Reads `host:port,host:port`. White space around an address and a comma at the end are ignored, and so is an address
-/// that was named before.
+/// Parses `host:port,host:port`. White space around addresses, a trailing comma and repeated addresses are
+/// ignored.
 pub fn brokers(list: &str) -> Result<Vec<String>, String> {
     let list = list.trim();
     let mut found: Vec<String> = Vec::new();
@@ -48,8 +48,8 @@ fn broker(address: &str) -> Result<String, String> {
     }
     if let Some((scheme, rest)) = address.split_once("://") {
         return Err(format!(
-            "`{address}` begins with a protocol; write {} without `{scheme}://` (KAFKA_SECURITY_PROTOCOL says what the \
-             brokers ask for)",
+            "`{address}` begins with a protocol; write {} without `{scheme}://` (the protocol is set by \
+             KAFKA_SECURITY_PROTOCOL)",
             rest.trim_end_matches('/')
         ));
     }
@@ -66,11 +66,11 @@ pub fn host_and_port(address: &str) -> Result<(&str, Option<u16>), String> {
         _ => address.split_at(address.find(':').unwrap_or(address.len())),
     };
     if address.parse::<Ipv6Addr>().is_ok() || port.matches(':').count() > 1 {
-        return Err(format!("`{address}`: put an IPv6 address in brackets, for example [::1]:9092"));
+        return Err(format!("`{address}`: write an IPv6 address in brackets, for example [::1]:9092"));
     }
     if let Some(inside) = host.strip_prefix('[') {
         if inside.trim_end_matches(']').parse::<Ipv6Addr>().is_err() {
-            return Err(format!("`{address}`: what is in brackets is not an IPv6 address"));
+            return Err(format!("`{address}`: the text in brackets is not an IPv6 address"));
         }
     } else if host.is_empty() {
         return Err(format!("`{address}` has no host; write host:port, for example 127.0.0.1:9092"));
@@ -82,11 +82,12 @@ pub fn host_and_port(address: &str) -> Result<(&str, Option<u16>), String> {
     }
     match port.strip_prefix(':').filter(|digits| digits.chars().all(|c| c.is_ascii_digit())).map(str::parse) {
         Some(Ok(port @ 1..)) => Ok((host, Some(port))),
-        _ => Err(format!("`{address}`: a port is a number from 1 to 65535")),
+        _ => Err(format!("`{address}`: the port must be a number from 1 to 65535")),
     }
 }
 
-/// Reads an address to listen on. `localhost` is 127.0.0.1; other names are refused, since they can be many addresses.
+/// Parses an address to listen on. `localhost` is 127.0.0.1; other names are rejected, since they can have
+/// several addresses.
 pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     if let Ok(address) = text.parse() {
@@ -108,7 +109,7 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
             "expected IP:PORT; write 127.0.0.1:{port} for this machine only, or 0.0.0.0:{port} for all networks"
         )),
         host if host.contains(':') => {
-            Err(format!("put an IPv6 address in brackets, for example [::1]:{port}"))
+            Err(format!("write an IPv6 address in brackets, for example [::1]:{port}"))
         }
         host => {
             Err(format!("`{host}` is a name; write the IP address to listen on, for example 0.0.0.0:{port}"))
@@ -116,7 +117,7 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// Checks that `path` can be a regular file: it is one, or nothing is there yet.
+/// Checks that `path` is a regular file or does not exist yet.
 pub fn file(setting: &str, path: &Path) -> Result<(), String> {
     let refused = |why: &str| Err(format!("{setting}={}: {why}", path.display()));
     let text = path.to_string_lossy();
@@ -145,7 +146,7 @@ pub fn file(setting: &str, path: &Path) -> Result<(), String> {
     }
 }
 
-/// Checks that `path` can become a file: its directory is one, or can be created.
+/// Checks like [`file()`], and also that the directory of `path` exists or can be created.
 pub fn file_to_write(setting: &str, path: &Path) -> Result<(), String> {
     file(setting, path)?;
     match path.ancestors().skip(1).find_map(|dir| Some((dir, fs::metadata(dir).ok()?))) {

@@ -1,34 +1,34 @@
-//! What an answer of the server says about each event of its request. Pure.
+//! Derives the outcome of each event of a request from the server's response. Pure.
 //!
-//! The contract is docs/CONTRACT.md of the producer, read generously: any server that answers 2xx is taken
-//! at its word, a receipt that is there is used, and one that does not add up is told.
+//! Reads the responses that docs/CONTRACT.md specifies, but leniently: a 2xx status of any server counts as
+//! an acknowledgement, receipts are optional, and receipts that do not match the request are reported.
 
 use serde::Deserialize;
 
 use crate::broker::Receipt;
 
-/// What became of one event.
+/// Outcome of one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Answered 2xx, with the receipt if the answer held one.
+    /// Acknowledged, with the receipt if the response contained one.
     Acknowledged(Option<Receipt>),
-    /// Refused for good (4xx): it must not be in the log.
+    /// Permanently rejected: it must not be in the log.
     Rejected,
-    /// Not acknowledged: it may be in the log or not.
+    /// Not acknowledged: it may or may not be in the log.
     Unknown,
 }
 
-/// An HTTP answer, as far as the simulator needs it.
+/// The parts of an HTTP response that determine the outcomes.
 #[derive(Debug)]
 pub struct Answer<'a> {
     /// HTTP status.
     pub status: u16,
-    /// The whole body.
+    /// The whole response body.
     pub body: &'a [u8],
 }
 
 impl Answer<'_> {
-    /// True when the server says that the same request may do better later.
+    /// True if the response says that the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self.status {
             408 | 429 => true,
@@ -37,7 +37,7 @@ impl Answer<'_> {
         }
     }
 
-    /// The server's own words for a failure, cut to one short line; empty when there are none.
+    /// The server's error message, cut to one line of at most 160 characters; empty if there is none.
     pub fn reason(&self) -> String {
         let body = parse(self.body);
         let first = body.as_ref().and_then(|body| body.errors.first()).and_then(|error| error.error.clone());
@@ -46,10 +46,10 @@ impl Answer<'_> {
         text.chars().filter(|c| !c.is_control()).take(160).collect()
     }
 
-    /// Fills `fates` with the fate of each of the `events` of the request.
+    /// Replaces the content of `fates` with the outcome of each of the request's `events` events.
     ///
     /// # Errors
-    /// When receipts do not fit the request: those events are `Unknown`, and the text says why.
+    /// The body does not match the request, and the text says why. The affected events are then `Unknown`.
     pub fn judge(&self, events: usize, fates: &mut Vec<Fate>) -> Result<(), String> {
         fates.clear();
         let success = (200..300).contains(&self.status);
@@ -69,14 +69,14 @@ impl Answer<'_> {
         for (first, last, fate) in places.chain(open) {
             let Some(named) = fates.get_mut(first..=last) else {
                 fates.fill(Fate::Unknown);
-                return Err(format!("status {}: it names event {last} of {events}", self.status));
+                return Err(format!("status {}: response refers to event {last} of {events}", self.status));
             };
             named.fill(fate);
         }
         self.hand_out(&body, success, fates)
     }
 
-    /// Gives the events that are still acknowledged their receipts.
+    /// Assigns the receipts to the events that are still `Acknowledged`.
     fn hand_out(&self, body: &Body, success: bool, fates: &mut [Fate]) -> Result<(), String> {
         let accepted = |fate: &&mut Fate| matches!(**fate, Fate::Acknowledged(_));
         let open = fates.iter_mut().filter(accepted).count();
@@ -90,7 +90,7 @@ impl Answer<'_> {
         if success && receipts.is_empty() {
             return Ok(());
         }
-        // Which events the receipts belong to cannot be told, so none is counted.
+        // It is unclear which events the receipts belong to, so none counts as acknowledged.
         fates.iter_mut().filter(accepted).for_each(|fate| *fate = Fate::Unknown);
         if receipts.is_empty() {
             return Ok(());
@@ -103,7 +103,7 @@ fn refusal(rejected: bool) -> Fate {
     if rejected { Fate::Rejected } else { Fate::Unknown }
 }
 
-/// Only a body that starts like an object is one: an answer of another server may be anything.
+/// Parses a body that starts with `{`. Anything else is not ours: other servers may answer with any content.
 fn parse(body: &[u8]) -> Option<Body> {
     if body.first() != Some(&b'{') {
         return None;
@@ -111,7 +111,7 @@ fn parse(body: &[u8]) -> Option<Body> {
     serde_json::from_slice(body).ok()
 }
 
-/// The union of all answers of the producer.
+/// All members that a response of the producer can have.
 #[derive(Deserialize)]
 struct Body {
     partition: Option<i32>,

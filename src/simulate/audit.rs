@@ -1,7 +1,7 @@
 //! Compares the lines of the event log with the ledger of a run. Pure: lines in, findings out.
 //!
-//! Five bytes an event beside the ledger. Events of other runs and of other clients are foreign and ignored;
-//! a line that is not a whole log line is torn, whoever wrote it.
+//! Uses 5 bytes per event in addition to the ledger. Events of other runs and clients count as foreign and
+//! are otherwise ignored. Any line that is not a complete log line counts as torn, including foreign ones.
 
 use std::collections::BTreeMap;
 
@@ -12,21 +12,21 @@ use crate::simulate::answer::Fate;
 use crate::simulate::ledger::Ledger;
 use crate::simulate::workload::run_marker;
 
-/// Examples that a finding names at most.
+/// Most examples kept per finding.
 const MAX_EXAMPLES: usize = 10;
 
-/// Characters of a torn line that are shown.
+/// Most characters of a torn line that are shown.
 const SHOWN_CHARS: usize = 120;
 
 /// `2025-07-08 00:12:01,782 - `, with `0` for any digit.
 const LINE_START: &[u8] = b"0000-00-00 00:00:00,000 - ";
 
-/// A count with the first examples of what was counted.
+/// A count, with the first few examples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed<T> {
-    /// How many.
+    /// Number of occurrences.
     pub count: u64,
-    /// The first few.
+    /// The first few occurrences.
     pub first: Vec<T>,
 }
 
@@ -45,39 +45,39 @@ impl<T> Listed<T> {
     }
 }
 
-/// What an audit found. Events are named by their sequence numbers.
+/// Findings of an audit. Events are identified by their sequence numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     /// Events with a recorded outcome.
     pub sent: u64,
     /// Events that were acknowledged.
     pub acknowledged: u64,
-    /// Events with a recorded outcome that stand in the log, each counted once.
+    /// Events with a recorded outcome that are in the log, each counted once.
     pub logged: u64,
-    /// Acknowledged but not in the log.
+    /// Acknowledged events that are not in the log.
     pub lost: Listed<u32>,
-    /// In the log more than once.
+    /// Events that are in the log more than once.
     pub duplicated: Listed<u32>,
-    /// Those of the duplicated that the simulator itself had sent more than once.
+    /// Duplicated events that the simulator itself sent more than once.
     pub duplicated_by_retry: u64,
-    /// Without an acknowledgement, yet in the log: no fault.
+    /// Events that were not acknowledged but are in the log, which is allowed.
     pub unknown_found: u64,
-    /// Without an acknowledgement and not in the log: no fault.
+    /// Events that were not acknowledged and are not in the log, which is allowed.
     pub unknown_missing: u64,
-    /// Refused for good, yet in the log.
+    /// Events that were permanently rejected but are in the log.
     pub rejected_logged: Listed<u32>,
-    /// Lines of this run whose outcome was never recorded: the simulator died before it could.
+    /// Lines of this run without a recorded outcome, because the simulator died before it recorded it.
     pub unrecorded: u64,
-    /// Behind an event of the same partition that has a higher offset.
+    /// Events that come after one of the same partition with the same or a higher offset.
     pub out_of_order: Listed<u32>,
-    /// Lines that are not whole log lines.
+    /// Lines that are not complete log lines.
     pub torn: Listed<String>,
-    /// Whole lines that are not of this run.
+    /// Complete lines that do not belong to this run.
     pub foreign: u64,
 }
 
 impl Findings {
-    /// Each fault in words; empty when the log keeps the promise.
+    /// Describes each violation of the delivery guarantee; empty if there is none.
     pub fn faults(&self) -> Vec<String> {
         let numbers = [
             ("acknowledged but not logged", &self.lost),
@@ -105,15 +105,15 @@ impl Findings {
 pub struct Auditor<'a> {
     ledger: &'a Ledger,
     marker: Vec<u8>,
-    /// How often each event was seen.
+    /// How many times each event was seen, at most 255.
     seen: Vec<u8>,
-    /// Events in the order of their first appearance.
+    /// Events in the order in which they first appeared.
     order: Vec<u32>,
     findings: Findings,
 }
 
 impl<'a> Auditor<'a> {
-    /// An audit of the run in `ledger` that has seen no line yet.
+    /// Starts an audit of the run in `ledger`.
     pub fn new(ledger: &'a Ledger) -> Self {
         Self {
             ledger,
@@ -124,12 +124,12 @@ impl<'a> Auditor<'a> {
         }
     }
 
-    /// Takes one line, without its line end.
+    /// Adds one line, passed without its line ending.
     pub fn line(&mut self, line: &[u8]) {
         if is_whole(line) { self.whole(line) } else { self.torn(line) }
     }
 
-    /// Takes the beginning and the last byte of a line that is too long to hold.
+    /// Adds a line that is too long to hold in memory, given its beginning and its last byte.
     pub fn long(&mut self, line: &[u8]) {
         if starts_well(line) && line.ends_with(b"}") { self.whole(line) } else { self.torn(line) }
     }
@@ -150,7 +150,7 @@ impl<'a> Auditor<'a> {
         }
     }
 
-    /// Takes a line that has no line end and will not get one.
+    /// Adds a line that counts as torn.
     pub fn torn(&mut self, line: &[u8]) {
         self.findings.torn.add(|| {
             let text = String::from_utf8_lossy(line);
@@ -158,14 +158,14 @@ impl<'a> Auditor<'a> {
         });
     }
 
-    /// The sequence number in a line of this run.
+    /// The sequence number in `line`, or `None` if it does not belong to this run.
     fn seq_of(&self, line: &[u8]) -> Option<u32> {
         let at = find(line, &self.marker)? + self.marker.len();
         let digits = line[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         std::str::from_utf8(&line[at..at + digits]).ok()?.parse().ok()
     }
 
-    /// What the lines add up to.
+    /// Evaluates the lines added so far.
     pub fn finish(mut self) -> Findings {
         for seq in 0..self.ledger.len() {
             let Some(fate) = self.ledger.fate(seq) else { continue };
@@ -193,7 +193,8 @@ impl<'a> Auditor<'a> {
         self.findings
     }
 
-    /// An event that was written twice has two places and one receipt, so it says nothing about the order.
+    /// Finds events out of order. Skips events that were logged or sent more than once: they have more than
+    /// one position for a single receipt.
     fn check_order(&mut self) {
         let mut last: BTreeMap<i32, i64> = BTreeMap::new();
         for &seq in &self.order {
@@ -213,12 +214,12 @@ impl<'a> Auditor<'a> {
     }
 }
 
-/// True for a time, a dash and one JSON object.
+/// True if `line` is a timestamp, a dash and one JSON object.
 fn is_whole(line: &[u8]) -> bool {
     starts_well(line) && serde_json::from_slice::<IgnoredAny>(&line[LINE_START.len()..]).is_ok()
 }
 
-/// True for the time and the beginning of an object.
+/// True if `line` starts with a timestamp, a dash and the opening brace of an object.
 fn starts_well(line: &[u8]) -> bool {
     let Some((start, json)) = line.split_at_checked(LINE_START.len()) else { return false };
     let has_time = start.iter().zip(LINE_START).all(|(byte, form)| match form {
@@ -337,7 +338,7 @@ mod tests {
         assert_eq!(
             audit(&[ack(5), ack(5)], &[line(0), line(1)]).out_of_order.first,
             [1],
-            "one place, two events"
+            "two events with one offset"
         );
         let twice = audit(&[ack(9), ack(6)], &[line(0), line(1), line(0)]);
         assert_eq!((twice.out_of_order.count, twice.duplicated.first), (0, vec![0]));

@@ -1,6 +1,6 @@
-//! One thread's HTTP client: ureq, one connection, the answer's body in a buffer that is used again.
+//! HTTP client of one load thread, based on ureq, with one connection and a reused response buffer.
 //!
-//! Never retries and follows no redirect: what the server said is what the caller sees.
+//! It neither retries nor follows redirects, so the caller sees exactly what the server answered.
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -11,13 +11,13 @@ use ureq::{Agent, Error};
 
 use crate::simulate::transport::{FixedResolver, TcpConnector};
 
-/// Longest body of an answer that is read, in bytes; a longer one is an error.
+/// Most bytes of a response body that are read; the rest of a longer one is ignored.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
-/// A connection that was not used for so long is not used again; below the producer's idle timeout.
+/// Idle time after which a connection is not reused; must be below the producer's idle timeout.
 const MAX_IDLE: Duration = Duration::from_secs(15);
 
-/// What all clients of a run have in common.
+/// URL, addresses, headers and timeout that all clients of a run share.
 #[derive(Clone, Debug)]
 pub struct Target {
     uri: Uri,
@@ -27,10 +27,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// Resolves the host of `url` once.
+    /// Parses `url` and resolves its host, once for the whole run.
     ///
     /// # Errors
-    /// Text for a human: the URL or a header is malformed, or the host is not found.
+    /// Text for the user: the URL or a header is malformed, or the host cannot be resolved.
     pub fn resolve(
         url: &str,
         content_type: &'static str,
@@ -57,28 +57,28 @@ impl Target {
     }
 }
 
-/// Posts bodies over one kept-alive connection.
+/// Posts request bodies over one keep-alive connection.
 pub struct Client {
     agent: Agent,
     target: Target,
     answer: Vec<u8>,
 }
 
-/// Status, Retry-After and body of an answer.
+/// Status, `Retry-After` and body of a response.
 #[derive(Debug)]
 pub struct Response<'a> {
     /// HTTP status.
     pub status: u16,
-    /// What `Retry-After` says, when it is a number of seconds.
+    /// Value of `Retry-After`, if it is a number of seconds.
     pub retry_after: Option<Duration>,
-    /// The body.
+    /// The response body.
     pub body: &'a [u8],
 }
 
 impl Client {
-    /// A client that is not connected yet.
+    /// Creates a client, which connects at its first request.
     pub fn new(target: Target) -> Self {
-        // Limits on single reads and writes: a limit on the whole call would cost ureq a thread per request.
+        // Timeouts per read and write only: for one on the whole call, ureq would start a thread per request.
         let config = Agent::config_builder()
             .proxy(None)
             .http_status_as_error(false)
@@ -99,10 +99,11 @@ impl Client {
         Self { agent, target, answer: Vec::new() }
     }
 
-    /// Posts `body` once and reads the whole answer.
+    /// Posts `body` once and reads the response.
     ///
     /// # Errors
-    /// A short cause without addresses, fit to be counted by; the request may have been carried out.
+    /// A short cause without addresses, so that equal failures can be counted together. The server may have
+    /// processed the request.
     pub fn post(&mut self, body: &[u8]) -> Result<Response<'_>, String> {
         self.answer.clear();
         let mut request = Request::new(body);
@@ -130,7 +131,7 @@ fn cause(error: &Error) -> String {
     }
 }
 
-/// The kind alone: texts with a number in them could not be counted.
+/// Returns only the kind of an I/O error, since texts that contain numbers could not be counted together.
 fn io_cause(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(inner) => cause(inner),

@@ -1,7 +1,7 @@
-//! Outcomes as they come, from all threads, into the ledger and into the record file.
+//! Collects outcomes from all threads and writes them to the ledger and the record file.
 //!
-//! A thread gathers entries for a moment, then hands them over under one lock; the record is written at once,
-//! so that a crash of the simulator costs at most that moment. Knows nothing of requests.
+//! Each thread buffers entries briefly and hands them over under a single lock. The record is written
+//! immediately after that, so a crash of the simulator loses at most what was buffered.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use crate::simulate::ledger::{self, Entry, Ledger};
 
-/// Entries that a thread gathers at most.
+/// Most entries that a thread buffers.
 const MAX_GATHERED: usize = 256;
 
-/// Time that an entry waits at most for the thread's next request.
+/// Longest time that an entry stays in the buffer, checked before each request of its thread.
 const MAX_AGE: Duration = Duration::from_millis(50);
 
-/// Where the entries of one run go.
+/// Destination of the entries of one run.
 #[derive(Debug)]
 pub struct Journal {
     state: Mutex<State>,
@@ -32,10 +32,10 @@ struct State {
 }
 
 impl Journal {
-    /// A journal of `run` that keeps a ledger, writes a record, or both.
+    /// Creates a journal of `run` that keeps a ledger, writes a record, or both.
     ///
     /// # Errors
-    /// When the record exists already or cannot be created.
+    /// The record already exists or cannot be created.
     pub fn create(run: &str, keep_ledger: bool, record: Option<&Path>) -> io::Result<Self> {
         let record = record.map(|path| {
             let mut file = OpenOptions::new().append(true).create_new(true).open(path)?;
@@ -66,17 +66,17 @@ impl Journal {
         }
     }
 
-    /// The ledger, if one was kept.
+    /// Returns the ledger, if one was kept.
     ///
     /// # Errors
-    /// The first failure to write the record, which then ends there.
+    /// Writing the record failed. Returns the first error; nothing was written to the record after it.
     pub fn finish(self) -> io::Result<Option<Ledger>> {
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         state.failure.map_or(Ok(state.ledger), Err)
     }
 }
 
-/// One thread's way into a journal; hands over the rest when dropped.
+/// Buffers one thread's entries for a journal; hands over the remaining ones when dropped.
 #[derive(Debug)]
 pub struct JournalWriter<'a> {
     journal: &'a Journal,
@@ -85,12 +85,12 @@ pub struct JournalWriter<'a> {
 }
 
 impl<'a> JournalWriter<'a> {
-    /// A writer into `journal`.
+    /// Creates a writer for `journal`.
     pub fn new(journal: &'a Journal) -> Self {
         Self { journal, gathered: Vec::with_capacity(MAX_GATHERED), oldest: None }
     }
 
-    /// Adds the outcome of an event.
+    /// Adds an outcome.
     pub fn add(&mut self, entry: Entry) {
         if !self.gathered.last_mut().is_some_and(|last| last.extend(&entry)) {
             self.gathered.push(entry);
@@ -100,7 +100,8 @@ impl<'a> JournalWriter<'a> {
         }
     }
 
-    /// Hands over what has waited too long; called before anything that may block.
+    /// Hands over the buffer once its oldest entry has waited for 50 ms. Call it before anything that may
+    /// block.
     pub fn settle(&mut self, now: Instant) {
         if self.gathered.is_empty() {
             return;
@@ -124,10 +125,10 @@ impl Drop for JournalWriter<'_> {
     }
 }
 
-/// Reads the record of an earlier run. A last line that was cut by a crash is left out.
+/// Reads the record of an earlier run. An incomplete last line, as a crash leaves it, is ignored.
 ///
 /// # Errors
-/// Text for a human: the file cannot be read, is no record, or is damaged before its end.
+/// Text for the user: the file cannot be read, is not a record, or is damaged before its last line.
 pub fn read_record(path: &Path) -> Result<Ledger, String> {
     let told = |what: &str| format!("record {}: {what}", path.display());
     let mut reader = BufReader::new(File::open(path).map_err(|error| told(&error.to_string()))?);
@@ -135,7 +136,7 @@ pub fn read_record(path: &Path) -> Result<Ledger, String> {
     reader.read_line(&mut line).map_err(|error| told(&error.to_string()))?;
     let run = line.strip_suffix('\n').and_then(ledger::parse_head);
     let mut ledger =
-        Ledger::new(run.ok_or_else(|| told("does not start like a record of simulate"))?.to_owned());
+        Ledger::new(run.ok_or_else(|| told("does not start like a record written by --record"))?.to_owned());
     for number in 2.. {
         line.clear();
         if reader.read_line(&mut line).map_err(|error| told(&error.to_string()))? == 0 {

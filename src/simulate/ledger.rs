@@ -1,12 +1,13 @@
-//! Who was acknowledged, rejected or left unknown, by sequence number: in memory and as the lines of a record
-//! file. Pure; thirteen bytes an event, so that ten million fit where a map would not.
+//! Keeps the outcome of every event of a run by sequence number, in memory and as lines of a record file.
+//!
+//! Pure. Uses 13 bytes per event, so that ten million events fit in memory where a map would not.
 
 use std::fmt::Write;
 
 use crate::broker::Receipt;
 use crate::simulate::answer::Fate;
 
-/// First words of a record file; the rest of that line is the run id.
+/// Start of the first line of a record file; the rest of the line is the run id.
 const HEAD: &str = "simulate-record 1 run=";
 
 const NONE: u8 = 0;
@@ -17,21 +18,21 @@ const FATE_BITS: u8 = 3;
 const RETRIED: u8 = 4;
 const NO_PARTITION: i32 = -1;
 
-/// The fate of `count` events with consecutive numbers and, when acknowledged, consecutive offsets.
+/// Outcome of `count` events with consecutive sequence numbers and, if acknowledged, consecutive offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Number of the first event.
+    /// Sequence number of the first event.
     pub first: u32,
-    /// Events.
+    /// Number of events.
     pub count: u32,
-    /// What became of them; the receipt is the first one's.
+    /// Outcome of these events; the receipt is that of the first one.
     pub fate: Fate,
-    /// True when an earlier try of the same events was not acknowledged: they may stand in the log twice.
+    /// True if an earlier attempt to send these events was not acknowledged: they may be in the log twice.
     pub retried: bool,
 }
 
 impl Entry {
-    /// Takes in `next` if it continues this entry.
+    /// Appends `next` if it continues this entry, and returns whether it did.
     pub fn extend(&mut self, next: &Entry) -> bool {
         let follows = u64::from(next.first) == u64::from(self.first) + u64::from(self.count)
             && next.retried == self.retried
@@ -42,7 +43,7 @@ impl Entry {
         follows
     }
 
-    /// Appends this entry as one line of a record file.
+    /// Appends this entry to `text` as one line of a record file.
     pub fn write_line(&self, text: &mut String) {
         let retried = if self.retried { " retried" } else { "" };
         // Writing to a string cannot fail.
@@ -56,7 +57,7 @@ impl Entry {
         };
     }
 
-    /// The entry that [`Entry::write_line`] wrote, without its line end.
+    /// Parses a line that [`Entry::write_line`] wrote, passed without its line ending.
     pub fn parse_line(line: &str) -> Option<Entry> {
         let (line, retried) = match line.strip_suffix(" retried") {
             Some(rest) => (rest, true),
@@ -83,12 +84,12 @@ pub fn record_head(run: &str) -> String {
     format!("{HEAD}{run}\n")
 }
 
-/// The run id in the first line of a record, without its line end.
+/// Parses the run id from the first line of a record, passed without its line ending.
 pub fn parse_head(line: &str) -> Option<&str> {
     line.strip_prefix(HEAD).filter(|run| !run.is_empty() && run.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// The fate of every event of one run.
+/// The outcome of every event of one run.
 #[derive(Debug)]
 pub struct Ledger {
     run: String,
@@ -98,7 +99,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// An empty ledger of `run`.
+    /// Creates an empty ledger for `run`.
     pub fn new(run: String) -> Self {
         Self { run, marks: Vec::new(), partitions: Vec::new(), offsets: Vec::new() }
     }
@@ -108,7 +109,7 @@ impl Ledger {
         &self.run
     }
 
-    /// One more than the highest number that is known.
+    /// One more than the highest sequence number entered.
     pub fn len(&self) -> usize {
         self.marks.len()
     }
@@ -118,7 +119,7 @@ impl Ledger {
         self.marks.is_empty()
     }
 
-    /// Enters `entry`; a later entry for the same number replaces the earlier one.
+    /// Enters `entry`; a later entry for the same sequence number replaces the earlier one.
     pub fn enter(&mut self, entry: &Entry) {
         let end = entry.first as usize + entry.count as usize;
         if end > self.marks.len() {
@@ -139,7 +140,7 @@ impl Ledger {
         }
     }
 
-    /// What became of event `seq`; `None` when nothing was recorded of it.
+    /// The outcome of event `seq`, or `None` if none was recorded.
     pub fn fate(&self, seq: usize) -> Option<Fate> {
         match self.marks.get(seq)? & FATE_BITS {
             ACKNOWLEDGED => Some(Fate::Acknowledged(
@@ -152,7 +153,7 @@ impl Ledger {
         }
     }
 
-    /// True when event `seq` was sent more than once.
+    /// True if event `seq` was sent more than once.
     pub fn was_retried(&self, seq: usize) -> bool {
         self.marks.get(seq).is_some_and(|mark| mark & RETRIED != 0)
     }

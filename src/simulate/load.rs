@@ -1,7 +1,7 @@
-//! The threads of a run: all ready, then the clock, then requests until the phase ends.
+//! Runs the load threads through the phases of a plan and adds up their counts.
 //!
-//! Each thread owns its client and its counts; what they share is a number to draw the next request from.
-//! Knows nothing of reports and logs.
+//! The clock of a phase starts when all threads are ready. Each thread has its own client and counts; they
+//! share the counter that numbers the requests.
 
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -16,29 +16,29 @@ use crate::simulate::shared::{PhaseStart, Plan, Shared, Sight};
 use crate::simulate::tally::Tally;
 use crate::simulate::worker::Worker;
 
-/// How often the observer is called.
+/// Time between two calls of the observer.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What came of a run.
+/// Outcome of a run.
 pub struct Outcome {
     /// Counts of the measured phase.
     pub measured: Tally,
     /// Counts of the phases before it.
     pub warmup: Tally,
-    /// Requests of an open loop's schedule that were never sent, because the time was over.
+    /// Requests on the schedule of an open loop that were never sent because the time was up.
     pub unsent: u64,
-    /// From the clock's start to the end of the last request.
+    /// Time from the start of the measured phase to the end of its last request.
     pub elapsed: Duration,
-    /// Processor time of this process in the measured phase.
+    /// CPU time of this process in the measured phase.
     pub cpu: Duration,
     /// Longest time without an acknowledgement in the measured phase.
     pub longest_gap: Duration,
 }
 
-/// Runs `plan`; `observe` is told now and then how far it is.
+/// Runs `plan` and calls `observe` every 100 ms with the progress.
 ///
 /// # Errors
-/// Text for a human: a thread could not be started, or died.
+/// Text for the user: a thread could not be started, or panicked.
 pub fn run(
     plan: &Plan,
     shutdown: &Shutdown,
@@ -58,10 +58,10 @@ pub fn run(
             match started {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
-                    // A gate that opens without a clock sends the others home.
+                    // Threads end when their gate opens before the phase has a start time.
                     drop(open);
                     return Err(format!(
-                        "thread {number} of {} did not start: {error}; use fewer --threads",
+                        "cannot start thread {number} of {}: {error}; use fewer --threads",
                         plan.threads
                     ));
                 }
@@ -76,8 +76,8 @@ pub fn run(
     })
 }
 
-/// Opens each gate when all threads are there, then waits for the end. Returns the processor time that was
-/// used when the last clock started.
+/// Opens the gate of each phase when all threads are ready, then waits until they have ended. Returns the CPU
+/// time that this process had used when the last phase started.
 fn pass_gates(
     shared: &Shared,
     open: Vec<Sender<()>>,
@@ -92,7 +92,7 @@ fn pass_gates(
             match arrivals.recv_timeout(TICK) {
                 Ok(()) => there += 1,
                 Err(RecvTimeoutError::Timeout) if !died() => shared.look(phase.saturating_sub(1), observe),
-                // Leaving drops the gates: the threads that live go home.
+                // Returning drops the gates, which ends the remaining threads.
                 Err(_) => return cpu_before,
             }
         }
@@ -133,7 +133,7 @@ fn sum_up(shared: &Shared, counts: Vec<Vec<Tally>>, cpu: Duration) -> Outcome {
     let end = measured.finished.or(start);
     let elapsed = end.zip(start).map_or(Duration::ZERO, |(end, start)| end.saturating_duration_since(start));
     let longest_gap = end.map_or(Duration::ZERO, |end| shared.gap.longest(end));
-    // What a signal cut off was not kept back by waiting threads.
+    // Requests that a signal prevented do not count as unsent.
     let scheduled = shared.plan.phases[last].scheduled().filter(|_| !shared.shutdown.requested());
     let unsent = scheduled.unwrap_or(0).saturating_sub(measured.requests);
     Outcome { measured, warmup, unsent, elapsed, cpu, longest_gap }

@@ -1,6 +1,6 @@
-//! The event log on disk: the file itself, its rotated and its gzipped ones, read in the order of their lines.
+//! Reads the event log from disk, including its rotated and compressed files, in the order of the lines.
 //!
-//! Files may be rotated, packed and cut back while they are read. Knows nothing of what the lines say.
+//! Files may be rotated, compressed and truncated while they are read.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -12,48 +12,48 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::simulate::long_line::skip_line;
 
-/// Of a longer line only so many bytes and its last one are given out.
+/// Longest line that is read whole, in bytes. Of a longer one the reader gets this many and the last byte.
 const MAX_LINE_BYTES: u64 = 16 << 20;
 
 /// Read buffer of one file, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Bytes before a mark by which a file is known again; more than a time and a sequence number need.
+/// Bytes before a mark that identify a file, enough to contain a timestamp and a sequence number.
 const COMPARED_BYTES: u64 = 256;
 
-/// How often the files are opened again because they changed names meanwhile.
+/// Most attempts to open all files; another one is made if their names have changed meanwhile.
 const MAX_OPENINGS: usize = 50;
 
-/// One file of the log as the directory shows it.
+/// Directory entry of one file of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Its path.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Device and inode: stays when the file is renamed.
+    /// Device and inode, which a rename does not change.
     pub id: (u64, u64),
-    /// Bytes.
+    /// Size in bytes.
     pub len: u64,
 }
 
-/// What a reader is given.
+/// A line, or part of one, as passed to the callback of [`read`].
 pub enum Piece<'a> {
-    /// A line, without its line end.
+    /// A line, without its line ending.
     Line(&'a [u8]),
-    /// The beginning and the last byte of a line that is too long to hold.
+    /// The beginning and the last byte of a line that is too long to hold in memory.
     Long(&'a [u8]),
-    /// The end of a packed file that has no line end.
+    /// The end of a compressed file, after its last line ending.
     Torn(&'a [u8]),
-    /// The end of a plain file that has no line end yet: it may be being written.
+    /// The end of a plain file, after its last line ending; it may still be growing.
     Open(&'a [u8]),
 }
 
-/// How far each file went at some time, so that only what came later is read.
+/// Where each file ended at some point in time, so that only later lines are read.
 #[derive(Clone, Debug, Default)]
 pub struct Mark {
     ends: HashMap<(u64, u64), End>,
 }
 
-/// Where a file ended, and what stood there: the number of a deleted file may be given to a new one.
+/// End of a file, and the bytes before it, since a new file may reuse the inode of a deleted one.
 #[derive(Clone, Debug)]
 struct End {
     offset: u64,
@@ -61,10 +61,10 @@ struct End {
 }
 
 impl Mark {
-    /// The log as it is now, back to the last line end of each file.
+    /// Marks the current end of each file of the log; in a plain file, the position after its last line ending.
     ///
     /// # Errors
-    /// When the directory or a file cannot be read.
+    /// The directory or a file cannot be read.
     pub fn take(log: &Path) -> io::Result<Self> {
         let mut ends = HashMap::new();
         for seen in list(log)? {
@@ -82,7 +82,7 @@ impl Mark {
         Ok(Self { ends })
     }
 
-    /// Where to begin in `file`: at its mark, if what stood before that still does.
+    /// Offset to start reading `file` at: its mark if the bytes before it are unchanged, else 0.
     fn start_in(&self, file: &File) -> io::Result<u64> {
         let Some(end) = self.ends.get(&id_of(file)?) else { return Ok(0) };
         let is_same = file.metadata()?.len() >= end.offset && before(file, end.offset)? == end.before;
@@ -90,14 +90,14 @@ impl Mark {
     }
 }
 
-/// The files of `log`, oldest first; none when the directory is not there yet.
+/// Lists the files of `log`, oldest first; empty if the directory does not exist yet.
 ///
 /// # Errors
-/// When the directory cannot be read.
+/// The directory cannot be read.
 pub fn list(log: &Path) -> io::Result<Vec<Seen>> {
     let (Some(directory), Some(name)) = (directory_of(log), log.file_name().and_then(|name| name.to_str()))
     else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the log must be named by a file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected the path of a log file"));
     };
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -118,16 +118,16 @@ pub fn list(log: &Path) -> io::Result<Vec<Seen>> {
             _ => {}
         }
     }
-    // While a file is being packed both stand there; the plain one is whole. It sorts first.
+    // While a file is being compressed, both versions exist. The plain one is complete, and it sorts first.
     found.sort_by(|one, other| (&one.0, &one.1.path).cmp(&(&other.0, &other.1.path)));
     found.dedup_by(|packed, plain| packed.0 == plain.0);
     Ok(found.into_iter().map(|(_, seen)| seen).collect())
 }
 
-/// Gives `take` all lines of `log` that came after `mark`.
+/// Passes all lines of `log` after `mark` to `take`.
 ///
 /// # Errors
-/// When a file cannot be read or unpacked, or the files change names faster than they can be opened.
+/// A file cannot be read or decompressed, or the files are renamed faster than they can be opened.
 pub fn read(log: &Path, mark: &Mark, mut take: impl FnMut(Piece<'_>)) -> io::Result<()> {
     for (path, file) in open(log)? {
         let start = mark.start_in(&file).map_err(|error| named(&path, error))?;
@@ -150,7 +150,7 @@ pub fn read(log: &Path, mark: &Mark, mut take: impl FnMut(Piece<'_>)) -> io::Res
     Ok(())
 }
 
-/// Opens all files at one moment: what is open stays readable, whatever its name becomes.
+/// Opens a consistent set of all files. An open file stays readable when it is renamed or deleted.
 fn open(log: &Path) -> io::Result<Vec<(PathBuf, File)>> {
     let names = |seen: &[Seen]| seen.iter().map(|seen| (seen.path.clone(), seen.id)).collect::<Vec<_>>();
     for _ in 0..MAX_OPENINGS {
@@ -163,7 +163,7 @@ fn open(log: &Path) -> io::Result<Vec<(PathBuf, File)>> {
             _ => {}
         }
     }
-    Err(io::Error::new(io::ErrorKind::ResourceBusy, "its files change names faster than they can be opened"))
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "its files are renamed faster than they can be opened"))
 }
 
 fn read_lines(mut reader: impl BufRead, mut take: impl FnMut(Piece<'_>)) -> io::Result<()> {
@@ -186,22 +186,22 @@ fn read_lines(mut reader: impl BufRead, mut take: impl FnMut(Piece<'_>)) -> io::
     }
 }
 
-/// Place of a file in the order of the log.
+/// Position of a file in the order of the log.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// `events-20261124T081546032Z-000.log`, and any other name between stem and extension.
+    /// `events-20261124T081546032Z-000.log`, or any other text between stem and extension.
     Named(String),
-    /// `events-seq000000000042-20261124T081546032Z.log`: closed by the consumer, numbered in this order.
+    /// `events-seq000000000042-20261124T081546032Z.log`: closed by the consumer, which numbers the files.
     Closed(u64, String),
     /// `events.log-20261124`: logrotate's `dateext`.
     Dated(String),
-    /// `events.log.2`, and with logrotate's `extension` also `events.2.log`: the higher the older.
+    /// `events.log.2`, or `events.2.log` with logrotate's `extension`; higher numbers are older.
     Numbered(std::cmp::Reverse<u32>),
     /// The log itself.
     Current,
 }
 
-/// The place of `candidate` among the files of the log called `name`, `None` if it is not one of them.
+/// The position of `candidate` among the files of the log `name`, or `None` if it is not one of them.
 fn rank(name: &str, candidate: &str) -> Option<Rank> {
     let plain = candidate.strip_suffix(".gz").unwrap_or(candidate);
     if candidate == name {
@@ -220,7 +220,7 @@ fn rank(name: &str, candidate: &str) -> Option<Rank> {
     closed.or_else(|| numbered(middle)).or_else(|| Some(Rank::Named(middle.to_owned())))
 }
 
-/// The rank of `.2`.
+/// Parses a suffix like `.2`.
 fn numbered(text: &str) -> Option<Rank> {
     let number = text.strip_prefix('.')?.parse().ok()?;
     Some(Rank::Numbered(std::cmp::Reverse(number)))
@@ -238,7 +238,7 @@ fn id_of(file: &File) -> io::Result<(u64, u64)> {
     file.metadata().map(|meta| (meta.dev(), meta.ino()))
 }
 
-/// What stands right before `offset`, at most [`COMPARED_BYTES`].
+/// Reads the bytes right before `offset`, at most [`COMPARED_BYTES`].
 fn before(file: &File, offset: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; offset.min(COMPARED_BYTES) as usize];
     let start = offset - bytes.len() as u64;
@@ -246,7 +246,7 @@ fn before(file: &File, offset: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The offset behind the last line end of `file`; 0 when it has none.
+/// The offset after the last line ending of `file`, or 0 if it has none.
 fn last_line_end(file: &File) -> io::Result<u64> {
     let mut end = file.metadata()?.len();
     let mut block = vec![0; BUFFER_BYTES];
@@ -351,13 +351,13 @@ mod tests {
         assert_eq!(
             lines_after(&log, &mark),
             ["old 1", "newer"],
-            "a file cut back below the mark is read again"
+            "a file truncated below the mark is read from the start"
         );
         fs::write(&rotated, "other\nlines\nthat are longer\n").expect("write");
         assert_eq!(
             lines_after(&log, &mark).len(),
             4,
-            "a new file with the number of an old one is read whole"
+            "a new file with the inode of an old one is read from the start"
         );
     }
 

@@ -1,8 +1,9 @@
-//! Reads over the rest of a line that is too long to hold.
+//! Skips the rest of a line that is too long to hold in memory.
 
 use std::io::{self, BufRead};
 
-/// Reads on behind the next line end and returns what was in front of it, if anything was; `None` without a line end.
+/// Skips past the next line ending and returns the byte before it, if there was one. Returns `None` at the
+/// end of the input without a line ending.
 pub fn skip_line(reader: &mut impl BufRead) -> io::Result<Option<Option<u8>>> {
     let mut last = None;
     loop {

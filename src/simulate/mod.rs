@@ -1,8 +1,8 @@
-//! The outside world: sends events to the producer from many threads, measures the answers, and checks that
-//! what was acknowledged stands in the log.
+//! Load simulator: sends events to the producer from many threads, measures the responses, and checks that
+//! every acknowledged event is in the log.
 //!
-//! It knows the producer by its HTTP contract and the consumer by its log lines, and imports neither. The only
-//! room that names `ureq`.
+//! It depends only on the HTTP contract and the format of the log lines, so that it tests both programs from
+//! the outside. The only module that uses `ureq`.
 
 pub mod answer;
 pub mod audit;
@@ -44,22 +44,22 @@ use crate::simulate::schedule::Phase;
 use crate::simulate::shared::Plan;
 use crate::simulate::workload::Workload;
 
-/// Descriptors that a run needs besides one a thread.
+/// File descriptors that a run needs in addition to one per thread.
 const SPARE_FILES: u64 = 64;
 
-/// Why a run did not start or did not end well.
+/// Why a run could not start or did not succeed.
 #[derive(Debug)]
 pub enum SimulateError {
-    /// A setting that only the machine or the network could refuse; nothing was sent.
+    /// A setting that turned out to be unusable on this machine or network; nothing was sent.
     Setting(String),
-    /// The run failed, or something did not hold.
+    /// The run failed, or a threshold or the audit did.
     Failed(String),
 }
 
-/// Does what `config` asks for and writes the report to `out`.
+/// Runs the load or the audit that `config` asks for and writes the report to `out`.
 ///
 /// # Errors
-/// Why the exit code shall not be 0, in words for the user.
+/// The reason why the exit code must not be 0, as text for the user.
 pub fn run(config: &SimulateConfig, shutdown: &Shutdown, out: &mut dyn Write) -> Result<(), SimulateError> {
     let mut out = Teller { out, output: config.report.output, json: Map::new(), failures: Vec::new() };
     match (&config.audit.audit, &config.audit.verify) {
@@ -69,7 +69,7 @@ pub fn run(config: &SimulateConfig, shutdown: &Shutdown, out: &mut dyn Write) ->
     out.finish()
 }
 
-/// Audits the record of an earlier run against the log as it stands.
+/// Audits the record of an earlier run against the current log.
 fn audit_record(record: &Path, log: &Path, out: &mut Teller<'_>) -> Result<(), SimulateError> {
     let start = Instant::now();
     let ledger = journal::read_record(record).map_err(SimulateError::Setting)?;
@@ -117,7 +117,7 @@ fn plan(config: &LoadConfig) -> Result<Plan, String> {
     let files = linux::raise_open_files_limit().map_err(|error| format!("limit of open files: {error}"))?;
     if files < u64::from(config.threads) + SPARE_FILES {
         return Err(format!(
-            "--threads {} needs {} open files, the limit is {files}; use fewer, or raise `ulimit -n`",
+            "--threads {} needs {} open files, but the limit is {files}; use fewer, or raise `ulimit -n`",
             config.threads,
             u64::from(config.threads) + SPARE_FILES
         ));
@@ -158,7 +158,7 @@ fn write_histogram(config: &SimulateConfig, outcome: &Outcome) -> Result<(), Str
         .map_err(|error| format!("--histogram {}: {error}", path.display()))
 }
 
-/// Where the report goes: text at once, JSON as one object at the end.
+/// Writes the report: text immediately, JSON as a single object at the end.
 struct Teller<'a> {
     out: &'a mut dyn Write,
     output: Output,
@@ -192,7 +192,7 @@ impl Teller<'_> {
         if self.failures.is_empty() { Ok(()) } else { Err(SimulateError::Failed(self.failures.join("; "))) }
     }
 
-    /// A reader that has gone away is no failure of the run.
+    /// Ignores a closed pipe: a reader that has gone away does not make the run fail.
     fn write(&mut self, text: &str) -> Result<(), SimulateError> {
         match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -1,4 +1,4 @@
-//! How far a run is, on stderr: a bar on a terminal, a line every few seconds elsewhere.
+//! Shows the progress of a run on stderr: a bar on a terminal, otherwise a log line every few seconds.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -8,20 +8,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::simulate::schedule::Phase;
 use crate::simulate::shared::Sight;
 
-/// Time between two lines where there is no terminal.
+/// Time between two log lines if stderr is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Shows the measured phase of a run.
+/// Shows the progress of a run, phase by phase.
 pub struct Progress {
     phases: Vec<Phase>,
     bar: Option<ProgressBar>,
-    /// Phase, and requests that were through when it began.
+    /// Index of the phase, and the number of requests completed before it began.
     current: (usize, u64),
     next_line: Duration,
 }
 
 impl Progress {
-    /// Progress through `phases`, of which the last one is the measured one.
+    /// Creates a display for `phases`, the last of which is the measured one.
     pub fn new(phases: &[Phase]) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{bar:30} {percent:>3}% {msg}");
@@ -30,7 +30,7 @@ impl Progress {
         Self { phases: phases.to_vec(), bar, current: (0, 0), next_line: LINE_EVERY }
     }
 
-    /// Shows `sight`.
+    /// Updates the display.
     pub fn show(&mut self, sight: Sight) {
         if sight.phase != self.current.0 {
             self.current = (sight.phase, sight.done);
@@ -50,7 +50,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -58,7 +58,7 @@ impl Progress {
     }
 }
 
-/// How much of the phase is over, from 0 to 1: by requests or by time, whichever is further.
+/// Completed share of the phase, from 0 to 1: by requests or by time, whichever is greater.
 fn share(phase: &Phase, age: Duration, done: u64) -> f64 {
     let by_requests = phase.requests.map_or(0.0, |all| done as f64 / all as f64);
     let by_time = phase.duration.map_or(0.0, |all| age.as_secs_f64() / all.as_secs_f64());

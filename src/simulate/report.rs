@@ -1,4 +1,4 @@
-//! The figures of a run as text for people and as JSON for scripts, and the thresholds. Pure.
+//! Formats the figures of a run as text and as JSON, and checks the thresholds. Pure.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -12,25 +12,25 @@ use crate::simulate::audit::Findings;
 use crate::simulate::load::Outcome;
 use crate::simulate::tally::{LATE_AFTER, Tally};
 
-/// Share of requests that may begin late before the schedule counts as missed.
+/// Largest share of late requests with which the schedule still counts as kept.
 const MAX_LATE_SHARE: f64 = 0.01;
 
 const PERCENTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999)];
 
-/// The figures of one run, ready to be shown.
+/// The report on one run.
 pub struct Report<'a> {
     config: &'a SimulateConfig,
     outcome: &'a Outcome,
 }
 
 impl<'a> Report<'a> {
-    /// The report on `outcome`, which `config` led to.
+    /// Creates a report on `outcome` of a run with the settings `config`.
     pub fn new(config: &'a SimulateConfig, outcome: &'a Outcome) -> Self {
         Self { config, outcome }
     }
 
-    /// The lines after the clock has stopped; the first one is the original's.
+    /// The report as text; its first line is the same as in the original.
     pub fn text(&self) -> String {
         let tally = &self.outcome.measured;
         let seconds = self.outcome.elapsed.as_secs_f64();
@@ -52,7 +52,7 @@ impl<'a> Report<'a> {
         let _ = writeln!(text, " max {:.1} ms", millis(tally.latency.max()));
         let _ = writeln!(
             text,
-            "   {:.0} µs of processor time a request here; longest gap between acknowledgements {:.0} ms",
+            "   {:.0} µs of CPU time per request (simulator); longest gap between acknowledgements {:.0} ms",
             self.cpu_micros_per_request(),
             self.outcome.longest_gap.as_secs_f64() * 1000.0
         );
@@ -63,7 +63,7 @@ impl<'a> Report<'a> {
         text
     }
 
-    /// Answers by status and failures by cause; nothing when all is 200 at the first attempt.
+    /// Writes responses by status and failures by cause; nothing if every first attempt was answered 200.
     fn write_kinds(&self, text: &mut String) {
         let tally = &self.outcome.measured;
         for (status, sampled) in tally.statuses.iter().filter(|(status, _)| **status != 200) {
@@ -82,20 +82,20 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// What a reader of the figures must know.
+    /// Notes that a reader needs to interpret the figures.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let tally = &self.outcome.measured;
         match self.config.load.rate {
             None => notes.push(
-                "closed loop: while the server stalls, nothing is sent, so these latencies cannot show what \
-                 waiting clients would have felt (coordinated omission); --rate can"
+                "closed loop: nothing is sent while the server stalls, so these latencies cannot show what \
+                 waiting clients would have experienced (coordinated omission); --rate can"
                     .into(),
             ),
             Some(rate) if !self.kept_schedule() => notes.push(format!(
-                "the schedule of {rate} requests/s was not kept: {} of {} requests began more than {} ms late, the \
-                 worst {:.0} ms, and {} were never sent, because all {} threads were waiting; latencies count from the \
-                 intended start; more --threads or a lower --rate keep it",
+                "the schedule of {rate} requests/s was not kept: {} of {} requests began more than {} ms \
+                 late, the worst one {:.0} ms, and {} were never sent, because all {} threads were busy; \
+                 latencies are measured from the intended start; use more --threads or a lower --rate",
                 tally.late,
                 tally.requests,
                 LATE_AFTER.as_millis(),
@@ -106,12 +106,12 @@ impl<'a> Report<'a> {
             Some(_) => {}
         }
         if cfg!(debug_assertions) {
-            notes.push("not a release build: the simulator itself is slow; use cargo run --release".into());
+            notes.push("debug build: the simulator itself is slow; use cargo run --release".into());
         }
         notes
     }
 
-    /// Each threshold that broke, in words.
+    /// Describes each threshold that was exceeded.
     pub fn failures(&self) -> Vec<String> {
         let (tally, limits) = (&self.outcome.measured, &self.config.report);
         let mut failures = Vec::new();
@@ -139,7 +139,7 @@ impl<'a> Report<'a> {
         failures
     }
 
-    /// The same for scripts, with the names that oha uses where it has one.
+    /// The report as JSON, with the member names of oha where it has the same figure.
     pub fn json(&self) -> Map<String, Value> {
         let (tally, elapsed) = (&self.outcome.measured, self.outcome.elapsed);
         let latency = &tally.latency;
@@ -223,9 +223,9 @@ fn millis(micros: u64) -> f64 {
     micros as f64 / 1000.0
 }
 
-/// The audit for people; the last line is the verdict that scripts look for.
+/// The findings as text; scripts rely on the last line.
 pub fn findings_text(run: &str, log: &Path, findings: &Findings, elapsed: Duration) -> String {
-    let mut text = format!("   run {run} in {}: {} lines of others\n", log.display(), findings.foreign);
+    let mut text = format!("   run {run} in {}: {} foreign lines\n", log.display(), findings.foreign);
     // Writing to a string cannot fail.
     if findings.unknown_found + findings.unknown_missing + findings.unrecorded > 0 {
         let _ = writeln!(
@@ -237,7 +237,7 @@ pub fn findings_text(run: &str, log: &Path, findings: &Findings, elapsed: Durati
     if findings.duplicated_by_retry > 0 {
         let _ = writeln!(
             text,
-            "   {} of the duplicated were sent more than once by --retry",
+            "   {} of the duplicated events were sent more than once by --retry",
             findings.duplicated_by_retry
         );
     }
@@ -257,7 +257,7 @@ pub fn findings_text(run: &str, log: &Path, findings: &Findings, elapsed: Durati
     text
 }
 
-/// The audit for scripts.
+/// The findings as JSON.
 pub fn findings_json(run: &str, findings: &Findings, elapsed: Duration) -> Value {
     json!({
         "run": run,
@@ -280,7 +280,8 @@ pub fn findings_json(run: &str, findings: &Findings, elapsed: Duration) -> Value
     })
 }
 
-/// The distribution in the form that HdrHistogram's plotter reads: milliseconds, quantile, count, 1/(1-quantile).
+/// Latency distribution in the text format of HdrHistogram's plotter: milliseconds, quantile, count,
+/// 1/(1-quantile).
 pub fn distribution(latency: &Histogram<u64>) -> String {
     let mut text = String::from("       Value     Percentile TotalCount 1/(1-Percentile)\n\n");
     let mut below = 0;
@@ -338,7 +339,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("2500 requests/s, latency p50 5.0 ms, p90 9.0 ms"), "{text}");
-        assert!(text.contains("30 µs of processor time a request"), "{text}");
+        assert!(text.contains("30 µs of CPU time per request"), "{text}");
         assert_eq!(
             (report.json()["summary"]["requestsPerSec"].as_f64(), report.failures().len()),
             (Some(2500.0), 0)

@@ -1,24 +1,25 @@
-//! When each request of a phase begins and when the phase ends. Pure: `now` is passed in.
+//! Computes when each request of a phase starts and when the phase ends. Pure: `now` is passed in.
 
 use std::time::{Duration, Instant};
 
-/// Requests that are behind their schedule may begin so long after the end of a phase, no later.
+/// How long after the end of a phase requests that are behind schedule may still begin.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A part of a run with one clock of its own.
+/// A part of a run with its own clock: the warm-up or the measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Phase {
-    /// Requests in it; `None` when only time ends it.
+    /// Number of requests; `None` if only the duration ends the phase.
     pub requests: Option<u64>,
-    /// Time after which no request begins.
+    /// Duration of the schedule; `None` if only the number of requests ends the phase.
     pub duration: Option<Duration>,
-    /// Requests a second on a fixed schedule (open loop); `None` sends as fast as answers come (closed loop).
+    /// Requests per second on a fixed schedule (open loop). With `None`, each thread sends as soon as it has
+    /// a response (closed loop).
     pub rate: Option<f64>,
 }
 
 impl Phase {
-    /// The intended start of request `index` of a phase that began at `start`, or `None` when the phase ends
-    /// before it, or has ended so long ago that the request is given up.
+    /// The intended start of request `index` of a phase that began at `start`. Returns `None` if the phase
+    /// ends before that, or if it ended so long ago that the request is given up.
     pub fn intended_start(&self, index: u64, start: Instant, now: Instant) -> Option<Instant> {
         if self.requests.is_some_and(|requests| index >= requests) {
             return None;
@@ -32,12 +33,12 @@ impl Phase {
         (!ended && !given_up).then_some(intended)
     }
 
-    /// The time after which nothing begins, not even a retry; `None` when only the count ends the phase.
+    /// The time after which no request or retry begins; `None` if only the number of requests ends the phase.
     pub fn last_moment(&self, start: Instant) -> Option<Instant> {
         self.duration.map(|duration| start + duration + GRACE)
     }
 
-    /// Requests that an open loop of limited time has on its schedule.
+    /// Number of requests on the schedule of an open loop with a duration; `None` for any other phase.
     pub fn scheduled(&self) -> Option<u64> {
         let by_time = (self.rate? * self.duration?.as_secs_f64()).ceil() as u64;
         Some(self.requests.map_or(by_time, |requests| requests.min(by_time)))

@@ -1,4 +1,4 @@
-//! What the threads of a run share: the plan, the next request, how far they are. No thread starts or waits here.
+//! State that the threads of a run share: the plan, the next request, and the progress.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,42 +10,42 @@ use crate::simulate::journal::Journal;
 use crate::simulate::schedule::Phase;
 use crate::simulate::workload::Workload;
 
-/// What a run does.
+/// Plan of a run.
 pub struct Plan {
     /// Threads, each with one connection.
     pub threads: u32,
-    /// Phases in turn; only the last one is measured.
+    /// Consecutive phases; only the last one is measured.
     pub phases: Vec<Phase>,
-    /// Further attempts for what the server calls retryable.
+    /// Most retries of a request whose response is retryable.
     pub retries: u32,
-    /// Makes the bodies.
+    /// Generates the request bodies.
     pub workload: Workload,
-    /// Where they go.
+    /// Where the requests go.
     pub target: Target,
 }
 
-/// What the threads share.
+/// State shared by all threads.
 pub struct Shared<'a> {
-    /// What the run does.
+    /// The plan of the run.
     pub plan: &'a Plan,
-    /// Told to end early.
+    /// Ends the run early.
     pub shutdown: &'a Shutdown,
-    /// Where outcomes go, if anyone wants them.
+    /// Receives the outcomes, if they are recorded or verified.
     pub journal: Option<&'a Journal>,
-    /// Requests that are through.
+    /// Completed requests.
     pub done: AtomicU64,
-    /// Those of them that were not wholly acknowledged.
+    /// Completed requests that were not entirely acknowledged.
     pub failed: AtomicU64,
-    /// The run's next request.
+    /// Number of the next request of the run.
     pub next: AtomicU64,
-    /// The gap between acknowledgements.
+    /// Tracks the longest gap between acknowledgements.
     pub gap: Gap,
-    /// The clock of each phase, once it runs.
+    /// Start of each phase, set when it begins.
     pub starts: Vec<OnceLock<PhaseStart>>,
 }
 
 impl<'a> Shared<'a> {
-    /// Before the first request.
+    /// Creates the state before the first request.
     pub fn new(plan: &'a Plan, shutdown: &'a Shutdown, journal: Option<&'a Journal>) -> Self {
         Self {
             plan,
@@ -59,7 +59,7 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// Tells `observe` how far `phase` is, once its clock runs.
+    /// Passes the progress of `phase` to `observe`, if the phase has begun.
     pub fn look(&self, phase: usize, observe: &mut impl FnMut(Sight)) {
         if let Some(start) = self.starts[phase].get() {
             observe(Sight {
@@ -72,16 +72,16 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// Clock and first request of a phase.
+/// Start of a phase.
 #[derive(Clone, Copy, Debug)]
 pub struct PhaseStart {
-    /// The phase's zero.
+    /// Time when the phase began.
     pub at: Instant,
-    /// Number of its first request; earlier phases leave unused numbers behind.
+    /// Number of its first request. Earlier phases skip some numbers at their end.
     pub first: u64,
 }
 
-/// The longest time without an acknowledgement, seen by all threads.
+/// Tracks the longest time without an acknowledgement over all threads.
 pub struct Gap {
     origin: Instant,
     last_micros: AtomicU64,
@@ -93,7 +93,7 @@ impl Gap {
         Self { origin, last_micros: AtomicU64::new(0), longest_micros: AtomicU64::new(0) }
     }
 
-    /// An acknowledgement came at `now`.
+    /// Notes an acknowledgement at `now`.
     pub fn acknowledged(&self, now: Instant) {
         let micros = now.saturating_duration_since(self.origin).as_micros() as u64;
         let last = self.last_micros.fetch_max(micros, Ordering::Relaxed);
@@ -103,29 +103,29 @@ impl Gap {
         }
     }
 
-    /// Begins again at `now`.
+    /// Discards the gaps so far and starts at `now`.
     pub fn restart(&self, now: Instant) {
         self.acknowledged(now);
         self.longest_micros.store(0, Ordering::Relaxed);
     }
 
-    /// The longest gap when the run ended at `end`.
+    /// The longest gap of a run that ended at `end`.
     pub fn longest(&self, end: Instant) -> Duration {
         self.acknowledged(end);
         Duration::from_micros(self.longest_micros.load(Ordering::Relaxed))
     }
 }
 
-/// How far a run is.
+/// Progress of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Sight {
-    /// Index of the phase.
+    /// Index of the current phase.
     pub phase: usize,
-    /// Its age.
+    /// Time since the phase began.
     pub age: Duration,
-    /// Requests of the whole run that are through.
+    /// Completed requests of the whole run.
     pub done: u64,
-    /// Those of them that were not wholly acknowledged.
+    /// Completed requests of the whole run that were not entirely acknowledged.
     pub failed: u64,
 }
 

@@ -1,51 +1,51 @@
-//! What one thread counted, and the sum of all. Pure.
+//! Counts requests, events and latencies per thread, and adds them up. Pure.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-/// Latencies are kept in microseconds up to this; a longer one counts as this long.
+/// Highest latency that is recorded, in microseconds; a longer one counts as this value.
 const MAX_LATENCY_MICROS: u64 = 600_000_000;
 
-/// A request that begins later than this after its intended start has missed the schedule.
+/// Delay after the intended start beyond which a request counts as late.
 pub const LATE_AFTER: Duration = Duration::from_millis(10);
 
-/// A count with the first example of what was counted.
+/// A count, with an example.
 #[derive(Clone, Debug, Default)]
 pub struct Sampled {
-    /// How many.
+    /// Number of occurrences.
     pub count: u64,
-    /// The first one's words; empty when it had none.
+    /// Text of the first occurrence; empty if it had none.
     pub first: String,
 }
 
-/// Counts of one thread in one phase, or of all threads.
+/// Counts of one thread in one phase, or the sum over all threads.
 #[derive(Clone, Debug)]
 pub struct Tally {
-    /// Latency of every request that was answered or given up, in microseconds.
+    /// Latency of every request, answered or given up, in microseconds.
     pub latency: Histogram<u64>,
-    /// Requests, whatever became of them.
+    /// Requests, whatever their outcome.
     pub requests: u64,
-    /// HTTP attempts: more than requests when some were retried.
+    /// HTTP attempts; more than `requests` if some were retried.
     pub attempts: u64,
     /// Events sent.
     pub sent: u64,
     /// Events acknowledged.
     pub acknowledged: u64,
-    /// Events refused for good.
+    /// Events that were permanently rejected.
     pub rejected: u64,
-    /// Events neither acknowledged nor refused for good.
+    /// Events that were neither acknowledged nor rejected.
     pub failed: u64,
-    /// Answers by HTTP status, each attempt.
+    /// Responses by HTTP status, one per attempt.
     pub statuses: BTreeMap<u16, Sampled>,
-    /// Attempts without an answer by cause.
+    /// Attempts without a usable response, by cause.
     pub errors: BTreeMap<String, u64>,
-    /// Requests that began later than [`LATE_AFTER`] after their intended start.
+    /// Requests that began more than [`LATE_AFTER`] after their intended start.
     pub late: u64,
-    /// The worst such delay.
+    /// Longest delay of a request after its intended start.
     pub worst_delay: Duration,
-    /// End of the last request.
+    /// Time when the last request ended.
     pub finished: Option<Instant>,
 }
 
@@ -56,7 +56,7 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Nothing counted.
+    /// Creates a tally with all counts at zero.
     pub fn new() -> Self {
         Self {
             latency: Histogram::new_with_bounds(1, MAX_LATENCY_MICROS, 3).expect("legal bounds"),
@@ -74,31 +74,31 @@ impl Tally {
         }
     }
 
-    /// Counts how long a request took.
+    /// Records the latency of a request.
     pub fn add_latency(&mut self, latency: Duration) {
         self.latency.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// Counts how long after its intended start a request began.
+    /// Records how long after its intended start a request began.
     pub fn add_delay(&mut self, delay: Duration) {
         self.worst_delay = self.worst_delay.max(delay);
         self.late += u64::from(delay > LATE_AFTER);
     }
 
-    /// Counts an answer; `words` are asked for only the first time.
+    /// Counts a response; `words` is called only for the first one with this status.
     pub fn add_status(&mut self, status: u16, words: impl FnOnce() -> String) {
         let sampled = self.statuses.entry(status).or_insert_with(|| Sampled { count: 0, first: words() });
         sampled.count += 1;
     }
 
-    /// Counts an attempt without a usable answer.
+    /// Counts an attempt without a usable response.
     pub fn add_error(&mut self, cause: String) {
         *self.errors.entry(cause).or_default() += 1;
     }
 
-    /// Adds what another thread counted.
+    /// Adds the counts of another thread.
     pub fn add(&mut self, other: &Tally) {
-        // Equal bounds: cannot fail.
+        // Cannot fail, since both histograms have the same bounds.
         let _ = self.latency.add(&other.latency);
         self.requests += other.requests;
         self.attempts += other.attempts;

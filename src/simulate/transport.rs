@@ -1,8 +1,8 @@
-//! TCP under ureq with the fewest system calls: head and body leave in one write, and whether an idle
-//! connection still lives costs one peek. ureq's own transport makes two writes and two probes of three calls
-//! each, which costs a fifth more processor time a request and wakes the server twice.
+//! TCP transport for ureq that needs few system calls: one write for head and body, and one peek to check
+//! whether an idle connection is still open.
 //!
-//! Knows bytes and time limits, not HTTP.
+//! ureq's own transport makes two writes and two checks of three calls each, which takes a fifth more CPU
+//! time per request and wakes the server twice.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -19,10 +19,10 @@ use ureq::{Error, Timeout};
 
 use crate::linux;
 
-/// Output that is gathered before it is written even though no answer is awaited yet, in bytes.
+/// Size in bytes at which buffered output is written even before ureq waits for the response.
 const MAX_GATHERED: usize = 64 << 10;
 
-/// Opens a [`TcpTransport`] to the first address that takes one.
+/// Opens a [`TcpTransport`] to the first address that accepts a connection.
 #[derive(Debug)]
 pub struct TcpConnector;
 
@@ -45,7 +45,7 @@ impl Connector<()> for TcpConnector {
     }
 }
 
-/// The addresses found once at the start, so that a host name costs nothing per request.
+/// Returns the addresses resolved at the start, so that requests do not resolve the host name.
 #[derive(Debug)]
 pub struct FixedResolver(pub Vec<SocketAddr>);
 
@@ -66,8 +66,8 @@ pub struct TcpTransport {
     gathered: Vec<u8>,
     read_limit: Option<Duration>,
     write_limit: Option<Duration>,
-    /// ureq asks whether the connection lives both when it puts it away and when it takes it out again; the
-    /// first answer follows a read and needs no system call.
+    /// ureq checks whether a connection is open both when it returns it to the pool and when it takes it out
+    /// again. The first check directly follows a read and needs no system call.
     just_read: bool,
 }
 
@@ -94,7 +94,7 @@ impl TcpTransport {
         let written = self.stream.write_all(&self.gathered);
         self.gathered.clear();
         match written {
-            // A server that refuses early closes its reading side; its answer may still be there to read.
+            // A server that rejects a request early closes its reading side; its response may still arrive.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written.map_err(|error| limit_or_io(error, timeout.reason)),
         }

@@ -1,8 +1,8 @@
-//! Waits until the log holds what a ledger says it must hold, then says what it found.
+//! Audits the log repeatedly until it has caught up with a ledger, then returns the findings.
 //!
-//! Each look reads the files again from where they stood when the run began, so rotation, packing and a
-//! consumer that cuts its file back after a crash need no bookkeeping here; a look costs at most as much time
-//! as was waited for it.
+//! Each pass rereads everything that was written since the run began, so rotation, compression and a consumer
+//! that truncates its file after a crash need no bookkeeping here. The wait between two passes is at least as
+//! long as the last pass took.
 
 use std::io;
 use std::path::Path;
@@ -14,24 +14,24 @@ use crate::simulate::audit::{Auditor, Findings};
 use crate::simulate::ledger::Ledger;
 use crate::simulate::log_files::{self, Mark, Piece, Seen};
 
-/// Shortest wait between two looks.
+/// Shortest wait between two passes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Events of unknown outcome may still come: the log is given so long without growth.
+/// Time without any change of the log after which events of unknown outcome are not waited for any longer.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// One look at the log.
+/// Result of one pass over the log.
 pub struct Look {
-    /// What the whole lines say.
+    /// Findings of the audit.
     pub findings: Findings,
-    /// True when a file ends without a line end.
+    /// True if a plain file does not end with a line ending.
     open_end: bool,
 }
 
-/// Looks at `log` once; an unfinished last line counts as torn.
+/// Audits `log` once; an unfinished last line counts as torn.
 ///
 /// # Errors
-/// When a file cannot be read.
+/// A file cannot be read.
 pub fn look(ledger: &Ledger, log: &Path, mark: &Mark) -> io::Result<Look> {
     let mut auditor = Auditor::new(ledger);
     let mut open_end = false;
@@ -47,11 +47,13 @@ pub fn look(ledger: &Ledger, log: &Path, mark: &Mark) -> io::Result<Look> {
     Ok(Look { findings: auditor.finish(), open_end })
 }
 
-/// Looks at `log` until it has caught up, at most for `limit`, and returns the last look. A shutdown that begins
-/// meanwhile ends it; one that had begun ended the load, and what was acknowledged may still be on its way.
+/// Audits `log` until it has caught up, for at most `limit`, and returns the findings of the last pass.
+///
+/// A shutdown requested during the wait ends it. One requested earlier only ended the load: acknowledged
+/// events may still be on their way to the log, so they are waited for.
 ///
 /// # Errors
-/// The last failure to read when the time is up.
+/// The directory cannot be listed, or the files could not be read in the last pass.
 pub fn wait(
     ledger: &Ledger,
     log: &Path,

@@ -1,4 +1,4 @@
-//! One load thread: draws a request, waits for its time, sends it, counts what came back.
+//! Load thread: takes the next request, waits for its intended start, sends it and counts the outcome.
 
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -13,36 +13,37 @@ use crate::simulate::schedule::Phase;
 use crate::simulate::shared::{PhaseStart, Shared};
 use crate::simulate::tally::Tally;
 
-/// A wait is cut into pieces of this length, so that a shutdown is seen.
+/// Longest single sleep; longer waits are split so that a shutdown is noticed.
 const NAP: Duration = Duration::from_millis(100);
 
 /// Longest `Retry-After` that is honoured.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(60);
 
-/// What one thread owns.
+/// State of one load thread.
 pub struct Worker<'a> {
     shared: &'a Shared<'a>,
     client: Client,
     journal: Option<JournalWriter<'a>>,
     tally: Tally,
     body: Vec<u8>,
-    /// Numbers of the events that still need an acknowledgement.
+    /// Sequence numbers of the events that still need an acknowledgement.
     pending: Vec<u32>,
     fates: Vec<Fate>,
     retry: Backoff,
-    /// Holds back a closed loop whose server is gone; without it one would count millions of refused connections.
+    /// Slows down a closed loop while the server is unreachable. Without it a run would count millions of
+    /// refused connections.
     absent: Backoff,
     absence: Option<Duration>,
 }
 
-/// What an attempt says about another one.
+/// Whether another attempt is useful, and how long the server asks to wait before it.
 enum Advice {
     Enough,
     AgainAfter(Option<Duration>),
 }
 
 impl<'a> Worker<'a> {
-    /// A worker that has sent nothing and is not connected.
+    /// Creates a worker, which connects at its first request.
     pub fn new(shared: &'a Shared<'a>) -> Self {
         Self {
             shared,
@@ -58,7 +59,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Sends requests until `phase` ends and returns what was counted.
+    /// Sends requests until `phase` ends and returns the counts.
     pub fn run_phase(&mut self, phase: &Phase, start: PhaseStart) -> Tally {
         self.tally = Tally::new();
         let mut now = start.at;
@@ -82,7 +83,7 @@ impl<'a> Worker<'a> {
         std::mem::take(&mut self.tally)
     }
 
-    /// Takes the events of request `number`; false when their numbers are used up.
+    /// Makes the events of request `number` pending; returns false if the sequence numbers are used up.
     fn draw(&mut self, number: u64) -> bool {
         let batch = u64::from(self.shared.plan.workload.batch());
         let Ok(end) = u32::try_from((number + 1) * batch) else { return false };
@@ -91,7 +92,7 @@ impl<'a> Worker<'a> {
         true
     }
 
-    /// False when the run shall end before `time`.
+    /// Sleeps until `time`; returns false if a shutdown was requested.
     fn sleep_until(&mut self, time: Instant, mut now: Instant) -> bool {
         if let Some(journal) = &mut self.journal {
             journal.settle(now);
@@ -103,7 +104,7 @@ impl<'a> Worker<'a> {
         !self.shared.shutdown.requested()
     }
 
-    /// Sends the pending events until they are settled, no more tries are left, or `end` has come.
+    /// Sends the pending events until all are settled or no retry is left or would begin after `end`.
     fn perform(&mut self, intended: Instant, end: Option<Instant>) {
         self.tally.add_delay(intended.elapsed());
         self.tally.requests += 1;
@@ -165,7 +166,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Books what is settled and leaves the rest pending; with `last` all of it is settled.
+    /// Records the settled outcomes and keeps events of unknown outcome pending. After the `last` attempt,
+    /// these are recorded as unknown too.
     fn settle(&mut self, retried: bool, last: bool) {
         let mut kept = 0;
         let mut acknowledged = false;

@@ -1,4 +1,6 @@
-//! What is sent: events from a seed and a sequence number. Pure; the same seed gives the same events.
+//! Generates request bodies with events derived from a seed and a sequence number.
+//!
+//! Pure: the same seed gives the same events.
 
 use std::io::Write;
 
@@ -10,7 +12,7 @@ const KINDS: [&str; 8] =
 /// User ids are in `1..=MAX_USER_ID`.
 const MAX_USER_ID: u32 = 1000;
 
-/// Makes the request bodies of one run.
+/// Generates the request bodies of one run.
 #[derive(Clone, Debug)]
 pub struct Workload {
     run: String,
@@ -22,7 +24,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// The workload that `config` describes, marked with the id `run`; `seed` stands in where none is set.
+    /// Creates the workload that `config` describes, marked with the id `run`. `seed` is used if none is set.
     pub fn new(config: &LoadConfig, run: String, seed: u64) -> Self {
         Self {
             marker: run_marker(&run),
@@ -34,12 +36,12 @@ impl Workload {
         }
     }
 
-    /// Id of the run, in every event.
+    /// Id of the run, contained in every event.
     pub fn run(&self) -> &str {
         &self.run
     }
 
-    /// Events in one request.
+    /// Number of events per request.
     pub fn batch(&self) -> u32 {
         self.batch
     }
@@ -52,7 +54,7 @@ impl Workload {
         }
     }
 
-    /// Replaces `body` by the events with the numbers `seqs`.
+    /// Replaces the content of `body` with the events that have the sequence numbers `seqs`.
     pub fn write_body(&self, seqs: &[u32], body: &mut Vec<u8>) {
         body.clear();
         if self.batch == 1 {
@@ -92,12 +94,12 @@ impl Workload {
     }
 }
 
-/// What stands in every event of `run` right before its sequence number.
+/// The text that precedes the sequence number in every event of `run`.
 pub fn run_marker(run: &str) -> String {
     format!(r#""run": "{run}", "seq": "#)
 }
 
-/// A new run id: letters and digits, distinct in practice between all runs that share a log.
+/// Generates a run id of lower-case letters and digits, unique in practice among all runs that share a log.
 pub fn new_run_id(random: &mut fastrand::Rng) -> String {
     std::iter::repeat_with(|| random.alphanumeric().to_ascii_lowercase()).take(12).collect()
 }

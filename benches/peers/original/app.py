@@ -1,4 +1,4 @@
-"""The original's producer: Flask's development server and kafka-python. `app.py PORT BROKER TOPIC`."""
+"""The original's producer: Flask's development server and kafka-python. Usage: `app.py PORT BROKER TOPIC`."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The original's consumer: kafka-python and logging. `consumer.py BROKER TOPIC LOG_FILE`."""
+"""The original's consumer: kafka-python and logging. Usage: `consumer.py BROKER TOPIC LOG_FILE`."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ from kafka import KafkaConsumer
 
 broker, topic, log_file = sys.argv[1:4]
 logging.basicConfig(filename=log_file, level=logging.INFO, format="%(asctime)s - %(message)s")
-# What kafka-python itself logs was not in the original's file.
+# The original's file did not contain kafka-python's own log messages.
 logging.getLogger("kafka").setLevel(logging.ERROR)
 consumer = KafkaConsumer(
     topic,

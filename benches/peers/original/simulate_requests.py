@@ -1,4 +1,4 @@
-"""The original's load: 10,000 requests from 200 threads. `simulate_requests.py URL [REQUESTS [THREADS]]`."""
+"""The original's load, 10,000 requests from 200 threads: `simulate_requests.py URL [REQUESTS [THREADS]]`."""
 
 import random
 import sys

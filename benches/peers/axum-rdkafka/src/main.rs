@@ -1,6 +1,6 @@
-//! The peer that one would write today: axum and librdkafka. It answers 200 once the broker has acknowledged with
-//! acks=all, as the producer does. It stamps nothing and has no limits of its own, which is in its favour.
-//! `axum-rdkafka ADDRESS BROKER TOPIC LINGER_MS THREADS BATCH_MESSAGES`.
+//! Peer as one would write it today, with axum and librdkafka. Like the producer, it answers 200 once the
+//! broker has acknowledged with acks=all. It adds no timestamps and has no limits of its own, which is in its
+//! favour. Usage: `axum-rdkafka ADDRESS BROKER TOPIC LINGER_MS THREADS BATCH_MESSAGES`.
 
 use std::env;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ fn is_event(line: &[u8]) -> bool {
     line.first() == Some(&b'{') && serde_json::from_slice::<IgnoredAny>(line).is_ok()
 }
 
-/// Partition and offset once the broker has acknowledged.
+/// Sends an event and returns its partition and offset once the broker has acknowledged it.
 async fn send(app: &App, event: &[u8]) -> Option<(i32, i64)> {
     let record = FutureRecord::<(), [u8]>::to(&app.topic).payload(event);
     let delivery = app.producer.send_result(record).ok()?.await.ok()?.ok()?;

@@ -1,5 +1,5 @@
-//! The floor of the producer: tiny_http reads the event and answers at once, with the same bytes and the same
-//! listener, and nothing in between. `floor ADDRESS`.
+//! Lower bound for the producer's cost: tiny_http reads the event and answers immediately, with the same
+//! bytes and the same listener options, but without Kafka. Usage: `floor ADDRESS`.
 
 use std::env;
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 use tiny_http::{Request, Server};
 
-/// More of them were not faster on two cores.
+/// More workers were not faster on two cores.
 const WORKERS: usize = 2;
 
 const BODY: &str = r#"{"status":"ok","topic":"events","partition":0,"offset":1234567}"#;
@@ -22,7 +22,7 @@ fn main() {
     let addr: SocketAddr =
         env::args().nth(1).and_then(|text| text.parse().ok()).expect("usage: floor ADDRESS");
     let server = Arc::new(listen(addr).expect("the address can be bound"));
-    // As in the producer: they occupy the permanent threads of tiny_http, so that each client gets its own.
+    // As in the producer, these occupy tiny_http's permanent threads, so that each client gets its own one.
     let _plugs: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(addr).expect("connects")).collect();
     let threads: Vec<_> = (0..WORKERS)
         .map(|_| {
@@ -50,7 +50,7 @@ fn serve(server: &Server) {
         if second != dated {
             (head, dated) = (head_of(OffsetDateTime::now_utc()), second);
         }
-        // A client that went away is no reason to stop.
+        // Ignore clients that have disconnected.
         let _ = answer(request, &mut body, &head);
     }
 }

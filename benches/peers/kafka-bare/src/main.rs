@@ -1,5 +1,6 @@
-//! The kafka crate alone, one call after the other: batches of events with acks=all, each to the next partition, or
-//! all of a topic read. `kafka-bare BROKER TOPIC produce BATCH SECONDS | fetch EVENTS`; prints what was done as JSON.
+//! Calls the kafka crate in a loop: sends batches of events with acks=all, each to the next partition, or
+//! reads a whole topic. Usage: `kafka-bare BROKER TOPIC produce BATCH SECONDS | fetch EVENTS`. Prints the
+//! counts as JSON.
 
 use std::env;
 use std::time::{Duration, Instant};
@@ -7,10 +8,10 @@ use std::time::{Duration, Instant};
 use kafka::client::{FetchPartition, KafkaClient, ProduceMessage, RequiredAcks};
 use kafka::error::KafkaCode;
 
-/// As long as the event that the load tool posts, once stamped.
+/// As long as the load tool's event with its timestamp.
 const VALUE: &[u8] = br#"{"event": "purchase", "user_id": 203, "timestamp": "2025-07-08T00:12:01.781Z"}"#;
 const STALLED: Duration = Duration::from_secs(20);
-/// Bytes of one partition in one fetch: the value with which the crate was fastest here.
+/// Most bytes per partition in one fetch; the crate was fastest with this value.
 const FETCH_BYTES: i32 = 2 << 20;
 
 fn main() {
@@ -38,7 +39,7 @@ fn connect(broker: &str, topic: &str) -> (KafkaClient, Vec<i32>) {
     let mut client = KafkaClient::new(vec![broker.to_owned()]);
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        // The first one creates the topic.
+        // The first call creates the topic.
         let loaded = client.load_metadata(&[topic]);
         let partitions: Vec<i32> = (client.topics().partitions(topic))
             .map(|partitions| partitions.iter().filter(|p| p.is_available()).map(|p| p.id()).collect())
@@ -76,14 +77,14 @@ fn send(client: &mut KafkaClient, topic: &str, partition: i32, batch: usize) {
         let answers: Vec<_> = confirms.iter().flat_map(|confirm| &confirm.partition_confirms).collect();
         match answers[..] {
             [one] if one.offset.is_ok() => return,
-            // The leader of a topic that was just created does not know it yet, and has written nothing.
+            // The leader does not know the new topic yet, and has written nothing.
             [one] if one.offset == Err(KafkaCode::NotLeaderForPartition) && Instant::now() < deadline => {}
             _ => panic!("not acknowledged: {answers:?}"),
         }
     }
 }
 
-/// All partitions in one request, over and over, until `wanted` records are read.
+/// Fetches all partitions in one request, repeatedly, until `wanted` records have been read.
 fn fetch(mut client: KafkaClient, topic: &str, partitions: &[i32], wanted: usize) -> (usize, usize) {
     client.set_fetch_crc_validation(false);
     let mut offsets: Vec<(i32, i64)> = partitions.iter().map(|partition| (*partition, 0)).collect();
