@@ -80,8 +80,13 @@ leader() { # prints the node id of the leader of partition 0
 }
 
 topic_end() { # prints the sum of the end offsets of all partitions
-  kcat -Q -b "$KAFKA_BROKERS" -t "$KAFKA_TOPIC:0:-1" -t "$KAFKA_TOPIC:1:-1" -t "$KAFKA_TOPIC:2:-1" |
-    awk '{ sum += $NF } END { print sum + 0 }'
+  local ends deadline=$((SECONDS + recover_timeout_s))
+  # A broker that has just started may not lead its partitions yet.
+  until ends=$(kcat -Q -b "$KAFKA_BROKERS" -t "$KAFKA_TOPIC:0:-1" -t "$KAFKA_TOPIC:1:-1" -t "$KAFKA_TOPIC:2:-1" 2>"$base_dir/kcat.log"); do
+    ((SECONDS < deadline)) || fail "no end offsets of $KAFKA_TOPIC within $recover_timeout_s s" "$base_dir/kcat.log"
+    sleep 0.2
+  done
+  awk '{ sum += $NF } END { print sum + 0 }' <<<"$ends"
 }
 
 # --- Load, progress, log ---
