@@ -39,6 +39,8 @@ pub(super) struct Reach {
     pub wait: Duration,
     /// Largest batch that is read, in bytes, as stored and decompressed.
     pub max_bytes: usize,
+    /// Nothing after the batch of the position is wanted.
+    pub one_batch: bool,
     pub deadline: Instant,
 }
 

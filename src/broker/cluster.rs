@@ -34,9 +34,6 @@ const CREATION: Duration = Duration::from_secs(3);
 /// Pause between two looks at a topic that is being created.
 const CREATION_POLL: Duration = Duration::from_millis(50);
 
-/// Partitions and the host:port that leads them all, if any does.
-pub(super) type Led = (Option<String>, Vec<i32>);
-
 /// Connections to a cluster for the sake of one topic.
 pub(super) struct Cluster {
     config: KafkaConfig,
@@ -169,28 +166,6 @@ impl Cluster {
         leader
             .cloned()
             .ok_or_else(|| BrokerError::Retryable("no broker leads a partition of the topic".into()))
-    }
-
-    /// Groups `partitions` by their leader; those without one come last, under `None`.
-    ///
-    /// # Errors
-    /// As [`Cluster::metadata`].
-    pub fn by_leader(
-        &mut self,
-        partitions: impl Iterator<Item = i32>,
-        deadline: Instant,
-    ) -> Result<Vec<Led>, BrokerError> {
-        let metadata = self.metadata(deadline)?;
-        let mut groups: Vec<Led> = Vec::new();
-        for partition in partitions {
-            let leader = metadata.leader(partition);
-            match groups.iter_mut().find(|(host, _)| host.as_deref() == leader) {
-                Some((_, group)) => group.push(partition),
-                None => groups.push((leader.map(str::to_owned), vec![partition])),
-            }
-        }
-        groups.sort_by_key(|(host, _)| host.is_none());
-        Ok(groups)
     }
 
     /// Runs `call` on a control connection to `host`.

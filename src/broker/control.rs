@@ -30,6 +30,9 @@ const EARLIEST: i64 = -2;
 const READ_UNCOMMITTED: i8 = 0;
 const GROUP: i8 = 0;
 
+/// Partitions and the host:port that leads them all, if any does.
+pub(super) type Led = (Option<String>, Vec<i32>);
+
 /// Who leads what, as one broker saw it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Metadata {
@@ -50,6 +53,20 @@ impl Metadata {
     pub fn leader(&self, partition: i32) -> Option<&str> {
         let at = self.partitions.binary_search_by_key(&partition, |partition| partition.id).ok()?;
         self.partitions[at].leader.as_deref()
+    }
+
+    /// Groups `partitions` by their leader; those without one come last, under `None`.
+    pub fn by_leader(&self, partitions: impl Iterator<Item = i32>) -> Vec<Led> {
+        let mut groups: Vec<Led> = Vec::new();
+        for partition in partitions {
+            let leader = self.leader(partition);
+            match groups.iter_mut().find(|(host, _)| host.as_deref() == leader) {
+                Some((_, group)) => group.push(partition),
+                None => groups.push((leader.map(str::to_owned), vec![partition])),
+            }
+        }
+        groups.sort_by_key(|(host, _)| host.is_none());
+        groups
     }
 }
 

@@ -5,25 +5,35 @@
 //! it has come. That is asked of the broker, which answers for the epoch named in the question and for no other;
 //! it is plain where the page goes on in the leader epoch of what was read last.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::client::Reach;
-use super::code::Code;
-use super::control::{PerPartition, outcome_of};
+use super::control::{Metadata, PerPartition, outcome_of};
 use super::epochs::{EPOCH_ENDS, Question, epoch_ends};
+use super::leader_log::TermLog;
 use super::peek::{ONE_BATCH, peek};
 use super::source::{KafkaSource, nothing_at_all};
-use super::trail::{LeaderLog, crc_of};
-use super::{BrokerError, Compared, Fetched, Page, Position, Source, Trail, Trails};
+use super::trail::LeaderLog;
+use super::{BrokerError, Compared, Fetched, Found, Page, Position, Trail, Trails};
 
 /// One leader's time as far as our connections to it last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Term {
-    host: String,
+    pub host: String,
     session: u64,
     /// Its leader epoch; `None` if the broker is too old to be asked.
     epoch: Option<i32>,
+}
+
+/// One call: leaders are those of one metadata answer, so that a log is read from the broker that was asked about it,
+/// and no broker is waited for twice.
+struct Turn {
+    metadata: Arc<Metadata>,
+    /// Session of each broker, or why there is none.
+    sessions: HashMap<String, Result<u64, BrokerError>>,
+    /// Partitions whose term has begun in this call.
+    begun: HashSet<i32>,
 }
 
 impl KafkaSource {
@@ -32,65 +42,70 @@ impl KafkaSource {
         positions: &[Position],
         trails: &Trails,
     ) -> Result<Vec<Fetched>, BrokerError> {
-        let unread = Trail::default();
-        let trail_of = |partition: i32| trails.get(&partition).unwrap_or(&unread);
+        let all = positions.len();
+        let positions = self.in_turn(positions);
+        let mut turn = self.begin_turn()?;
         let (mut answers, mut proven) = (Vec::new(), Vec::new());
-        let mut sessions = HashMap::new();
         for position in positions {
-            match self.prove(*position, trail_of(position.partition), &mut sessions) {
-                Ok(()) => proven.push(*position),
+            match self.prove(&mut turn, position, trail_of(trails, position.partition)) {
+                Ok(()) => proven.push(position),
                 Err(error) => answers.push(Fetched { partition: position.partition, page: Err(error) }),
             }
         }
-        if !proven.is_empty() {
-            match self.fetch(&proven) {
-                Ok(fetched) => answers.extend(self.confirmed(fetched, &proven, &trail_of)),
-                Err(error) => answers.extend(
-                    proven.iter().map(|p| Fetched { partition: p.partition, page: Err(error.clone()) }),
-                ),
-            }
-        }
+        let fetched = self.fetch_led(&turn.metadata, &proven, all);
+        answers.extend(self.confirmed(&turn, fetched, &proven, trails));
         nothing_at_all(&answers).map_or(Ok(answers), Err)
     }
 
-    /// Compares the log with `trail` if a new term has begun.
-    fn prove(
+    pub(super) fn compare_now(
         &mut self,
-        position: Position,
-        trail: &Trail,
-        sessions: &mut HashMap<String, u64>,
-    ) -> Result<(), BrokerError> {
-        let term = self.term(position.partition, sessions)?;
+        positions: &[Position],
+        trails: &Trails,
+    ) -> Result<Vec<Compared>, BrokerError> {
+        let mut turn = self.begin_turn()?;
+        let compare = |position: &Position| {
+            let term = self.term(&mut turn, position.partition)?;
+            self.compare_in(&mut turn, term, *position, trail_of(trails, position.partition))
+        };
+        positions.iter().map(compare).collect()
+    }
+
+    fn begin_turn(&mut self) -> Result<Turn, BrokerError> {
+        let deadline = self.cluster.request_deadline();
+        let metadata = self.cluster.metadata(deadline)?;
+        Ok(Turn { metadata, sessions: HashMap::new(), begun: HashSet::new() })
+    }
+
+    /// Compares the log with `trail` if a new term has begun.
+    fn prove(&mut self, turn: &mut Turn, position: Position, trail: &Trail) -> Result<(), BrokerError> {
+        let term = self.term(turn, position.partition)?;
         if self.terms.get(&position.partition) == Some(&term) {
             return Ok(());
         }
-        self.terms.remove(&position.partition);
-        if let Some(parting) = self.compare_in(&term, position, trail)?.parting {
-            return Err(BrokerError::Parted(parting));
+        match self.compare_in(turn, term, position, trail)?.found {
+            Found::Parted(parting) => Err(BrokerError::Parted(parting)),
+            Found::Same | Found::Unknown => Ok(()),
         }
-        self.terms.insert(position.partition, term);
-        Ok(())
     }
 
-    /// The present term of `partition`; each broker is looked at once for all `sessions`.
-    fn term(&mut self, partition: i32, sessions: &mut HashMap<String, u64>) -> Result<Term, BrokerError> {
-        let deadline = self.cluster.request_deadline();
-        let metadata = self.cluster.metadata(deadline)?;
-        let Some(host) = metadata.leader(partition).map(str::to_owned) else {
+    /// The present term of `partition`.
+    fn term(&mut self, turn: &mut Turn, partition: i32) -> Result<Term, BrokerError> {
+        let Some(host) = turn.metadata.leader(partition).map(str::to_owned) else {
             self.cluster.forget_leaders();
             let topic = self.cluster.topic();
             return Err(BrokerError::Retryable(format!("{topic}/{partition} has no leader")));
         };
-        let session = match sessions.get(&host) {
-            Some(session) => *session,
+        let session = match turn.sessions.get(&host) {
+            Some(known) => known.clone()?,
             None => {
-                self.cluster.refuse_resting(&host)?;
-                let session = self.cluster.session(&host, deadline)?;
-                sessions.insert(host.clone(), session);
-                session
+                let deadline = self.cluster.request_deadline();
+                let found =
+                    self.cluster.refuse_resting(&host).and_then(|()| self.cluster.session(&host, deadline));
+                turn.sessions.insert(host.clone(), found.clone());
+                found?
             }
         };
-        let epoch = metadata.epoch(partition);
+        let epoch = turn.metadata.epoch(partition);
         let can_be_asked = epoch >= 0 && self.cluster.serves(&host, EPOCH_ENDS.key, EPOCH_ENDS.version);
         if !can_be_asked && !std::mem::replace(&mut self.told_unchecked, true) {
             log::warn!("broker {host} is older than Kafka 2.3: a log that lost records cannot be recognised");
@@ -98,25 +113,31 @@ impl KafkaSource {
         Ok(Term { host, session, epoch: can_be_asked.then_some(epoch) })
     }
 
-    pub(super) fn compare_now(&mut self, position: Position, trail: &Trail) -> Result<Compared, BrokerError> {
-        let partition = position.partition;
-        let term = self.term(partition, &mut HashMap::new())?;
-        let compared = self.compare_in(&term, position, trail)?;
-        if compared.proven {
-            self.terms.insert(partition, term);
-        }
-        Ok(compared)
-    }
-
+    /// Compares the log with `trail` in `term`, which is that of the partition from now on unless they part.
     fn compare_in(
         &mut self,
-        term: &Term,
+        turn: &mut Turn,
+        term: Term,
         Position { partition, .. }: Position,
         trail: &Trail,
     ) -> Result<Compared, BrokerError> {
+        self.terms.remove(&partition);
+        let found = self.found_in(&term, partition, trail).inspect_err(|error| {
+            if !self.cluster.is_session(&term.host, term.session) {
+                turn.sessions.insert(term.host.clone(), Err(error.clone()));
+            }
+        })?;
+        let same_term = term.epoch.is_none() || term.epoch == trail.term();
+        if !matches!(found, Found::Parted(_)) {
+            self.terms.insert(partition, term);
+            turn.begun.insert(partition);
+        }
+        Ok(Compared { partition, found, same_term })
+    }
+
+    fn found_in(&mut self, term: &Term, partition: i32, trail: &Trail) -> Result<Found, BrokerError> {
         let (Some(current), Some(last)) = (term.epoch, trail.last_epoch()) else {
-            let same_epoch = term.epoch.is_none();
-            return Ok(Compared { partition, parting: None, proven: false, same_epoch });
+            return Ok(Found::Unknown);
         };
         let mut log = TermLog { source: self, term, partition, current };
         let parting = trail.parting(&mut log)?;
@@ -125,194 +146,148 @@ impl KafkaSource {
         if !self.cluster.is_session(&term.host, term.session) {
             return Err(self.moved(partition, &term.host, "the connection was lost meanwhile"));
         }
-        Ok(Compared { partition, parting, proven: parting.is_none(), same_epoch: current == last })
+        Ok(parting.map_or(Found::Same, Found::Parted))
     }
 
-    fn moved(&mut self, partition: i32, host: &str, why: &str) -> BrokerError {
+    pub(super) fn moved(&mut self, partition: i32, host: &str, why: &str) -> BrokerError {
         self.cluster.forget_leaders();
-        self.terms.remove(&partition);
         let topic = self.cluster.topic();
         BrokerError::Retryable(format!("broker {host}: epochs of {topic}/{partition}: {why}"))
     }
 
-    fn refused(&mut self, partition: i32, host: &str, code: Code) -> BrokerError {
-        self.moved(partition, host, &code.to_string())
-    }
-
-    /// What may be given out of `fetched`.
-    fn confirmed<'t>(
+    /// What may be given out of `fetched`. A page whose term has ended is left out: the next call begins another one.
+    fn confirmed(
         &mut self,
+        turn: &Turn,
         fetched: Vec<Fetched>,
         positions: &[Position],
-        trail_of: &impl Fn(i32) -> &'t Trail,
+        trails: &Trails,
     ) -> Vec<Fetched> {
-        let asked = |partition: i32| positions.iter().find(|position| position.partition == partition);
-        let read: Vec<(Position, Option<i32>, bool)> = fetched
+        let read: Vec<(Position, Option<i32>)> = fetched
             .iter()
             .filter_map(|Fetched { partition, page }| {
-                let (page, position) = (page.as_ref().ok()?, *asked(*partition)?);
-                let last = trail_of(*partition).last_epoch();
+                let page = page.as_ref().ok()?;
+                let at = *positions.iter().find(|position| position.partition == *partition)?;
+                let last = trails.get(partition).and_then(Trail::last_epoch);
                 let first = page.epochs().first().map(|(epoch, _)| *epoch);
                 let is_plain = first.is_some() && (last.is_none() || first == last);
-                (page.next_offset > position.offset && !is_plain).then_some((position, last, first.is_none()))
+                (page.next_offset > at.offset && !is_plain).then_some((at, last))
             })
             .collect();
-        let mut ends = self.ends(&read);
-        fetched
-            .into_iter()
-            .map(|Fetched { partition, page }| {
-                let Some(position) = asked(partition) else { return Fetched { partition, page } };
-                let end = ends.remove(&partition);
-                let page = page.and_then(|page| self.confirm(page, *position, end));
-                Fetched { partition, page }
-            })
-            .collect()
+        let mut ends = self.still_leads(&read);
+        let mut answers = Vec::with_capacity(fetched.len());
+        for Fetched { partition, page } in fetched {
+            let asked = read.iter().find(|(at, _)| at.partition == partition).copied();
+            let page = match page {
+                Ok(page) => match self.confirm(partition, page, asked, ends.remove(&partition)) {
+                    Ok(Some(page)) => Ok(page),
+                    Ok(None) => {
+                        self.cluster.forget_leaders();
+                        self.terms.remove(&partition);
+                        if !turn.begun.contains(&partition) {
+                            continue;
+                        }
+                        let topic = self.cluster.topic();
+                        Err(BrokerError::Retryable(format!("{topic}/{partition}: its leader changes")))
+                    }
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error),
+            };
+            answers.push(Fetched { partition, page });
+        }
+        answers
     }
 
-    /// How far the epoch reaches in which each partition was read on, and that its term goes on; one request a broker.
-    fn ends(&mut self, read: &[(Position, Option<i32>, bool)]) -> HashMap<i32, Result<Extent, BrokerError>> {
+    /// That the leaders in whose term each position was read still lead in it, and how far the epoch reaches in their
+    /// log that was read last; one request a broker.
+    fn still_leads(
+        &mut self,
+        read: &[(Position, Option<i32>)],
+    ) -> HashMap<i32, Result<Option<(i32, i64)>, BrokerError>> {
         let mut by_host: HashMap<String, Vec<Question>> = HashMap::new();
-        let mut ends = HashMap::new();
-        for &(position, last, is_unknown) in read {
-            let partition = position.partition;
-            let Some((host, current)) = self.asked_of(partition) else { continue };
-            match last {
-                Some(epoch) => by_host.entry(host).or_default().push(Question { partition, current, epoch }),
-                None => drop(ends.insert(partition, self.extent_at(&host, current, position))),
+        for &(Position { partition, .. }, last) in read {
+            if let Some(Term { host, epoch: Some(current), .. }) = self.terms.get(&partition) {
+                let question = Question { partition, current: *current, epoch: last.unwrap_or(*current) };
+                by_host.entry(host.clone()).or_default().push(question);
             }
-            debug_assert!(last.is_some() || is_unknown, "without a trail there is nothing to follow");
         }
+        let mut ends = HashMap::new();
         for (host, questions) in by_host {
             let outcomes = self.ask(&host, &questions);
-            for Question { partition, current, epoch } in questions {
-                let found = outcomes.clone().and_then(|outcomes| {
-                    outcome_of(&outcomes, partition).map_err(|code| self.refused(partition, &host, code))
-                });
-                let Some(&(position, _, is_unknown)) =
-                    read.iter().find(|(position, ..)| position.partition == partition)
-                else {
-                    continue;
-                };
-                let reach = match found {
-                    Ok((found, end)) if found == epoch && (end > position.offset || !is_unknown) => {
-                        Ok(Extent { epoch, end })
-                    }
-                    // Another leader wrote what comes next.
-                    Ok(_) if is_unknown => self.extent_at(&host, current, position),
-                    Ok((found, end)) => Ok(Extent { epoch: found, end }),
-                    Err(error) => Err(error),
-                };
-                ends.insert(partition, reach);
-            }
+            ends.extend(questions.iter().map(|Question { partition, .. }| {
+                (*partition, outcomes.clone().map(|outcomes| outcome_of(&outcomes, *partition).ok()))
+            }));
         }
         ends
     }
 
-    fn asked_of(&self, partition: i32) -> Option<(String, i32)> {
-        let term = self.terms.get(&partition)?;
-        Some((term.host.clone(), term.epoch?))
-    }
-
-    /// The epoch of what stands at `position`, by the header of its batch.
-    fn extent_at(&mut self, host: &str, current: i32, position: Position) -> Result<Extent, BrokerError> {
-        let Position { partition, offset } = position;
-        let deadline = self.cluster.request_deadline();
-        let topic = self.cluster.topic().to_owned();
-        let reach = Reach { wait: Duration::ZERO, max_bytes: self.max_bytes, deadline };
-        let seen = self
-            .cluster
-            .on_control(host, deadline, |on| peek(on, &topic, (partition, offset), ONE_BATCH, reach))?
-            .map_err(|code| self.refused(partition, host, code))?;
-        let Some(header) = seen.headers.first() else {
-            return Err(self.moved(partition, host, "nothing is there any more"));
-        };
-        let epoch = header.epoch;
-        if epoch < 0 {
-            return Ok(Extent { epoch, end: i64::MAX });
-        }
-        let outcomes = self.ask(host, &[Question { partition, current, epoch }])?;
-        match outcome_of(&outcomes, partition).map_err(|code| self.refused(partition, host, code))? {
-            (found, end) if found == epoch && end > offset => Ok(Extent { epoch, end }),
-            _ => Err(self.moved(partition, host, "its log changes")),
-        }
-    }
-
-    fn ask(&mut self, host: &str, questions: &[Question]) -> Result<PerPartition<(i32, i64)>, BrokerError> {
-        let deadline: Instant = self.cluster.request_deadline();
-        let topic = self.cluster.topic().to_owned();
-        self.cluster.on_control(host, deadline, |on| epoch_ends(on, &topic, questions, deadline))
-    }
-
-    /// The part of `page`, which was read on from `position`, that is known to be of the present term.
+    /// The part of `page` that is known to be of the present term; `None` once that has ended. `asked` is where it was
+    /// read and the epoch of which the leader has said the `end`.
     fn confirm(
         &mut self,
+        partition: i32,
         mut page: Page,
-        position: Position,
-        reach: Option<Result<Extent, BrokerError>>,
-    ) -> Result<Page, BrokerError> {
-        let is_same = self
-            .terms
-            .get(&position.partition)
-            .is_some_and(|term| self.cluster.is_session(&term.host, term.session));
-        let reach = reach.transpose()?;
-        if !is_same {
-            self.terms.remove(&position.partition);
-            return Ok(Page::new(position.offset, page.high_watermark));
+        asked: Option<(Position, Option<i32>)>,
+        end: Option<Result<Option<(i32, i64)>, BrokerError>>,
+    ) -> Result<Option<Page>, BrokerError> {
+        let Some(term) = self.terms.get(&partition).cloned() else { return Ok(None) };
+        let end = end.transpose()?;
+        if end == Some(None) {
+            return Ok(None);
         }
-        if let Some(Extent { epoch, end }) = reach
+        if let (Some((at, last)), Some(current), Some(end)) = (asked, term.epoch, end.flatten())
             && page.epochs().is_empty()
         {
+            let known = last.filter(|last| end.0 == *last && end.1 > at.offset).map(|_| end);
+            let extent = match known {
+                Some(known) => Some(known),
+                // Another leader wrote what comes next.
+                None => self.extent(&term.host, current, at)?,
+            };
+            let Some((epoch, end)) = extent else { return Ok(None) };
             page.cut(end);
             page.reach(epoch, page.next_offset);
         }
-        Ok(page)
-    }
-}
-
-/// An epoch and the offset that it ends before in a leader's log.
-#[derive(Clone, Copy)]
-struct Extent {
-    epoch: i32,
-    end: i64,
-}
-
-/// A leader's log during one term.
-struct TermLog<'a> {
-    source: &'a mut KafkaSource,
-    term: &'a Term,
-    partition: i32,
-    current: i32,
-}
-
-impl LeaderLog for TermLog<'_> {
-    fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError> {
-        let (partition, current) = (self.partition, self.current);
-        let outcomes = self.source.ask(&self.term.host, &[Question { partition, current, epoch }])?;
-        outcome_of(&outcomes, partition).map_err(|code| self.source.refused(partition, &self.term.host, code))
+        page.led_in(term.epoch);
+        Ok(self.cluster.is_session(&term.host, term.session).then_some(page))
     }
 
-    fn crc_at(&mut self, offset: i64) -> Result<Option<u32>, BrokerError> {
-        let fetched = self.source.fetch_from(
-            &self.term.host,
-            &[Position { partition: self.partition, offset }],
-            Duration::ZERO,
-        )?;
-        let page = match fetched.into_iter().next().map(|fetched| fetched.page) {
-            Some(Ok(page)) => page,
-            Some(Err(BrokerError::OffsetOutOfRange(_) | BrokerError::Unreadable(_))) => return Ok(None),
-            Some(Err(error)) => return Err(error),
-            None => return Err(self.source.moved(self.partition, &self.term.host, "no answer")),
+    /// The epoch of what stands at `position`, by the header of its batch, and the offset that it ends before.
+    fn extent(
+        &mut self,
+        host: &str,
+        current: i32,
+        Position { partition, offset }: Position,
+    ) -> Result<Option<(i32, i64)>, BrokerError> {
+        let reach = self.reach(Duration::ZERO);
+        let topic = self.cluster.topic().to_owned();
+        let seen = self
+            .cluster
+            .on_control(host, reach.deadline, |on| peek(on, &topic, (partition, offset), ONE_BATCH, reach))?;
+        let Some(epoch) = seen.ok().and_then(|seen| Some(seen.headers.first()?.epoch)) else {
+            return Ok(None);
         };
-        let first = page.records().find(|(at, _)| *at >= offset);
-        match first {
-            Some((at, value)) => Ok((at == offset).then(|| crc_of(value))),
-            // A new leader gives out nothing until its replicas have what it has (KIP-207).
-            None if page.next_offset <= offset => Err(self.source.moved(
-                self.partition,
-                &self.term.host,
-                "its leader does not yet give out what it has",
-            )),
-            None => Ok(None),
+        if epoch < 0 {
+            return Ok(Some((epoch, i64::MAX)));
         }
+        let outcomes = self.ask(host, &[Question { partition, current, epoch }])?;
+        let end = outcome_of(&outcomes, partition).ok();
+        Ok(end.filter(|(found, end)| *found == epoch && *end > offset))
     }
+
+    pub(super) fn ask(
+        &mut self,
+        host: &str,
+        questions: &[Question],
+    ) -> Result<PerPartition<(i32, i64)>, BrokerError> {
+        let deadline = self.cluster.request_deadline();
+        let topic = self.cluster.topic().to_owned();
+        self.cluster.on_control(host, deadline, |on| epoch_ends(on, &topic, questions, deadline))
+    }
+}
+
+fn trail_of(trails: &Trails, partition: i32) -> &Trail {
+    static UNREAD: Trail = Trail::unread();
+    trails.get(&partition).unwrap_or(&UNREAD)
 }

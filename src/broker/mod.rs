@@ -20,6 +20,7 @@ mod follow;
 mod frame;
 mod group;
 mod kafka_crate;
+mod leader_log;
 mod limit;
 mod member;
 mod oversize;
@@ -49,7 +50,7 @@ pub use error::BrokerError;
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
 #[cfg(test)]
-pub(crate) use trail::LeaderLog;
+pub(crate) use trail::{First, LeaderLog};
 pub use trail::{Parting, Trail, Trails};
 
 use crate::config::KafkaConfig;
@@ -148,11 +149,11 @@ pub trait Source: Send {
     /// As for [`Source::fetch`]; parted, of one partition.
     fn follow(&mut self, positions: &[Position], trails: &Trails) -> Result<Vec<Fetched>, BrokerError>;
 
-    /// Compares the log of `position` with what was read up to there.
+    /// Compares the log of each of `positions` with what was read up to there, in their order.
     ///
     /// # Errors
-    /// Retryable when its leader does not answer.
-    fn compare(&mut self, position: Position, trail: &Trail) -> Result<Compared, BrokerError>;
+    /// Retryable when one of the leaders does not answer.
+    fn compare(&mut self, positions: &[Position], trails: &Trails) -> Result<Vec<Compared>, BrokerError>;
 
     /// What `group` has committed for each of `partitions`; `None` where it never did.
     ///
@@ -181,13 +182,22 @@ pub struct Position {
 pub struct Compared {
     /// Partition of the topic.
     pub partition: i32,
-    /// Where it is another one; `None` while it has all of it, as far as can be told.
-    pub parting: Option<Parting>,
-    /// It was asked, and has all of it.
-    pub proven: bool,
-    /// Its leader epoch is that of what was read last, or cannot be told: what may have been read since then has not
-    /// been replaced.
-    pub same_epoch: bool,
+    /// How much of it the log has.
+    pub found: Found,
+    /// It is led in the epoch in which it was read last, or the broker is too old to say: whatever was read in that
+    /// epoch is still there.
+    pub same_term: bool,
+}
+
+/// How much of what was read a log still has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing is remembered, or the broker is too old to be asked.
+    Unknown,
+    /// All of it.
+    Same,
+    /// It is another one from some offset on.
+    Parted(Parting),
 }
 
 /// What a group has committed for one partition.
@@ -234,6 +244,8 @@ pub struct Page {
     rows: Vec<(usize, Option<i64>)>,
     /// Leader epochs, each with the offset that it ends before; empty if they are not known.
     epochs: Vec<(i32, i64)>,
+    /// Leader epoch of the broker that gave it out, if that is known.
+    term: Option<i32>,
 }
 
 impl Page {
@@ -263,6 +275,21 @@ impl Page {
             Some(last) if last.0 == epoch => last.1 = end,
             _ => self.epochs.push((epoch, end)),
         }
+    }
+
+    /// It was given out by the leader of this epoch.
+    pub fn led_in(&mut self, term: Option<i32>) {
+        self.term = term;
+    }
+
+    /// Leader epoch of the broker that gave it out; `None` if that is not known.
+    pub fn term(&self) -> Option<i32> {
+        self.term
+    }
+
+    /// Offset that it was read from.
+    pub fn begin(&self) -> i64 {
+        self.begin
     }
 
     /// Drops what stands at `end` and after it.

@@ -95,8 +95,8 @@ impl KafkaSink {
         deadline: Instant,
     ) {
         let partitions = round.iter().map(|part| part.partition);
-        let groups = match self.cluster.by_leader(partitions, deadline) {
-            Ok(groups) => groups,
+        let groups = match self.cluster.metadata(deadline) {
+            Ok(metadata) => metadata.by_leader(partitions),
             Err(error) => {
                 let failed = |_: &mut Self, _: &Part| Err(Refusal::Failed(error.clone()));
                 self.settle(round, records, dispatch, failed);
@@ -238,7 +238,7 @@ impl KafkaSink {
     /// Asks the leaders of `partitions`. One that cannot be reached, or that is missing, matters only when keys
     /// decide where records go, or when there is no other: `split` passes it over.
     fn prove(&mut self, partitions: &[i32], deadline: Instant) -> Result<(), BrokerError> {
-        let groups = self.cluster.by_leader(partitions.iter().copied(), deadline)?;
+        let groups = self.cluster.metadata(deadline)?.by_leader(partitions.iter().copied());
         let brokers = groups.len();
         let (mut proven, mut passed_over) = (false, None);
         for (done, (leader, partitions)) in groups.into_iter().enumerate() {

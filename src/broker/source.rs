@@ -7,11 +7,11 @@ use super::client::{FETCH_BYTES, Reach};
 use super::cluster::{Cluster, share};
 use super::code::Code;
 use super::connection::Connection;
-use super::control::{self, PerPartition, outcome_of};
+use super::control::{self, Metadata, PerPartition, outcome_of};
 use super::follow::Term;
 use super::group;
 use super::topic_id::topic_id;
-use super::{Bounds, BrokerError, Committed, Compared, Fetched, Position, Source, Trail, Trails};
+use super::{Bounds, BrokerError, Committed, Compared, Fetched, Position, Source, Trails};
 
 /// How long a fetch waits when nothing is there.
 const LONG_POLL: Duration = Duration::from_millis(200);
@@ -99,7 +99,7 @@ impl KafkaSource {
 
     /// The positions whose turn it is when there are more than one fetch may hold. The first one changes in any case:
     /// what is large may leave no room for the others.
-    fn in_turn(&mut self, positions: &[Position]) -> Vec<Position> {
+    pub(super) fn in_turn(&mut self, positions: &[Position]) -> Vec<Position> {
         let mut chosen = positions.to_vec();
         let step = if positions.len() > MAX_PARTITIONS_PER_FETCH { MAX_PARTITIONS_PER_FETCH } else { 1 };
         chosen.rotate_left(self.fetches.wrapping_mul(step) % positions.len().max(1));
@@ -120,11 +120,13 @@ impl KafkaSource {
             positions.iter().copied().partition(|at| self.alone.get(&at.partition) == Some(&at.offset));
         let mut fetched = Vec::with_capacity(positions.len());
         if !together.is_empty() {
-            fetched.extend(self.fetch_at_once(host, &together, wait)?);
+            let reach = self.reach(wait);
+            fetched.extend(self.fetch_at_once(host, &together, reach)?);
         }
         for position in alone {
             if !is_large(&fetched) {
-                fetched.extend(self.fetch_at_once(host, &[position], Duration::ZERO)?);
+                let reach = self.reach(Duration::ZERO);
+                fetched.extend(self.fetch_at_once(host, &[position], reach)?);
             }
         }
         for Fetched { partition, page } in &fetched {
@@ -139,16 +141,64 @@ impl KafkaSource {
         Ok(fetched)
     }
 
-    fn fetch_at_once(
+    pub(super) fn reach(&self, wait: Duration) -> Reach {
+        let deadline = self.cluster.request_deadline() + wait;
+        Reach { wait, max_bytes: self.max_bytes, one_batch: false, deadline }
+    }
+
+    pub(super) fn fetch_at_once(
         &mut self,
         host: &str,
         positions: &[Position],
-        wait: Duration,
+        reach: Reach,
     ) -> Result<Vec<Fetched>, BrokerError> {
-        let deadline = self.cluster.request_deadline() + wait;
-        self.cluster.check_quota(host, deadline)?;
-        let reach = Reach { wait, max_bytes: self.max_bytes, deadline };
-        self.cluster.on_client(host, deadline, |client, control| client.fetch(control, positions, reach))
+        self.cluster.check_quota(host, reach.deadline)?;
+        self.cluster
+            .on_client(host, reach.deadline, |client, control| client.fetch(control, positions, reach))
+    }
+
+    /// Fetches `positions`, out of `all` whose turn comes, from those who lead them by `metadata`.
+    pub(super) fn fetch_led(
+        &mut self,
+        metadata: &Metadata,
+        positions: &[Position],
+        all: usize,
+    ) -> Vec<Fetched> {
+        let groups = metadata.by_leader(positions.iter().map(|position| position.partition));
+        // Brokers are asked one after another, and partitions may take turns: what waits its turn shall not wait long.
+        let turns = groups.len().max(1) * all.div_ceil(MAX_PARTITIONS_PER_FETCH).max(1);
+        let wait = LONG_POLL / u32::try_from(turns).unwrap_or(u32::MAX);
+        let mut answers = Vec::with_capacity(positions.len());
+        for (leader, group) in groups {
+            // One batch above the usual size is enough to hold; the other brokers are asked in the next fetch.
+            if is_large(&answers) {
+                break;
+            }
+            let wanted: Vec<Position> =
+                positions.iter().filter(|position| group.contains(&position.partition)).copied().collect();
+            let answer = match leader {
+                Some(host) => self.fetch_from(&host, &wanted, wait),
+                None => Err(BrokerError::Retryable(format!("{} has no leader for it", self.cluster.topic()))),
+            };
+            let stale = |fetched: &Fetched| fetched.page.as_ref().is_err_and(BrokerError::is_retryable);
+            match answer {
+                Ok(fetched) => {
+                    if fetched.iter().any(stale) {
+                        self.cluster.forget_leaders();
+                    }
+                    answers.extend(fetched);
+                }
+                Err(error) => {
+                    if !matches!(error, BrokerError::Throttled(..)) {
+                        self.cluster.forget_leaders();
+                    }
+                    answers.extend(
+                        wanted.iter().map(|p| Fetched { partition: p.partition, page: Err(error.clone()) }),
+                    );
+                }
+            }
+        }
+        answers
     }
 
     /// The bounds of `partitions`, all led by `leader`, in their order.
@@ -206,7 +256,7 @@ impl Source for KafkaSource {
     fn bounds(&mut self, partitions: &[i32]) -> Result<Vec<Result<Bounds, BrokerError>>, BrokerError> {
         let deadline = self.cluster.request_deadline();
         let mut found = HashMap::new();
-        let groups = self.cluster.by_leader(partitions.iter().copied(), deadline)?;
+        let groups = self.cluster.metadata(deadline)?.by_leader(partitions.iter().copied());
         let mut waiting = groups.len();
         for (leader, group) in groups {
             // A leader that does not answer must leave time for the next one.
@@ -222,43 +272,10 @@ impl Source for KafkaSource {
     }
 
     fn fetch(&mut self, positions: &[Position]) -> Result<Vec<Fetched>, BrokerError> {
-        let all = positions.len();
-        let positions = self.in_turn(positions);
+        let chosen = self.in_turn(positions);
         let deadline = self.cluster.request_deadline();
-        let groups = self.cluster.by_leader(positions.iter().map(|position| position.partition), deadline)?;
-        // Brokers are asked one after another, and partitions may take turns: what waits its turn shall not wait long.
-        let turns = groups.len().max(1) * all.div_ceil(MAX_PARTITIONS_PER_FETCH).max(1);
-        let wait = LONG_POLL / u32::try_from(turns).unwrap_or(u32::MAX);
-        let mut answers = Vec::with_capacity(positions.len());
-        for (leader, group) in groups {
-            // One batch above the usual size is enough to hold; the other brokers are asked in the next fetch.
-            if is_large(&answers) {
-                break;
-            }
-            let wanted: Vec<Position> =
-                positions.iter().filter(|position| group.contains(&position.partition)).copied().collect();
-            let answer = match leader {
-                Some(host) => self.fetch_from(&host, &wanted, wait),
-                None => Err(BrokerError::Retryable(format!("{} has no leader for it", self.cluster.topic()))),
-            };
-            let stale = |fetched: &Fetched| fetched.page.as_ref().is_err_and(BrokerError::is_retryable);
-            match answer {
-                Ok(fetched) => {
-                    if fetched.iter().any(stale) {
-                        self.cluster.forget_leaders();
-                    }
-                    answers.extend(fetched);
-                }
-                Err(error) => {
-                    if !matches!(error, BrokerError::Throttled(..)) {
-                        self.cluster.forget_leaders();
-                    }
-                    answers.extend(
-                        wanted.iter().map(|p| Fetched { partition: p.partition, page: Err(error.clone()) }),
-                    );
-                }
-            }
-        }
+        let metadata = self.cluster.metadata(deadline)?;
+        let answers = self.fetch_led(&metadata, &chosen, positions.len());
         nothing_at_all(&answers).map_or(Ok(answers), Err)
     }
 
@@ -266,8 +283,8 @@ impl Source for KafkaSource {
         self.follow_on(positions, trails)
     }
 
-    fn compare(&mut self, position: Position, trail: &Trail) -> Result<Compared, BrokerError> {
-        self.compare_now(position, trail)
+    fn compare(&mut self, positions: &[Position], trails: &Trails) -> Result<Vec<Compared>, BrokerError> {
+        self.compare_now(positions, trails)
     }
 
     fn committed(&mut self, group: &str, partitions: &[i32]) -> Result<Vec<Option<Committed>>, BrokerError> {

@@ -89,10 +89,13 @@ impl<S: Source> Reader<S> {
 
     /// These are tried again soon.
     fn cannot_begin(&mut self, partitions: &[i32], error: &BrokerError, now: Instant) {
+        self.partitions_due = now + UNREAD_WAIT;
+        if matches!(error, BrokerError::Throttled(..)) {
+            return;
+        }
         let reason = error.to_string();
         partitions.iter().for_each(|&partition| self.state.problem(&partition_name(partition), &reason));
         self.count(error);
-        self.partitions_due = now + UNREAD_WAIT;
     }
 
     fn committed(&mut self, partitions: &[i32]) -> Result<Vec<Option<Committed>>, BrokerError> {

@@ -17,6 +17,7 @@ mod event_log;
 mod hangup;
 pub mod lines;
 mod lock;
+mod lost;
 mod mark;
 mod metrics;
 mod open;

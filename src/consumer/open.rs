@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::broker::{Bounds, BrokerError, Committed, Compared, Position, Source, Trail};
+use crate::broker::{Bounds, BrokerError, Committed, Compared, Position, Source};
 use crate::config::ConsumerConfig;
 use crate::linux;
 use crate::retry::Backoff;
@@ -109,6 +109,7 @@ fn until_it_works<T>(
                 return Err(Failure::bad_config(reason));
             }
             Err(Try::Recovery(RecoveryError::Refused(reason))) => return Err(Failure::undecided(reason)),
+            Err(Try::Kafka(BrokerError::Throttled(..))) => {}
             Err(Try::Kafka(error)) => {
                 state.metrics.kafka_errors.with_label_values(&[error.kind()]).inc();
                 state.problem("start", &error.to_string());
@@ -174,7 +175,7 @@ fn attempt(
         reset: reading.offset_reset,
     };
     if let Some(checkpoint) = &checkpoint {
-        topic.compared = compared(source, checkpoint, &topic);
+        topic.compared = compared(source, checkpoint, &topic)?;
     }
     let Recovered { log, notes } = recover(Disk, paths, checkpoint, &topic, config.log.fsync, &boot)?;
     decided.notes.iter().chain(&notes).for_each(|note| log::warn!("{note}"));
@@ -209,24 +210,20 @@ fn drop_taken_over(checkpoint: &mut Checkpoint, decided: &Ownership, topic_id: O
     checkpoint.offsets.len() < before
 }
 
-/// What the topic has of what was read up to `checkpoint`. A leader that does not answer is asked again before
-/// anything is read on.
-fn compared(source: &mut impl Source, checkpoint: &Checkpoint, topic: &Topic<'_>) -> Vec<Compared> {
+/// What the topic has of what was read up to `checkpoint`.
+fn compared(
+    source: &mut impl Source,
+    checkpoint: &Checkpoint,
+    topic: &Topic<'_>,
+) -> Result<Vec<Compared>, BrokerError> {
     if checkpoint.is_of_another(topic.id.as_deref()) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let unread = Trail::default();
     let ours = topic.bounds.iter().map(|bounds| bounds.partition);
-    ours.filter_map(|partition| {
-        let offset = *checkpoint.offsets.get(&partition)?;
-        let trail = checkpoint.trails.get(&partition).unwrap_or(&unread);
-        let compared = source.compare(Position { partition, offset }, trail);
-        Some(compared.unwrap_or_else(|error| {
-            log::warn!("partition {partition} cannot be compared with what was logged yet: {error}");
-            Compared { partition, parting: None, proven: false, same_epoch: false }
-        }))
-    })
-    .collect()
+    let positions: Vec<Position> = ours
+        .filter_map(|partition| Some(Position { partition, offset: *checkpoint.offsets.get(&partition)? }))
+        .collect();
+    source.compare(&positions, &checkpoint.trails)
 }
 
 /// What the group committed for each partition of the topic.
@@ -257,6 +254,7 @@ fn bounds(
     for (&partition, bounds) in partitions.iter().zip(source.bounds(partitions)?) {
         match bounds {
             Ok(bounds) => known.push(bounds),
+            Err(throttled @ BrokerError::Throttled(..)) => return Err(throttled),
             Err(error) => {
                 state.problem(&partition_name(partition), &error.to_string());
                 unread.push(partition);

@@ -8,15 +8,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{RecvTimeoutError, Sender, select_biased};
 
-use crate::broker::{BrokerError, Fetched, Page, Parting, Position, Source, Trails};
-use crate::config::{OffsetReset, ReadingConfig};
+use crate::broker::{BrokerError, Fetched, Page, Position, Source, Trails};
+use crate::config::ReadingConfig;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 
 use super::Failure;
 use super::checkpoint::Offsets;
 use super::claim::{Claim, ClaimError};
-use super::start::{RECREATED, in_range, parted};
 use super::state::{PARTITION, State, now_seconds, partition_name};
 
 /// Shortest time between two commits to the group.
@@ -41,11 +40,11 @@ pub struct Reader<S> {
     pub(super) source: S,
     pub(super) claim: Claim,
     pub(super) topic: String,
-    topic_id: Option<String>,
+    pub(super) topic_id: Option<String>,
     pub(super) config: ReadingConfig,
     pub(super) cursors: BTreeMap<i32, Cursor>,
     /// What was read of each partition, up to its cursor.
-    trails: Trails,
+    pub(super) trails: Trails,
     pages: Sender<Batch>,
     pub(super) state: Arc<State>,
     shutdown: Shutdown,
@@ -61,9 +60,9 @@ pub struct Reader<S> {
 
 /// Where one partition is read.
 pub(super) struct Cursor {
-    offset: i64,
-    backoff: Backoff,
-    rests_until: Option<Instant>,
+    pub(super) offset: i64,
+    pub(super) backoff: Backoff,
+    pub(super) rests_until: Option<Instant>,
 }
 
 impl Cursor {
@@ -173,8 +172,9 @@ impl<S: Source> Reader<S> {
                     let lag = (page.high_watermark - cursor.offset).max(0);
                     self.state.metrics.lag.with_label_values(&[&label]).set(lag);
                     self.state.metrics.offset.with_label_values(&[&label]).set(cursor.offset);
-                    if moved {
-                        self.trails.entry(partition).or_default().cover(&page, page.next_offset);
+                    let trail = self.trails.entry(partition).or_default();
+                    if moved || page.term() != trail.term() {
+                        trail.cover(&page, page.next_offset);
                         batch.push((partition, page));
                     }
                 }
@@ -193,60 +193,6 @@ impl<S: Source> Reader<S> {
             // What is dropped here was not written: it is read again after the restart.
             recv(self.shutdown.closed()) -> _ => true,
         }
-    }
-
-    fn partition_failed(&mut self, partition: i32, error: &BrokerError) -> Result<(), Failure> {
-        self.count(error);
-        if matches!(error, BrokerError::OffsetOutOfRange(_)) && self.reset(partition)? {
-            return Ok(());
-        }
-        if let BrokerError::Parted(parting) = error {
-            self.parted(partition, *parting)?;
-        }
-        self.state.problem(&partition_name(partition), &error.to_string());
-        if let Some(cursor) = self.cursors.get_mut(&partition) {
-            cursor.rests_until = Some(Instant::now() + cursor.backoff.next_wait(fastrand::f64()));
-        }
-        Ok(())
-    }
-
-    /// Ends the reading of a log that is another one before our offset: going back needs another checkpoint first,
-    /// which only a start writes. Comes back if the brokers cannot be asked now.
-    fn parted(&mut self, partition: i32, parting: Parting) -> Result<(), Failure> {
-        if let Ok(id) = self.source.topic_id()
-            && self.is_recreated(id.as_deref())
-        {
-            return Err(self.recreated());
-        }
-        let (Some(cursor), Ok(bounds)) = (self.cursors.get(&partition), self.source.bounds(&[partition]))
-        else {
-            return Ok(());
-        };
-        let Some(Ok(bounds)) = bounds.first() else { return Ok(()) };
-        let decided = parted(&self.topic, cursor.offset, bounds, parting, self.config.offset_reset);
-        let (_, warning) = decided.map_err(Failure::undecided)?;
-        Err(Failure::failed(format!("{warning} as soon as it is started again")))
-    }
-
-    /// Moves a partition whose offset the topic does not have, if that is allowed; false if it has it after all.
-    fn reset(&mut self, partition: i32) -> Result<bool, Failure> {
-        let Some(cursor) = self.cursors.get_mut(&partition) else { return Ok(true) };
-        let Ok(bounds) = self.source.bounds(&[partition]) else { return Ok(false) };
-        let Some(Ok(bounds)) = bounds.first() else { return Ok(false) };
-        if cursor.offset > bounds.latest && self.config.offset_reset == OffsetReset::Earliest {
-            // Going back needs another checkpoint first, which only a start writes.
-            return Err(Failure::failed(format!(
-                "topic {} partition {partition} ends at {}, but offset {} is next; start again, then it is read \
-                 from its beginning",
-                self.topic, bounds.latest, cursor.offset
-            )));
-        }
-        let (offset, warning) = in_range(&self.topic, cursor.offset, bounds, self.config.offset_reset)
-            .map_err(Failure::undecided)?;
-        let Some(warning) = warning else { return Ok(false) };
-        log::error!("{warning}");
-        cursor.offset = offset;
-        Ok(true)
     }
 
     fn commit_if_due(&mut self, now: Instant) -> Result<(), Failure> {
@@ -268,23 +214,6 @@ impl<S: Source> Reader<S> {
             Err(ClaimError::Kafka(error)) => self.commit_failed(now, &error),
         }
         Ok(())
-    }
-
-    pub(super) fn is_recreated(&self, id: Option<&str>) -> bool {
-        id.is_some() && self.topic_id.is_some() && id != self.topic_id.as_deref()
-    }
-
-    pub(super) fn recreated(&self) -> Failure {
-        let problem = format!("topic {} was deleted and created again", self.topic);
-        match self.config.offset_reset {
-            OffsetReset::None | OffsetReset::Divergence => {
-                Failure::undecided(format!("{problem}. Ways out: {RECREATED}"))
-            }
-            // Decided already, and a start carries it out.
-            OffsetReset::Earliest => {
-                Failure::failed(format!("{problem}; the next start reads the new one from its beginning"))
-            }
-        }
     }
 
     fn commit_failed(&mut self, now: Instant, error: &BrokerError) {

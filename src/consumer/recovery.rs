@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::broker::{Bounds, Compared, Parting, Trail};
+use crate::broker::{Bounds, Compared, Found, Parting, Trail};
 use crate::config::{Fsync, OffsetReset};
 
 use super::checkpoint::{Checkpoint, FileMark, Offsets, TAIL_BYTES, tail_crc};
@@ -171,9 +171,9 @@ impl<S: Storage> Placing<'_, S> {
         for (partition, trail) in &mut checkpoint.trails {
             let Some(&offset) = start.offsets.get(partition) else { continue };
             let compared = topic.compared.iter().find(|compared| compared.partition == *partition);
-            match compared.and_then(|compared| compared.parting) {
+            match compared.map(|compared| compared.found) {
                 // What is read next does not follow what is remembered.
-                Some(parting) if parting != Parting::At(offset) => *trail = Trail::default(),
+                Some(Found::Parted(parting)) if parting != Parting::At(offset) => *trail = Trail::default(),
                 _ => trail.back_to(offset),
             }
         }

@@ -1,6 +1,6 @@
 //! Where reading begins, and what to do when the topic does not have that offset. Pure.
 
-use crate::broker::{Bounds, Compared, Parting};
+use crate::broker::{Bounds, Compared, Found, Parting};
 use crate::config::OffsetReset;
 
 use super::checkpoint::Offsets;
@@ -60,16 +60,16 @@ pub fn decide(
     for bounds in bounds {
         let wanted = known(&bounds.partition).unwrap_or(bounds.earliest);
         let compared = compared.iter().find(|compared| compared.partition == bounds.partition);
-        let (offset, warning) = match compared {
-            Some(Compared { parting: Some(parting), .. }) => {
-                let (offset, warning) = parted(topic, wanted, bounds, *parting, reset)?;
+        let (offset, warning) = match compared.map(|compared| compared.found) {
+            Some(Found::Parted(parting)) => {
+                let (offset, warning) = parted(topic, wanted, bounds, parting, reset)?;
                 (offset, Some(warning))
             }
             // A new leader gives out all that it has a moment later.
-            Some(Compared { proven: true, .. }) if wanted > bounds.latest => (wanted, None),
+            Some(Found::Same) if wanted > bounds.latest => (wanted, None),
             _ => in_range(topic, wanted, bounds, reset)?,
         };
-        start.rereadable &= warning.is_none() && compared.is_none_or(|compared| compared.same_epoch);
+        start.rereadable &= warning.is_none() && compared.is_none_or(|compared| compared.same_term);
         start.offsets.insert(bounds.partition, offset);
         start.warnings.extend(warning);
     }
@@ -272,8 +272,7 @@ mod tests {
     #[test]
     fn a_log_that_parted_is_refused_or_followed_from_there_or_from_its_beginning() {
         let parted = |parting: Parting, reset: OffsetReset| {
-            let compared =
-                Compared { partition: 0, parting: Some(parting), proven: false, same_epoch: false };
+            let compared = Compared { partition: 0, found: Found::Parted(parting), same_term: false };
             start_at(19, compared, reset)
         };
         let refused = parted(Parting::At(13), OffsetReset::None).unwrap_err();
@@ -296,12 +295,12 @@ mod tests {
 
     #[test]
     fn what_was_read_since_the_checkpoint_is_read_again_only_from_the_same_leader() {
-        for same_epoch in [true, false] {
-            let compared = Compared { partition: 0, parting: None, proven: true, same_epoch };
+        for same_term in [true, false] {
+            let compared = Compared { partition: 0, found: Found::Same, same_term };
             let start = start_at(20, compared, OffsetReset::None).expect("starts");
-            assert_eq!((start.offsets[&0], start.rereadable), (20, same_epoch));
+            assert_eq!((start.offsets[&0], start.rereadable), (20, same_term));
         }
-        let compared = Compared { partition: 0, parting: None, proven: true, same_epoch: true };
+        let compared = Compared { partition: 0, found: Found::Same, same_term: true };
         let start = start_at(21, compared, OffsetReset::None).expect("its leader gives it out later");
         assert_eq!(start.offsets[&0], 21);
     }

@@ -163,6 +163,7 @@ impl<S: Storage> Writer<S> {
     fn write(&mut self, batch: Batch) -> Result<(), GivenUp> {
         let mut next = Some(batch);
         while let Some(batch) = next {
+            self.enter_terms(&batch)?;
             for (partition, page) in batch {
                 self.format(partition, &page)?;
             }
@@ -170,6 +171,17 @@ impl<S: Storage> Writer<S> {
             next = if full { None } else { self.parts.pages.try_recv().ok() };
         }
         self.commit(self.is_due())
+    }
+
+    /// Covers what came before if `batch` comes from other leaders. So a start knows in which leader epoch each line
+    /// past the checkpoint was read.
+    fn enter_terms(&mut self, batch: &Batch) -> Result<(), GivenUp> {
+        let mut is_new = false;
+        for (partition, page) in batch {
+            self.offsets.entry(*partition).or_insert(page.begin());
+            is_new |= self.trails.entry(*partition).or_default().enter(page.term());
+        }
+        if is_new { self.commit(true) } else { Ok(()) }
     }
 
     fn format(&mut self, partition: i32, page: &Page) -> Result<(), GivenUp> {
@@ -187,19 +199,19 @@ impl<S: Storage> Writer<S> {
             self.records += 1;
             self.ages.wait(time);
             if self.lines.len() + self.rejected.len() >= SEGMENT_MAX_BYTES {
-                self.remember(partition, page, offset + 1);
+                self.remember(partition, page);
                 self.commit(self.is_due())?;
             }
         }
-        let next = self.offsets.entry(partition).or_insert(page.next_offset);
-        *next = page.next_offset.max(*next);
-        self.remember(partition, page, page.next_offset);
+        let next = self.offsets[&partition].max(page.next_offset);
+        self.offsets.insert(partition, next);
+        self.remember(partition, page);
         Ok(())
     }
 
-    /// What `page` holds before `until` is formatted, and may be covered from now on.
-    fn remember(&mut self, partition: i32, page: &Page, until: i64) {
-        self.trails.entry(partition).or_default().cover(page, until);
+    /// What `page` holds before the next offset is formatted, and may be covered from now on.
+    fn remember(&mut self, partition: i32, page: &Page) {
+        self.trails.entry(partition).or_default().cover(page, self.offsets[&partition]);
     }
 
     fn format_one(
@@ -216,7 +228,7 @@ impl<S: Storage> Writer<S> {
                 let len = self.parts.log.bytes() + self.lines.len() as u64;
                 let (bytes, today) = ((text.len() + LINE_OVERHEAD) as u64, day_of(now));
                 if self.parts.rotation.closes_before(len, self.first_day, bytes, today) {
-                    self.remember(partition, page, offset);
+                    self.remember(partition, page);
                     self.close_log(now)?;
                 }
                 if self.lines.is_empty() && self.parts.log.bytes() == 0 {

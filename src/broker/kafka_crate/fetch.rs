@@ -56,7 +56,7 @@ impl CrateClient {
             .collect();
         let positions = positions.iter().filter(|position| led.contains(&position.partition)).copied();
         let (exact, together): (Vec<Position>, Vec<Position>) =
-            positions.partition(|position| self.exact.contains_key(&position.partition));
+            positions.partition(|position| reach.one_batch || self.exact.contains_key(&position.partition));
         // Only the last request waits, and only if the ones before it found nothing.
         for (index, position) in exact.iter().enumerate() {
             let is_last = together.is_empty() && index + 1 == exact.len();
@@ -192,7 +192,8 @@ impl CrateClient {
     ) -> Result<Result<Page, BrokerError>, BrokerError> {
         let Position { partition, offset } = position;
         self.count_down(partition);
-        let peek = match peek::peek(control, &self.topic, (partition, offset), peek::PEEK_BYTES, reach)? {
+        let look = if reach.one_batch { peek::ONE_BATCH } else { peek::PEEK_BYTES };
+        let peek = match peek::peek(control, &self.topic, (partition, offset), look, reach)? {
             Ok(peek) => peek,
             Err(code) => return Ok(Err(self.refusal(partition, code))),
         };

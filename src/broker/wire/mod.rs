@@ -14,6 +14,10 @@ mod records;
 mod sequence;
 mod turns;
 
+#[cfg(test)]
+#[path = "tests/leaders.rs"]
+mod leaders;
+
 #[cfg(fuzzing)]
 pub use fuzz::fuzzed;
 
@@ -28,6 +32,7 @@ use super::connection::{Api, Connection, left};
 use super::control::{PerPartition, Versions, answers_exactly, per_partition};
 use super::frame::{Malformed, Writer};
 use super::oversize;
+use super::peek::ONE_BATCH;
 use super::{BrokerError, Fetched, Page, Position, Record};
 use records::Trouble;
 use sequence::Sequences;
@@ -172,7 +177,7 @@ impl Client for WireClient {
         reach: Reach,
     ) -> Result<Vec<Fetched>, BrokerError> {
         let share = client::fetch_share(positions.len());
-        let share_bytes = i32::try_from(share).unwrap_or(i32::MAX);
+        let share_bytes = if reach.one_batch { ONE_BATCH } else { i32::try_from(share).unwrap_or(i32::MAX) };
         let wait_ms = i32::try_from(reach.wait.as_millis()).unwrap_or(i32::MAX);
         let all_bytes = share_bytes.saturating_mul(positions.len() as i32);
         let mut turn = positions.to_vec();

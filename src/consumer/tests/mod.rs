@@ -1,6 +1,7 @@
 //! The promise at its root: the log is stopped after every single file operation, by a kill or a power cut, and
 //! must hold every record once when it has gone on.
 
+mod cut;
 mod ownership;
 mod parted;
 mod refusals;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::broker::{BrokerError, Compared, LeaderLog, Page};
+use crate::broker::{BrokerError, Compared, First, Found, LeaderLog, Page};
 
 /// Records that both logs have.
 const COMMON: i64 = 5;
@@ -23,6 +23,11 @@ impl Log {
         if offset < COMMON { 1 } else { 2 }
     }
 
+    /// That of its leader: it changes with the log.
+    fn term(&self) -> Option<i32> {
+        Some(if self.is_new { 3 } else { 2 })
+    }
+
     /// The epoch is used again, as after a copy was restored.
     fn value(&self, offset: i64) -> String {
         let kind = if self.is_new && offset >= COMMON { "new" } else { "old" };
@@ -35,6 +40,7 @@ impl Log {
             page.push(offset, None, self.value(offset).as_bytes());
             page.reach(self.epoch(offset), offset + 1);
         }
+        page.led_in(self.term());
         page
     }
 }
@@ -44,10 +50,10 @@ impl LeaderLog for Log {
         Ok((epoch, if epoch == 1 { COMMON } else { self.len }))
     }
 
-    fn crc_at(&mut self, offset: i64) -> Result<Option<u32>, BrokerError> {
+    fn first_in(&mut self, offset: i64, _: i64) -> Result<First, BrokerError> {
         let mut crc = flate2::Crc::new();
         crc.update(self.value(offset).as_bytes());
-        Ok((offset < self.len).then(|| crc.sum()))
+        Ok(if offset < self.len { First::Record(offset, crc.sum()) } else { First::Unknown })
     }
 }
 
@@ -70,9 +76,8 @@ fn run(disk: &SimDisk, is_new: bool) {
             let parting = trail.parting(log).expect("it answers");
             topic.compared.push(Compared {
                 partition,
-                parting,
-                proven: parting.is_none(),
-                same_epoch: !is_new,
+                found: parting.map_or(Found::Same, Found::Parted),
+                same_term: trail.term() == log.term(),
             });
         }
         recover(disk.clone(), &paths, checkpoint, &topic, Fsync::Batch, BOOT)
@@ -80,6 +85,11 @@ fn run(disk: &SimDisk, is_new: bool) {
     let Some(mut found) = found else { return };
     let mut log = &mut found.log;
     let (mut offsets, mut trails) = (log.offsets().clone(), log.trails().clone());
+    // As the writer does: the checkpoint names the term before lines of it follow.
+    logs.iter().for_each(|log| _ = trails.entry(log.partition).or_default().enter(log.term()));
+    log.stage(&mut Vec::new(), &mut Vec::new(), (&offsets, &trails), 0);
+    let Some(next) = steps(disk, log, |log| log.settle(true)) else { return };
+    log = next;
     while logs.iter().any(|log| offsets[&log.partition] < log.len) {
         let (mut lines, mut block) = (Lines::new(), Vec::new());
         for log in &logs {

@@ -272,3 +272,27 @@ fn serve(bytes: &'static [u8]) -> SocketAddr {
     });
     address
 }
+
+/// The reader looks at a shutdown only between calls.
+#[test]
+fn a_silent_broker_holds_up_a_follow_no_longer_than_a_fetch() {
+    let cluster = Cluster::start(1);
+    let topic = cluster.topic_with(24, &[]);
+    let mut source = source_of(&topic);
+    let trails = event_pipeline::broker::Trails::new();
+    source.follow(&from_start(24), &trails).expect("followed");
+    cluster.pause(1);
+    let mut took = Vec::new();
+    for _ in 0..3 {
+        let began = Instant::now();
+        source.fetch(&from_start(24)).expect_err("paused");
+        took.push(("fetch", began.elapsed()));
+    }
+    for _ in 0..2 {
+        let began = Instant::now();
+        source.follow(&from_start(24), &trails).expect_err("paused");
+        took.push(("follow", began.elapsed()));
+    }
+    cluster.resume(1);
+    assert!(took.iter().all(|(_, took)| *took < secs(8)), "{took:?}");
+}

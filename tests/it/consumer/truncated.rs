@@ -325,7 +325,7 @@ fn a_checkpoint_without_epochs_is_read_on() {
     let text = fs::read(&path).expect("checkpoint");
     let mut old: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
     let members = old.as_object_mut().expect("an object");
-    assert!(members["trails"]["0"][0]["epoch"].as_i64().is_some_and(|epoch| epoch >= 0), "{members:?}");
+    assert!(members["trails"]["0"]["epochs"][0][0].as_i64().is_some_and(|epoch| epoch >= 0), "{members:?}");
     members.retain(|name, _| name != "trails" && name != "sequence");
     members.insert("version".into(), 1.into());
     fs::write(&path, old.to_string()).expect("written");
@@ -335,5 +335,27 @@ fn a_checkpoint_without_epochs_is_read_on() {
     assert!(consumer.terminate(secs(30)).success());
     let now = scene.site.checkpoint("events.log.checkpoint").expect("checkpoint");
     assert_eq!(now["version"], 2);
-    assert!(now["trails"]["0"][0]["begin"] == 20, "{now}");
+    assert!(now["trails"]["0"]["epochs"][0][1] == 20, "{now}");
+}
+
+/// Nothing was lost and no leader moved, and one partition has no records.
+#[test]
+fn a_kill_beside_an_empty_partition_leaves_no_torn_lines() {
+    let topic = crate::support::kafka::shared().topic_with(2, &[]);
+    let site = Site::new(&topic);
+    let interval = ("LOG_FSYNC", "interval:60000");
+    let mut consumer = site.start_ready(&[interval]);
+    topic.kcat(&["-P", "-p", "0"], b"{\"n\":1}\n{\"n\":2}\n");
+    eventually(CATCH_UP, "both are written", || site.lines().len() == 2);
+    consumer.kill();
+    let mut consumer = site.start_ready(&[]);
+    eventually(CATCH_UP, "both are written again", || site.lines().len() == 2);
+    let said = consumer.stderr();
+    let torn: Vec<_> = fs::read_dir(site.path("logs"))
+        .expect("directory")
+        .map(|entry| entry.expect("entry").file_name())
+        .filter(|name| name.to_string_lossy().ends_with(".torn"))
+        .collect();
+    assert!(torn.is_empty(), "{torn:?}: {said}");
+    assert!(consumer.terminate(secs(30)).success());
 }

@@ -1,0 +1,55 @@
+//! The log of a partition's leader, asked over one term for what a trail needs to know of it.
+
+use std::time::Duration;
+
+use super::client::Reach;
+use super::control::outcome_of;
+use super::epochs::Question;
+use super::follow::Term;
+use super::source::KafkaSource;
+use super::trail::{First, LeaderLog, crc_of};
+use super::{BrokerError, Position};
+
+/// A leader's log during one term.
+pub(super) struct TermLog<'a> {
+    pub source: &'a mut KafkaSource,
+    pub term: &'a Term,
+    pub partition: i32,
+    /// Its leader epoch.
+    pub current: i32,
+}
+
+impl LeaderLog for TermLog<'_> {
+    fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError> {
+        let (partition, current) = (self.partition, self.current);
+        let outcomes = self.source.ask(&self.term.host, &[Question { partition, current, epoch }])?;
+        outcome_of(&outcomes, partition)
+            .map_err(|code| self.source.moved(partition, &self.term.host, &code.to_string()))
+    }
+
+    fn first_in(&mut self, mut offset: i64, until: i64) -> Result<First, BrokerError> {
+        while offset < until {
+            let position = Position { partition: self.partition, offset };
+            let reach = Reach { one_batch: true, ..self.source.reach(Duration::ZERO) };
+            let fetched = self.source.fetch_at_once(&self.term.host, &[position], reach)?;
+            let page = match fetched.into_iter().next().map(|fetched| fetched.page) {
+                Some(Ok(page)) => page,
+                Some(Err(BrokerError::OffsetOutOfRange(_) | BrokerError::Unreadable(_))) => {
+                    return Ok(First::Unknown);
+                }
+                Some(Err(error)) => return Err(error),
+                None => return Err(self.source.moved(self.partition, &self.term.host, "no answer")),
+            };
+            if let Some((at, value)) = page.records().find(|(at, _)| *at >= offset) {
+                return Ok(if at < until { First::Record(at, crc_of(value)) } else { First::Nothing });
+            }
+            if page.next_offset <= offset {
+                // A new leader gives out nothing until its replicas have what it has (KIP-207).
+                let why = "its leader does not yet give out what it has";
+                return Err(self.source.moved(self.partition, &self.term.host, why));
+            }
+            offset = page.next_offset;
+        }
+        Ok(First::Nothing)
+    }
+}
