@@ -58,6 +58,7 @@ use checkpoint::Offsets;
 use claim::Claim;
 use hangup::Hangups;
 use lock::LogLock;
+use open::Started;
 use paths::Paths;
 use reader::{Batch, Reader};
 use rotation::Rotation;
@@ -131,7 +132,7 @@ pub fn run<S: Source + 'static>(
     let state = Arc::new(State::new());
     let _status = status_page(config, &state)?;
     let opened = open::open_log(config, (&paths, &mut lock), &mut source, &state, shutdown)?;
-    let Some((log, claim)) = opened else { return Ok(()) };
+    let Some(Started { log, claim, unread }) = opened else { return Ok(()) };
     log::info!(
         "topic {} shard {} into {}, from {}",
         config.kafka.topic,
@@ -151,7 +152,7 @@ pub fn run<S: Source + 'static>(
         (source, claim),
         (&config.kafka.topic, log.topic_id()),
         &config.reading,
-        (log.offsets(), log.trails()),
+        (log.offsets(), log.trails(), &unread),
         pages,
         state.clone(),
         shutdown.clone(),

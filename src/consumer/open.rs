@@ -44,6 +44,16 @@ impl From<RecoveryError> for Try {
     }
 }
 
+/// What the start has made.
+pub struct Started {
+    /// The open log.
+    pub log: EventLog<Disk>,
+    /// Our partitions in the eyes of the group.
+    pub claim: Claim,
+    /// Those of them that could not be asked.
+    pub unread: Vec<i32>,
+}
+
 /// Opens the log where the last run left it and claims its partitions; `None` if the shutdown began before that was
 /// possible.
 ///
@@ -55,7 +65,7 @@ pub fn open_log<S: Source>(
     source: &mut S,
     state: &State,
     shutdown: &Shutdown,
-) -> Result<Option<(EventLog<Disk>, Claim)>, Failure> {
+) -> Result<Option<Started>, Failure> {
     // A checkpoint that cannot be used is told before Kafka is waited for.
     let log_id = match read_checkpoint(&Disk, paths) {
         Err(RecoveryError::Refused(reason)) => return Err(Failure::undecided(reason)),
@@ -67,7 +77,7 @@ pub fn open_log<S: Source>(
         Us { log: &log_id, predecessor: lock.log_id().filter(|&before| before != log_id), place: &place };
     state.not_yet("start", "Kafka was not reached yet");
     let opened = until_it_works(state, shutdown, || attempt(config, paths, us, source, state))?;
-    let Some((log, decided)) = opened else { return Ok(None) };
+    let Some((log, decided, unread)) = opened else { return Ok(None) };
     let mark = Mark::new(&log_id, config.reading.shard, &place, log.topic_id(), decided.claim);
     let mut claim = Claim::new(&config.reading.group, mark, log.offsets().clone());
     let claimed = until_it_works(state, shutdown, || match claim.make(source, &decided, shutdown) {
@@ -84,7 +94,7 @@ pub fn open_log<S: Source>(
         lock.set_log_id(&log_id);
         state.solved("start");
     }
-    Ok(claimed.map(|()| (log, claim)))
+    Ok(claimed.map(|()| Started { log, claim, unread }))
 }
 
 /// Our log, and the one that was at its place before.
@@ -130,7 +140,7 @@ fn attempt(
     us: Us<'_>,
     source: &mut impl Source,
     state: &State,
-) -> Result<(EventLog<Disk>, Ownership), Try> {
+) -> Result<(EventLog<Disk>, Ownership, Vec<i32>), Try> {
     let reading = &config.reading;
     let all = source.partitions()?;
     let ours: Vec<i32> = all.iter().copied().filter(|&partition| reading.shard.takes(partition)).collect();
@@ -179,7 +189,7 @@ fn attempt(
     }
     let Recovered { log, notes } = recover(Disk, paths, checkpoint, &topic, config.log.fsync, &boot)?;
     decided.notes.iter().chain(&notes).for_each(|note| log::warn!("{note}"));
-    Ok((log, decided))
+    Ok((log, decided, topic.unread))
 }
 
 fn decide(
@@ -253,7 +263,10 @@ fn bounds(
     let (mut known, mut unread) = (Vec::new(), Vec::new());
     for (&partition, bounds) in partitions.iter().zip(source.bounds(partitions)?) {
         match bounds {
-            Ok(bounds) => known.push(bounds),
+            Ok(bounds) => {
+                state.solved(&partition_name(partition));
+                known.push(bounds);
+            }
             Err(throttled @ BrokerError::Throttled(..)) => return Err(throttled),
             Err(error) => {
                 state.problem(&partition_name(partition), &error.to_string());
@@ -268,4 +281,27 @@ fn bounds(
 fn place(log: &Path) -> String {
     let path = std::path::absolute(log).unwrap_or_else(|_| log.to_path_buf());
     format!("{}:{}", linux::host_name(), path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::checkpoint::FileMark;
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_of_a_topic_that_is_gone_counts_as_one_of_the_next_only_when_none_of_its_offsets_is_left()
+    {
+        let offsets = Offsets::from([(0, 5), (1, 6)]);
+        let (log, rejected) = (FileMark::default(), FileMark::default());
+        let mut of_before = Checkpoint::new("t", "0/1", offsets, log, rejected);
+        of_before.topic_id = Some("before".into());
+        for (taken_over, id) in [(vec![(0, 1), (1, 2)], "now"), (vec![(0, 1)], "before"), (vec![], "before")]
+        {
+            let mut checkpoint = of_before.clone();
+            let decided = Ownership { taken_over: taken_over.into_iter().collect(), ..Ownership::default() };
+            let superseded = drop_taken_over(&mut checkpoint, &decided, Some(&"now".into()));
+            assert_eq!(superseded, !decided.taken_over.is_empty());
+            assert_eq!(checkpoint.topic_id.as_deref(), Some(id));
+        }
+    }
 }

@@ -16,7 +16,7 @@ use crate::shutdown::Shutdown;
 use super::Failure;
 use super::checkpoint::Offsets;
 use super::claim::{Claim, ClaimError};
-use super::state::{PARTITION, State, now_seconds, partition_name};
+use super::state::{State, now_seconds, partition_name};
 
 /// Shortest time between two commits to the group.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -73,27 +73,25 @@ impl Cursor {
 }
 
 impl<S: Source> Reader<S> {
-    /// Reads on from `offsets`, before which `trails` were read.
+    /// Reads on from `offsets`, before which `trails` were read. The start could not ask those in `unread`.
     pub fn new(
         (source, claim): (S, Claim),
         (topic, topic_id): (&str, Option<&str>),
         config: &ReadingConfig,
-        (offsets, trails): (&Offsets, &Trails),
+        (offsets, trails, unread): (&Offsets, &Trails, &[i32]),
         pages: Sender<Batch>,
         state: Arc<State>,
         shutdown: Shutdown,
     ) -> Self {
         let now = Instant::now();
-        let problems = state.problems();
         let cursor = |(&partition, &offset): (&i32, &i64)| {
-            // One that the start could not ask counts as failed until it is read.
-            let failed = problems.contains_key(&partition_name(partition));
-            (partition, Cursor { rests_until: failed.then_some(now), ..Cursor::at(offset) })
+            // Counts as failed until it is read.
+            let rests_until = unread.contains(&partition).then_some(now);
+            (partition, Cursor { rests_until, ..Cursor::at(offset) })
         };
-        // One that the start could not ask may have no cursor yet.
-        let is_unread = problems.keys().any(|what| what.starts_with(PARTITION));
+        // They may have no cursor yet.
         let max_age = Duration::from_millis(config.metadata_max_age_ms);
-        let first_look = if is_unread { UNREAD_WAIT.min(max_age) } else { max_age };
+        let first_look = if unread.is_empty() { max_age } else { UNREAD_WAIT.min(max_age) };
         Self {
             source,
             claim,

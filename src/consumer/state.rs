@@ -73,12 +73,9 @@ impl State {
     }
 }
 
-/// How the name of a partition's problem begins.
-pub const PARTITION: &str = "partition ";
-
 /// What a problem of `partition` is called.
 pub fn partition_name(partition: i32) -> String {
-    format!("{PARTITION}{partition}")
+    format!("partition {partition}")
 }
 
 /// Seconds since the epoch.

@@ -72,7 +72,7 @@ fn exit_code(found: Found, reset: OffsetReset) -> u8 {
         (Cut { found }, claim),
         ("t", None),
         &config,
-        (&offsets, &Trails::new()),
+        (&offsets, &Trails::new(), &[]),
         pages,
         Arc::new(State::new()),
         shutdown,

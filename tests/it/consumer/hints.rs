@@ -89,6 +89,7 @@ mod acl {
     const PASSWORD: &str = "Hush-7f3a";
 
     const CREATE_ACLS: i16 = 30;
+    const DELETE_ACLS: i16 = 31;
     const READ: i8 = 3;
     const WRITE: i8 = 4;
     const DESCRIBE: i8 = 8;
@@ -128,6 +129,17 @@ mod acl {
         for (code, reason) in answer.array(|a| (a.i16(), a.string())) {
             assert_eq!(code, 0, "{reason}");
         }
+    }
+
+    /// Takes all permissions on `name` back.
+    fn deny(cluster: &Cluster, resource: i8, name: &str) {
+        const LITERAL: i8 = 3;
+        const ANY: i8 = 1;
+        let principal = format!("User:{USER}");
+        let filter = Body::default().i32(1).i8(resource).string(name).i8(LITERAL).string(&principal);
+        let body = filter.string("*").i8(ANY).i8(ANY);
+        let mut answer = admin::call(cluster.address(1), DELETE_ACLS, 1, body).expect("answered");
+        assert_eq!((answer.i32(), answer.i32(), answer.i16()), (0, 1, 0), "one filter, no error");
     }
 
     fn secured(brokers: &str) -> Vec<(&'static str, &str)> {
@@ -176,6 +188,15 @@ mod acl {
         let mut consumer = site.start_ready(&secured(&brokers));
         assert!(consumer.terminate(secs(60)).success());
         assert!(!consumer.stderr().contains("AUTHORIZATION"), "{}", consumer.stderr());
+        // What is taken away and given back does not make the running consumer believe in another one.
+        deny(&cluster, GROUP, &group);
+        let mut consumer = site.start_ready(&secured(&brokers));
+        consumer.stderr_after("Continuing without it: lag tools");
+        allow(&cluster, GROUP, &group, &[READ, DESCRIBE]);
+        post(&topic, &brokers);
+        site.wait_caught_up();
+        assert!(consumer.terminate(secs(60)).success(), "{}", consumer.stderr());
+        consumer.stderr_after("stopped at");
         site.audit();
     }
 }
