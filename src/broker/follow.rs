@@ -47,9 +47,13 @@ impl KafkaSource {
         let mut turn = self.begin_turn()?;
         let (mut answers, mut proven) = (Vec::new(), Vec::new());
         for position in positions {
-            match self.prove(&mut turn, position, trail_of(trails, position.partition)) {
-                Ok(()) => proven.push(position),
-                Err(error) => answers.push(Fetched { partition: position.partition, page: Err(error) }),
+            let partition = position.partition;
+            match self.compare_in(&mut turn, partition, trail_of(trails, partition)) {
+                Ok(Compared { found: Found::Parted(parting), .. }) => {
+                    answers.push(Fetched { partition, page: Err(BrokerError::Parted(parting)) });
+                }
+                Ok(_) => proven.push(position),
+                Err(error) => answers.push(Fetched { partition, page: Err(error) }),
             }
         }
         let fetched = self.fetch_led(&turn.metadata, &proven, all);
@@ -63,10 +67,8 @@ impl KafkaSource {
         trails: &Trails,
     ) -> Result<Vec<Compared>, BrokerError> {
         let mut turn = self.begin_turn()?;
-        let compare = |position: &Position| {
-            let term = self.term(&mut turn, position.partition)?;
-            self.compare_in(&mut turn, term, *position, trail_of(trails, position.partition))
-        };
+        let compare =
+            |at: &Position| self.compare_in(&mut turn, at.partition, trail_of(trails, at.partition));
         positions.iter().map(compare).collect()
     }
 
@@ -74,18 +76,6 @@ impl KafkaSource {
         let deadline = self.cluster.request_deadline();
         let metadata = self.cluster.metadata(deadline)?;
         Ok(Turn { metadata, sessions: HashMap::new(), begun: HashSet::new() })
-    }
-
-    /// Compares the log with `trail` if a new term has begun.
-    fn prove(&mut self, turn: &mut Turn, position: Position, trail: &Trail) -> Result<(), BrokerError> {
-        let term = self.term(turn, position.partition)?;
-        if self.terms.get(&position.partition) == Some(&term) {
-            return Ok(());
-        }
-        match self.compare_in(turn, term, position, trail)?.found {
-            Found::Parted(parting) => Err(BrokerError::Parted(parting)),
-            Found::Same | Found::Unknown => Ok(()),
-        }
     }
 
     /// The present term of `partition`.
@@ -113,21 +103,28 @@ impl KafkaSource {
         Ok(Term { host, session, epoch: can_be_asked.then_some(epoch) })
     }
 
-    /// Compares the log with `trail` in `term`, which is that of the partition from now on unless they part.
+    /// Compares the log with `trail` if a new term has begun, which is that of the partition from now on unless they
+    /// part.
     fn compare_in(
         &mut self,
         turn: &mut Turn,
-        term: Term,
-        Position { partition, .. }: Position,
+        partition: i32,
         trail: &Trail,
     ) -> Result<Compared, BrokerError> {
+        let term = self.term(turn, partition)?;
+        let same_term = term.epoch.is_none() || term.epoch == trail.term();
+        if self.terms.get(&partition) == Some(&term) {
+            let is_known = term.epoch.is_some() && trail.last_epoch().is_some();
+            let found = if is_known { Found::Same } else { Found::Unknown };
+            return Ok(Compared { partition, found, same_term });
+        }
         self.terms.remove(&partition);
         let found = self.found_in(&term, partition, trail).inspect_err(|error| {
             if !self.cluster.is_session(&term.host, term.session) {
                 turn.sessions.insert(term.host.clone(), Err(error.clone()));
             }
         })?;
-        let same_term = term.epoch.is_none() || term.epoch == trail.term();
+        self.seen.remove(&partition);
         if !matches!(found, Found::Parted(_)) {
             self.terms.insert(partition, term);
             turn.begun.insert(partition);
@@ -192,7 +189,13 @@ impl KafkaSource {
                     }
                     Err(error) => Err(error),
                 },
-                Err(error) => Err(error),
+                Err(error) => {
+                    if let BrokerError::OffsetOutOfRange(_) = error {
+                        // Perhaps the term has ended: it is compared again before anything is decided.
+                        self.terms.remove(&partition);
+                    }
+                    Err(error)
+                }
             };
             answers.push(Fetched { partition, page });
         }

@@ -1,5 +1,6 @@
 //! The log of a partition's leader, asked over one term for what a trail needs to know of it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::client::Reach;
@@ -9,6 +10,10 @@ use super::follow::Term;
 use super::source::KafkaSource;
 use super::trail::{First, LeaderLog, crc_of};
 use super::{BrokerError, Position};
+
+/// What was read of a log in a term, by range of offsets. A quota may end a comparison at any place, and one that
+/// began from the beginning each time might never end.
+pub(super) type Seen = (Term, HashMap<(i64, i64), First>);
 
 /// A leader's log during one term.
 pub(super) struct TermLog<'a> {
@@ -27,7 +32,24 @@ impl LeaderLog for TermLog<'_> {
             .map_err(|code| self.source.moved(partition, &self.term.host, &code.to_string()))
     }
 
-    fn first_in(&mut self, mut offset: i64, until: i64) -> Result<First, BrokerError> {
+    fn first_in(&mut self, offset: i64, until: i64) -> Result<First, BrokerError> {
+        let seen = self.source.seen.get(&self.partition).filter(|(term, _)| term == self.term);
+        if let Some(first) = seen.and_then(|(_, seen)| seen.get(&(offset, until))) {
+            return Ok(*first);
+        }
+        let first = self.read_first(offset, until)?;
+        let seen =
+            self.source.seen.entry(self.partition).or_insert_with(|| (self.term.clone(), HashMap::new()));
+        if seen.0 != *self.term {
+            *seen = (self.term.clone(), HashMap::new());
+        }
+        seen.1.insert((offset, until), first);
+        Ok(first)
+    }
+}
+
+impl TermLog<'_> {
+    fn read_first(&mut self, mut offset: i64, until: i64) -> Result<First, BrokerError> {
         while offset < until {
             let position = Position { partition: self.partition, offset };
             let reach = Reach { one_batch: true, ..self.source.reach(Duration::ZERO) };

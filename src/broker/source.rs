@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::control::{self, Metadata, PerPartition, outcome_of};
 use super::follow::Term;
 use super::group;
+use super::leader_log::Seen;
 use super::topic_id::topic_id;
 use super::{Bounds, BrokerError, Committed, Compared, Fetched, Position, Source, Trails};
 
@@ -27,6 +28,8 @@ pub struct KafkaSource {
     pub(super) cluster: Cluster,
     /// The term in which each partition was found to have what was read of it.
     pub(super) terms: HashMap<i32, Term>,
+    /// What was read for a comparison that is not finished.
+    pub(super) seen: HashMap<i32, Seen>,
     pub(super) told_unchecked: bool,
     /// The broker that keeps the offsets of a group.
     coordinators: HashMap<String, String>,
@@ -42,6 +45,7 @@ impl KafkaSource {
         Self {
             cluster,
             terms: HashMap::new(),
+            seen: HashMap::new(),
             told_unchecked: false,
             coordinators: HashMap::new(),
             fetches: 0,
