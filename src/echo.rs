@@ -1,29 +1,29 @@
-//! The per-event lines of the original on stdout, sampled so that they cost nothing under load.
+//! Prints the original's line per event to stdout, sampled so that it costs nothing under load.
 //!
-//! A [`Printer`] writes them: a reader that stalls on our stdout never delays an event.
+//! A [`Printer`] writes the lines, so a reader that stalls on stdout never delays an event.
 
 use std::io;
 
 use crate::config::EventEcho;
 use crate::printer::{Printer, Silently};
 
-/// Lines shown in one second when sampled.
+/// Events shown per second in sampled mode.
 const LINES_PER_SECOND: u32 = 5;
 
-/// Lines that may wait to be printed; further ones are left out.
+/// Most lines that may wait to be printed; further lines are dropped.
 const WAITING_LINES: usize = 1024;
 
-/// Shows events as they pass.
+/// Shows events on stdout.
 pub struct Echo {
     sampler: Sampler,
     printer: Option<Printer>,
 }
 
 impl Echo {
-    /// Shows events as `prefix` + the event on stdout.
+    /// Starts printing each event as `prefix`, a space and the event.
     ///
     /// # Errors
-    /// The system has no thread left.
+    /// The thread cannot be started.
     pub fn start(mode: EventEcho, prefix: &'static str) -> io::Result<Self> {
         let printer = if mode == EventEcho::Off {
             None
@@ -33,9 +33,9 @@ impl Echo {
         Ok(Self { sampler: Sampler { mode, prefix, second: 0, shown: 0, hidden: 0 }, printer })
     }
 
-    /// Shows `event`, seen in the given second, if it is one of those to be shown.
+    /// Shows `event`, seen in the given second, if the mode selects it.
     pub fn show(&mut self, event: &[u8], second: i64) {
-        // A line too long to wait would only be made to be dropped.
+        // Do not format a line that would be dropped.
         if let Some(printer) = &self.printer
             && printer.has_room(event.len())
         {
@@ -43,7 +43,7 @@ impl Echo {
         }
     }
 
-    /// Shows the summary of a second that is over; for the idle tick and the end.
+    /// Shows the summary of the previous second, if `second` is a new one. Called when idle and at the end.
     pub fn turn(&mut self, second: i64) {
         if let Some(printer) = &self.printer {
             self.sampler.turn(second, |line| printer.print(line));

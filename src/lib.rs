@@ -1,16 +1,16 @@
-//! Events over HTTP into Kafka, and from Kafka into one log file, on plain OS threads.
+//! Receives events over HTTP, publishes them to Kafka and logs them to a file, with plain OS threads.
 //!
 //! ```text
 //! simulate ──POST──▶ producer ──▶ Kafka topic `events` ──▶ consumer ──▶ logs/events.log
 //! ```
 //!
-//! Read along the way of an event: [`event`] (what it is), [`producer`] (socket to queue to batch),
-//! [`broker`] (the only room that knows Kafka's protocol), [`consumer`] (topic to file). [`simulate`]
-//! is the outside world: it loads the producer and audits the file.
+//! To read the code, follow an event: [`event`] (what an event is), [`producer`] (socket to queue to batch),
+//! [`broker`] (the only module that knows Kafka's protocol), [`consumer`] (topic to file). [`simulate`]
+//! plays the outside world: it sends load to the producer and audits the file.
 //!
 //! The three programs share [`config`], [`logging`], [`metrics`], [`readiness`], [`retry`], [`shutdown`],
-//! [`thread`], [`thread_limit`], [`sockets`] and [`linux`]; `producer`, `consumer` and `simulate` never import
-//! each other.
+//! [`thread`], [`thread_limit`], [`sockets`] and [`linux`]; `producer`, `consumer` and `simulate` never
+//! import each other.
 
 pub mod broker;
 pub mod config;
@@ -30,8 +30,9 @@ pub mod sockets;
 pub mod thread;
 pub mod thread_limit;
 
-/// What time limits are judged beside, in the unit tests too.
+/// Measures how slow this machine currently is, so that tests can judge time limits. Used by unit tests as
+/// well.
 #[cfg(test)]
-#[allow(dead_code, reason = "some of it only the outer tests need")]
+#[allow(dead_code, reason = "parts of it are used only by the integration tests")]
 #[path = "../tests/it/support/control.rs"]
 mod control;

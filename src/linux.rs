@@ -1,7 +1,6 @@
-//! What std has no word for: a TCP connection as the kernel sees it, this process's limits, its size, its processor
-//! time and how it is scheduled; and which boot of the machine this is.
+//! Wraps Linux features that std lacks: TCP counters, process limits and usage, scheduling, host and boot id.
 //!
-//! Together with `sockets` the only file that needs `/proc` or a Linux socket option.
+//! Only this module, `sockets` and `thread_limit` use `/proc` or Linux socket options.
 
 use std::fs;
 use std::io;
@@ -12,33 +11,34 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// What the kernel counted on one TCP connection.
+/// The kernel's counters for one TCP connection.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpCounters {
     /// Time since data last arrived.
     pub since_last_data: Duration,
-    /// Bytes that arrived since the connection was opened.
+    /// Bytes received since the connection was opened.
     pub bytes_received: u64,
-    /// Where the connection is in its life.
+    /// State of the connection.
     pub state: TcpState,
 }
 
-/// The states that callers tell apart.
+/// TCP states, reduced to those that callers distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpState {
     /// Both directions are open.
     Open,
-    /// The other side sends nothing more, and may still read.
+    /// The peer has finished sending but may still read.
     PeerEnded,
-    /// This side has ended, or both.
+    /// This side has closed the connection, or both have.
     Closing,
-    /// Waits for connections.
+    /// A listening socket.
     Listen,
 }
 
-/// Counters of `stream`, or `None` when the kernel does not tell.
+/// Counters of `stream`, or `None` if the kernel does not provide them.
 pub fn tcp_counters(stream: &TcpStream) -> Option<TcpCounters> {
-    // SAFETY: `tcp_info` is plain integers, for which zero is a value; the kernel writes at most `size` bytes.
+    // SAFETY: `tcp_info` consists of integers, for which zero is valid; the kernel writes at most `size`
+    // bytes.
     let (info, failed) = unsafe {
         let mut info: libc::tcp_info = mem::zeroed();
         let mut size = mem::size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -64,7 +64,7 @@ pub fn tcp_counters(stream: &TcpStream) -> Option<TcpCounters> {
     })
 }
 
-/// True while `stream` is open at both ends and holds nothing unread. Never blocks, changes nothing.
+/// True while `stream` is open at both ends and has no unread data. Never blocks and consumes no data.
 pub fn is_quiet(stream: &TcpStream) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
@@ -72,13 +72,13 @@ pub fn is_quiet(stream: &TcpStream) -> bool {
     peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Raises the soft limit of open files to the hard one and returns it.
+/// Raises the soft limit of open files to the hard limit and returns it.
 ///
 /// # Errors
-/// When the kernel refuses; the old limit stays.
+/// The kernel refuses; the old limit stays in effect.
 pub fn raise_open_files_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls get a valid pointer to a local.
+    // SAFETY: both calls get a valid pointer to a local variable.
     unsafe {
         if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
             return Err(io::Error::last_os_error());
@@ -91,45 +91,45 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Makes a write past the limit of file sizes (`ulimit -f`) an error like that of a full disk, instead of the end
-/// of the process.
+/// Turns a write past the file size limit (`ulimit -f`) into an error, like a full disk, instead of killing
+/// the process.
 pub fn ignore_file_size_signal() {
-    // SAFETY: SIG_IGN installs no handler of ours, and this signal has no other use.
+    // SAFETY: SIG_IGN installs no handler, and this signal has no other use.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
-/// The soft limit of open files; 0 when the kernel does not tell.
+/// The soft limit of open files; 0 if the kernel does not provide it.
 pub fn open_files_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call gets a valid pointer to a local.
+    // SAFETY: the call gets a valid pointer to a local variable.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     limit.rlim_cur
 }
 
-/// Lets a woken thread wait for the end of the running one's slice instead of cutting it short: for the calling
-/// thread and those that it starts. On a full machine threads then do more between two sleeps and sleep less;
-/// on an idle one nothing changes.
+/// Sets the scheduling policy `SCHED_BATCH` for the calling thread and the threads that it starts: a woken
+/// thread waits for the running thread's time slice to end instead of preempting it. On a busy machine,
+/// threads then do more work per wake-up and sleep less often; on an idle machine nothing changes.
 ///
-/// Another policy than the default one was chosen by whoever started us, and stays.
+/// A policy other than the default was set deliberately and is left alone.
 ///
 /// # Errors
-/// When the kernel refuses, as a sandbox may; all stays as it was.
+/// The kernel refuses, for example in a sandbox. The policy is unchanged.
 pub fn wake_patiently() -> io::Result<()> {
     // SAFETY: no pointers; 0 is the calling thread.
     if unsafe { libc::sched_getscheduler(0) } != libc::SCHED_OTHER {
         return Ok(());
     }
     let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the call gets a valid pointer to a local; 0 is the calling thread.
+    // SAFETY: the call gets a valid pointer to a local variable; 0 is the calling thread.
     match unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const param) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Processor time that this process has used so far, in user and kernel mode.
+/// CPU time that this process has used so far, in user and kernel mode.
 pub fn cpu_time() -> Duration {
-    // SAFETY: `rusage` is plain integers, for which zero is a value; the kernel fills the local.
+    // SAFETY: `rusage` consists of integers, for which zero is valid; the kernel fills the local variable.
     let usage = unsafe {
         let mut usage: libc::rusage = mem::zeroed();
         libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
@@ -152,12 +152,12 @@ pub struct ProcessSize {
     pub threads: u64,
 }
 
-/// The size of this process now; a figure that cannot be read is 0.
+/// The current size of this process; values that cannot be read are 0.
 pub fn process_size() -> ProcessSize {
     size_of("self")
 }
 
-/// The size of the process `pid` now; all 0 when there is none.
+/// The current size of the process `pid`; all values are 0 if it does not exist.
 pub fn process_size_of(pid: u32) -> ProcessSize {
     size_of(&pid.to_string())
 }
@@ -175,16 +175,14 @@ fn size_of(process: &str) -> ProcessSize {
     }
 }
 
-/// The name of this machine, or of the container that we run in.
+/// The host name of this machine or container; `unknown` if it cannot be read.
 pub fn host_name() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_: io::Error| "unknown".into(), |text| text.trim().to_owned())
 }
 
-/// An identity of this boot of the machine; empty where the system has none.
-///
-/// # Errors
-/// None: a system without one cannot tell a power cut from a kill.
+/// The machine's boot id, which changes at every boot. Empty if the system has none; a power cut then cannot
+/// be distinguished from a kill.
 pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_or_else(|_: io::Error| String::new(), |text| text.trim().to_owned())
@@ -240,6 +238,6 @@ mod tests {
         });
         let expected = if before == libc::SCHED_OTHER { libc::SCHED_BATCH } else { before };
         assert_eq!(inherited.join().expect("no panic"), expected);
-        assert_eq!(policy(), before, "the others stay as they are");
+        assert_eq!(policy(), before, "other threads are unchanged");
     }
 }

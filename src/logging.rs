@@ -1,6 +1,6 @@
-//! Operator logs: `log` through simplelog to stderr. Not the event log, which is `consumer::event_log`.
+//! Writes the program's own log to stderr with simplelog. (The event log is `consumer::event_log`.)
 //!
-//! A [`Printer`] writes them, so that a supervisor that does not read our stderr cannot stop the threads that log.
+//! A [`Printer`] writes the lines, so a supervisor that does not read stderr cannot block our threads.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
@@ -15,10 +15,10 @@ use simplelog::{ConfigBuilder, LevelFilter, WriteLogger, format_description};
 use crate::event::Stamp;
 use crate::printer::{Dropped, Printer};
 
-/// Lines that may wait for a reader of stderr; further ones are dropped.
+/// Most lines that may wait to be written to stderr; further lines are dropped.
 const WAITING_LINES: usize = 256;
 
-/// `None` inside when the system had no thread for it: then lines are written by those who say them.
+/// Contains `None` if its thread could not be started; the logging threads then write their lines themselves.
 static STDERR: OnceLock<Option<Printer>> = OnceLock::new();
 
 static DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
@@ -26,7 +26,7 @@ static DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     IntCounter::new("pipeline_stderr_lines_dropped_total", help).expect("a legal metric")
 });
 
-/// Dropped at the end of `main`: waits a moment until what was said has been written.
+/// Flushes the log when dropped at the end of `main`, waiting at most 2 s.
 #[must_use = "the last lines are lost without it"]
 pub struct LastWords(());
 
@@ -36,10 +36,12 @@ impl Drop for LastWords {
     }
 }
 
-/// Sends the log of this process to stderr, one line a record: `2026-11-24T08:15:46.032Z [INFO] event_pipeline::producer: …`.
+/// Sends this process's log to stderr, one line per record, for example
+/// `2026-11-24T08:15:46.032Z [INFO] event_pipeline::producer: …`.
 ///
-/// The kafka crate's own messages come in through `tracing`; its TRACE level would print payloads, so it
-/// stays at most at DEBUG. Panics take the same way, whatever the level. A second call in one process changes nothing.
+/// The kafka crate's messages arrive through `tracing`. Its TRACE level would print payloads, so the level is
+/// limited to DEBUG. Panics are logged the same way, at every level. A second call in the same process has no
+/// effect.
 pub fn init(level: LevelFilter) -> LastWords {
     let config = ConfigBuilder::new()
         .set_time_format_custom(format_description!(
@@ -49,7 +51,7 @@ pub fn init(level: LevelFilter) -> LastWords {
         .set_target_level(LevelFilter::Error)
         .set_thread_level(LevelFilter::Debug)
         .set_location_level(LevelFilter::Off)
-        // Its one message, an accept error, is told again, with what is done about it, by `producer`.
+        // Its only message is about accept errors, which `producer` reports too, with its reaction.
         .add_filter_ignore_str("tiny_http")
         .build();
     if WriteLogger::init(level.min(LevelFilter::Debug), config, Lines::default()).is_ok() {
@@ -58,7 +60,8 @@ pub fn init(level: LevelFilter) -> LastWords {
     LastWords(())
 }
 
-/// Writes `text`, which ends with a line break, to stderr behind the log lines said before, whatever the level.
+/// Writes `text` to stderr after all earlier log lines, regardless of the level. `text` must end with a line
+/// break.
 pub fn say(text: String) {
     match stderr() {
         Some(printer) => printer.print(text),
@@ -66,14 +69,14 @@ pub fn say(text: String) {
     }
 }
 
-/// Waits until what was said has been written, at most 2 s; for the moment before the process ends.
+/// Waits until all lines have been written, at most 2 s. Call it before the process ends.
 pub fn flush() {
     if let Some(Some(printer)) = STDERR.get() {
         printer.flush();
     }
 }
 
-/// Lines that were dropped, for the metrics.
+/// The counter of dropped lines, for the metrics.
 pub fn dropped_lines() -> IntCounter {
     DROPPED.clone()
 }
@@ -97,7 +100,7 @@ impl Dropped for Counted {
     }
 }
 
-/// What simplelog writes to, in several pieces a line.
+/// What simplelog writes to; it writes each line in several pieces.
 #[derive(Default)]
 struct Lines {
     line: Vec<u8>,
@@ -118,7 +121,7 @@ impl Write for Lines {
     }
 }
 
-/// As the standard library words it.
+/// Formats a panic like the standard library does.
 fn panic_text(info: &PanicHookInfo<'_>) -> String {
     let thread = thread::current();
     let name = thread.name().unwrap_or("<unnamed>");

@@ -1,7 +1,7 @@
-//! What the metrics of all programs have in common: the registry, the process's own figures, the text.
+//! Registers metrics and renders them as Prometheus text; includes the metrics that all programs share.
 //!
-//! Names follow Prometheus: prefix `pipeline_`, base units, `_total` on counters. Each program declares its
-//! own figures in its own room and registers them here.
+//! Names follow Prometheus conventions: prefix `pipeline_`, base units, `_total` on counters. Each program
+//! declares its own metrics in its own module and registers them here.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,24 +17,24 @@ use crate::{linux, logging};
 /// Content type of the text that [`Metrics::render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Buckets for how long a request, a broker call or a write takes, in seconds.
+/// Buckets for the duration of a request, a broker call or a write, in seconds.
 pub const SECONDS_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// What a metric is, for the documentation.
+/// Describes a metric, for the documentation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Description {
-    /// Its name.
+    /// Name of the metric.
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// Names of its labels.
+    /// Names of the labels.
     pub labels: Vec<String>,
-    /// What it counts.
+    /// What the metric counts.
     pub help: String,
 }
 
-/// The registry of one program.
+/// The metrics registry of one program.
 pub struct Metrics {
     families: Families,
     resident_bytes: IntGauge,
@@ -49,7 +49,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A registry with build info and the process's own figures.
+    /// Creates a registry with build info and process metrics.
     pub fn new() -> Self {
         let families = Families::default();
         let build = Opts::new("pipeline_build_info", "Version of this program; always 1")
@@ -68,44 +68,44 @@ impl Metrics {
         }
     }
 
-    /// A counter that only rises.
+    /// Registers a counter.
     pub fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.families.add(IntCounter::new(name, help))
     }
 
-    /// A counter with labels of few values.
+    /// Registers a counter with labels. Each label must have few values.
     pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.families.add(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
-    /// A whole number that rises and falls.
+    /// Registers a gauge with integer values.
     pub fn int_gauge(&self, name: &str, help: &str) -> IntGauge {
         self.families.add(IntGauge::new(name, help))
     }
 
-    /// A number that rises and falls.
+    /// Registers a gauge.
     pub fn gauge(&self, name: &str, help: &str) -> Gauge {
         self.families.add(Gauge::new(name, help))
     }
 
-    /// A histogram over `buckets`.
+    /// Registers a histogram with the given buckets.
     pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
         self.families.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
     }
 
-    /// Any other collector, for example gauges with labels.
+    /// Registers any other collector, for example gauges with labels.
     pub fn register<C: Collector + Clone + 'static>(&self, collector: C) -> C {
         self.families.add(Ok(collector))
     }
 
-    /// Every metric of this registry, in the order of their names.
+    /// Describes every metric of this registry, sorted by name.
     pub fn descriptions(&self) -> Vec<Description> {
         let mut all = self.families.descriptions.lock().unwrap_or_else(PoisonError::into_inner).clone();
         all.sort();
         all
     }
 
-    /// The text of `/metrics`.
+    /// Renders the response body of `/metrics`.
     pub fn render(&self) -> String {
         let size = linux::process_size();
         self.resident_bytes.set(size.resident_bytes as i64);
@@ -115,7 +115,7 @@ impl Metrics {
     }
 }
 
-/// What is registered, and what each of it is.
+/// The registered metrics and their descriptions.
 #[derive(Default)]
 struct Families {
     registry: Registry,
@@ -123,7 +123,8 @@ struct Families {
 }
 
 impl Families {
-    /// Names are constants of this crate: an illegal or repeated one is a bug that the first test finds.
+    /// Panics if a name is invalid or used twice: names are constants of this crate, so the first test finds
+    /// that bug.
     fn add<C: Collector + Clone + 'static>(&self, collector: prometheus::Result<C>) -> C {
         let collector = collector.expect("a legal metric");
         self.registry.register(Box::new(collector.clone())).expect("a metric name used once");

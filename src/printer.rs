@@ -1,6 +1,6 @@
-//! Prints lines from a thread of its own, so that a reader who stalls never delays the thread that has something to say.
+//! Prints lines from a thread of its own, so that a stalled reader never delays the threads that print.
 //!
-//! What waits is bounded in lines and bytes; further lines are dropped and counted.
+//! The queue is bounded in lines and in bytes; further lines are dropped and counted.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
@@ -12,55 +12,55 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::thread::spawn;
 
-/// Most bytes that wait to be printed; a longer line is never printed.
+/// Most bytes that may wait to be printed. A longer line is always dropped.
 const WAITING_BYTES: usize = 4 << 20;
 
-/// Longest wait for the last lines at the end.
+/// Longest wait for the last lines on shutdown.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Shortest time between two notices while lines are dropped all the time.
+/// Shortest time between two notices while lines keep being dropped.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Pause before a full pipe that does not block is tried again.
+/// Pause before retrying to write to a full non-blocking pipe.
 const FULL_WAIT: Duration = Duration::from_millis(20);
 
-/// What is done about dropped lines.
+/// Reacts to dropped lines.
 pub trait Dropped: Send + Sync + 'static {
-    /// One line was dropped.
+    /// Called for each dropped line.
     fn count(&self) {}
 
-    /// The line that says later how many were; `None` to say nothing.
+    /// Returns the line that later reports how many were dropped, or `None` to print nothing.
     fn notice(&self, _lines: u64) -> Option<String> {
         None
     }
 }
 
-/// Dropped lines are not worth a word.
+/// Ignores dropped lines.
 pub struct Silently;
 
 impl Dropped for Silently {}
 
-/// Prints lines in order. Dropping it waits for the last ones, at most 2 s.
+/// Prints lines in order. Dropping it waits at most 2 s for the last lines.
 pub struct Printer {
     lines: Sender<String>,
     thread: JoinHandle<()>,
     waiting: Arc<Waiting>,
 }
 
-/// What both sides of the channel know.
+/// State shared by both ends of the channel.
 struct Waiting {
     lines: AtomicUsize,
     bytes: AtomicUsize,
-    /// Dropped, and not yet said.
+    /// Dropped lines that have not been reported yet.
     dropped: AtomicU64,
     on_drop: Box<dyn Dropped>,
 }
 
 impl Printer {
-    /// Starts the thread `name`, which prints to `out`; at most `waiting_lines` wait.
+    /// Starts the thread `name`, which prints to `out`. At most `waiting_lines` lines are queued.
     ///
     /// # Errors
-    /// The system has no thread left.
+    /// The thread cannot be started.
     pub fn start(
         name: &str,
         out: impl Write + Send + 'static,
@@ -79,12 +79,13 @@ impl Printer {
         Ok(Self { lines, thread, waiting })
     }
 
-    /// True if a line of `bytes` could wait now; saves making one that would be dropped.
+    /// True if a line of `bytes` bytes would be queued now. Lets callers skip formatting a line that would be
+    /// dropped.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.waiting.bytes.load(Ordering::Relaxed) + bytes <= WAITING_BYTES
     }
 
-    /// Prints `line`, which ends with a line break, or drops it when too much waits.
+    /// Queues `line`, which must end with a line break, or drops it if the queue is full.
     pub fn print(&self, line: String) {
         let (waiting, bytes) = (&*self.waiting, line.len());
         waiting.lines.fetch_add(1, Ordering::SeqCst);
@@ -96,7 +97,7 @@ impl Printer {
         }
     }
 
-    /// Waits until everything is printed, at most 2 s.
+    /// Waits until all lines are printed, at most 2 s.
     pub fn flush(&self) {
         let deadline = Instant::now() + LAST_WORDS;
         while self.waiting.lines.load(Ordering::SeqCst) > 0
@@ -125,7 +126,7 @@ impl Waiting {
         self.on_drop.count();
     }
 
-    /// Says how many lines were dropped, if any were.
+    /// Prints how many lines were dropped, if any.
     fn notice(&self, out: &mut impl Write) {
         let dropped = self.dropped.swap(0, Ordering::SeqCst);
         if dropped == 0 {
@@ -145,7 +146,7 @@ fn print_all(queue: &Receiver<String>, waiting: &Waiting, mut out: impl Write) {
         if print(&mut out, line.as_bytes()).is_err() {
             waiting.drop_line();
         }
-        // Where lines are dropped all the time the queue is never empty.
+        // While lines keep being dropped, the queue is never empty.
         if queue.is_empty() || noticed.is_none_or(|at| at.elapsed() >= NOTICE_INTERVAL) {
             waiting.notice(&mut out);
             noticed = Some(Instant::now());
@@ -154,7 +155,7 @@ fn print_all(queue: &Receiver<String>, waiting: &Waiting, mut out: impl Write) {
     }
 }
 
-/// Writes all of `bytes`, also to a pipe that does not block.
+/// Writes all of `bytes`, even to a non-blocking pipe.
 fn print(out: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match out.write(bytes) {
@@ -200,7 +201,7 @@ mod tests {
             unread.read_to_string(&mut text).expect("text");
             text
         });
-        // After the end of the channel the thread closes its side.
+        // The thread closes its end of the pair once the channel is disconnected.
         drop(printer);
         let text = reader.join().expect("no panic");
         let lines: u64 =

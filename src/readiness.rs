@@ -1,4 +1,4 @@
-//! Says why a program is not ready: the body of `/readyz`, in one shape for both programs.
+//! Builds the body of `/readyz` that says why a program is not ready, in the same format for both programs.
 
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ struct NotReady<'a> {
     problems: Vec<Problem<'a>>,
 }
 
-/// The JSON body for `problems`, each given as what does not work and why.
+/// Builds the JSON body for `problems`, which are pairs of what does not work and why.
 pub fn not_ready<'a>(problems: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let problems: Vec<Problem<'_>> =
         problems.into_iter().map(|(what, message)| Problem { what, message }).collect();

@@ -1,8 +1,8 @@
-//! How long to wait before the next try. Pure: no clock, no sleep, randomness passed in.
+//! Computes how long to wait before the next attempt. Pure: no clock, no sleep, randomness is passed in.
 
 use std::time::Duration;
 
-/// Doubling waits with jitter, so that many clients do not return in step.
+/// Exponential back-off with jitter, so that many clients do not retry at the same moment.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -11,24 +11,25 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits between half and the whole of `first`, then of twice that, and so on up to `max`.
+    /// Creates a back-off. The first wait is between half of `first` and `first`; the range doubles with each
+    /// failure, up to `max`.
     pub fn new(first: Duration, max: Duration) -> Self {
         Self { first, max, failures: 0 }
     }
 
-    /// The wait before the next try; `random` is in `0.0..1.0`.
+    /// Returns the wait before the next attempt and counts a failure. `random` is in `0.0..1.0`.
     pub fn next_wait(&mut self, random: f64) -> Duration {
         let full = self.first.saturating_mul(1 << self.failures.min(20)).min(self.max);
         self.failures = self.failures.saturating_add(1);
         full.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// Failures since the last success.
+    /// Number of failures since the last success.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// A success: the next failure waits `first` again.
+    /// Call this after a success: the next wait starts at `first` again.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

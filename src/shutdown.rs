@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT as a channel that closes. Knows nothing of what is being stopped.
+//! Turns SIGTERM and SIGINT into a channel that disconnects when the program must shut down.
 
 use std::io;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use signal_hook::iterator::Signals;
 
 use crate::thread;
 
-/// Tells any number of threads that the process shall end. Clones share one state.
+/// Signals any number of threads that the process must stop. Clones share one state.
 #[derive(Clone)]
 pub struct Shutdown {
     requested: Arc<AtomicBool>,
-    /// Never carries a message: it disconnects when the shutdown begins.
+    /// Never carries a message, but disconnects when the shutdown begins.
     closed: Receiver<()>,
 }
 
-/// The other end of a [`Shutdown`]; dropping it begins the shutdown.
+/// The other end of a [`Shutdown`]. Dropping it begins the shutdown.
 pub struct Trigger {
     requested: Arc<AtomicBool>,
     _open: Sender<()>,
@@ -31,24 +31,25 @@ impl Drop for Trigger {
 }
 
 impl Shutdown {
-    /// A shutdown begun by dropping the trigger: for tests and embedding.
+    /// Creates a shutdown that begins when the trigger is dropped, for tests and embedding.
     pub fn manual() -> (Trigger, Self) {
         let (open, closed) = bounded(0);
         let requested = Arc::new(AtomicBool::new(false));
         (Trigger { requested: requested.clone(), _open: open }, Self { requested, closed })
     }
 
-    /// Begins at the first SIGTERM or SIGINT; `on_second` runs at the second one, in the signal thread.
+    /// Creates a shutdown that begins at the first SIGTERM or SIGINT. At the second signal, `on_second` runs
+    /// in the signal thread.
     ///
     /// # Errors
-    /// When the handlers or the thread cannot be installed.
+    /// The signal handlers cannot be installed or the thread cannot be started.
     pub fn on_signals(on_second: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (trigger, shutdown) = Self::manual();
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         thread::spawn("signals", move || {
             let mut forever = signals.forever();
             let first = forever.next();
-            log::info!("signal {}: stopping; a second signal exits at once", first.unwrap_or_default());
+            log::info!("stopping after signal {}; a second signal exits at once", first.unwrap_or_default());
             drop(trigger);
             if forever.next().is_some() {
                 on_second();
@@ -62,7 +63,7 @@ impl Shutdown {
         self.requested.load(Ordering::SeqCst)
     }
 
-    /// Disconnects when the shutdown begins: for `select!` and `recv`.
+    /// A channel for `select!` and `recv` that disconnects when the shutdown begins.
     pub fn closed(&self) -> &Receiver<()> {
         &self.closed
     }

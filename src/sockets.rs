@@ -1,7 +1,6 @@
-//! Reaches this process's own TCP connections, which tiny_http and the kafka crate keep to themselves, through
-//! `/proc/self/fd`.
+//! Finds this process's TCP connections through `/proc/self/fd`; tiny_http and the kafka crate hide them.
 //!
-//! Works also when the process has no descriptor left: that is when limits on connections matter most.
+//! Works even if the process has no file descriptors left, which is when connection limits matter most.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, File};
@@ -15,13 +14,13 @@ use socket2::SockRef;
 
 use crate::linux::{TcpState, open_files_limit, tcp_counters};
 
-/// Descriptors whose connections were closed last, at which a [`Finder`] looks first.
+/// Number of descriptors with recent finds that a [`Finder`] remembers and checks first.
 const RECENT: usize = 128;
 
-/// Shows `visit` a duplicate of every TCP connection of this process, with its local and peer address.
+/// Calls `visit` with a duplicate of every TCP connection of this process and its local and peer addresses.
 ///
-/// A duplicate shares options and shutdown with the original. Sockets that are still connecting, or dead, have no
-/// peer and are left out.
+/// A duplicate shares socket options and shutdown with the original. Sockets without a peer, because they are
+/// still connecting or already dead, are skipped.
 pub fn for_each_connection(mut visit: impl FnMut(&TcpStream, SocketAddr, SocketAddr)) {
     for_each_socket(|stream, local, peer| {
         if let Some(peer) = peer {
@@ -30,8 +29,9 @@ pub fn for_each_connection(mut visit: impl FnMut(&TcpStream, SocketAddr, SocketA
     });
 }
 
-/// Shows `visit` a duplicate of every bound TCP socket of this process; the peer is `None` for a listener and for
-/// a connection that is over but not yet closed by us. `visit` must not look at sockets itself.
+/// Calls `visit` with a duplicate of every bound TCP socket of this process and its addresses. The peer is
+/// `None` for a listener, and for a connection that has ended but that we have not closed yet. `visit` must
+/// not search for sockets itself.
 pub fn for_each_socket(mut visit: impl FnMut(&TcpStream, SocketAddr, Option<SocketAddr>)) {
     with_slot(|slot| {
         for fd in descriptors() {
@@ -40,36 +40,36 @@ pub fn for_each_socket(mut visit: impl FnMut(&TcpStream, SocketAddr, Option<Sock
     });
 }
 
-/// The number by which the kernel knows the socket behind all its duplicates.
+/// The inode number of a socket, which all its duplicates share.
 pub fn inode(socket: &TcpStream) -> Option<u64> {
-    // Asked by name, because a call by handle would need one more descriptor.
+    // Looked up by path, because `File::metadata` would need another descriptor.
     Some(fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd())).ok()?.ino())
 }
 
-/// Finds open connections by their peer at a cost that does not grow with the number of connections: the kernel
-/// gives out the lowest free descriptor, so short connections use the same few again and again.
+/// Finds open connections by peer address, at a cost that does not grow with the number of connections. The
+/// kernel assigns the lowest free descriptor, so short connections keep reusing the same few.
 #[derive(Debug)]
 pub struct Finder {
     port: u16,
     recent: VecDeque<RawFd>,
 }
 
-/// Where connections were found.
+/// Descriptors of the connections that were found, by peer address.
 pub type Found = HashMap<SocketAddr, RawFd>;
 
 impl Finder {
-    /// Will look for connections to our `port`.
+    /// Creates a finder for connections to our `port`.
     pub fn new(port: u16) -> Self {
         Self { port, recent: VecDeque::new() }
     }
 
-    /// Looks for `wanted` where connections were found lately.
+    /// Searches for `wanted` among the descriptors where connections were found recently.
     pub fn find_recent(&mut self, wanted: &HashSet<SocketAddr>) -> Found {
         let recent: Vec<RawFd> = self.recent.iter().copied().collect();
         self.find(recent, wanted)
     }
 
-    /// Looks for `wanted` at every descriptor.
+    /// Searches for `wanted` among all descriptors.
     pub fn find_all(&mut self, wanted: &HashSet<SocketAddr>) -> Found {
         self.find(descriptors(), wanted)
     }
@@ -95,7 +95,8 @@ impl Finder {
         self.recent.truncate(RECENT);
     }
 
-    /// Runs `act` on the connection with `peer` if it is behind `fd` and this side has not ended it; true if so.
+    /// Runs `act` on the connection at `fd` if its peer is `peer` and this side has not closed it. Returns
+    /// true if so.
     pub fn act(&self, fd: RawFd, peer: SocketAddr, act: impl FnOnce(&TcpStream)) -> bool {
         let (mut act, mut done) = (Some(act), false);
         with_slot(|slot| {
@@ -114,21 +115,23 @@ impl Finder {
 }
 
 fn peer_of(fd: RawFd) -> Option<SocketAddr> {
-    // SAFETY: only for this call; behind a number that was closed or reused there is another address, or none.
+    // SAFETY: borrowed only for this call; if `fd` was closed or reused, the result is another address or
+    // none.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     SockRef::from(&borrowed).peer_addr().ok()?.as_socket()
 }
 
-/// The numbers of all open descriptors.
+/// Lists all open descriptors.
 fn descriptors() -> Vec<RawFd> {
     match fs::read_dir("/proc/self/fd") {
         Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect(),
-        // None is left to open the directory with, so all up to the limit are in use.
+        // No descriptor is left to open the directory, so all up to the limit are in use.
         Err(_) => (0..open_files_limit().try_into().unwrap_or(RawFd::MAX)).collect(),
     }
 }
 
-/// A descriptor that becomes a duplicate of one socket after another, and what it is while nobody looks.
+/// A descriptor that is made a duplicate of one socket after another, and of `/dev/null` (`nothing`) in
+/// between.
 struct Slot {
     slot: TcpStream,
     nothing: File,
@@ -143,7 +146,7 @@ fn with_slot(use_slot: impl FnOnce(&Slot)) {
     }
     if let Some(slot) = &*kept {
         use_slot(slot);
-        // Or the last socket would stay open.
+        // Otherwise the last socket would stay open.
         slot.become_duplicate_of(slot.nothing.as_raw_fd());
     }
 }
@@ -164,13 +167,13 @@ impl Slot {
     }
 
     fn become_duplicate_of(&self, fd: RawFd) -> bool {
-        // SAFETY: no memory is touched. `fd` may be closed or reused by now: then this fails, or duplicates the new
-        // one, and only the slot, which is ours, is used from here on.
+        // SAFETY: no memory is accessed. If `fd` was closed or reused meanwhile, this fails or duplicates the
+        // new descriptor; from here on only the slot, which is ours, is used.
         unsafe { libc::dup3(fd, self.slot.as_raw_fd(), libc::O_CLOEXEC) >= 0 }
     }
 }
 
-/// The descriptors needed to look at sockets, taken while there are some.
+/// Reserves the descriptors that this module needs, while some are still free.
 pub fn prepare() {
     with_slot(|_| {});
 }
@@ -220,11 +223,11 @@ mod tests {
         let place = Found::from([(peer, server.as_raw_fd())]);
         assert_eq!((finder.find_all(&wanted), finder.find_recent(&wanted)), (place.clone(), place));
         client.shutdown(Shutdown::Write).expect("shutdown");
-        assert_eq!(finder.find_recent(&wanted).len(), 1, "the answer is still wanted");
+        assert_eq!(finder.find_recent(&wanted).len(), 1, "the peer still expects an answer");
         assert!(
             finder.act(server.as_raw_fd(), peer, |socket| socket.shutdown(Shutdown::Both).expect("shut"))
         );
-        assert!(!finder.act(server.as_raw_fd(), peer, |_| panic!("we have ended it")));
+        assert!(!finder.act(server.as_raw_fd(), peer, |_| panic!("we have closed it")));
         assert!(finder.find_all(&wanted).is_empty());
     }
 }

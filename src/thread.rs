@@ -1,14 +1,14 @@
-//! Named threads: the one way in which this crate starts a thread that lives on.
+//! Starts named threads; every long-lived thread of this crate is started here.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
 use crate::thread_limit;
 
-/// Starts a thread whose name shows in `top -H`, in a debugger and in the message of a panic.
+/// Starts a thread whose name is shown by `top -H`, debuggers and panic messages.
 ///
 /// # Errors
-/// The system has none left; the message names the limit.
+/// The system cannot start another thread; the message names the limit.
 pub fn spawn<T: Send + 'static>(
     name: impl Into<String>,
     body: impl FnOnce() -> T + Send + 'static,

@@ -1,19 +1,19 @@
-//! How many more threads this process can start: the tightest of the limits that Linux sets.
+//! Determines how many more threads this process can start under the tightest of the limits that Linux sets.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What one limit leaves.
+/// The room that one limit leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreadRoom {
-    /// Threads that can still be started.
+    /// Number of threads that can still be started.
     pub free: u64,
-    /// The limit with its value, for messages.
+    /// The name and value of the limit, for messages.
     pub limit: String,
 }
 
-/// Room under the tightest of these: `pids.max` of our control group and of those above it, `ulimit -u`, and the
-/// kernel's own limits. `None` where none of them can be read.
+/// Returns the room under the tightest of these limits: `pids.max` of our control group and its parents,
+/// `ulimit -u`, and the kernel's own limits. `None` if none of them can be read.
 pub fn tightest() -> Option<ThreadRoom> {
     let groups = pids_groups(&text_of("/proc/self/cgroup"), &text_of("/proc/self/mountinfo"));
     let of_groups = groups.iter().filter_map(|group| {
@@ -33,8 +33,8 @@ fn room(max: u64, used: u64, limit: impl Fn(u64) -> String) -> Option<ThreadRoom
     Some(ThreadRoom { free: max.saturating_sub(used), limit: limit(max) })
 }
 
-/// The directories whose `pids.max` holds for us, ours first: from `/proc/self/cgroup` and `/proc/self/mountinfo`,
-/// with control groups of version 1, version 2 or both.
+/// Lists the directories whose `pids.max` applies to us, our own group first. Takes the content of
+/// `/proc/self/cgroup` and `/proc/self/mountinfo`; supports control groups of version 1, version 2 or both.
 fn pids_groups(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
     let mut groups = Vec::new();
     for line in mountinfo.lines() {
@@ -54,7 +54,7 @@ fn pids_groups(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
             is_ours(controllers).then_some(path)
         });
         let Some(path) = path else { continue };
-        // A container sees its own group as the mount itself.
+        // In a container, the mount point itself is our own group.
         let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
         let own: PathBuf = Path::new(mount).iter().chain(below).collect();
         groups.extend(own.ancestors().take_while(|group| group.starts_with(mount)).map(Path::to_path_buf));
@@ -62,7 +62,7 @@ fn pids_groups(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
     groups
 }
 
-/// `ulimit -u` counts the threads of all processes of a user, and does not hold for root.
+/// The limit `ulimit -u`, which counts the threads of all processes of a user and does not apply to root.
 fn of_user() -> Option<ThreadRoom> {
     let limits = text_of("/proc/self/limits");
     let line = limits.lines().find_map(|line| line.strip_prefix("Max processes"))?;
@@ -70,7 +70,7 @@ fn of_user() -> Option<ThreadRoom> {
     let own = text_of("/proc/self/status");
     let user = field(&own, "Uid:")?;
     let capabilities = u64::from_str_radix(field(&own, "CapEff:")?, 16).ok()?;
-    // CAP_SYS_ADMIN and CAP_SYS_RESOURCE.
+    // CAP_SYS_ADMIN and CAP_SYS_RESOURCE lift the limit.
     if user == "0" || capabilities & (1 << 21 | 1 << 24) != 0 {
         return None;
     }
@@ -83,7 +83,7 @@ fn of_user() -> Option<ThreadRoom> {
 }
 
 fn of_kernel() -> Option<ThreadRoom> {
-    // The fourth field is `runnable/all`, and counts threads.
+    // The fourth field is `runnable/total`, in threads.
     let load = text_of("/proc/loadavg");
     let used = load.split(' ').nth(3)?.split_once('/')?.1.parse().ok()?;
     let max_of = |name: &str| {

@@ -1,13 +1,14 @@
-//! How old records are once the checkpoint covers them. Pure: the clock is passed in.
+//! Measures how old records are when the checkpoint covers them. Pure: the clock is passed in.
 
-/// Times of the records that wait to be covered; a row of equal ones is one entry.
+/// Timestamps of the records that are not covered yet. Consecutive equal timestamps share one entry.
 #[derive(Debug, Default)]
 pub struct Ages {
     rows: Vec<(i64, u64)>,
 }
 
 impl Ages {
-    /// One more record waits, of `time_ms` since 1970; without a time it has no age.
+    /// Adds a record with the timestamp `time_ms` (milliseconds since 1970). A record without one is not
+    /// counted.
     pub fn wait(&mut self, time_ms: Option<i64>) {
         let Some(time_ms) = time_ms else { return };
         match self.rows.last_mut() {
@@ -16,8 +17,8 @@ impl Ages {
         }
     }
 
-    /// Ages in seconds at `now_ms` and the number of records of each; nothing waits then. A time ahead of our clock
-    /// is one of now.
+    /// Removes all records and returns their ages at `now_ms` in seconds, each with its number of records. A
+    /// timestamp ahead of our clock counts as age 0.
     pub fn covered(&mut self, now_ms: i64) -> impl Iterator<Item = (f64, u64)> {
         self.rows
             .drain(..)

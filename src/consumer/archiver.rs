@@ -1,6 +1,6 @@
-//! What happens to closed logs: packed, and the oldest removed. Never touches the open one.
+//! Compresses closed logs and removes the oldest ones. Never touches the open log.
 //!
-//! A thread of its own, since packing takes longer than a batch may wait.
+//! Runs in a thread of its own, since compressing a log takes longer than a batch may wait.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,23 +13,26 @@ use flate2::write::GzEncoder;
 use super::rotation::{self, Closed};
 use super::storage::{beside, parent};
 
-/// What to do with closed logs.
+/// Settings for closed logs.
 #[derive(Clone, Debug)]
 pub struct Archive {
-    /// The open log; closed ones stand beside it.
+    /// The open log; closed logs are in the same directory.
     pub log: PathBuf,
-    /// Closed logs to keep; 0 keeps all.
+    /// Number of closed logs to keep; 0 keeps all.
     pub keep: usize,
-    /// Pack them.
+    /// Compress closed logs with gzip.
     pub gzip: bool,
 }
 
 impl Archive {
-    /// Tidies now and after each message, until the sender is gone.
+    /// Calls [`Self::tidy`] now and after each message, until the sender is dropped.
     pub fn run(&self, closed_logs: &Receiver<()>) {
         loop {
             if let Err(error) = self.tidy() {
-                log::warn!("closed logs of {} stay as they are for now: {error}", self.log.display());
+                log::warn!(
+                    "tidying the closed logs of {} failed, will retry after the next rotation: {error}",
+                    self.log.display()
+                );
             }
             if closed_logs.recv().is_err() {
                 return;
@@ -37,10 +40,11 @@ impl Archive {
         }
     }
 
-    /// Removes what is too old, packs what is not packed. Called again after any crash, it finishes.
+    /// Removes the oldest closed logs and compresses the others. After a crash, the next call completes the
+    /// work.
     ///
     /// # Errors
-    /// As the system says.
+    /// A file operation failed.
     pub fn tidy(&self) -> io::Result<()> {
         let mut closed = self.closed()?;
         if self.keep > 0 {
@@ -59,7 +63,7 @@ impl Archive {
         Ok(())
     }
 
-    /// Closed logs without the ending of packed ones, in the order in which they were closed.
+    /// Lists the closed logs in the order in which they were closed, without the extension `.gz`.
     fn closed(&self) -> io::Result<Vec<PathBuf>> {
         let name = self.log.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut found: Vec<(Closed, String)> = Vec::new();
@@ -77,7 +81,7 @@ impl Archive {
     }
 }
 
-/// Replaces `path` by its packed form. At every moment one whole form is there.
+/// Replaces `path` with its compressed form. A complete copy exists at every moment.
 fn pack(path: &Path) -> io::Result<()> {
     let (packed, part) = (beside(path, ".gz"), beside(path, ".gz.part"));
     let mut encoder = GzEncoder::new(File::create(&part)?, Compression::fast());
@@ -117,7 +121,7 @@ mod tests {
         for name in ["events.log", "events-0.log", "events.rejected"] {
             fs::write(path(name), "open\n").expect("write");
         }
-        // A crash after the rename of the packed form left both.
+        // Simulates a crash between the rename of the compressed file and the removal of the original.
         fs::write(path(&format!("{}.gz", closed(3))), "half").expect("write");
         let archive = Archive { log: path("events.log"), keep: 2, gzip: true };
         archive.tidy().expect("tidy");

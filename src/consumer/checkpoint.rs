@@ -1,6 +1,6 @@
-//! What the file beside the log says: up to which offsets and which byte everything is written once.
+//! Encodes and decodes the checkpoint: the offsets and file lengths up to which every record is written once.
 //!
-//! Pure: text in, value out. Who reads, writes and trusts it is `event_log` and `recovery`.
+//! Pure. `event_log` writes the checkpoint file, and `recovery` reads it.
 
 use std::collections::BTreeMap;
 
@@ -8,30 +8,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::Trails;
 
-/// Format of the text that is written; a newer one is refused, not guessed.
+/// Version of the format that is written. Newer versions are refused.
 const VERSION: u32 = 2;
 
-/// The oldest format that is read: without trails and sequence.
+/// Oldest version that can be read: it has no trails and no sequence.
 const OLDEST_VERSION: u32 = 1;
 
-/// Bytes before a mark that prove that a file is the one the mark speaks of.
+/// Number of bytes before a mark that are compared to verify that a file is the one the mark describes.
 pub const TAIL_BYTES: u64 = 256;
 
 /// Next offset to read in each partition.
 pub type Offsets = BTreeMap<i32, i64>;
 
-/// Offsets and the bytes that belong to them. One value, replaced as a whole.
+/// Offsets and the file lengths that belong to them. Always replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
     version: u32,
-    /// Topic that was read.
+    /// The topic.
     pub topic: String,
-    /// Its identity, if the broker has one: another topic may stand under the same name.
+    /// The topic's identity, if the broker has one: another topic may have the same name.
     pub topic_id: Option<String>,
-    /// Share of it, `i/n`.
+    /// The shard of the topic, `i/n`.
     pub shard: String,
-    /// Identity of the log, by which the group knows it; earlier versions wrote none.
+    /// The log's identity in the group; earlier versions wrote none.
     #[serde(default)]
     pub log_id: Option<String>,
     /// Number of the start that wrote it, as in the marks of that log; earlier versions wrote none.
@@ -39,23 +39,23 @@ pub struct Checkpoint {
     pub claim: Option<u64>,
     /// Next offset to read in each partition.
     pub offsets: Offsets,
-    /// Leader epochs and marks of the records before these offsets.
+    /// Leader epochs and checksums of records before these offsets.
     #[serde(default)]
     pub trails: Trails,
-    /// Logs closed so far.
+    /// Number of logs closed so far.
     #[serde(default)]
     pub sequence: u64,
     /// The event log.
     pub log: FileMark,
-    /// Records that are no events.
+    /// The file of records that are not valid events.
     pub rejected: FileMark,
-    /// The log is about to be renamed to this name; an empty one follows it.
+    /// The log is about to be renamed to this and replaced by an empty one.
     pub rotate_to: Option<String>,
     /// UTC day, in days since the epoch, of the log's first line.
     pub day: i64,
-    /// Boot of the machine during which the bytes were written, if they were not forced to the disk.
+    /// Boot id of the machine when the bytes were written, if they were not forced to disk.
     pub unsynced_boot: Option<String>,
-    /// The consumer ended in order: nothing of its own stands past the marks.
+    /// The consumer shut down cleanly: it wrote nothing past the marks.
     pub stopped: bool,
 }
 
@@ -67,14 +67,14 @@ pub struct FileMark {
     pub name: String,
     /// Bytes that belong to the offsets.
     pub bytes: u64,
-    /// Inode number when it was written: a hint, since backups change it and systems use it again.
+    /// Inode number at the time of writing. Only a hint: backups change it and file systems reuse it.
     pub inode: u64,
     /// CRC-32 of the last [`TAIL_BYTES`] of these bytes.
     pub tail_crc: u32,
 }
 
 impl Checkpoint {
-    /// A checkpoint of `topic` and `shard` at `offsets`, in files that are known to hold so much.
+    /// Creates a checkpoint of `topic` and `shard` at `offsets`, with files in the given states.
     pub fn new(topic: &str, shard: &str, offsets: Offsets, log: FileMark, rejected: FileMark) -> Self {
         Self {
             version: VERSION,
@@ -105,17 +105,17 @@ impl Checkpoint {
         self.topic_id.is_some() && topic_id.is_some() && self.topic_id.as_deref() != topic_id
     }
 
-    /// The text of the file: JSON, one line.
+    /// Encodes the checkpoint as one line of JSON.
     pub fn encode(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec(self).expect("a struct of plain values is JSON");
         text.push(b'\n');
         text
     }
 
-    /// Reads the text of the file.
+    /// Decodes the content of the checkpoint file.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// The content is not a checkpoint, or has an unsupported version; the message says what is wrong.
     pub fn decode(text: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -123,7 +123,7 @@ impl Checkpoint {
         }
         let Versioned { version } = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         if !(OLDEST_VERSION..=VERSION).contains(&version) {
-            return Err(format!("it has version {version}, this program writes version {VERSION}"));
+            return Err(format!("it has version {version}, but this program writes version {VERSION}"));
         }
         let checkpoint: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         Ok(Self { version: VERSION, ..checkpoint })

@@ -1,6 +1,6 @@
 //! Keeps this consumer's marks in the offsets of its group, and notices when another consumer replaces them.
 //!
-//! What the marks mean is `ownership`; this file only reads and writes them.
+//! This module only reads and writes the marks; `ownership` interprets them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,16 +14,16 @@ use super::checkpoint::Offsets;
 use super::mark::Mark;
 use super::ownership::{self, Claimant, Known, Ownership};
 
-/// How long a partition that was not ours is watched before it is read: another consumer that looked at the same
-/// moment has written its mark by then.
+/// Wait between claiming a partition that was not ours and reading it: a consumer that claims it at the same
+/// time has written its mark by then.
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// Why a commit was not made.
 #[derive(Debug)]
 pub enum ClaimError {
-    /// Worth another try, or for an operator to look at.
+    /// A broker error: worth a retry, or an operator has to look at it.
     Kafka(BrokerError),
-    /// The partitions belong to another consumer now.
+    /// Another consumer owns a partition now; the text says which one.
     Lost(String),
 }
 
@@ -49,18 +49,18 @@ impl From<BrokerError> for ClaimError {
     }
 }
 
-/// Our partitions in the eyes of the group.
+/// The partitions that we own according to the group.
 pub struct Claim {
     group: String,
     mark: Mark,
-    /// Next offset of each partition that we read.
+    /// Next offset of each partition that we own.
     offsets: Offsets,
-    /// Those of them that another consumer has taken.
+    /// The ones that another consumer has taken over.
     lost: BTreeSet<i32>,
 }
 
 impl Claim {
-    /// A claim of the partitions in `offsets`, not made yet.
+    /// Creates a claim of the partitions in `offsets`, without writing it to the group yet.
     pub fn new(group: &str, mark: Mark, offsets: Offsets) -> Self {
         Self { group: group.to_owned(), mark, offsets, lost: BTreeSet::new() }
     }
@@ -111,10 +111,10 @@ impl Claim {
         self.offsets.extend(offsets);
     }
 
-    /// Whether we may own `partitions`, which we do not read yet.
+    /// Decides whether we may own `partitions`, which we do not read yet.
     ///
     /// # Errors
-    /// As for [`ownership::decide`].
+    /// See [`ownership::decide`].
     pub fn decide(
         &self,
         topic: &str,
@@ -137,10 +137,10 @@ impl Claim {
         ownership::decide(&us, partitions, committed, Some(known))
     }
 
-    /// What the group has committed for `partitions`.
+    /// Returns what the group has committed for `partitions`.
     ///
     /// # Errors
-    /// As for [`Source::committed`].
+    /// See [`Source::committed`].
     pub fn committed(
         &self,
         source: &mut impl Source,
@@ -149,10 +149,10 @@ impl Claim {
         source.committed(&self.group, partitions)
     }
 
-    /// Commits `covered`, unless another consumer has taken one of our partitions.
+    /// Commits `covered`, unless another consumer has taken over one of our partitions.
     ///
     /// # Errors
-    /// As for [`ClaimError`].
+    /// See [`ClaimError`].
     pub fn commit(&mut self, source: &mut impl Source, covered: &Offsets) -> Result<(), ClaimError> {
         self.offsets.extend(covered);
         self.look(source)?;
@@ -169,11 +169,11 @@ impl Claim {
         Ok(source.commit(&self.group, &positions, &self.mark.encode())?)
     }
 
-    /// The last commit, of all partitions that are still ours; `in_order` if the log holds exactly what is before
-    /// `covered`.
+    /// Makes the final commit for all partitions that are still ours. `in_order` says that the log holds
+    /// exactly the events before `covered`.
     ///
     /// # Errors
-    /// As for [`ClaimError`].
+    /// See [`ClaimError`].
     pub fn stop(
         &mut self,
         source: &mut impl Source,

@@ -1,4 +1,4 @@
-//! Takes up partitions that are not read yet: added ones, and those that had no leader before.
+//! Finds partitions that are not read yet, because they are new or had no leader, and starts reading them.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use super::start::decide;
 use super::state::partition_name;
 
 impl<S: Source> Reader<S> {
-    /// Looks for partitions that are not read yet, and whether those that are read are still ours.
+    /// Looks for partitions that are not read yet, and checks that those being read are still ours.
     ///
     /// # Errors
-    /// What only an operator can decide.
+    /// Anything that only an operator can decide.
     pub(super) fn find_new_partitions(&mut self, now: Instant) -> Result<(), Failure> {
         self.partitions_due = now + Duration::from_millis(self.config.metadata_max_age_ms);
         let found = self.source.partitions().and_then(|partitions| Ok((partitions, self.source.topic_id()?)));
@@ -39,7 +39,7 @@ impl<S: Source> Reader<S> {
         if new.is_empty() { Ok(()) } else { self.begin(&new, now) }
     }
 
-    /// Begins with those of `new` that can be asked for their beginning.
+    /// Starts reading those partitions of `new` whose leader answers.
     fn begin(&mut self, new: &[i32], now: Instant) -> Result<(), Failure> {
         let known = self.source.bounds(new).and_then(|bounds| Ok((self.committed(new)?, bounds)));
         let (committed, bounds) = match known {
@@ -81,7 +81,7 @@ impl<S: Source> Reader<S> {
         }
         for (&partition, &offset) in &offsets {
             self.state.solved(&partition_name(partition));
-            log::info!("partition {partition} is new; reading it from offset {offset}");
+            log::info!("reading new partition={partition} from offset={offset}");
             self.cursors.insert(partition, Cursor::at(offset));
         }
         Ok(())

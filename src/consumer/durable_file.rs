@@ -1,8 +1,8 @@
-//! One append-only file of which we always know how many bytes can be relied on.
+//! An append-only file that always knows how many of its bytes can be relied on.
 //!
-//! Bytes that are not yet on the disk stay in memory as well: after an error the file is cut back to what it
-//! holds for certain, and the rest is written again. What the file got whole while it was at its path stays in
-//! it when another program renames it, since readers may have seen it there. Knows nothing of offsets.
+//! Bytes that are not on disk yet are also kept in memory: after an error the file is cut back to its
+//! confirmed bytes, and the rest is written again. A write that completed while the file was at its path
+//! stays in that file even if another program renames it, since readers may have seen it there.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,43 +10,44 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{FileMark, TAIL_BYTES, tail_crc};
 use super::storage::{AppendFile, Stat, Storage};
 
-/// Where the open file is by now.
+/// Where the open file is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// At its path.
     There,
-    /// Somebody renamed it.
+    /// Another program renamed it.
     Moved,
-    /// No name leads to it: it was deleted, or moved to another file system, which is a copy and a deletion.
+    /// It has no name any more: it was deleted, or moved to another file system, which copies and deletes it.
     Deleted,
 }
 
-/// An open file, its sure length, and what is to follow.
+/// An open file, its confirmed length, and the bytes still to be written.
 pub struct DurableFile<F> {
     path: PathBuf,
     file: F,
     inode: u64,
-    /// Bytes that are sure: on the disk, or (without fsync) handed to the kernel.
+    /// Number of confirmed bytes: on disk, or (without fsync) handed to the kernel.
     sure: u64,
-    /// The last [`TAIL_BYTES`] of them.
+    /// The last [`TAIL_BYTES`] confirmed bytes.
     tail: Vec<u8>,
-    /// Bytes to follow the sure ones.
+    /// Bytes that follow the confirmed ones.
     pending: Vec<u8>,
-    /// How many of the pending ones the file has got.
+    /// How many pending bytes have been written to the file.
     written: usize,
-    /// How many of the pending ones belong to this file, whatever becomes of its name.
+    /// How many pending bytes belong to this file, even if it is renamed.
     kept: usize,
-    /// An error left the file's length unknown; more than the sure and the written bytes is cut off.
+    /// An error left the file's length unknown; anything past the confirmed and written bytes must be cut
+    /// off.
     uncertain: bool,
-    /// What was kept was cut off after an error and is not known to be back while the file is in place.
+    /// Kept bytes were cut off after an error and have not been rewritten while the file was in place.
     lacking: bool,
 }
 
 impl<F: AppendFile> DurableFile<F> {
-    /// Opens `path`, whose whole content is taken as sure.
+    /// Opens `path` and treats its whole content as confirmed.
     ///
     /// # Errors
-    /// As the system says.
+    /// A file operation failed.
     pub fn open<S: Storage<File = F>>(storage: &S, path: &Path) -> io::Result<Self> {
         let file = storage.open_append(path)?;
         let Stat { len, inode, .. } = file.stat()?;
@@ -65,7 +66,7 @@ impl<F: AppendFile> DurableFile<F> {
         })
     }
 
-    /// Puts `bytes` behind what is pending and leaves an empty buffer in exchange.
+    /// Appends `bytes` to the pending bytes and leaves an empty buffer in exchange.
     pub fn push(&mut self, bytes: &mut Vec<u8>) {
         if self.pending.is_empty() {
             std::mem::swap(&mut self.pending, bytes);
@@ -74,10 +75,11 @@ impl<F: AppendFile> DurableFile<F> {
         }
     }
 
-    /// Hands everything pending to the kernel.
+    /// Hands all pending bytes to the kernel.
     ///
     /// # Errors
-    /// The file is cut back to what it had before, now or at the next call; nothing is forgotten.
+    /// The write failed. The file is cut back to its previous content, now or at the next call; the pending
+    /// bytes stay in memory.
     pub fn write(&mut self) -> io::Result<()> {
         self.make_certain()?;
         if self.written == self.pending.len() {
@@ -89,49 +91,50 @@ impl<F: AppendFile> DurableFile<F> {
         Ok(())
     }
 
-    /// What is written belongs to this file from now on.
+    /// Declares that the written bytes belong to this file from now on.
     pub fn keep(&mut self) {
         (self.kept, self.lacking) = (self.written, false);
     }
 
-    /// True if an error took out what belongs to this file.
+    /// True if bytes that belong to this file were cut off after an error.
     pub fn lacks(&self) -> bool {
         self.lacking
     }
 
-    /// Nothing that is not sure belongs to this file any more.
+    /// Declares that no unconfirmed bytes belong to this file any more.
     pub fn release(&mut self) {
         (self.kept, self.lacking) = (0, false);
     }
 
-    /// Proves that what belongs to this file is all there: on the disk with `sync`, else in the kernel's hands.
+    /// Verifies that all bytes that belong to this file are in it: on disk with `sync`, otherwise in the
+    /// kernel.
     ///
     /// # Errors
-    /// After a failed fsync the kernel may have dropped the bytes, so the file is cut back to the sure ones and
-    /// all others are written again.
+    /// The fsync failed, or another program changed the file. After a failed fsync the kernel may have
+    /// dropped the bytes, so the file is cut back to the confirmed bytes and all others are written again.
     pub fn prove(&mut self, sync: bool) -> io::Result<()> {
         if self.kept == 0 {
             return Ok(());
         }
-        assert!(self.written >= self.kept, "only written bytes can be proved");
+        assert!(self.written >= self.kept, "only written bytes can be verified");
         if sync {
             let result = self.file.sync().inspect_err(|_| self.take_out());
             self.settle(result)?;
         }
-        // Two writers, or a tool that cuts the file under us (logrotate's copytruncate), would shift every
-        // later mark: better to notice here than at the next start.
+        // A second writer, or a tool that truncates the file (logrotate's copytruncate), would invalidate
+        // every later mark. Better to notice that here than at the next start.
         let (len, expected) = (self.file.stat()?.len, self.sure + self.written as u64);
         if len != expected {
             self.take_out();
             return Err(io::Error::other(format!(
-                "it has {len} bytes instead of {expected}: another program writes to it or cuts it \
+                "it has {len} bytes instead of {expected}: another program writes to it or truncates it \
                  (use rename and SIGHUP instead of copytruncate)"
             )));
         }
         Ok(())
     }
 
-    /// Counts what was proved as sure.
+    /// Marks the verified bytes as confirmed.
     pub fn accept(&mut self) {
         self.remember_tail();
         self.sure += self.kept as u64;
@@ -140,10 +143,11 @@ impl<F: AppendFile> DurableFile<F> {
         self.kept = 0;
     }
 
-    /// Goes on in a new file at the same path; what is pending is cut off the old one and moves there.
+    /// Continues in a new file at the same path. Pending bytes are cut off the old file and will be written
+    /// to the new one.
     ///
     /// # Errors
-    /// The old file stays in use then. A file with content at the path is refused.
+    /// A file operation failed, or the file at the path is not empty. The old file stays in use.
     pub fn start_anew<S: Storage<File = F>>(&mut self, storage: &S) -> io::Result<()> {
         if self.written > 0 {
             self.take_out();
@@ -152,7 +156,7 @@ impl<F: AppendFile> DurableFile<F> {
         let mut next = Self::open(storage, &self.path)?;
         if next.sure > 0 {
             return Err(io::Error::other(format!(
-                "another file with {} bytes stands in its place: move it away, or put the right one back",
+                "another file with {} bytes is in its place: move it away, or put the right one back",
                 next.sure
             )));
         }
@@ -161,10 +165,10 @@ impl<F: AppendFile> DurableFile<F> {
         Ok(())
     }
 
-    /// Where the open file is.
+    /// Where the open file is now.
     ///
     /// # Errors
-    /// As the system says.
+    /// A system call failed.
     pub fn place<S: Storage<File = F>>(&self, storage: &S) -> io::Result<Place> {
         Ok(match self.in_place(storage)? {
             true => Place::There,
@@ -173,15 +177,15 @@ impl<F: AppendFile> DurableFile<F> {
         })
     }
 
-    /// True if the path still leads to the open file.
+    /// True if the open file is still the one at its path.
     ///
     /// # Errors
-    /// As the system says.
+    /// A system call failed.
     pub fn in_place<S: Storage<File = F>>(&self, storage: &S) -> io::Result<bool> {
         Ok(storage.stat(&self.path)?.is_some_and(|stat| stat.inode == self.inode))
     }
 
-    /// What is sure now, for the checkpoint.
+    /// The confirmed state, for the checkpoint.
     pub fn mark(&self) -> FileMark {
         FileMark {
             name: self.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -191,20 +195,20 @@ impl<F: AppendFile> DurableFile<F> {
         }
     }
 
-    /// Sure and pending bytes.
+    /// Number of confirmed and pending bytes.
     pub fn bytes(&self) -> u64 {
         self.sure + self.pending.len() as u64
     }
 
-    /// Bytes that are not sure yet.
+    /// Number of bytes that are not confirmed yet.
     pub fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// Forces everything written to the disk, also what was declared sure without it.
+    /// Forces everything written to disk, including bytes that were confirmed without fsync.
     ///
     /// # Errors
-    /// As the system says.
+    /// The fsync failed.
     pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync()
     }
@@ -212,13 +216,13 @@ impl<F: AppendFile> DurableFile<F> {
     fn settle(&mut self, result: io::Result<()>) -> io::Result<()> {
         if result.is_err() {
             self.uncertain = true;
-            // The first error is what the operator needs; a failing cut is met again before the next write.
+            // Report the first error; if cutting the file fails too, it is retried before the next write.
             let _ = self.make_certain();
         }
         result
     }
 
-    /// All that is not sure is cut off, now or before the next write.
+    /// Discards all unconfirmed bytes from the file, now or before the next write.
     fn take_out(&mut self) {
         self.lacking |= self.kept > 0;
         (self.uncertain, self.written) = (true, 0);
@@ -231,8 +235,8 @@ impl<F: AppendFile> DurableFile<F> {
         let len = self.file.stat()?.len;
         if len < self.sure {
             return Err(io::Error::other(format!(
-                "it has {len} bytes, {} were sure: another program cut it; put them back, or stop the \
-                 consumer, move the file and its checkpoint away, and start again",
+                "it has {len} bytes, but {} were confirmed: another program truncated it; put them back, or \
+                 stop the consumer, move the file and its checkpoint away, and start again",
                 self.sure
             )));
         }

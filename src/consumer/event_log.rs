@@ -1,7 +1,7 @@
-//! The event log, the rejected events and the checkpoint as one thing that is always consistent on the disk.
+//! Writes the event log, the rejected file and the checkpoint so that they are always consistent on disk.
 //!
-//! Order: append, fsync, checkpoint; only then are offsets covered. Any step may fail and be called again.
-//! Knows nothing of Kafka; how lines look is `lines`, how a start finds its place is `recovery`.
+//! The order is append, fsync, checkpoint; offsets are covered only after that. Every step may fail and be
+//! retried. `lines` formats the lines, and `recovery` finds the place to continue at startup.
 
 use std::io;
 use std::path::Path;
@@ -16,18 +16,18 @@ use super::paths::Paths;
 use super::rotation::{closed_name, next_number};
 use super::storage::{Storage, replace};
 
-/// With `interval`, bytes kept in memory until they are on the disk; more forces them earlier.
+/// With `LOG_FSYNC` set to an interval, the most bytes kept in memory before they are forced to disk early.
 pub const UNSYNCED_MAX_BYTES: usize = 8 << 20;
 
-/// So often a write is repeated because another program renamed the file meanwhile.
+/// Most attempts at one write while other programs keep renaming the file.
 const WRITES_MAX: usize = 10;
 
-/// An error and the file it is about.
+/// An I/O error with the operation and file that it concerns.
 #[derive(Debug)]
 pub struct LogError {
     /// What was being done, with the path.
     pub doing: String,
-    /// What the system said.
+    /// The error of the operating system.
     pub source: io::Error,
 }
 
@@ -36,7 +36,8 @@ impl std::fmt::Display for LogError {
         write!(f, "{}: {}", self.doing, self.source)?;
         match self.source.kind() {
             io::ErrorKind::FileTooLarge => f.write_str(
-                "; raise the limit (`ulimit -f`, systemd's LimitFSIZE), or close the log earlier with LOG_ROTATE_BYTES",
+                "; raise the limit (`ulimit -f`, LimitFSIZE= of systemd), or rotate earlier with \
+                 LOG_ROTATE_BYTES",
             ),
             _ => Ok(()),
         }
@@ -49,12 +50,12 @@ impl std::error::Error for LogError {
     }
 }
 
-/// Names what was being done when `result` failed.
+/// Adds to an error what was being done to which file.
 pub fn doing<T>(what: &str, path: &Path, result: io::Result<T>) -> Result<T, LogError> {
     result.map_err(|source| LogError { doing: format!("{what} {}", path.display()), source })
 }
 
-/// Next offsets, and what was read before them.
+/// Next offsets and the trails of what was read before them.
 #[derive(Clone, Default)]
 struct Read {
     offsets: Offsets,
@@ -75,22 +76,22 @@ pub struct EventLog<S: Storage> {
     boot: Option<String>,
     log: DurableFile<S::File>,
     rejected: DurableFile<S::File>,
-    /// What was read up to the end of everything staged.
+    /// Offsets and trails after everything staged.
     staged: Read,
-    /// What was read up to the end of everything that both files keep.
+    /// Offsets and trails after the bytes that both files keep.
     kept: Read,
-    /// The checkpoint that belongs to the sure bytes; `saved` is the one on the disk.
+    /// The checkpoint for the confirmed bytes; `saved` is the one on disk.
     covered: Checkpoint,
     saved: Option<Checkpoint>,
-    /// What the last fsync of log and rejected file took.
+    /// Duration of the last fsync of the log and the rejected file.
     synced_in: Option<Duration>,
 }
 
 impl<S: Storage> EventLog<S> {
-    /// Puts together what `recovery` found; `checkpoint` is what the disk holds or shall hold.
+    /// Assembles the log from what `recovery` found and writes `checkpoint`.
     ///
     /// # Errors
-    /// When the first checkpoint cannot be written.
+    /// The checkpoint cannot be written.
     pub fn new(
         storage: S,
         paths: Paths,
@@ -118,7 +119,7 @@ impl<S: Storage> EventLog<S> {
         Ok(this)
     }
 
-    /// Takes over finished lines and the offsets and trails that belong to them; nothing is on the disk yet.
+    /// Queues finished lines with their offsets and trails. Nothing is written to disk yet.
     pub fn stage(
         &mut self,
         lines: &mut Vec<u8>,
@@ -135,10 +136,11 @@ impl<S: Storage> EventLog<S> {
         self.staged.trails.clone_from(trails);
     }
 
-    /// Writes what is staged; with `cover` (or when too much waits) also fsyncs it and moves the checkpoint.
+    /// Writes what is staged. With `cover`, or when too much is pending, also fsyncs it and updates the
+    /// checkpoint.
     ///
     /// # Errors
-    /// What failed; call again until it succeeds. Nothing is lost or doubled by that.
+    /// A file operation failed; call again until it succeeds. Retrying neither loses nor duplicates anything.
     pub fn settle(&mut self, cover: bool) -> Result<(), LogError> {
         self.finish_rotation()?;
         self.write()?;
@@ -149,12 +151,13 @@ impl<S: Storage> EventLog<S> {
         self.save()
     }
 
-    /// Closes the log under a name made of `now_millis` and begins an empty one. Everything must be settled.
+    /// Closes the log under a name that contains `now_millis` and starts an empty one. Everything must be
+    /// settled.
     ///
     /// # Errors
-    /// What failed; [`Self::settle`] goes on with it.
+    /// A file operation failed; [`Self::settle`] resumes the rotation.
     pub fn rotate(&mut self, now_millis: i64) -> Result<(), LogError> {
-        assert!(self.log.pending() == 0, "only a settled log is closed");
+        assert!(self.log.pending() == 0, "only a settled log can be closed");
         if self.covered.rotate_to.is_none() && self.log.bytes() == 0 {
             return self.save();
         }
@@ -174,27 +177,27 @@ impl<S: Storage> EventLog<S> {
         self.finish_rotation()
     }
 
-    /// Covers everything and marks the end as orderly.
+    /// Covers everything and marks the shutdown as clean.
     ///
     /// # Errors
-    /// What failed; nothing is lost or doubled by leaving it at that.
+    /// A file operation failed. Giving up then neither loses nor duplicates anything.
     pub fn close(&mut self) -> Result<(), LogError> {
         self.settle(true)?;
         self.covered.stopped = true;
         self.save()
     }
 
-    /// What the fsync of log and rejected file took the last time; `None` without.
+    /// Duration of the last fsync of the log and the rejected file; `None` if there was none.
     pub fn synced_in(&self) -> Option<Duration> {
         self.synced_in
     }
 
-    /// Offsets that are covered by the checkpoint on the disk.
+    /// Offsets covered by the checkpoint on disk.
     pub fn offsets(&self) -> &Offsets {
         &self.saved.as_ref().unwrap_or(&self.covered).offsets
     }
 
-    /// What was read before these offsets.
+    /// The trails of what was read before these offsets.
     pub fn trails(&self) -> &Trails {
         &self.saved.as_ref().unwrap_or(&self.covered).trails
     }
@@ -204,7 +207,7 @@ impl<S: Storage> EventLog<S> {
         self.covered.topic_id.as_deref()
     }
 
-    /// Bytes of the log with those staged.
+    /// Bytes of the log, including staged ones.
     pub fn bytes(&self) -> u64 {
         self.log.bytes()
     }
@@ -214,24 +217,24 @@ impl<S: Storage> EventLog<S> {
         self.covered.day
     }
 
-    /// True if something staged is not covered.
+    /// True if something staged is not covered yet.
     pub fn is_behind(&self) -> bool {
         self.log.pending() + self.rejected.pending() > 0 || self.staged.offsets != *self.offsets()
     }
 
-    /// Writes what is staged to files that are at their paths, before and after.
+    /// Writes what is staged to files that are at their paths both before and after the write.
     ///
-    /// A program that renamed a file may have read it to its end before the write. So a write that did not find
-    /// the file in place is cut off again and repeated in the next file.
+    /// A program that renames a file may have read it to its end before our write. So if the file was moved
+    /// meanwhile, the write is cut off again and repeated in the next file.
     fn write(&mut self) -> Result<(), LogError> {
         for _ in 0..WRITES_MAX {
             self.follow_moves()?;
             doing("append to", &self.paths.log, self.log.write())?;
-            if !doing("look at", &self.paths.log, self.log.in_place(&self.storage))? {
+            if !doing("inspect", &self.paths.log, self.log.in_place(&self.storage))? {
                 continue;
             }
             doing("append to", &self.paths.rejected, self.rejected.write())?;
-            if !doing("look at", &self.paths.rejected, self.rejected.in_place(&self.storage))? {
+            if !doing("inspect", &self.paths.rejected, self.rejected.in_place(&self.storage))? {
                 continue;
             }
             self.log.keep();
@@ -239,17 +242,17 @@ impl<S: Storage> EventLog<S> {
             self.kept.clone_from(&self.staged);
             return Ok(());
         }
-        let error = io::Error::other("other programs rename its files faster than they can be written");
+        let error = io::Error::other("other programs rename the files faster than they can be written");
         doing("append to", &self.paths.log, Err(error))
     }
 
-    /// Counts what both files keep as sure; `save` covers it then.
+    /// Verifies the bytes that both files keep and marks them as confirmed; `save` then covers them.
     fn prove(&mut self, places: [Place; 2]) -> Result<(), LogError> {
         let sync = self.fsync != Fsync::Never;
         let began = Instant::now();
         let files = [(&mut self.log, &self.paths.log), (&mut self.rejected, &self.paths.rejected)];
         for ((file, path), place) in files.into_iter().zip(places) {
-            // A deleted file has only the readers that it had.
+            // Only programs that already have a deleted file open can read it, so fsync is pointless.
             if place != Place::Deleted {
                 doing("fsync", path, file.prove(sync))?;
             }
@@ -262,11 +265,11 @@ impl<S: Storage> EventLog<S> {
         Ok(())
     }
 
-    /// A file that was renamed or deleted by somebody else is followed by an empty one at the same path.
+    /// Starts an empty file at the same path if another program renamed or deleted the old one.
     fn follow_moves(&mut self) -> Result<(), LogError> {
         let places = [
-            doing("look at", &self.paths.log, self.log.place(&self.storage))?,
-            doing("look at", &self.paths.rejected, self.rejected.place(&self.storage))?,
+            doing("inspect", &self.paths.log, self.log.place(&self.storage))?,
+            doing("inspect", &self.paths.rejected, self.rejected.place(&self.storage))?,
         ];
         if places == [Place::There; 2] {
             return self.save();
@@ -277,20 +280,20 @@ impl<S: Storage> EventLog<S> {
             if place == Place::There {
                 continue;
             }
-            // Their rename must not be undone by a power cut after the checkpoint speaks of the new file.
+            // A power cut must not undo the rename once the checkpoint refers to the new file.
             doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
-            doing("begin a new", path, file.start_anew(&self.storage))?;
-            log::warn!("{} was moved or deleted by somebody else; going on in a new one", path.display());
+            doing("start a new", path, file.start_anew(&self.storage))?;
+            log::warn!("another program moved or deleted {}; continuing in a new file", path.display());
         }
         self.save()
     }
 
-    /// Covers what the files keep where it is: gzip, or a program that follows the log, may have read it there,
-    /// so it must not be written again.
+    /// Covers the bytes that the moved files keep. gzip or a program that follows the log may already have
+    /// read them there, so they must not be written again.
     fn finish_moved(&mut self, places: [Place; 2]) -> Result<(), LogError> {
         if self.log.lacks() || self.rejected.lacks() {
-            // A failing disk took it out. Readers of the file may have seen it or not, and a duplicate is better
-            // than a lost event.
+            // Bytes were cut off after a disk error. Readers may or may not have seen them, and a duplicate
+            // is better than a lost event.
             self.log.release();
             self.rejected.release();
             self.kept = Read::of(&self.covered);
@@ -306,13 +309,13 @@ impl<S: Storage> EventLog<S> {
         if self.saved.as_ref().is_none_or(|saved| saved.rotate_to.is_none()) {
             self.save()?;
         }
-        // Tried again after a failure, the file in place may be the new one already.
-        let closed = doing("look at", &to, self.storage.stat(&to))?.is_some();
-        if !closed && doing("look at", &self.paths.log, self.log.in_place(&self.storage))? {
-            doing("close to", &to, self.storage.rename(&self.paths.log, &to))?;
+        // On a retry after a failure, the file in place may already be the new one.
+        let closed = doing("inspect", &to, self.storage.stat(&to))?.is_some();
+        if !closed && doing("inspect", &self.paths.log, self.log.in_place(&self.storage))? {
+            doing("rename the log to", &to, self.storage.rename(&self.paths.log, &to))?;
         }
         doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
-        doing("begin a new", &self.paths.log, self.log.start_anew(&self.storage))?;
+        doing("start a new", &self.paths.log, self.log.start_anew(&self.storage))?;
         doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
         self.covered.rotate_to = None;
         self.save()
@@ -337,7 +340,7 @@ impl<S: Storage> EventLog<S> {
     }
 }
 
-/// How long lines may wait for the disk.
+/// The longest time that lines may wait before they are forced to disk.
 pub fn cover_within(fsync: Fsync) -> Duration {
     match fsync {
         Fsync::Interval(limit) => limit,

@@ -1,4 +1,4 @@
-//! SIGHUP as messages: logrotate sends it after it has renamed the log.
+//! Turns SIGHUP, which logrotate sends after renaming the log, into channel messages.
 
 use std::io;
 use std::thread::JoinHandle;
@@ -11,24 +11,24 @@ use crate::thread::spawn;
 
 /// Listens until it is dropped.
 pub struct Hangups {
-    /// One message a signal; several at once may become one.
+    /// One message per signal; signals in quick succession may share one.
     pub messages: Receiver<()>,
     handle: Handle,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Hangups {
-    /// Begins to listen.
+    /// Starts listening.
     ///
     /// # Errors
-    /// When the handler or the thread cannot be installed.
+    /// The signal handler cannot be installed or the thread cannot be started.
     pub fn listen() -> io::Result<Self> {
         let mut signals = Signals::new([SIGHUP])?;
         let handle = signals.handle();
         let (send, messages) = bounded(1);
         let thread = spawn("hangups", move || {
             for _ in signals.forever() {
-                // A full channel: the writer looks anyway.
+                // If the channel is full, the writer will check the files anyway.
                 let _ = send.try_send(());
             }
         })?;

@@ -1,7 +1,7 @@
-//! Lines in memory, formatted by simplelog: `2025-07-08 00:12:01,782 - {…}` (UTC).
+//! Formats log lines in memory with simplelog: `2025-07-08 00:12:01,782 - {…}` (UTC).
 //!
-//! simplelog swallows write errors and drops what a filter or level excludes, so it writes into a buffer, which
-//! cannot fail, and the length of that is checked. Knows no file.
+//! simplelog ignores write errors and drops lines that a filter or level excludes. So it writes into a
+//! buffer, which cannot fail, and the length of the buffer is checked.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,17 +11,17 @@ use simplelog::{ConfigBuilder, WriteLogger};
 
 use crate::event::Stamp;
 
-/// Bytes of a line that are not the text itself: time, separator, line break.
+/// Bytes of a line besides its text: time, separator and line break.
 pub const LINE_OVERHEAD: usize = "2025-07-08 00:12:01,782 - ".len() + 1;
 
-/// Formats lines and gives them away as a block.
+/// Formats lines and returns them as a block.
 pub struct Lines {
     logger: Box<WriteLogger<Collector>>,
     handover: Arc<Mutex<Vec<u8>>>,
-    /// The time of the current millisecond: a format description a line would cost as much as all the rest.
+    /// The formatted time of `millis`: formatting it for every line would cost as much as everything else.
     millis: i64,
     time: String,
-    /// Bytes that must have been collected.
+    /// Number of bytes that must have been collected.
     expected: usize,
 }
 
@@ -32,7 +32,7 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// A simplelog instance of its own: the global one would let foreign records into the file.
+    /// Creates a separate simplelog instance: the global one would also write other log records to the file.
     pub fn new() -> Self {
         let config = ConfigBuilder::new()
             .set_time_level(LevelFilter::Off)
@@ -52,7 +52,8 @@ impl Lines {
         }
     }
 
-    /// Adds one line at `now_millis` since the epoch. `text` has no line break.
+    /// Adds one line with the time `now_millis`, in milliseconds since the epoch. `text` must not contain a
+    /// line break.
     pub fn add(&mut self, now_millis: i64, text: &str) {
         if now_millis != self.millis {
             self.millis = now_millis;
@@ -63,17 +64,17 @@ impl Lines {
         self.expected += text.len() + LINE_OVERHEAD;
     }
 
-    /// Bytes of the lines since the last [`Self::take`].
+    /// Number of bytes added since the last [`Self::take`].
     pub fn len(&self) -> usize {
         self.expected
     }
 
-    /// True without lines.
+    /// True if there are no lines.
     pub fn is_empty(&self) -> bool {
         self.expected == 0
     }
 
-    /// Moves the lines into `into`, which is empty and keeps its memory for the next ones.
+    /// Moves the lines into `into`, which must be empty; its memory is reused for the next lines.
     pub fn take(&mut self, into: &mut Vec<u8>) {
         let handover = || self.handover.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut *handover(), into);
@@ -84,14 +85,15 @@ impl Lines {
     }
 }
 
-/// `2025-07-08 00:12:01,782`, as the original's logger wrote it.
+/// Formats a time like the original's logger: `2025-07-08 00:12:01,782`.
 fn time_of(now_millis: i64) -> String {
     let mut time = Stamp::from_unix_millis(now_millis).as_str().replace('T', " ").replace('.', ",");
     time.truncate("2025-07-08 00:12:01,782".len());
     time
 }
 
-/// What simplelog writes to. A lock a line would cost as much as the line: the block changes hands on `flush`.
+/// What simplelog writes to. Locking for every line would cost as much as the line itself, so `flush` hands
+/// over the whole block.
 struct Collector {
     lines: Vec<u8>,
     handover: Arc<Mutex<Vec<u8>>>,

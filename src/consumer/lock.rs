@@ -1,4 +1,4 @@
-//! One consumer a log: a lock beside the file, held as long as the process lives, whatever ends it.
+//! Ensures that only one consumer writes a log: locks a file next to it until the process ends or is killed.
 //!
 //! It also keeps the identity of the log, for the next one when the log and its checkpoint were moved away.
 
@@ -26,7 +26,7 @@ impl LogLock {
     /// Takes the lock at `path` and writes our process id and host into it.
     ///
     /// # Errors
-    /// Who holds it and what to do, or why the file cannot be used.
+    /// Another process holds the lock (the message names it and what to do), or the file cannot be used.
     pub fn take(path: &Path) -> Result<Self, String> {
         let failed = |error: io::Error| format!("cannot lock {}: {error}", path.display());
         let mut file = OpenOptions::new()
@@ -38,15 +38,15 @@ impl LogLock {
             .map_err(failed)?;
         let locked = file.try_lock();
         let mut text = String::new();
-        // What it says is a help only; one that cannot be read is written again.
+        // The content is only informative; if it cannot be read, it is rewritten.
         let _ = file.read_to_string(&mut text);
         match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = text.lines().find(|line| !line.starts_with(LOG)).unwrap_or_default();
                 return Err(format!(
-                    "{} is held by {}: another consumer writes this log. Stop that one, or give this one another \
-                     LOG_FILE, or share the topic with CONSUMER_SHARD",
+                    "{} is held by {}: another consumer writes this log. Stop that one, or set another \
+                     LOG_FILE here, or split the topic between them with CONSUMER_SHARD",
                     path.display(),
                     if holder.trim().is_empty() { "an unknown process" } else { holder.trim() }
                 ));
@@ -84,12 +84,12 @@ impl LogLock {
             .and_then(|()| self.file.set_len(text.len() as u64));
     }
 
-    /// Takes the lock anew if its file was moved or deleted, so that nobody else can take it behind our back.
+    /// Takes the lock again if its file was moved or deleted, so that no other process can take it unnoticed.
     ///
     /// # Errors
-    /// As for [`Self::take`].
+    /// See [`Self::take`].
     pub fn keep(&mut self) -> Result<(), String> {
-        let failed = |error: io::Error| format!("cannot look at {}: {error}", self.path.display());
+        let failed = |error: io::Error| format!("cannot check the lock {}: {error}", self.path.display());
         let ours = self.file.metadata().map_err(failed)?.ino();
         match std::fs::metadata(&self.path) {
             Ok(meta) if meta.ino() == ours => Ok(()),
@@ -111,7 +111,7 @@ impl LogLock {
     }
 }
 
-/// In a container every consumer is process 1, so the host is named too.
+/// Includes the host, because in a container every consumer is process 1.
 fn ourselves() -> String {
     format!("process {} on host {}", std::process::id(), linux::host_name())
 }

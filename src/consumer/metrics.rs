@@ -1,39 +1,40 @@
-//! The consumer's figures. Names follow Prometheus; updated once a batch, never once an event.
+//! Declares the consumer's metrics. They are updated once per batch, never per event.
 
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::event::ErrorKind;
 use crate::metrics::{Metrics, SECONDS_BUCKETS};
 
-/// Buckets for how old records are, in seconds: from an idle pipeline to a consumer that was down for hours.
+/// Buckets for the age of records, in seconds: from an idle pipeline to a consumer that was down for hours.
 const AGE_BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0, 3600.0];
 
-/// All figures of one consumer.
+/// All metrics of one consumer.
 pub struct ConsumerMetrics {
     /// The registry behind `/metrics`.
     pub registry: Metrics,
     /// Records covered by the checkpoint: logged or rejected.
     pub records: IntCounter,
-    /// Of these, events in the log.
+    /// Events in the log.
     pub events: IntCounter,
-    /// Bytes of the log's lines.
+    /// Bytes of the lines in the log.
     pub log_bytes: IntCounter,
-    /// Records that are no events, by reason.
+    /// Records that are not valid events, by reason.
     pub rejected: IntCounterVec,
-    /// Seconds that the fsync of what one checkpoint covers took.
+    /// Duration in seconds of the fsync before each checkpoint.
     pub fsync_seconds: Histogram,
-    /// Seconds from the time of each record until the checkpoint covered it, if the client knows that time.
+    /// Seconds from each record's timestamp until the checkpoint covered it, if the client knows the
+    /// timestamp.
     pub end_to_end_seconds: Histogram,
-    /// Closed logs.
+    /// Number of log rotations.
     pub rotations: IntCounter,
     /// Failed attempts to write, fsync, rotate or checkpoint.
     pub write_errors: IntCounter,
-    /// Records in the topic that were not read yet, by partition.
+    /// Records in the topic that have not been read yet, by partition.
     pub lag: IntGaugeVec,
     /// Next offset to read, by partition.
     pub offset: IntGaugeVec,
-    /// When the checkpoint was last known to be up to date.
+    /// Unix time at which the checkpoint was last known to be up to date.
     pub checkpoint_time: Gauge,
     /// Seconds since then.
     pub checkpoint_age: Gauge,
@@ -41,7 +42,7 @@ pub struct ConsumerMetrics {
     pub kafka_errors: IntCounterVec,
     /// 1 while Kafka answers.
     pub kafka_connected: IntGauge,
-    /// When Kafka last answered.
+    /// Unix time at which Kafka last answered.
     pub kafka_success_time: Gauge,
 }
 
@@ -52,7 +53,7 @@ impl Default for ConsumerMetrics {
 }
 
 impl ConsumerMetrics {
-    /// Everything at zero.
+    /// Creates all metrics with the value zero.
     pub fn new() -> Self {
         let m = Metrics::new();
         let by_partition = |name: &str, help: &str| {
@@ -78,8 +79,8 @@ impl ConsumerMetrics {
             ),
             end_to_end_seconds: m.histogram(
                 "pipeline_end_to_end_seconds",
-                "Time from a record's timestamp (the broker's with LogAppendTime, else its sender's) to the checkpoint that \
-                 covers it; empty with the kafka crate and for records without a timestamp",
+                "Time from a record's timestamp (the broker's with LogAppendTime, else its sender's) to the \
+                 checkpoint that covers it; empty with the kafka crate and for records without a timestamp",
                 &AGE_BUCKETS,
             ),
             rotations: m.counter("pipeline_log_rotations_total", "Rotations of the log"),
@@ -87,15 +88,28 @@ impl ConsumerMetrics {
                 "pipeline_log_write_errors_total",
                 "Failed attempts to write, fsync, rotate or checkpoint; alert on any",
             ),
-            lag: by_partition("pipeline_consumer_lag_records", "Records in the topic that were not read yet; alert when it keeps rising"),
+            lag: by_partition(
+                "pipeline_consumer_lag_records",
+                "Records in the topic that were not read yet; alert when it keeps rising",
+            ),
             offset: by_partition("pipeline_consumer_offset", "Next offset to read"),
             checkpoint_time: m.gauge(
                 "pipeline_checkpoint_timestamp_seconds",
                 "Unix time at which the checkpoint last covered everything that was read",
             ),
-            checkpoint_age: m.gauge("pipeline_checkpoint_age_seconds", "Seconds since the checkpoint last covered everything that was read"),
-            kafka_errors: m.counters("pipeline_kafka_errors_total", "Failed calls to a broker, by kind", &["kind"]),
-            kafka_connected: m.int_gauge("pipeline_kafka_connected", "1 while Kafka acknowledges (producer) or answers (consumer); alert on 0"),
+            checkpoint_age: m.gauge(
+                "pipeline_checkpoint_age_seconds",
+                "Seconds since the checkpoint last covered everything that was read",
+            ),
+            kafka_errors: m.counters(
+                "pipeline_kafka_errors_total",
+                "Failed calls to a broker, by kind",
+                &["kind"],
+            ),
+            kafka_connected: m.int_gauge(
+                "pipeline_kafka_connected",
+                "1 while Kafka acknowledges (producer) or answers (consumer); alert on 0",
+            ),
             kafka_success_time: m.gauge(
                 "pipeline_kafka_last_success_timestamp_seconds",
                 "Unix time at which Kafka last acknowledged (producer) or answered (consumer)",

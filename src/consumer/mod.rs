@@ -1,11 +1,11 @@
-//! From the topic to the log, exactly once: who starts, who stops, in which order.
+//! Copies every event of the topic to the log file exactly once: starts, connects and stops the threads.
 //!
 //! ```text
 //! reader (Kafka) ──pages──▶ writer (files) ──covered offsets──▶ reader ──▶ group
 //! ```
 //!
-//! Two threads joined by a small channel, so that fetching and writing overlap. Read on in `reader`, `writer`,
-//! `event_log` (the order of writes), `checkpoint` and `recovery`. Knows no HTTP client, no producer.
+//! Two threads share a small channel, so that fetching and writing overlap. Start with `reader` and `writer`,
+//! then `event_log` (the order of writes), `checkpoint` and `recovery`.
 
 mod ages;
 mod archiver;
@@ -67,12 +67,12 @@ use status::StatusPage;
 use storage::parent;
 use writer::{Parts, Writer};
 
-/// Every metric of the consumer, for the documentation.
+/// Describes every metric of the consumer, for the documentation.
 pub fn metric_descriptions() -> Vec<Description> {
     metrics::ConsumerMetrics::new().registry.descriptions()
 }
 
-/// Fetches that wait for the writer: one is enough to keep both sides busy, and each can hold megabytes.
+/// Fetches queued for the writer: one keeps both threads busy, and each can hold megabytes.
 const PAGES_MAX: usize = 1;
 
 /// How long the last commit is tried again.
@@ -84,9 +84,9 @@ pub const EXIT_UNDECIDED: u8 = 65;
 /// Why the consumer ended other than by a signal.
 #[derive(Debug)]
 pub struct Failure {
-    /// Exit code of the program: 1 failed while running, 2 bad configuration, [`EXIT_UNDECIDED`].
+    /// Exit code of the program: 1 (failed while running), 2 (bad configuration) or [`EXIT_UNDECIDED`].
     pub exit_code: u8,
-    /// What happened and the ways out.
+    /// What happened and what can be done about it.
     pub reason: String,
 }
 
@@ -112,11 +112,13 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Runs until `shutdown` begins: then the batch at hand is finished and everything written is covered.
+/// Runs until `shutdown` begins, then finishes the current batch and covers everything written with a
+/// checkpoint.
 ///
 /// # Errors
-/// What needs a human: a held lock, a checkpoint that does not fit, offsets that are gone, a broker that cannot
-/// serve us. Unreachable brokers and failing disks are waited for.
+/// Anything that needs a human: the lock is held, the checkpoint does not match the files, offsets are gone,
+/// or the broker cannot serve us. Unreachable brokers and failing disks are not errors: the consumer waits
+/// for them.
 pub fn run<S: Source + 'static>(
     config: &ConsumerConfig,
     shutdown: &Shutdown,
@@ -134,7 +136,7 @@ pub fn run<S: Source + 'static>(
     let opened = open::open_log(config, (&paths, &mut lock), &mut source, &state, shutdown)?;
     let Some(Started { log, claim, unread }) = opened else { return Ok(()) };
     log::info!(
-        "topic {} shard {} into {}, from {}",
+        "logging topic={} shard={} to {}, starting at {}",
         config.kafka.topic,
         config.reading.shard,
         paths.log.display(),
@@ -170,7 +172,7 @@ pub fn run<S: Source + 'static>(
         state: state.clone(),
         shutdown: shutdown.clone(),
     });
-    // Each thread ends when the one before it has dropped its channel: reader, writer, archiver.
+    // Each thread ends once the one before it has dropped its channel: reader, writer, archiver.
     let archiver = spawn("archiver", move || archive.run(&to_archive)).map_err(cannot_start)?;
     let writer = spawn("writer", move || writer.run()).map_err(cannot_start)?;
     let reader = spawn("reader", move || reader.run()).map_err(cannot_start)?;
@@ -181,7 +183,7 @@ pub fn run<S: Source + 'static>(
     written?;
     commit_the_rest(source, claim, &state);
     result?;
-    if shutdown.requested() { Ok(()) } else { Err(Failure::failed("the writer ended")) }
+    if shutdown.requested() { Ok(()) } else { Err(Failure::failed("the writer thread ended unexpectedly")) }
 }
 
 fn cannot_start(error: io::Error) -> Failure {
@@ -223,7 +225,7 @@ fn commit_the_rest(mut source: impl Source, mut claim: Claim, state: &State) {
 fn in_words(offsets: &Offsets) -> String {
     let words: Vec<String> =
         offsets.iter().map(|(partition, offset)| format!("partition {partition} offset {offset}")).collect();
-    if words.is_empty() { "no partition".into() } else { words.join(", ") }
+    if words.is_empty() { "no partitions".into() } else { words.join(", ") }
 }
 
 fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {

@@ -1,6 +1,6 @@
-//! The start: waits for Kafka and for a usable disk, recovers the log, and claims its partitions in the group.
+//! Opens the log at startup: waits for Kafka and a usable disk, recovers the log, and claims its partitions.
 //!
-//! Blocks only between tries.
+//! Blocks only between attempts.
 
 use std::path::Path;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use super::storage::Disk;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// Why one try failed.
+/// Why one attempt failed.
 enum Try {
     Kafka(BrokerError),
     Recovery(RecoveryError),
@@ -58,7 +58,7 @@ pub struct Started {
 /// possible.
 ///
 /// # Errors
-/// What waiting does not change.
+/// Anything that waiting cannot fix.
 pub fn open_log<S: Source>(
     config: &ConsumerConfig,
     (paths, lock): (&Paths, &mut LogLock),
@@ -84,7 +84,7 @@ pub fn open_log<S: Source>(
         Ok(()) => Ok(()),
         Err(ClaimError::Kafka(error)) => Err(Try::Kafka(error)),
         Err(ClaimError::Lost(reason)) => {
-            // Nothing was read yet, so the others of our partitions are free.
+            // Nothing has been read yet, so our other partitions are free.
             let _ = claim.stop(source, &Offsets::new(), true);
             Err(Try::Recovery(RecoveryError::Refused(reason)))
         }
@@ -105,7 +105,7 @@ struct Us<'a> {
     place: &'a str,
 }
 
-/// Tries until it works; `None` if the shutdown begins before.
+/// Retries `step` until it succeeds. Returns `None` if the shutdown begins first.
 fn until_it_works<T>(
     state: &State,
     shutdown: &Shutdown,
@@ -166,7 +166,7 @@ fn attempt(
         (unread.first(), checkpoint.as_ref().and_then(|c| c.topic_id.as_ref()))
         && id.as_ref().is_some_and(|id| id != then)
     {
-        // Its beginning is needed: what the checkpoint and the group know is of the topic before.
+        // We need its first offset: the checkpoint and the group only know the old topic.
         let problem =
             format!("topic {} was created again and partition {partition} is not there yet", claimant.topic);
         return Err(Try::Kafka(BrokerError::Retryable(problem)));
@@ -236,7 +236,7 @@ fn compared(
     source.compare(&positions, &checkpoint.trails)
 }
 
-/// What the group committed for each partition of the topic.
+/// Returns what the group has committed for each partition of the topic.
 fn committed(
     source: &mut impl Source,
     group: &str,
@@ -254,7 +254,7 @@ fn committed(
     }
 }
 
-/// The bounds of those partitions that can be asked, and the others.
+/// Returns the bounds of every partition whose leader answers, and a list of the other partitions.
 fn bounds(
     source: &mut impl Source,
     partitions: &[i32],
@@ -277,7 +277,7 @@ fn bounds(
     Ok((known, unread))
 }
 
-/// Where the log is, for the operator of another one.
+/// Host and path of the log, shown to the operator of another log.
 fn place(log: &Path) -> String {
     let path = std::path::absolute(log).unwrap_or_else(|_| log.to_path_buf());
     format!("{}:{}", linux::host_name(), path.display())

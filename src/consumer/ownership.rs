@@ -10,12 +10,12 @@ use crate::config::Shard;
 use super::checkpoint::Offsets;
 use super::mark::Mark;
 
-/// What a consumer knows of itself and of the group when it wants partitions.
+/// A consumer that claims partitions.
 #[derive(Clone, Copy, Debug)]
 pub struct Claimant<'a> {
-    /// Group and topic, for people.
+    /// The group, for messages.
     pub group: &'a str,
-    /// The topic.
+    /// The topic, for messages.
     pub topic: &'a str,
     /// Its identity, if the broker has one.
     pub topic_id: Option<&'a str>,
@@ -42,16 +42,16 @@ pub struct Known<'a> {
     pub power_was_lost: bool,
 }
 
-/// Where to go on, as far as the group decides it.
+/// What the group's marks decide about where to continue.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ownership {
     /// What the group has committed for partitions of this topic.
     pub committed: Offsets,
     /// Those of them that take the place of what our checkpoint says.
     pub taken_over: Offsets,
-    /// The number for our marks.
+    /// The claim number for our marks.
     pub claim: u64,
-    /// A partition was not ours before, so another consumer may want it at the same moment.
+    /// A partition was not ours before, so another consumer may be claiming it at the same moment.
     pub contested: bool,
     /// Another log is followed: only our mark keeps its consumer, or a third one, from going on there too.
     pub follows: bool,
@@ -59,7 +59,8 @@ pub struct Ownership {
     pub notes: Vec<String>,
 }
 
-/// Decides about `partitions`, all those of the topic; `committed[i]` belongs to `partitions[i]`.
+/// Decides about `partitions`, which are all partitions of the topic. `committed[i]` belongs to
+/// `partitions[i]`.
 ///
 /// # Errors
 /// A partition of ours belongs to a log whose consumer did not shut down cleanly, or our checkpoint is older than

@@ -1,6 +1,7 @@
-//! The reading thread: the only one that talks to Kafka. Pages go to the writer, covered offsets to the group.
+//! Reads the topic in its own thread, sends pages to the writer and commits covered offsets to the group.
 //!
-//! Keeps its own position in each partition; one partition's trouble does not stop the others. Knows no file.
+//! It is the only thread that talks to Kafka. Each partition has its own position and back-off, so a
+//! partition that fails does not stop the others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,22 +21,22 @@ use super::state::{State, now_seconds, partition_name};
 
 /// Shortest time between two commits to the group.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
-/// The group's offsets are committed at least so often, so that the broker does not expire them.
+/// Longest time between two commits to the group; without them the broker would expire the offsets.
 const RECOMMIT_INTERVAL: Duration = Duration::from_secs(3600);
 /// First and longest wait after a failure.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// A group that we may not use is tried again after this.
+/// Wait before retrying a group that we are not authorized to use.
 const DENIED_WAIT: Duration = Duration::from_secs(60);
-/// Partitions that could not be asked for their beginning are asked again after this.
+/// Wait before again asking for the bounds of partitions that did not answer.
 pub(super) const UNREAD_WAIT: Duration = Duration::from_secs(1);
-/// Wait when no partition can be read just now.
+/// Wait while no partition can be read.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 
-/// Pages of one fetch, with their partitions.
+/// The pages of one fetch, each with its partition.
 pub type Batch = Vec<(i32, Page)>;
 
-/// Owns the source while it runs.
+/// The state of the reading thread. Owns the source while it runs.
 pub struct Reader<S> {
     pub(super) source: S,
     pub(super) claim: Claim,
@@ -58,7 +59,7 @@ pub struct Reader<S> {
     recommit_due: Instant,
 }
 
-/// Where one partition is read.
+/// The read position in one partition.
 pub(super) struct Cursor {
     pub(super) offset: i64,
     pub(super) backoff: Backoff,
@@ -66,7 +67,7 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// Reads on from `offset`.
+    /// A cursor that reads from `offset`.
     pub(super) fn at(offset: i64) -> Self {
         Self { offset, backoff: Backoff::new(FIRST_WAIT, MAX_WAIT), rests_until: None }
     }
@@ -112,7 +113,8 @@ impl<S: Source> Reader<S> {
         }
     }
 
-    /// Reads until the shutdown, a failure that needs a human, or the writer's end. Gives the source back.
+    /// Reads until shutdown, until a failure that needs a human, or until the writer ends. Returns the
+    /// source.
     pub fn run(mut self) -> ((S, Claim), Result<(), Failure>) {
         let result = loop {
             if self.shutdown.requested() {
@@ -127,7 +129,7 @@ impl<S: Source> Reader<S> {
         ((self.source, self.claim), result)
     }
 
-    /// One fetch and what is due beside it; false when nobody takes pages any more.
+    /// Does one fetch and any commit or partition lookup that is due. Returns false once the writer is gone.
     fn turn(&mut self) -> Result<bool, Failure> {
         let now = Instant::now();
         if now >= self.partitions_due {
@@ -176,7 +178,7 @@ impl<S: Source> Reader<S> {
                         batch.push((partition, page));
                     }
                 }
-                // The broker is well, and the partition too.
+                // Throttling is not a failure: broker and partition are fine.
                 Err(BrokerError::Throttled(until, _)) => cursor.rests_until = Some(until),
                 Err(error) => self.partition_failed(partition, &error)?,
             }
@@ -184,11 +186,11 @@ impl<S: Source> Reader<S> {
         Ok(batch)
     }
 
-    /// Blocks while the writer is busy; false when it is gone.
+    /// Sends `batch` to the writer and blocks while it is busy. Returns false once the writer is gone.
     fn hand_over(&self, batch: Batch) -> bool {
         select_biased! {
             send(self.pages, batch) -> sent => sent.is_ok(),
-            // What is dropped here was not written: it is read again after the restart.
+            // The batch dropped here was not written; it is read again after the restart.
             recv(self.shutdown.closed()) -> _ => true,
         }
     }
@@ -219,7 +221,7 @@ impl<S: Source> Reader<S> {
         self.commit_due = now + if matches!(error, BrokerError::Denied(_)) { DENIED_WAIT } else { MAX_WAIT };
         let reason = error.to_string();
         if self.commit_failure.as_ref() != Some(&reason) {
-            log::warn!("committing to group {} failed, tried again later: {reason}", self.config.group);
+            log::warn!("committing to group {} failed, will retry: {reason}", self.config.group);
             self.commit_failure = Some(reason);
         }
     }

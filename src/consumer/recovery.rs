@@ -1,7 +1,8 @@
-//! From what a stop of any kind left on the disk to an [`EventLog`] that goes on exactly there.
+//! Recovers the files at startup, after any kind of stop, and opens an [`EventLog`] that continues from
+//! there.
 //!
-//! Trusts the checkpoint alone: what stands past it is cut off and read again. Where the files do not fit it,
-//! it refuses and names the ways out. Knows Kafka only as offsets.
+//! Only the checkpoint is trusted: bytes past it are cut off and their records are read again. If the files
+//! do not match the checkpoint, the start is refused with a message that lists the options.
 
 use std::path::Path;
 
@@ -15,17 +16,17 @@ use super::paths::Paths;
 use super::start::{Start, decide, from_the_beginning};
 use super::storage::{AppendFile, Stat, Storage, beside};
 
-/// How much is read at once to find the last line end of a log without checkpoint.
+/// Block size when searching for the last line break in a log without a checkpoint.
 const BLOCK_BYTES: u64 = 1 << 20;
 
-/// What the topic looks like at the start.
+/// The state of the topic and the group at startup.
 #[derive(Clone, Debug)]
 pub struct Topic<'a> {
-    /// Its name.
+    /// Name of the topic.
     pub name: &'a str,
-    /// Its identity, if the broker has one.
+    /// The topic's identity, if the broker has one.
     pub id: Option<String>,
-    /// Our share of it, `i/n`.
+    /// Our shard of the topic, `i/n`.
     pub shard: String,
     /// Identity of our log.
     pub log_id: String,
@@ -33,24 +34,24 @@ pub struct Topic<'a> {
     pub claim: u64,
     /// Our partitions, without those that cannot be asked now.
     pub bounds: Vec<Bounds>,
-    /// Our partitions that have no leader, or one that does not answer.
+    /// Our partitions without a leader, or whose leader does not answer.
     pub unread: Vec<i32>,
-    /// Where the group goes on.
+    /// Next offsets according to the group.
     pub committed: Offsets,
     /// Next offsets where other logs went on from ours: what the files have past the checkpoint may be in those.
     pub taken_over: Offsets,
     /// What it has of what was read up to the checkpoint, for partitions of which that is known.
     pub compared: Vec<Compared>,
-    /// What to do about offsets that are gone.
+    /// What to do if offsets are gone.
     pub reset: OffsetReset,
 }
 
-/// Why there is no start.
+/// Why recovery failed.
 #[derive(Debug)]
 pub enum RecoveryError {
-    /// The file system failed; worth another try.
+    /// The file system failed; worth a retry.
     Io(LogError),
-    /// Somebody has to decide; the text names the ways out.
+    /// An operator has to decide; the text lists the options.
     Refused(String),
 }
 
@@ -60,26 +61,26 @@ impl From<LogError> for RecoveryError {
     }
 }
 
-/// A place to go on from.
+/// The result of a successful recovery.
 pub struct Recovered<S: Storage> {
     /// The open log.
     pub log: EventLog<S>,
-    /// What the operator must know, one sentence each.
+    /// Messages for the operator, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// Reads the checkpoint beside the log, if there is one.
+/// Reads the log's checkpoint, if there is one.
 ///
 /// # Errors
-/// Refused when it cannot be understood.
+/// The file cannot be read, or its content is not a valid checkpoint (refused).
 pub fn read_checkpoint<S: Storage>(storage: &S, paths: &Paths) -> Result<Option<Checkpoint>, RecoveryError> {
     let path = &paths.checkpoint;
-    let Some(stat) = doing("look at", path, storage.stat(path))? else { return Ok(None) };
+    let Some(stat) = doing("inspect", path, storage.stat(path))? else { return Ok(None) };
     let text = doing("read", path, storage.read_range(path, 0, stat.len))?;
     Checkpoint::decode(&text).map(Some).map_err(|reason| {
         RecoveryError::Refused(format!(
-            "{} cannot be read: {reason}. Put a good one back; or move the log and its checkpoint away, then \
-             reading goes on from the offsets that the group committed",
+            "{} cannot be read: {reason}. Restore a good copy; or move the log and its checkpoint away to \
+             continue from the offsets that the group has committed",
             path.display()
         ))
     })
@@ -88,7 +89,7 @@ pub fn read_checkpoint<S: Storage>(storage: &S, paths: &Paths) -> Result<Option<
 /// Brings the files to the state that `checkpoint` describes and opens them.
 ///
 /// # Errors
-/// As [`RecoveryError`] says. Called again after an I/O error, it does what is left.
+/// See [`RecoveryError`]. After an I/O error, calling it again resumes the recovery.
 pub fn recover<S: Storage>(
     storage: S,
     paths: &Paths,
@@ -111,7 +112,8 @@ pub fn recover<S: Storage>(
     Ok(Recovered { log, notes })
 }
 
-/// Offsets of a topic that was deleted and created again mean nothing in the new one, even if they are in range.
+/// Chooses the first offsets. If the topic was deleted and created again, old offsets mean nothing even if
+/// they are in range.
 fn start_of(checkpoint: Option<&Checkpoint>, topic: &Topic<'_>) -> Result<Start, String> {
     if checkpoint.is_some_and(|checkpoint| checkpoint.is_of_another(topic.id.as_deref())) {
         return from_the_beginning(topic.name, &topic.bounds, &topic.taken_over, topic.reset);
@@ -184,12 +186,13 @@ impl<S: Storage> Placing<'_, S> {
         Ok((files, checkpoint))
     }
 
-    /// The log is closed under its new name, if it is not yet; what follows is empty.
+    /// Resolves an interrupted rotation: if the log already has its new name, the checkpoint's mark becomes
+    /// that of an empty log.
     fn finish_rotation(&mut self, checkpoint: &mut Checkpoint, to: &str) -> Result<(), LogError> {
         let (log, dir) = (&self.paths.log, self.paths.dir());
         let to = log.with_file_name(to);
-        if doing("look at", &to, self.storage.stat(&to))?.is_some() {
-            let follower = doing("look at", log, self.storage.stat(log))?;
+        if doing("inspect", &to, self.storage.stat(&to))?.is_some() {
+            let follower = doing("inspect", log, self.storage.stat(log))?;
             let inode = follower.map_or(0, |stat| stat.inode);
             checkpoint.log = FileMark { name: checkpoint.log.name.clone(), inode, ..FileMark::default() };
         }
@@ -207,8 +210,8 @@ impl<S: Storage> Placing<'_, S> {
         let files = (self.open(&self.paths.log)?, self.open(&self.paths.rejected)?);
         if files.0.bytes() > 0 {
             self.notes.push(format!(
-                "{} has {} bytes and no checkpoint: new lines follow them; events that were logged but not \
-                 committed to the group are repeated",
+                "{} has {} bytes and no checkpoint: new lines are appended; events that were logged but not \
+                 committed to the group are duplicated",
                 self.paths.log.display(),
                 files.0.bytes()
             ));
@@ -225,15 +228,15 @@ impl<S: Storage> Placing<'_, S> {
         doing("open", path, DurableFile::open(self.storage, path))
     }
 
-    /// Makes the file at `path` end at `mark`, or makes room for an empty one if it was moved away.
+    /// Truncates the file at `path` to `mark`. If it was moved away, leaves room for an empty one.
     fn place(&mut self, path: &Path, mark: &FileMark, check: &Check) -> Result<(), RecoveryError> {
-        match doing("look at", path, self.storage.stat(path))? {
+        match doing("inspect", path, self.storage.stat(path))? {
             Some(stat) if self.fits(path, stat, mark)? => {
                 Ok(self.cut(path, stat.len, mark.bytes, check.keep)?)
             }
             Some(stat) if stat.len == 0 => self.find_moved(path, mark, check),
             None => self.find_moved(path, mark, check),
-            Some(stat) => Err(refused(path, mark, check, &format!("it has {} other bytes", stat.len))),
+            Some(stat) => Err(refused(path, mark, check, &format!("it has {} unrelated bytes", stat.len))),
         }
     }
 
@@ -249,7 +252,8 @@ impl<S: Storage> Placing<'_, S> {
         Ok(tail_crc(&tail) == mark.tail_crc)
     }
 
-    /// The file is not at its place: renamed by logrotate, say. Its uncovered tail is cut where it stands now.
+    /// Finds a file that was renamed, for example by logrotate, and cuts off its uncovered tail under its new
+    /// name.
     fn find_moved(&mut self, path: &Path, mark: &FileMark, check: &Check) -> Result<(), RecoveryError> {
         let dir = self.paths.dir();
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -257,17 +261,18 @@ impl<S: Storage> Placing<'_, S> {
         names.sort_unstable();
         for name in names.iter().filter(|name| name.starts_with(&stem)) {
             let candidate = path.with_file_name(name);
-            let Some(stat) = doing("look at", &candidate, self.storage.stat(&candidate))? else { continue };
+            let Some(stat) = doing("inspect", &candidate, self.storage.stat(&candidate))? else { continue };
             if !stat.is_file {
                 continue;
             }
-            // With nothing covered only the inode number tells, and systems use numbers again: keep what is cut.
+            // If nothing is covered, only the inode number identifies the file. Inode numbers are reused, so
+            // keep the bytes that are cut off.
             let only_inode = mark.bytes == 0;
             if only_inode && stat.inode != mark.inode {
                 continue;
             }
             if candidate != path && self.fits(&candidate, stat, mark)? {
-                self.notes.push(format!("{} was moved to {name}; going on in a new one", path.display()));
+                self.notes.push(format!("{} was moved to {name}; continuing in a new file", path.display()));
                 return Ok(self.cut(&candidate, stat.len, mark.bytes, check.keep || only_inode)?);
             }
         }
@@ -276,13 +281,13 @@ impl<S: Storage> Placing<'_, S> {
         }
         if check.stopped {
             self.notes.push(format!(
-                "{} with {} bytes was moved or deleted since the consumer stopped; going on in a new one",
+                "{} with {} bytes was moved or deleted since the consumer stopped; continuing in a new file",
                 path.display(),
                 mark.bytes
             ));
             return Ok(());
         }
-        Err(refused(path, mark, check, "it is not there"))
+        Err(refused(path, mark, check, "it does not exist"))
     }
 
     fn cut(&mut self, path: &Path, len: u64, bytes: u64, keep: bool) -> Result<(), LogError> {
@@ -295,7 +300,7 @@ impl<S: Storage> Placing<'_, S> {
             doing("write", &torn, self.storage.write(&torn, &excess, true))?;
             doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
             self.notes.push(format!(
-                "{} bytes of {} that no checkpoint covers were moved to {}",
+                "moved {} bytes of {} that no checkpoint covers to {}",
                 len - bytes,
                 path.display(),
                 torn.display()
@@ -309,16 +314,17 @@ impl<S: Storage> Placing<'_, S> {
     fn torn_name(&self, path: &Path) -> Result<std::path::PathBuf, LogError> {
         for number in 0.. {
             let torn = beside(path, &format!(".{number:03}.torn"));
-            if doing("look at", &torn, self.storage.stat(&torn))?.is_none() {
+            if doing("inspect", &torn, self.storage.stat(&torn))?.is_none() {
                 return Ok(torn);
             }
         }
         unreachable!("some number is free")
     }
 
-    /// A log without checkpoint that ends in the middle of a line would tear the first new one.
+    /// Cuts off an incomplete last line of a log without a checkpoint; the first new line would be appended
+    /// to it.
     fn cut_open_line(&mut self, path: &Path) -> Result<(), LogError> {
-        let len = doing("look at", path, self.storage.stat(path))?.map_or(0, |stat| stat.len);
+        let len = doing("inspect", path, self.storage.stat(path))?.map_or(0, |stat| stat.len);
         if len == 0 {
             return Ok(());
         }
@@ -337,24 +343,25 @@ impl<S: Storage> Placing<'_, S> {
 }
 
 struct Check {
-    /// What is cut off is kept beside the file.
+    /// Keep the bytes that are cut off in a file next to it.
     keep: bool,
-    /// The consumer ended in order.
+    /// The consumer shut down cleanly.
     stopped: bool,
-    /// The bytes were never forced to the disk and the machine has started anew since.
+    /// The bytes were never forced to disk and the machine has rebooted since.
     power_was_lost: bool,
 }
 
 fn refused(path: &Path, mark: &FileMark, check: &Check, found: &str) -> RecoveryError {
     let cause = if check.power_was_lost {
-        "the machine went down while LOG_FSYNC=never, so lines that were never forced to the disk are lost"
+        "the machine went down with LOG_FSYNC=never, so lines that were never forced to disk are lost"
     } else {
-        "the file was replaced, cut or deleted"
+        "the file was replaced, truncated or deleted"
     };
     RecoveryError::Refused(format!(
-        "{} does not fit its checkpoint: {} bytes are covered, but {found}: {cause}. Ways out: put the right file \
-         back; or move the checkpoint (and this file) away, then reading goes on in a new log from the offsets that \
-         the group committed; or do so and set a new KAFKA_GROUP to log everything that the topic still has",
+        "{} does not match its checkpoint: {} bytes are covered, but {found}: {cause}. Options: put the \
+         right file back; or move the checkpoint (and this file) away to continue in a new log from the \
+         offsets that the group has committed; or do so and set a new KAFKA_GROUP to log everything that the \
+         topic still has",
         path.display(),
         mark.bytes
     ))

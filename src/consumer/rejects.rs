@@ -1,12 +1,12 @@
-//! How a record that is no event is kept: one JSON object a line, with its place, the reason and all its bytes. Pure.
+//! Formats records that are not valid events as JSON lines with position, reason and all bytes. Pure.
 
 use std::fmt::Write;
 
 use crate::event::EventError;
 
-/// The line for a record that cannot be an event.
+/// Formats the line for a record that is not a valid event.
 ///
-/// Its bytes stand under `value`, or as hexadecimal digits under `value_hex` if they are not UTF-8.
+/// The record's bytes are in `value`, or as hexadecimal digits in `value_hex` if they are not UTF-8.
 pub fn reject_line(topic: &str, partition: i32, offset: i64, error: &EventError, value: &[u8]) -> String {
     let mut line = format!(
         "{{\"topic\":{},\"partition\":{partition},\"offset\":{offset},\"reason\":\"{}\",\"message\":{},",

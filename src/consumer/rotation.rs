@@ -1,4 +1,4 @@
-//! When a log is closed, and under which name it is kept. Pure.
+//! Decides when the log is rotated, and names the closed logs. Pure.
 
 use time::format_description::FormatItem;
 use time::macros::format_description;
@@ -12,38 +12,39 @@ const MILLIS_A_DAY: i64 = 86_400_000;
 /// When to close the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Rotation {
-    /// Before it grows past so many bytes; 0 never.
+    /// Close it before it exceeds this many bytes; 0 means never.
     pub max_bytes: u64,
-    /// When the UTC day changes.
+    /// Close it when the UTC day changes.
     pub daily: bool,
 }
 
 impl Rotation {
-    /// True if a log of `len` bytes, begun on `first_day`, is closed before a line of `line_bytes` on `today`.
+    /// True if a log of `len` bytes, started on `first_day`, must be closed before writing `line_bytes` on
+    /// `today`.
     pub fn closes_before(&self, len: u64, first_day: i64, line_bytes: u64, today: i64) -> bool {
         let full = self.max_bytes > 0 && len.saturating_add(line_bytes) > self.max_bytes;
         len > 0 && (full || (self.daily && first_day != today))
     }
 }
 
-/// UTC day of a time, in days since the epoch.
+/// The UTC day of a time in milliseconds since the epoch, in days since the epoch.
 pub fn day_of(now_millis: i64) -> i64 {
     now_millis.div_euclid(MILLIS_A_DAY)
 }
 
-/// Place of a closed log in the order of closing; the clock has no part in it.
+/// Position of a closed log in the order of closing, independent of the clock.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Closed {
-    /// From before closed logs had numbers: `events-20261124T081546032Z-000.log`, ordered by its name.
+    /// A log closed by a version without numbers: `events-20261124T081546032Z-000.log`, ordered by name.
     Unnumbered(String),
-    /// `events-seq000000000042-20261124T081546032Z.log`.
+    /// A numbered log: `events-seq000000000042-20261124T081546032Z.log`.
     Numbered(u64),
 }
 
-/// The name under which the log called `name` is kept as the closed log `number`, closed at `now_millis`.
+/// Returns the name for closed log `number` of the log called `name`, closed at `now_millis`.
 ///
-/// `events.log` becomes `events-seq000000000042-20261124T081546032Z.log`. Names sort by their numbers, behind those
-/// without one; past twelve digits only [`closed`] knows the order.
+/// `events.log` becomes `events-seq000000000042-20261124T081546032Z.log`. Names sort by number, after those
+/// without one. Numbers of more than twelve digits are ordered correctly only by [`closed`].
 pub fn closed_name(name: &str, number: u64, now_millis: i64) -> String {
     let (stem, extension) = split_name(name);
     let now = OffsetDateTime::UNIX_EPOCH.checked_add(Duration::milliseconds(now_millis));
@@ -51,8 +52,9 @@ pub fn closed_name(name: &str, number: u64, now_millis: i64) -> String {
     format!("{stem}-seq{number:012}-{stamp}{extension}")
 }
 
-/// The number for the next closed log of `name`: above `last`, which the checkpoint knows, and above those of all
-/// `names` in the directory, since a checkpoint may be lost. `None` if there is no higher one.
+/// Returns the number for the next closed log of `name`: above `last`, which is in the checkpoint, and above
+/// those of all `names` in the directory, since a checkpoint may be lost. `None` if there is no higher
+/// number.
 pub fn next_number<'a>(name: &str, last: u64, names: impl Iterator<Item = &'a str>) -> Option<u64> {
     let numbers = names.filter_map(|candidate| match closed(name, candidate) {
         Some(Closed::Numbered(number)) => Some(number),
@@ -61,7 +63,8 @@ pub fn next_number<'a>(name: &str, last: u64, names: impl Iterator<Item = &'a st
     numbers.fold(last, u64::max).checked_add(1)
 }
 
-/// The place of `candidate` among the closed logs of `name`, packed or not; `None` if it is not one of them.
+/// Returns the position of `candidate` among the closed logs of `name`, whether compressed or not. `None` if
+/// it is not one of them.
 pub fn closed(name: &str, candidate: &str) -> Option<Closed> {
     let (stem, extension) = split_name(name);
     let candidate = candidate.strip_suffix(".gz").unwrap_or(candidate);
@@ -84,7 +87,7 @@ pub fn closed(name: &str, candidate: &str) -> Option<Closed> {
         .then(|| Closed::Unnumbered(middle.to_owned()))
 }
 
-/// Stem and extension with its dot.
+/// Splits a name into stem and extension; the dot belongs to the extension.
 fn split_name(name: &str) -> (&str, &str) {
     match name.rfind('.') {
         Some(dot) if dot > 0 => name.split_at(dot),

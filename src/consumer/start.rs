@@ -1,38 +1,40 @@
-//! Where reading begins, and what to do when the topic does not have that offset. Pure.
+//! Chooses where to start reading each partition, and handles offsets that the topic does not have. Pure.
 
 use crate::broker::{Bounds, Compared, Found, Parting};
 use crate::config::OffsetReset;
 
 use super::checkpoint::Offsets;
 
-/// The ways out for a topic of the same name that is another one.
-pub const RECREATED: &str = "for a recreated topic, move the log and its checkpoint away and set a new KAFKA_GROUP; \
-     KAFKA_AUTO_OFFSET_RESET=earliest reads what the topic has from its beginning into the same log (which \
-     repeats events if it is still the old topic)";
+/// The options when another topic has the same name.
+pub const RECREATED: &str = "for a recreated topic, move the log and its checkpoint away and set a new \
+     KAFKA_GROUP; or set KAFKA_AUTO_OFFSET_RESET=earliest to read the topic from its beginning into the \
+     same log (which duplicates events if it is still the old topic)";
 
-/// The ways out for a log that lost what was logged.
-const PARTED: &str = "KAFKA_AUTO_OFFSET_RESET=divergence goes on at that offset; what was logged from there on and is \
-     gone from Kafka stays in the log. KAFKA_AUTO_OFFSET_RESET=earliest reads the topic from its beginning into the \
-     same log, which repeats events";
+/// The options when Kafka lost records that were logged.
+const PARTED: &str = "KAFKA_AUTO_OFFSET_RESET=divergence continues at that offset, and events logged from \
+     there on that are gone from Kafka stay in the log. KAFKA_AUTO_OFFSET_RESET=earliest reads the topic \
+     from its beginning into the same log, which duplicates events";
 
-/// Where to begin.
+/// Where to start reading.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Start {
     /// Next offset of each partition.
     pub offsets: Offsets,
-    /// What the operator must know, one sentence each.
+    /// Warnings for the operator, one sentence each.
     pub warnings: Vec<String>,
-    /// Every offset from the start on is still in the topic.
+    /// The topic still has every record from these offsets on.
     pub rereadable: bool,
 }
 
-/// Chooses the first offsets: from the checkpoint, else what the group committed, else the earliest.
+/// Chooses the first offset of each partition: the checkpoint's, else the group's committed one, else the
+/// earliest.
 ///
-/// `compared` says what the topic has of what was read up to the checkpoint. Partitions in `unread` exist and cannot be
-/// asked now: they begin where the checkpoint or the group says, unproven, or are left out.
+/// `compared` says whether the topic still has what was read up to the checkpoint. Partitions in `unread`
+/// exist but do not answer now: they start where the checkpoint or the group says, unverified, or are left
+/// out.
 ///
 /// # Errors
-/// The topic does not have the offset and `reset` forbids to go on elsewhere; the text names the ways out.
+/// The topic does not have the offset and `reset` does not allow another one. The message lists the options.
 pub fn decide(
     topic: &str,
     checkpoint: Option<&Offsets>,
@@ -46,8 +48,9 @@ pub fn decide(
         offsets.keys().find(|known| !unread.contains(known) && !has_bounds(bounds, **known))
     }) {
         return Err(format!(
-            "topic {topic} has no partition {missing}, which the checkpoint names: the topic was recreated. \
-             Move the log and its checkpoint away and set a new KAFKA_GROUP to read the new topic from its start"
+            "topic {topic} has no partition {missing}, but the checkpoint does: the topic was recreated. \
+             Move the log and its checkpoint away and set a new KAFKA_GROUP to read the new topic from its \
+             beginning"
         ));
     }
     let known = |partition: &i32| {
@@ -112,10 +115,11 @@ pub fn from_the_beginning(
     Ok(start)
 }
 
-/// `wanted`, or the earliest offset with a warning if the topic does not have it and `reset` allows that.
+/// Returns `wanted`, or the earliest offset and a warning if the topic does not have it and `reset` allows
+/// that.
 ///
 /// # Errors
-/// As for [`decide`].
+/// See [`decide`].
 pub fn in_range(
     topic: &str,
     wanted: i64,
@@ -133,27 +137,28 @@ pub fn in_range(
                  {earliest}: {} offsets were deleted (retention) before they were logged",
                 earliest - wanted
             ),
-            "KAFKA_AUTO_OFFSET_RESET=earliest goes on at the first offset that is left and logs what is missing",
+            "KAFKA_AUTO_OFFSET_RESET=earliest continues at the first remaining offset and reports what is \
+             missing",
         )
     } else {
         (
             format!(
-                "topic {topic} partition {partition}: offset {wanted} is next, but the topic ends at {latest}: \
-                 it was recreated, or a broker lost acknowledged records",
+                "topic {topic} partition {partition}: offset {wanted} is next, but the topic ends at \
+                 {latest}: it was recreated, or a broker lost acknowledged records",
             ),
             RECREATED,
         )
     };
     match reset {
-        OffsetReset::None | OffsetReset::Divergence => Err(format!("{problem}. Ways out: {way_out}")),
-        OffsetReset::Earliest => Ok((earliest, Some(format!("{problem}; going on at {earliest}")))),
+        OffsetReset::None | OffsetReset::Divergence => Err(format!("{problem}. Options: {way_out}")),
+        OffsetReset::Earliest => Ok((earliest, Some(format!("{problem}; continuing at offset {earliest}")))),
     }
 }
 
-/// Where to go on in a log that is another one before `next`, and a warning.
+/// Returns where to continue in a partition whose log has diverged before `next`, and a warning.
 ///
 /// # Errors
-/// As for [`decide`].
+/// See [`decide`].
 pub fn parted(
     topic: &str,
     next: i64,
@@ -167,23 +172,25 @@ pub fn parted(
         Parting::Before(offset) => (offset, (offset <= earliest).then_some(earliest)),
     };
     let problem = format!(
-        "topic {topic} partition {partition}: what was logged from offset {from} up to {} is no longer in the topic, \
-         which has other records from there on, or none, and ends at {latest}: a broker lost acknowledged records \
-         (unclean leader election, power cut, data restored from a copy)",
+        "topic {topic} partition {partition}: the records logged from offset {from} up to {} are no longer \
+         in the topic, which has other records there, or none, and ends at {latest}: a broker lost \
+         acknowledged records (unclean leader election, power cut, data restored from a copy)",
         next - 1
     );
     let deleted = if from < earliest && at.is_some() {
-        format!("; {} offsets from there on were deleted before they were logged", earliest - from)
+        format!("; the first {} offsets from there were deleted before they were logged", earliest - from)
     } else {
         String::new()
     };
     match (reset, at) {
-        (OffsetReset::Divergence, Some(at)) => Ok((at, format!("{problem}{deleted}; going on at {at}"))),
-        (OffsetReset::Earliest, _) => Ok((earliest, format!("{problem}; going on at {earliest}"))),
-        (OffsetReset::None, _) => Err(format!("{problem}. Ways out: {PARTED}")),
+        (OffsetReset::Divergence, Some(at)) => {
+            Ok((at, format!("{problem}{deleted}; continuing at offset {at}")))
+        }
+        (OffsetReset::Earliest, _) => Ok((earliest, format!("{problem}; continuing at offset {earliest}"))),
+        (OffsetReset::None, _) => Err(format!("{problem}. Options: {PARTED}")),
         (OffsetReset::Divergence, None) => Err(format!(
-            "{problem}; since when is not known, so KAFKA_AUTO_OFFSET_RESET=divergence cannot go on. Ways out: \
-             {RECREATED}"
+            "{problem}; where the two diverge is not known, so KAFKA_AUTO_OFFSET_RESET=divergence cannot \
+             continue. Options: {RECREATED}"
         )),
     }
 }
@@ -219,9 +226,9 @@ mod tests {
         assert_eq!(
             known.offsets,
             [(0, 15), (3, 0), (4, 99), (5, 7)].into(),
-            "6 begins where it turns out to begin"
+            "partition 6 starts at its earliest offset, once it answers"
         );
-        assert!(!known.rereadable, "what is cut off may not be there to be read again");
+        assert!(!known.rereadable, "lines that are cut off may not be readable again");
     }
 
     #[test]
@@ -231,7 +238,7 @@ mod tests {
             let decide = |reset| decide("t", Some(&checkpoint), &Offsets::new(), (&BOUNDS, &[]), &[], reset);
             let reason = decide(OffsetReset::None).unwrap_err();
             assert!(reason.contains(word) && reason.contains("KAFKA_AUTO_OFFSET_RESET"), "{reason}");
-            let start = decide(OffsetReset::Earliest).expect("goes on");
+            let start = decide(OffsetReset::Earliest).expect("continues");
             assert_eq!((start.offsets[&0], start.rereadable, start.warnings.len()), (10, false, 1));
         }
     }
@@ -286,7 +293,7 @@ mod tests {
             (Parting::At(13), OffsetReset::Earliest, 10),
             (Parting::Before(15), OffsetReset::Earliest, 10),
         ] {
-            let start = parted(parting, reset).expect("goes on");
+            let start = parted(parting, reset).expect("continues");
             assert_eq!((start.offsets[&0], start.rereadable, start.warnings.len()), (offset, false, 1));
         }
         let unknown = parted(Parting::Before(15), OffsetReset::Divergence).unwrap_err();

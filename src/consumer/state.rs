@@ -1,4 +1,4 @@
-//! What the consumer's threads tell each other and the outside: problems, covered offsets, figures.
+//! State shared by the consumer's threads and shown on the status page: problems, covered offsets, metrics.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use super::metrics::ConsumerMetrics;
 /// Shared by the reader, the writer and the status page.
 #[derive(Default)]
 pub struct State {
-    /// The figures.
+    /// The metrics.
     pub metrics: ConsumerMetrics,
     problems: Mutex<BTreeMap<String, String>>,
     covered: Mutex<Offsets>,
@@ -19,12 +19,13 @@ pub struct State {
 }
 
 impl State {
-    /// Nothing known, nothing wrong.
+    /// Creates a state without problems and without covered offsets.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// `what` does not work, because of `reason`. Told to the operator once, until it changes.
+    /// Records that `what` does not work because of `reason`. Logged once, and again only when the reason
+    /// changes.
     pub fn problem(&self, what: &str, reason: &str) {
         let mut problems = lock(&self.problems);
         if problems.get(what).is_some_and(|known| known == reason) {
@@ -34,40 +35,40 @@ impl State {
         problems.insert(what.to_owned(), reason.to_owned());
     }
 
-    /// `what` has not begun to work, which nobody needs to be told yet.
+    /// Records that `what` does not work yet, without logging it.
     pub fn not_yet(&self, what: &str, reason: &str) {
         lock(&self.problems).insert(what.to_owned(), reason.to_owned());
     }
 
-    /// `what` works.
+    /// Records that `what` works.
     pub fn solved(&self, what: &str) {
         if lock(&self.problems).remove(what).is_some() {
-            log::info!("{what}: works");
+            log::info!("{what}: ok");
         }
     }
 
-    /// What does not work and why; empty means ready.
+    /// Returns everything that does not work, with the reason. Empty means ready.
     pub fn problems(&self) -> BTreeMap<String, String> {
         lock(&self.problems).clone()
     }
 
-    /// The checkpoint on the disk covers everything before `offsets`.
+    /// Records that the checkpoint on disk covers everything before `offsets`.
     pub fn cover(&self, offsets: &Offsets) {
         self.metrics.checkpoint_time.set(now_seconds());
         lock(&self.covered).clone_from(offsets);
     }
 
-    /// The log is closed: it holds exactly what is before the covered offsets.
+    /// Records that the log is closed: it holds exactly the events before the covered offsets.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
 
-    /// True once the log was closed.
+    /// True once the log has been closed.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Offsets covered by the checkpoint on the disk.
+    /// Offsets covered by the checkpoint on disk.
     pub fn covered(&self) -> Offsets {
         lock(&self.covered).clone()
     }
@@ -89,7 +90,7 @@ pub fn now_millis() -> i64 {
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A thread that died with the lock held has left whole values behind: each is replaced at once.
+/// Ignores poisoning: every value is replaced in one step, so a thread that panicked leaves it intact.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
-//! `/metrics`, `/livez`, `/readyz` and `/version` of the consumer: one thread, one request at a time.
+//! Serves `/metrics`, `/livez`, `/readyz` and `/version` of the consumer: one thread, one request at a time.
 //!
-//! Each client gets at most [`CLIENT_LIMIT`], so that a silent one cannot stop the next. Std only.
+//! Each client gets at most [`CLIENT_LIMIT`], so a silent client cannot block the next one. Uses only std.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -21,11 +21,11 @@ use super::state::{State, now_seconds};
 const CLIENT_LIMIT: Duration = Duration::from_millis(500);
 /// Longest request head.
 const HEAD_MAX_BYTES: usize = 8192;
-/// Wait after a failed accept (too many open files), which would fail again at once.
+/// Wait after a failed accept, for example with too many open files, because it would fail again at once.
 const ACCEPT_WAIT: Duration = Duration::from_millis(100);
 const JSON: &str = "application/json";
 
-/// The listening page; dropping it ends the thread.
+/// The running server. Dropping it ends the thread.
 pub struct StatusPage {
     addr: SocketAddr,
     ended: Arc<AtomicBool>,
@@ -33,10 +33,10 @@ pub struct StatusPage {
 }
 
 impl StatusPage {
-    /// Serves on `listener`.
+    /// Starts serving on `listener`.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// The thread cannot be started.
     pub fn start(listener: TcpListener, state: Arc<State>) -> io::Result<Self> {
         let addr = listener.local_addr()?;
         let ended = Arc::new(AtomicBool::new(false));
@@ -44,7 +44,7 @@ impl StatusPage {
         let thread = spawn("status", move || {
             while !flag.load(Ordering::SeqCst) {
                 match listener.accept() {
-                    // A client that went away or sent nonsense is its own problem.
+                    // Errors of a client, such as a disconnect or a malformed request, are ignored.
                     Ok((client, _)) => drop(serve(client, &state)),
                     Err(_) => thread::sleep(ACCEPT_WAIT),
                 }
@@ -53,7 +53,7 @@ impl StatusPage {
         Ok(Self { addr, ended, thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
@@ -79,7 +79,8 @@ fn serve(mut client: TcpStream, state: &State) -> io::Result<()> {
     let head = read_head(&mut client, deadline)?;
     let (status, content_type, body) = answer(&head, state);
     let text = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
         body.len()
     );
     let body = if head.starts_with("HEAD ") { "" } else { &body };
@@ -176,10 +177,7 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("No space left"), "{answer}");
         for path in ["/livez", "/health"] {
             let answer = get(page.addr(), &format!("GET {path} HTTP/1.1\r\n\r\n"));
-            assert!(
-                answer.starts_with("HTTP/1.1 200 "),
-                "a supervisor that asks must not restart us: {answer}"
-            );
+            assert!(answer.starts_with("HTTP/1.1 200 "), "a supervisor must not restart us: {answer}");
         }
         assert!(
             get(page.addr(), "GET /metrics HTTP/1.1\r\n\r\n").contains("pipeline_consumer_records_total 0")

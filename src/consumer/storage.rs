@@ -1,22 +1,20 @@
-//! The file operations that the promise rests on, as a seam: the power-cut test stops after each of them.
-//!
-//! Knows nothing of events, offsets or checkpoints.
+//! Abstracts the file operations that durability depends on, so that tests can cut the power after each one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// What a directory entry is. Links are not followed: renaming one would leave its file where it is.
+/// Metadata of a directory entry. Links are not followed, because renaming a link would not move its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Bytes in the file.
     pub len: u64,
-    /// Inode number: two names with the same one are the same file at that moment.
+    /// Inode number: two names with the same number are the same file at that moment.
     pub inode: u64,
-    /// Names that lead to it.
+    /// Number of names (hard links) of the file.
     pub links: u64,
-    /// A regular file, not a directory, pipe or link.
+    /// True for a regular file, false for a directory, pipe or link.
     pub is_file: bool,
 }
 
@@ -26,67 +24,69 @@ impl Stat {
     }
 }
 
-/// A file open for appending. Its writer is the only one.
+/// A file open for appending, with a single writer.
 pub trait AppendFile: Send {
     /// Appends all of `bytes`.
     ///
     /// # Errors
-    /// Any part of `bytes` may be in the file then.
+    /// The write failed; any part of `bytes` may be in the file.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Returns when the content is on the disk.
+    /// Waits until the content is on disk.
     ///
     /// # Errors
-    /// Nothing that was appended since the last success may be relied on then, and a second call proves nothing.
+    /// The sync failed. Nothing appended since the last successful sync can be relied on, even if a later
+    /// call succeeds.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Cuts the file.
+    /// Truncates the file to `len` bytes.
     ///
     /// # Errors
-    /// The length is unknown then.
+    /// The operation failed; the length is unknown.
     fn set_len(&mut self, len: u64) -> io::Result<()>;
 
-    /// What is open, wherever it stands by now.
+    /// Metadata of the open file, even if it has been renamed or deleted.
     ///
     /// # Errors
-    /// As the system says.
+    /// The system call failed.
     fn stat(&self) -> io::Result<Stat>;
 }
 
-/// A file system. Only `sync_dir` makes creations, renames and removals durable.
+/// A file system. Creations, renames and removals become durable only with `sync_dir`.
 pub trait Storage: Send {
     /// An open file.
     type File: AppendFile;
 
-    /// Opens the regular file at `path` for appending; creates it when missing.
+    /// Opens the regular file at `path` for appending and creates it if it is missing.
     ///
     /// # Errors
-    /// As the system says; so for all the others.
+    /// The system call failed. The same applies to all other methods.
     fn open_append(&self, path: &Path) -> io::Result<Self::File>;
 
-    /// What is at `path`, if anything is.
+    /// Metadata of the entry at `path`; `None` if there is none.
     fn stat(&self, path: &Path) -> io::Result<Option<Stat>>;
 
-    /// Up to `len` bytes of `path` from `from` on.
+    /// Reads up to `len` bytes of `path`, starting at `from`.
     fn read_range(&self, path: &Path, from: u64, len: u64) -> io::Result<Vec<u8>>;
 
-    /// Makes `path` hold exactly `bytes`, and with `sync` waits until they are on the disk.
+    /// Replaces the content of `path` with `bytes`; with `sync`, waits until they are on disk.
     fn write(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()>;
 
-    /// Renames a file over any that stands at `to`.
+    /// Renames a file, replacing any file at `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Makes the entries of `dir` durable.
+    /// Makes changes to the entries of `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Names of the files in `dir`.
+    /// Lists the names in `dir`.
     fn names(&self, dir: &Path) -> io::Result<Vec<String>>;
 }
 
-/// Replaces `path` by `bytes` so that a crash leaves the old or the new content, never a mixture.
+/// Replaces the content of `path` with `bytes`, so that a crash leaves the old or the new content, never a
+/// mixture.
 ///
 /// # Errors
-/// The old or the new content stands there then.
+/// A file operation failed; `path` has the old or the new content.
 pub fn replace<S: Storage>(storage: &S, path: &Path, bytes: &[u8], durably: bool) -> io::Result<()> {
     let temporary = beside(path, ".tmp");
     storage.write(&temporary, bytes, durably)?;
@@ -97,14 +97,14 @@ pub fn replace<S: Storage>(storage: &S, path: &Path, bytes: &[u8], durably: bool
     Ok(())
 }
 
-/// `path` with `suffix` at the end of its name.
+/// `path` with `suffix` appended to its name.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// The directory that holds `path`.
+/// The directory that contains `path`.
 pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -117,10 +117,10 @@ impl Storage for Disk {
     type File = File;
 
     fn open_append(&self, path: &Path) -> io::Result<File> {
-        // Without NONBLOCK a pipe would wait for a reader.
+        // Without O_NONBLOCK, opening a pipe would wait for a reader.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = OpenOptions::new().append(true).create(true).custom_flags(flags).open(path)?;
-        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
     }
 
     fn stat(&self, path: &Path) -> io::Result<Option<Stat>> {

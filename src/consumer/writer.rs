@@ -1,7 +1,7 @@
-//! The writing thread: pages in, covered lines out. It owns the files, the lock and the order of their writes.
+//! Writes the pages from the reader to the log in a thread of its own, and keeps the checkpoint up to date.
 //!
-//! What could not be written waits here and is tried again until it can; meanwhile the full channel stops the
-//! reader. Knows nothing of Kafka's client.
+//! This thread owns the files and the lock. If a write fails, it is retried until it succeeds; meanwhile the
+//! full channel stops the reader.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,57 +26,57 @@ use super::rotation::{Rotation, day_of};
 use super::state::{State, now_millis};
 use super::storage::Storage;
 
-/// Bytes of lines that are written and forced to the disk at once.
+/// Most bytes of lines that are written and forced to disk in one go.
 const SEGMENT_MAX_BYTES: usize = 8 << 20;
 /// First and longest wait after a failed write.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// Without pages, the files are looked at so often.
+/// Interval at which the files are checked while no pages arrive.
 const IDLE_TICK: Duration = Duration::from_secs(1);
-/// Records that share one look at the clock.
+/// Number of records formatted per reading of the clock.
 const RECORDS_A_CLOCK: usize = 64;
 
-/// Everything that wakes the thread.
+/// Everything that wakes up the thread.
 enum Input {
     Pages(Batch),
     /// SIGHUP: the log may have been moved.
     Look,
-    /// Nothing came; lines may be due for the disk.
+    /// Nothing arrived; lines may be due for fsync.
     Idle,
     /// The reader has ended.
     Ended,
 }
 
-/// The shutdown began while the files could not be written.
+/// Returned when the shutdown begins while the files cannot be written.
 struct GivenUp;
 
-/// What the writer is made of.
+/// Everything a writer needs.
 pub struct Parts<S: Storage> {
     /// The files.
     pub log: EventLog<S>,
-    /// Held as long as they are open.
+    /// Held as long as the files are open.
     pub lock: LogLock,
     /// When to close the log.
     pub rotation: Rotation,
-    /// When lines are forced to the disk.
+    /// When lines are forced to disk.
     pub fsync: Fsync,
-    /// Lines on stdout.
+    /// Prints events to stdout.
     pub echo: Echo,
     /// Name of the topic, for rejected records.
     pub topic: String,
-    /// From the reader.
+    /// Pages from the reader.
     pub pages: Receiver<Batch>,
-    /// One message a SIGHUP.
+    /// One message per SIGHUP.
     pub hangups: Receiver<()>,
     /// One message after each closed log, if there is room.
     pub closed_logs: Sender<()>,
     /// Shared with the other threads.
     pub state: Arc<State>,
-    /// Ends the waiting for a better disk.
+    /// Ends the retries of failed writes.
     pub shutdown: Shutdown,
 }
 
-/// The thread's state.
+/// The state of the writing thread.
 pub struct Writer<S: Storage> {
     parts: Parts<S>,
     lines: Lines,
@@ -84,20 +84,20 @@ pub struct Writer<S: Storage> {
     offsets: Offsets,
     trails: Trails,
     first_day: i64,
-    /// Records and events in `lines` and `rejected`.
+    /// Number of records, and of events among them, in `lines` and `rejected`.
     records: u64,
     events: u64,
-    /// Of all records that no checkpoint covers.
+    /// Ages of all records that no checkpoint covers yet.
     ages: Ages,
     last_reject: Option<String>,
-    /// Since when something waits for the disk.
+    /// When the oldest lines that are not covered yet were staged.
     waiting_since: Option<Instant>,
     line_block: Vec<u8>,
     rejected_block: Vec<u8>,
 }
 
 impl<S: Storage> Writer<S> {
-    /// Goes on where the log ends.
+    /// Creates a writer that continues where the log ends.
     pub fn new(parts: Parts<S>) -> Self {
         Self {
             offsets: parts.log.offsets().clone(),
@@ -116,7 +116,7 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// Writes until the reader has ended and everything that it gave is covered.
+    /// Writes until the reader has ended and all its pages are covered.
     pub fn run(mut self) {
         self.parts.state.cover(self.parts.log.offsets());
         let ended = self.serve();
@@ -127,9 +127,9 @@ impl<S: Storage> Writer<S> {
                 self.parts.state.cover(self.parts.log.offsets());
                 self.parts.state.close();
             }
-            Some(Err(error)) => log::warn!("stopping without a last checkpoint (nothing is lost): {error}"),
+            Some(Err(error)) => log::warn!("stopping without a final checkpoint (nothing is lost): {error}"),
             None => {
-                log::warn!("stopping although lines wait for the disk; they are read again at the next start")
+                log::warn!("stopping with lines not on disk; their records are read again at the next start")
             }
         }
     }
@@ -159,7 +159,7 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// Formats `batch` and whatever else is ready, then settles it as one.
+    /// Formats `batch` and any further batches that are ready, then writes them in one go.
     fn write(&mut self, batch: Batch) -> Result<(), GivenUp> {
         let mut next = Some(batch);
         while let Some(batch) = next {
@@ -187,7 +187,7 @@ impl<S: Storage> Writer<S> {
     fn format(&mut self, partition: i32, page: &Page) -> Result<(), GivenUp> {
         let mut now = now_millis();
         for (at, (time, offset, value)) in page.timed_records().enumerate() {
-            // A compressed batch comes whole: a source may give records from before the position.
+            // A compressed batch is always fetched whole, so a page may contain records before our position.
             if self.offsets.get(&partition).is_some_and(|&next| offset < next) {
                 continue;
             }
@@ -253,7 +253,7 @@ impl<S: Storage> Writer<S> {
         self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed()) >= cover_within(self.parts.fsync)
     }
 
-    /// Gives the formatted lines to the log, and settles.
+    /// Stages the formatted lines in the log and settles it.
     fn commit(&mut self, cover: bool) -> Result<(), GivenUp> {
         let bytes = self.lines.len() as u64;
         self.lines.take(&mut self.line_block);
@@ -262,14 +262,14 @@ impl<S: Storage> Writer<S> {
         self.parts.log.stage(&mut self.line_block, &mut self.rejected_block, read, self.first_day);
         for block in [&mut self.line_block, &mut self.rejected_block] {
             block.clear();
-            // Buffers change hands; what one huge record needed is not kept.
+            // The buffers are reused, so give back the memory of a huge record.
             block.shrink_to(2 * SEGMENT_MAX_BYTES);
         }
         self.waiting_since.get_or_insert_with(Instant::now);
         self.settle(cover)?;
         if let Some(last) = self.last_reject.take() {
             log::warn!(
-                "{} records are no events and went to the rejected file; the last: {last}",
+                "wrote {} records that are not valid events to the rejected file; the last: {last}",
                 self.records - self.events
             );
         }
@@ -284,7 +284,7 @@ impl<S: Storage> Writer<S> {
         self.commit(true)?;
         self.until_it_works(|parts| parts.log.rotate(now).map_err(|error| error.to_string()))?;
         self.parts.state.metrics.rotations.inc();
-        // A full channel means that the archiver has something to do anyway.
+        // If the channel is full, the archiver will run anyway.
         let _ = self.parts.closed_logs.try_send(());
         Ok(())
     }
@@ -305,7 +305,7 @@ impl<S: Storage> Writer<S> {
     }
 
     fn observe_ages(&mut self) {
-        // Collected here, so that a million records are not a million atomic operations.
+        // A local histogram avoids one atomic operation per record.
         let ages = self.parts.state.metrics.end_to_end_seconds.local();
         for (seconds, records) in self.ages.covered(now_millis()) {
             (0..records).for_each(|_| ages.observe(seconds));
@@ -320,7 +320,7 @@ impl<S: Storage> Writer<S> {
         let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
         while let Err(reason) = step(&mut self.parts) {
             self.parts.state.metrics.write_errors.inc();
-            self.parts.state.problem("log", &format!("{reason}; trying again, nothing is lost"));
+            self.parts.state.problem("log", &format!("{reason}; retrying, nothing is lost"));
             let wait = backoff.next_wait(fastrand::f64());
             if self.parts.shutdown.requested() {
                 return Err(GivenUp);

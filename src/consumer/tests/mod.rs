@@ -1,5 +1,5 @@
-//! The promise at its root: the log is stopped after every single file operation, by a kill or a power cut, and
-//! must hold every record once when it has gone on.
+//! Tests exactly-once logging by stopping the log at every single file operation, with a kill or a power cut.
+//! After the restart, the log must hold every record once.
 
 mod cut;
 mod ownership;
@@ -26,14 +26,14 @@ use sim_disk::SimDisk;
 const PARTITIONS: i32 = 2;
 const RECORDS: i64 = 14;
 const BATCH: i64 = 3;
-/// The log is closed when it is longer.
+/// The log is closed when it exceeds this size.
 const ROTATE_BYTES: u64 = 300;
-/// Tries of one step before a test gives up: more than any injected failure lasts.
+/// Attempts of one step before a test gives up: more than any injected failure lasts.
 const TRIES: usize = 60;
 const LOG: &str = "logs/events.log";
 const BOOT: &str = "boot";
 
-/// Every third record is no event.
+/// Every third record is not a valid event.
 fn is_rejected(offset: i64) -> bool {
     offset % 3 == 2
 }
@@ -42,7 +42,7 @@ fn value(partition: i32, offset: i64) -> String {
     format!("{{\"p\":{partition},\"n\":{offset}}}")
 }
 
-/// What comes from outside while it runs: the log is renamed before this batch.
+/// The number of the batch before which another program renames the log.
 type MovedBefore = Option<usize>;
 
 fn topic() -> Topic<'static> {
@@ -62,7 +62,7 @@ fn topic() -> Topic<'static> {
     }
 }
 
-/// One process: recovers and logs the rest of the topic. Ends early when the disk crashes.
+/// Simulates one process: recovers and logs the rest of the topic. Ends early when the disk crashes.
 fn run(disk: &SimDisk, fsync: Fsync, moved_before: MovedBefore) {
     let paths = Paths::of(Path::new(LOG));
     let Some(mut log) = tries(disk, || {
@@ -119,19 +119,19 @@ fn steps<'a, E: std::fmt::Display>(
     Some(log)
 }
 
-/// Tries until it works; `None` when the process has died.
+/// Retries until it succeeds. Returns `None` if the process has died.
 fn tries<T, E: std::fmt::Debug>(disk: &SimDisk, mut step: impl FnMut() -> Result<T, E>) -> Option<T> {
     for number in 0.. {
         match step() {
             _ if disk.crashed() => return None,
             Ok(value) => return Some(value),
-            Err(error) => assert!(number < TRIES, "still failing after {TRIES} tries: {error:?}"),
+            Err(error) => assert!(number < TRIES, "still failing after {TRIES} attempts: {error:?}"),
         }
     }
     None
 }
 
-/// Every record stands once, whole, in the order of its partition.
+/// Checks that every record was written once, complete, and in the order of its partition.
 fn audit(disk: &SimDisk, what: &str) {
     let text = |wanted: fn(&str) -> bool| String::from_utf8(disk.contents(wanted)).expect("text");
     let logs = text(|name| {
@@ -146,7 +146,7 @@ fn audit(disk: &SimDisk, what: &str) {
                 .collect();
             let mine = format!("{{\"p\":{partition},");
             let mut found: Vec<&str> = text.lines().filter(|line| line.contains(&mine)).collect();
-            // Closed logs, the open one and a renamed one do not sort by age, so order is judged by number.
+            // Closed logs, the open log and a renamed log do not sort by age, so sort by record number.
             found.sort_by_key(|line| wanted.iter().position(|other| other == line));
             assert_eq!(found, wanted, "{what}, partition {partition}, rejected {is_in}\n{text}");
         }
@@ -157,7 +157,7 @@ fn audit(disk: &SimDisk, what: &str) {
     }
 }
 
-/// Every event stands at least once in some log.
+/// Checks that every event is in some log at least once.
 fn audit_nothing_lost(disk: &SimDisk, what: &str) {
     let text = String::from_utf8(disk.contents(|_| true)).expect("text");
     for (partition, offset) in (0..PARTITIONS).flat_map(|partition| (0..RECORDS).map(move |n| (partition, n)))
@@ -243,7 +243,8 @@ fn a_disk_that_fails_for_a_while_loses_and_repeats_nothing() {
     }
 }
 
-/// Logrotate's `compress` reads the file to its end and deletes it, so what it read must not be written again.
+/// `compress` of logrotate reads the file to its end and deletes it, so what it has read must not be written
+/// again.
 #[test]
 fn a_log_compressed_by_others_before_any_operation_loses_and_repeats_nothing() {
     let (log, packed) = (Path::new(LOG), Path::new("logs/events.log.1.gz"));

@@ -1,17 +1,17 @@
-//! A topic that loses its end and gives the offsets to other records: what was logged stays, each new record is logged
-//! once, after whichever file operation the process was killed or the power cut.
+//! Tests a topic that loses its end and reuses the offsets for other records: logged lines stay, and each new
+//! record is logged once, no matter at which file operation the process is killed or the power is cut.
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::broker::{BrokerError, Compared, First, Found, LeaderLog, Page};
 
-/// Records that both logs have.
+/// Number of records that both logs have.
 const COMMON: i64 = 5;
-/// Records that the log had when it was lost, and has afterwards.
+/// Number of records in the old log when its end was lost.
 const LOST_AT: i64 = 11;
 
-/// A partition's log: epoch and value of each record.
+/// A partition's log in the topic, with the epoch and value of each record.
 struct Log {
     partition: i32,
     is_new: bool,
@@ -62,7 +62,7 @@ fn logs(is_new: bool) -> Vec<Log> {
     (0..PARTITIONS).map(|partition| Log { partition, is_new, len }).collect()
 }
 
-/// One process on the old or the new log, up to its end. Ends early when the disk crashes.
+/// Simulates one process that reads the old or the new log to its end. Ends early when the disk crashes.
 fn run(disk: &SimDisk, is_new: bool) {
     let paths = Paths::of(Path::new(LOG));
     let mut logs = logs(is_new);
@@ -73,7 +73,7 @@ fn run(disk: &SimDisk, is_new: bool) {
         for (log, partition) in logs.iter_mut().zip(0..) {
             let trails = checkpoint.as_ref().map(|found| found.trails.clone()).unwrap_or_default();
             let trail = trails.get(&partition).cloned().unwrap_or_default();
-            let parting = trail.parting(log).expect("it answers");
+            let parting = trail.parting(log).expect("the leader answers");
             topic.compared.push(Compared {
                 partition,
                 found: parting.map_or(Found::Same, Found::Parted),
@@ -116,7 +116,7 @@ fn count(text: Vec<u8>) -> BTreeMap<String, usize> {
     found
 }
 
-/// `before` is what stood in the log when the topic lost its end.
+/// Checks the logged lines. `before` is the content of the log when the topic lost its end.
 fn audit(disk: &SimDisk, before: &BTreeMap<String, usize>, what: &str) {
     let logged = count(disk.contents(|name| name == "events.log"));
     let torn = String::from_utf8(disk.contents(|name| name.ends_with(".torn"))).expect("text");
@@ -132,7 +132,7 @@ fn audit(disk: &SimDisk, before: &BTreeMap<String, usize>, what: &str) {
     }
 }
 
-/// How many operations a whole run on `disk` takes.
+/// Counts the file operations of a complete run on `disk`.
 fn operations(disk: &SimDisk, is_new: bool) -> usize {
     run(disk, is_new);
     disk.operations()

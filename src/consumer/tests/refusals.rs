@@ -1,4 +1,5 @@
-//! A checkpoint that fits neither files nor topic is refused with the ways out; nothing is cut, skipped or repeated.
+//! Tests that a checkpoint that does not match the files or the topic is refused with a list of options, and
+//! that nothing is truncated, skipped or duplicated.
 
 use super::*;
 
@@ -18,11 +19,11 @@ fn reason(error: RecoveryError) -> String {
     }
 }
 
-/// A disk on which the whole topic was logged; `in_order` tells how the process ended.
+/// A disk on which the whole topic has been logged. `in_order` says whether the process shut down cleanly.
 fn logged(fsync: Fsync, in_order: bool) -> SimDisk {
     let disk = SimDisk::default();
     if !in_order {
-        // Without the first operation of the last checkpoint the end was not in order.
+        // Without the first operation of the last checkpoint, the shutdown was not clean.
         let last_checkpoint = if fsync == Fsync::Never { 2 } else { 5 };
         disk.crash_at(operations_of(fsync, None) + 1 - last_checkpoint);
     }
@@ -51,7 +52,7 @@ fn a_replaced_cut_or_deleted_log_is_refused() {
         let before = log_of(&disk);
         let refused = start(&disk, &topic(), Fsync::Batch, BOOT).expect_err("refused");
         assert!(
-            refused.contains("does not fit its checkpoint") && refused.contains("Ways out"),
+            refused.contains("does not match its checkpoint") && refused.contains("Options:"),
             "{number}: {refused}"
         );
         assert_eq!(log_of(&disk), before, "{number}: nothing is touched");

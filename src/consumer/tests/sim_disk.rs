@@ -1,6 +1,6 @@
-//! A file system in memory that can stop after any operation and shows what a kill or a power cut leaves behind.
+//! Simulates a file system that can stop at any operation and shows what a kill or a power cut leaves behind.
 //!
-//! Harsher than a journaling file system: of everything that was not forced to the disk, any part may be there.
+//! Harsher than a journaling file system: of everything that was not forced to disk, any part may survive.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +11,7 @@ use fastrand::Rng;
 
 use crate::consumer::storage::{AppendFile, Stat, Storage};
 
-/// Handle of a simulated disk; clones share it.
+/// Handle of a simulated disk; clones share the disk.
 #[derive(Clone, Default)]
 pub struct SimDisk(Arc<Mutex<World>>);
 
@@ -20,14 +20,14 @@ struct World {
     inodes: Vec<Inode>,
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
-    /// Changes of names since the last `sync_dir`.
+    /// Name changes since the last `sync_dir`.
     unsynced: Vec<NameChange>,
     operations: usize,
     /// The process dies in this operation.
     crash_at: Option<usize>,
-    /// Operations from the first to the last of these fail, then the disk heals.
+    /// The first and the last operation that fail; after that the disk works again.
     fails: Option<(usize, usize)>,
-    /// Somebody else compresses this file to that one right before this operation.
+    /// Right before this operation, another program compresses the first file to the second.
     compress: Option<(usize, PathBuf, PathBuf)>,
     crashed: bool,
 }
@@ -44,10 +44,10 @@ enum NameChange {
     Rename(PathBuf, PathBuf, usize),
 }
 
-/// What comes over an operation.
+/// The outcome of an operation.
 enum Fate {
     Works,
-    /// The first half of it is done.
+    /// Only the first half is done.
     Fails(io::Error),
 }
 
@@ -70,7 +70,8 @@ impl World {
         Fate::Works
     }
 
-    /// What logrotate and gzip do together: a copy takes the name, the file itself has none any more.
+    /// Does what logrotate and gzip do together: creates a copy called `to` and deletes `from`, which may
+    /// still be open.
     fn compress(&mut self, from: &Path, to: &Path) {
         let Some(inode) = self.names.remove(from) else { return };
         let copy = self.create(to);
@@ -119,25 +120,25 @@ impl NameChange {
 }
 
 impl SimDisk {
-    /// Dies in operation `number`, counted from now.
+    /// Makes the process die in operation `number`, counted from now.
     pub fn crash_at(&self, number: usize) {
         let mut world = self.world();
         world.crash_at = Some(world.operations + number);
     }
 
-    /// Operations `from` to `to`, counted from now, fail half done.
+    /// Makes operations `from` to `to`, counted from now, fail half done.
     pub fn fail(&self, from: usize, to: usize) {
         let mut world = self.world();
         world.fails = Some((world.operations + from, world.operations + to));
     }
 
-    /// Somebody else compresses `from` to `to` right before operation `number`, counted from now.
+    /// Makes another program compress `from` to `to` right before operation `number`, counted from now.
     pub fn compress_at(&self, number: usize, from: &Path, to: &Path) {
         let mut world = self.world();
         world.compress = Some((world.operations + number, from.to_path_buf(), to.to_path_buf()));
     }
 
-    /// Operations so far.
+    /// Number of operations so far.
     pub fn operations(&self) -> usize {
         self.world().operations
     }
@@ -147,14 +148,14 @@ impl SimDisk {
         self.world().crashed
     }
 
-    /// What the next process finds after a kill: all that the kernel was given.
+    /// The disk that the next process finds after a kill: everything handed to the kernel survives.
     pub fn after_kill(&self) -> Self {
         let mut world = self.world().clone();
         (world.crashed, world.crash_at, world.fails) = (false, None, None);
         Self(Arc::new(Mutex::new(world)))
     }
 
-    /// What the next boot finds: what was forced to the disk, and chance for the rest.
+    /// The disk that the next boot finds: what was forced to disk survives, and a random part of the rest.
     pub fn after_power_cut(&self, rng: &mut Rng) -> Self {
         let killed = self.after_kill();
         let mut world = killed.world();
@@ -171,7 +172,7 @@ impl SimDisk {
         killed
     }
 
-    /// Somebody else renames a file.
+    /// Renames a file, as another program would.
     pub fn rename_by_others(&self, from: &Path, to: &Path) {
         let mut world = self.world();
         let Some(inode) = world.names.remove(from) else { return };
@@ -179,7 +180,7 @@ impl SimDisk {
         world.unsynced.push(NameChange::Rename(from.to_path_buf(), to.to_path_buf(), inode));
     }
 
-    /// All files whose name `wanted` accepts, in order of their names.
+    /// The concatenated content of all files whose name `wanted` accepts, in the order of their paths.
     pub fn contents(&self, wanted: impl Fn(&str) -> bool) -> Vec<u8> {
         let world = self.world();
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -187,7 +188,7 @@ impl SimDisk {
         files.flat_map(|(_, &inode)| world.inodes[inode].data.clone()).collect()
     }
 
-    /// Puts `bytes` into a new file, as somebody else would.
+    /// Puts `bytes` into a new file, as another program would.
     pub fn put(&self, path: &Path, bytes: &[u8]) {
         let mut world = self.world();
         world.names.remove(path);
@@ -206,7 +207,7 @@ impl Inode {
         self.data = match (appended, rng.u8(..4)) {
             (_, 0) => self.durable.clone(),
             (Some(tail), 1) => [&*self.durable, &tail[..rng.usize(..=tail.len())]].concat(),
-            // Length is on the disk, content is not.
+            // The length is on disk, but the content is not.
             (Some(tail), 2) => [&*self.durable, &vec![0; tail.len()]].concat(),
             _ => self.data.clone(),
         };
@@ -214,7 +215,7 @@ impl Inode {
     }
 }
 
-/// Real systems have no inode 0.
+/// Avoids inode 0, which real file systems do not use.
 fn number(inode: usize) -> u64 {
     inode as u64 + 1
 }

@@ -224,7 +224,7 @@ fn a_topic_that_is_recreated_under_a_running_consumer_ends_it() {
     let status = consumer.wait(secs(60));
     assert_eq!(status.code(), Some(i32::from(EXIT_UNDECIDED)));
     let said = consumer.stderr();
-    for words in ["created again", "Ways out", "KAFKA_GROUP", "KAFKA_AUTO_OFFSET_RESET"] {
+    for words in ["created again", "Options:", "KAFKA_GROUP", "KAFKA_AUTO_OFFSET_RESET"] {
         assert!(said.contains(words), "no {words:?} in: {said}");
     }
 }

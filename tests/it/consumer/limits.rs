@@ -158,7 +158,7 @@ fn what_only_a_human_can_decide_ends_with_a_code_of_its_own() {
     refused(&[], "cannot be read");
     fs::write(&checkpoint, &good).expect("write");
     fs::rename(site.path("logs/events.log"), site.path("logs/elsewhere")).expect("rename");
-    refused(&[], "does not fit its checkpoint");
+    refused(&[], "does not match its checkpoint");
     fs::rename(site.path("logs/elsewhere"), site.path("logs/events.log")).expect("rename");
     topic.kcat(&["-P"], event_lines(30, 100).as_bytes());
     admin::delete_records(&topic.brokers(), &topic.name, 0, 30);

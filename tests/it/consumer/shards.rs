@@ -137,12 +137,12 @@ fn a_second_log_of_the_same_share_waits_for_the_end_of_the_first_and_follows_it_
     let first = here.start_ready(&[]);
     send(&topic, "first log");
     wait_exact(&topic, &[&here.logs()]);
-    refused(&there, &[], &["same share", "KAFKA_GROUP", here.logs().to_str().expect("UTF-8")]);
+    refused(&there, &[], &["same shard", "KAFKA_GROUP", here.logs().to_str().expect("UTF-8")]);
     stop([first]);
     let second = there.start_ready(&[]);
     send(&topic, "second log");
     wait_exact(&topic, &both);
-    refused(&here, &[], &["same share"]);
+    refused(&here, &[], &["same shard"]);
     stop([second]);
     let first = here.start_ready(&[]);
     send(&topic, "first log again");

@@ -245,7 +245,7 @@ fn restored_from_a_warm_copy(client: &'static str) {
     let status = consumer.wait(secs(120));
     let said = consumer.stderr();
     assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("going on at 50"), "{said}");
+    assert!(said.contains("continuing at offset 50"), "{said}");
     let mut consumer = scene.consumer(DIVERGENCE);
     scene.post(30);
     scene.assert_once(100);
