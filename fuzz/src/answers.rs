@@ -1,4 +1,4 @@
-//! Whatever a broker may answer: no panic, no page that lies, no memory beyond the limits.
+//! Fuzzes the decoding of broker responses: no panic, no wrong page, no memory beyond the limits.
 //! `scripts/fuzz.sh` builds and runs it.
 
 #![no_main]

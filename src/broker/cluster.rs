@@ -1,6 +1,6 @@
-//! The brokers as one thing: finds a live one, knows who leads what, throws away what failed.
+//! Manages a cluster's brokers: finds a working one, tracks leaders, and drops failed connections.
 //!
-//! Knows nothing of records. Every call is bounded by the deadline that it is given.
+//! Every call is bounded by the deadline that it is given.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use super::member::{Broker, open_broker};
 use super::{BrokerError, Record};
 use crate::config::KafkaConfig;
 
-/// Leaders are asked for again after this, so that new partitions and moved leaders are found.
+/// Leaders are looked up again after this time, so that new partitions and moved leaders are found.
 const METADATA_MAX_AGE: Duration = Duration::from_secs(30);
 
-/// A broker that held us up for this long is left alone for a while when others can serve.
+/// A broker that held us up for this long is avoided for a while if others can serve.
 const SLOW: Duration = Duration::from_millis(300);
 
-/// How long a broker that held us up is left alone.
+/// How long a broker that held us up is avoided.
 const REST: Duration = Duration::from_secs(3);
 
-/// How long a broker that failed at once is passed over where another one can serve.
+/// How long a broker that failed at once is avoided if another one can serve.
 const SHORT_REST: Duration = Duration::from_millis(500);
 
-/// How long a missing topic may take to be created, within the call's own deadline.
+/// How long the creation of a missing topic may take, within the call's own deadline.
 const CREATION: Duration = Duration::from_secs(3);
 
-/// Pause between two looks at a topic that is being created.
+/// Pause between two checks of a topic that is being created.
 const CREATION_POLL: Duration = Duration::from_millis(50);
 
 /// Connections to a cluster for the sake of one topic.
@@ -39,21 +39,21 @@ pub(super) struct Cluster {
     config: KafkaConfig,
     connector: Connector,
     brokers: HashMap<String, Broker>,
-    /// Brokers that failed, until when they rest, and whether they held us up.
+    /// Brokers that failed: until when each is avoided, and whether it held us up.
     resting: HashMap<String, (Instant, bool)>,
-    /// Where the search for a live broker starts: rotated at each failure.
+    /// Where the search for a working broker starts; advanced after each failure.
     first_host: usize,
-    /// Brokers that the last metadata named.
+    /// Brokers named in the last metadata.
     known_hosts: Vec<String>,
     metadata: Option<(Arc<Metadata>, Instant)>,
-    /// Said once, until the topic is there.
+    /// The warning about the missing topic has been logged; reset once the topic exists.
     told_missing: bool,
-    /// Clients opened so far.
+    /// Number of clients opened so far.
     sessions: u64,
 }
 
 impl Cluster {
-    /// Connects at first use.
+    /// Creates a cluster that connects on first use.
     pub fn new(config: KafkaConfig, connector: Connector) -> Self {
         Self {
             config,
@@ -73,21 +73,22 @@ impl Cluster {
         &self.config.topic
     }
 
-    /// The deadline of one request that begins now.
+    /// Deadline of a request that starts now.
     pub fn request_deadline(&self) -> Instant {
         Instant::now() + self.config.request_timeout()
     }
 
-    /// Longest wait until a broker is connected.
+    /// Longest wait for a connection to a broker.
     pub fn connect_timeout(&self) -> Duration {
         self.config.connect_timeout()
     }
 
-    /// Who leads what: known for at most 30 s, and asked for again after [`Cluster::forget_leaders`].
+    /// Returns the topic's leaders, cached for at most 30 s and looked up again after
+    /// [`Cluster::forget_leaders`].
     ///
     /// # Errors
-    /// Retryable when no broker answers or the topic does not exist and is not created; refused when none serves us
-    /// and one does not let us in; unsupported.
+    /// Retryable if no broker answers, or if the topic does not exist and is not created. Refused if no
+    /// broker serves us and one does not accept us. Unsupported if the Kafka version is wrong.
     pub fn metadata(&mut self, deadline: Instant) -> Result<Arc<Metadata>, BrokerError> {
         if let Some((metadata, loaded)) = &self.metadata
             && loaded.elapsed() < METADATA_MAX_AGE
@@ -95,7 +96,7 @@ impl Cluster {
             return Ok(metadata.clone());
         }
         match (self.load_metadata(deadline), &self.metadata) {
-            // Nobody may be asked just now.
+            // Every broker may be throttled at the moment.
             (Err(BrokerError::Throttled(..)), Some((old, _))) => Ok(old.clone()),
             (loaded, _) => {
                 let metadata = Arc::new(loaded?);
@@ -105,12 +106,12 @@ impl Cluster {
         }
     }
 
-    /// The next [`Cluster::metadata`] asks the brokers.
+    /// Makes the next [`Cluster::metadata`] ask the brokers.
     pub fn forget_leaders(&mut self) {
         self.metadata = None;
     }
 
-    /// True while `host` is left alone because it failed and others can serve.
+    /// True while `host` is avoided because it failed and others can serve.
     pub fn is_resting(&self, host: &str) -> bool {
         self.resting.get(host).is_some_and(|(until, _)| Instant::now() < *until)
     }
@@ -119,16 +120,17 @@ impl Cluster {
         self.resting.get(host).is_some_and(|(until, slow)| *slow && Instant::now() < *until)
     }
 
-    /// Fails while a quota keeps `host` from reading what we send. It is asked nothing, and no connection is opened:
-    /// a new one would be read at once, past the quota. A connection that the broker has closed is dropped.
+    /// Fails while a quota keeps `host` from reading what we send. Sends nothing and opens no connection,
+    /// because a new one would be read at once and evade the quota. A connection that the broker has closed
+    /// is dropped.
     ///
     /// # Errors
-    /// Throttled.
+    /// Fails with [`BrokerError::Throttled`].
     pub fn check_quota(&mut self, host: &str, deadline: Instant) -> Result<(), BrokerError> {
         let Some(broker) = self.brokers.get_mut(host) else { return Ok(()) };
         let asked = broker.control.take_asked(deadline);
         if asked.is_err() || !broker.control.is_usable() {
-            log::debug!("connections to {host} are dropped: {asked:?}");
+            log::debug!("dropping the connections to broker {host}: {asked:?}");
             self.brokers.remove(host);
             return Ok(());
         }
@@ -140,15 +142,15 @@ impl Cluster {
         self.connector.is_in_doubt(partition, records)
     }
 
-    /// Fails at once while `host` rests after it held us up, unless it is the only broker there is.
+    /// Fails at once while `host` is avoided because it held us up, unless no other broker is available.
     ///
     /// # Errors
-    /// Retryable.
+    /// Fails with [`BrokerError::Retryable`].
     pub fn refuse_resting(&self, host: &str) -> Result<(), BrokerError> {
         let others = self.known_hosts.iter().any(|other| other != host && !self.is_resting(other));
         if others && self.holds_us_up(host) {
             return Err(BrokerError::Retryable(format!(
-                "broker {host} did not answer in time; it is tried again {} s later",
+                "broker {host} did not answer in time; it is retried after {} s",
                 REST.as_secs()
             )));
         }
@@ -158,7 +160,7 @@ impl Cluster {
     /// host:port of a broker that answers, if one is known to.
     ///
     /// # Errors
-    /// As [`Cluster::metadata`].
+    /// As for [`Cluster::metadata`].
     pub fn any_broker(&mut self, deadline: Instant) -> Result<String, BrokerError> {
         let metadata = self.metadata(deadline)?;
         let leaders = || metadata.partitions.iter().filter_map(|partition| partition.leader.as_ref());
@@ -171,7 +173,7 @@ impl Cluster {
     /// Runs `call` on a control connection to `host`.
     ///
     /// # Errors
-    /// What `call` returned; the connections to `host` are then gone.
+    /// The error from `call`; the connections to `host` have then been dropped.
     pub fn on_control<T>(
         &mut self,
         host: &str,
@@ -192,30 +194,31 @@ impl Cluster {
         self.settle(host, started, outcome)
     }
 
-    /// Connects to `host` if need be. The number is another one once a connection to it was opened again.
+    /// Connects to `host` if necessary and returns the session number, which changes when a connection to it
+    /// is reopened.
     ///
     /// # Errors
-    /// The connections to `host` are then gone.
+    /// Fails if the connection does; the connections to `host` have then been dropped.
     pub fn session(&mut self, host: &str, deadline: Instant) -> Result<u64, BrokerError> {
         let started = Instant::now();
         let outcome = self.client(host, deadline).map(|broker| broker.session);
         self.settle(host, started, outcome)
     }
 
-    /// True while the connections to `host` are those of `session`.
+    /// True while the connections to `host` belong to `session`.
     pub fn is_session(&self, host: &str, session: u64) -> bool {
         self.brokers.get(host).is_some_and(|broker| broker.session == session)
     }
 
-    /// True if `host`, which is connected, serves `version` of request `key`.
+    /// True if `host`, which must be connected, supports `version` of request `key`.
     pub fn serves(&self, host: &str, key: i16, version: i16) -> bool {
         self.brokers.get(host).is_some_and(|broker| broker.versions.serves(key, version))
     }
 
-    /// Runs `call` on the client of `host`, which leads partitions of the topic.
+    /// Runs `call` on the client for `host`, which leads partitions of the topic.
     ///
     /// # Errors
-    /// What `call` returned; the connections to `host` are then gone.
+    /// The error from `call`; the connections to `host` have then been dropped.
     pub fn on_client<T>(
         &mut self,
         host: &str,
@@ -246,7 +249,7 @@ impl Cluster {
         open_broker(&mut self.brokers, &self.connector, &self.config, host, deadline)
     }
 
-    /// Throws the connections to `host` away after an error, and lets it rest.
+    /// After an error, drops the connections to `host` and avoids it for a while.
     fn settle<T>(
         &mut self,
         host: &str,
@@ -257,10 +260,10 @@ impl Cluster {
             Ok(_) => {
                 self.resting.remove(host);
             }
-            // The connection is whole, and a new one would evade the quota.
+            // The connection is intact, and a new one would evade the quota.
             Err(BrokerError::Throttled(..)) => {}
             Err(error) => {
-                log::debug!("connections to {host} are dropped: {error}");
+                log::debug!("dropping the connections to broker {host}: {error}");
                 self.brokers.remove(host);
                 self.metadata = None;
                 let slow = started.elapsed() >= SLOW;
@@ -271,7 +274,7 @@ impl Cluster {
         outcome
     }
 
-    /// Asks the hosts in turn, each with its share of the time left.
+    /// Asks the hosts in turn, giving each its share of the remaining time.
     fn load_metadata(&mut self, deadline: Instant) -> Result<Metadata, BrokerError> {
         let hosts = self.bootstrap_hosts();
         let (mut failures, mut refused, mut throttled) = (Vec::new(), false, None);
@@ -281,7 +284,7 @@ impl Cluster {
                 Ok(metadata) => {
                     self.told_missing = false;
                     self.known_hosts.clone_from(&metadata.brokers);
-                    // What has left the cluster shall not keep its sockets.
+                    // Brokers that have left the cluster must not keep their sockets.
                     self.brokers.retain(|host, _| hosts.contains(host) || metadata.brokers.contains(host));
                     return Ok(metadata);
                 }
@@ -304,7 +307,7 @@ impl Cluster {
         Err(if refused { BrokerError::Refused(all) } else { BrokerError::Retryable(all) })
     }
 
-    /// The configured brokers and those that the last metadata named, in turn; those that rest come last.
+    /// The configured brokers and those named in the last metadata, rotated; avoided ones come last.
     fn bootstrap_hosts(&self) -> Vec<String> {
         let mut hosts: Vec<String> = self.config.brokers.clone();
         hosts.extend(self.known_hosts.iter().filter(|host| !self.config.brokers.contains(host)).cloned());
@@ -314,9 +317,11 @@ impl Cluster {
         hosts
     }
 
-    /// A topic that was missing is created by the first request and has leaders a moment later.
+    /// Loads the metadata from `host`. A missing topic is created by the first request and has leaders a
+    /// moment later.
     fn metadata_from(&mut self, host: &str, deadline: Instant) -> Result<Metadata, BrokerError> {
-        // The last question must have time for its answer, and what is known counts for more than that it had none.
+        // Leaves time for the response to the last request. If that fails, the state seen before it is
+        // reported instead.
         let give_up = (deadline - left(deadline) / 4).min(Instant::now() + CREATION);
         let mut known = None;
         loop {
@@ -336,7 +341,7 @@ impl Cluster {
                 Err(code) => code,
             };
             if code == Code::UNKNOWN_TOPIC_OR_PARTITION && !std::mem::replace(&mut self.told_missing, true) {
-                log::warn!("topic {topic} does not exist; broker {host} is asked to create it");
+                log::warn!("topic {topic} does not exist; asking broker {host} to create it");
             }
             let creating = matches!(code, Code::UNKNOWN_TOPIC_OR_PARTITION | Code::LEADER_NOT_AVAILABLE);
             if !creating || left(give_up) < CREATION_POLL {
@@ -350,7 +355,7 @@ impl Cluster {
     fn no_topic(&self, host: &str, code: Code) -> BrokerError {
         let topic = &self.config.topic;
         let hint = if code == Code::UNKNOWN_TOPIC_OR_PARTITION {
-            ": the broker does not create it; create it by hand or set auto.create.topics.enable=true"
+            ": the broker does not create it; create it manually or set auto.create.topics.enable=true"
         } else {
             ""
         };
@@ -358,7 +363,7 @@ impl Cluster {
     }
 }
 
-/// A deadline that leaves as much time for each of `waiting` brokers, the first of which begins now.
+/// A deadline that leaves equal time for each of `waiting` brokers, the first of which starts now.
 pub(super) fn share(deadline: Instant, waiting: usize) -> Instant {
     Instant::now() + left(deadline) / u32::try_from(waiting.max(1)).unwrap_or(u32::MAX)
 }

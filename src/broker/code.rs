@@ -1,4 +1,4 @@
-//! Kafka's error codes as numbers: what each is called and which of them a caller decides by. Pure.
+//! Kafka's error codes: their names, and the groups of codes that callers act on. Does no I/O.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use std::fmt;
 pub(super) struct Code(pub i16);
 
 impl Code {
-    /// Also what the kafka crate makes of every code above 35.
+    /// Also used by the kafka crate for every code above 35.
     pub const UNKNOWN: Self = Self(-1);
     pub const NONE: Self = Self(0);
     pub const OFFSET_OUT_OF_RANGE: Self = Self(1);
     pub const UNKNOWN_TOPIC_OR_PARTITION: Self = Self(3);
     pub const LEADER_NOT_AVAILABLE: Self = Self(5);
     pub const NOT_LEADER: Self = Self(6);
-    /// Of a produce request: written, but the replicas have not all acknowledged in time.
+    /// For a produce request: written, but not acknowledged by all replicas in time.
     pub const REQUEST_TIMED_OUT: Self = Self(7);
     pub const MESSAGE_TOO_LARGE: Self = Self(10);
     pub const OFFSET_METADATA_TOO_LARGE: Self = Self(12);
@@ -38,40 +38,42 @@ impl Code {
     pub const INVALID_RECORD: Self = Self(87);
     pub const UNSUPPORTED_COMPRESSION: Self = Self(76);
 
-    /// `Ok` for success, else this code.
+    /// Returns `Ok` for success, otherwise this code.
     pub fn check(self) -> Result<(), Self> {
         if self == Self::NONE { Ok(()) } else { Err(self) }
     }
 
-    /// The records together, or the one record, exceed what the topic takes.
+    /// The records together, or a single one, exceed the topic's limit.
     pub fn is_too_large(self) -> bool {
         matches!(self, Self::MESSAGE_TOO_LARGE | Self::RECORD_LIST_TOO_LARGE)
     }
 
-    /// A produce request with this outcome wrote nothing: it was refused ahead of the log.
+    /// A produce request with this outcome wrote nothing: the broker refused it before the append.
     pub fn is_before_append(self) -> bool {
-        // Not "no leader": a broker that loses the lead while it waits for its replicas says so after the append.
+        // "No leader" is not in the list: a broker that loses leadership while it waits for its replicas
+        // reports that after the append.
         matches!(self.0, 2 | 10 | 17 | 18 | 19 | 29 | 31 | 32 | 35 | 43 | 44 | 76 | 87)
     }
 
-    /// A record is to blame, not the partition: without a key in a compacted topic, a time out of range. From brokers
-    /// before 2.4 the first of these comes as [`Code::CORRUPT_MESSAGE`], which may also mean damage on the way
-    /// (KIP-467: until then `InvalidRecordException` was a kind of `CorruptRecordException`).
+    /// A record is at fault, not the partition: for example, it has no key in a compacted topic, or its time
+    /// is out of range. Brokers before 2.4 report the first of these as [`Code::CORRUPT_MESSAGE`], which may
+    /// also mean damage in transit (KIP-467: until then `InvalidRecordException` was a kind of
+    /// `CorruptRecordException`).
     pub fn is_of_record(self) -> bool {
         matches!(self, Self::INVALID_RECORD | Self::INVALID_TIMESTAMP | Self::CORRUPT_MESSAGE)
     }
 
-    /// Of a verdict on one record: it has no other cause.
+    /// In a verdict on a single record, this code can only be caused by the record.
     pub fn is_certain(self) -> bool {
         !matches!(self, Self::CORRUPT_MESSAGE | Self::UNKNOWN)
     }
 
-    /// Who gives out what was asked for is loading or moving.
+    /// The coordinator that serves the request is loading or moving.
     pub fn is_of_coordinator(self) -> bool {
         matches!(self.0, 14..=16)
     }
 
-    /// The broker does not know the producer id or expects another number.
+    /// The broker does not know the producer id, or expects another sequence number.
     pub fn is_of_sequence(self) -> bool {
         matches!(self.0, 45 | 46 | 47 | 59)
     }
@@ -131,7 +133,7 @@ impl fmt::Display for Code {
                 .write_str("UNKNOWN_SERVER_ERROR (-1, or a code above 35; the broker's log has the cause)");
         }
         write!(f, "{} ({})", self.name(), self.0)?;
-        // Topic and cluster.
+        // For the topic or the cluster.
         let is_acl = matches!(self.0, 29 | 31);
         if is_acl {
             f.write_str(": this user lacks a permission (ACL); the README lists those needed")

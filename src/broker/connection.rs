@@ -1,7 +1,7 @@
-//! One TCP connection to one broker: frames out, frames in, each within a deadline and a size.
+//! One TCP connection to one broker: sends requests and reads responses within time and size limits.
 //!
-//! Knows the frame and the correlation id, not what a request means, nor whether its bytes are encrypted. After an
-//! error the connection is of no further use; its owner drops it.
+//! It handles frames and correlation ids, but neither the content of requests nor encryption. After an error
+//! the connection is unusable, and its owner drops it.
 
 use std::fmt;
 use std::io;
@@ -15,24 +15,25 @@ use super::frame::{Malformed, Reader, Writer};
 pub(super) use super::stream::left;
 use super::stream::{Stream, resolve};
 
-/// Names us in the broker's logs, metrics and quotas.
+/// Identifies us in the broker's logs, metrics and quotas.
 pub(super) const CLIENT_ID: &str = "event-pipeline";
 
-/// Longest answer with a reason for each record of a rejected request.
+/// Maximum bytes of a response with a reason for each record of a rejected request.
 const MAX_REASONS_BYTES: usize = 32 << 20;
 
-/// Longest one of any other kind: metadata of some 20,000 partitions with their replicas.
+/// Maximum bytes of any other response: metadata of some 20,000 partitions with their replicas.
 const MAX_ANSWER_BYTES: usize = 2 << 20;
 
-/// The key of Produce, whose answers may hold reasons, and the first version of it whose brokers mute a connection
-/// instead of delaying the answer when a quota is exceeded (KIP-219, Kafka 2.0).
+/// API key of Produce, whose responses may hold reasons.
 pub(super) const PRODUCE_KEY: i16 = 0;
+/// First version of Produce whose brokers mute a connection instead of delaying the response when a quota is
+/// exceeded (KIP-219, Kafka 2.0).
 pub(super) const MUTING_PRODUCE: i16 = 6;
 
-/// How much is read of an answer that is too long, to find out why it is.
+/// How much of an overlong response is read to find out why it is too long.
 const HEAD_BYTES: usize = 64 << 10;
 
-/// A request and the version of it that we speak.
+/// A request and the version of it that we use.
 #[derive(Clone, Copy)]
 pub(super) struct Api {
     pub name: &'static str,
@@ -41,18 +42,18 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// What an answer becomes in memory is a multiple of its size. How long one with records may be is the caller's
-    /// decision, see [`Connection::call_up_to`].
+    /// Limits responses because they take a multiple of their size in memory. For responses with records the
+    /// caller sets the limit, see [`Connection::call_up_to`].
     fn max_answer_bytes(self) -> usize {
         if self.key == PRODUCE_KEY { MAX_REASONS_BYTES } else { MAX_ANSWER_BYTES }
     }
 }
 
-/// How long an answer may be.
+/// Size limit of a response.
 #[derive(Clone, Copy)]
 struct AnswerLimit {
     bytes: usize,
-    /// How much of a longer one is read; `None` refuses it.
+    /// How much to read of a longer response; `None` rejects it.
     head: Option<usize>,
 }
 
@@ -61,26 +62,27 @@ pub(super) struct Connection {
     stream: Stream,
     host: String,
     correlation: i32,
-    /// Until when the broker reads nothing more of this connection, because a quota is exceeded. Since Kafka 2.0
-    /// (KIP-219) it answers at once with the time for which it then mutes the connection, whatever the version of the
-    /// request; before, it delayed the answer itself.
+    /// Until when the broker reads nothing more on this connection, because a quota is exceeded. Since Kafka
+    /// 2.0 (KIP-219) it responds at once, whatever the version of the request, and says how long it will mute
+    /// the connection; earlier versions delayed the response itself.
     muted_until: Option<Instant>,
-    /// The answers of this broker say for how long it mutes.
+    /// This broker's responses say how long it mutes the connection.
     mutes: bool,
-    /// A request whose answer has not been read yet says nothing but that.
+    /// The response to [`Connection::ask_quota`] has not been read yet.
     asked: bool,
-    /// When the broker is about to want the password again.
+    /// When the broker is about to require authentication again.
     ends: Option<Instant>,
 }
 
-/// What a broker answers to bytes that are not TLS on a port that is.
+/// A broker's response to plaintext bytes on a TLS port.
 #[derive(Debug)]
 struct SpeaksTls;
 
 impl fmt::Display for SpeaksTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "it speaks TLS on this port; set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL, or use its port without TLS",
+            "it speaks TLS on this port; set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL, or use its \
+             port without TLS",
         )
     }
 }
@@ -88,10 +90,10 @@ impl fmt::Display for SpeaksTls {
 impl std::error::Error for SpeaksTls {}
 
 impl Connection {
-    /// Connects to `host` (host:port), trying its addresses in turn, each for at most `connect_timeout`.
+    /// Connects to `host` (host:port), trying its addresses in turn for at most `connect_timeout` each.
     ///
     /// # Errors
-    /// Retryable, with the host and the cause.
+    /// Fails with [`BrokerError::Retryable`], which names the host and the cause.
     pub fn open(host: &str, connect_timeout: Duration, deadline: Instant) -> Result<Self, BrokerError> {
         let failed = |why: String| BrokerError::Retryable(format!("cannot connect to broker {host}: {why}"));
         let mut why = "the name has no address".to_owned();
@@ -102,8 +104,8 @@ impl Connection {
                     stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
                     return Ok(Self::over(Stream::Plain(stream), host));
                 }
-                // The kafka crate walks the same addresses with the kernel's own limit of minutes: a silent
-                // one ahead of a good one would hold it, so it makes the host unusable.
+                // The kafka crate tries the same addresses with the kernel's own timeout of minutes. A silent
+                // address ahead of a good one would block it, so it makes the host unusable.
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     return Err(failed(format!("no answer from {address} within {} ms", limit.as_millis())));
                 }
@@ -113,7 +115,7 @@ impl Connection {
         Err(failed(why))
     }
 
-    /// A connection to `host` over `stream`, which nobody has used yet.
+    /// Wraps `stream`, an unused connection to `host`.
     pub fn over(stream: Stream, host: &str) -> Self {
         Self {
             stream,
@@ -126,37 +128,38 @@ impl Connection {
         }
     }
 
-    /// From now on the connection is quiet for as long as the broker's answers say.
+    /// From now on, the connection stays quiet for as long as the broker's responses say.
     pub fn obey_quotas(&mut self) {
         self.mutes = true;
     }
 
-    /// Until when the broker reads nothing of this connection.
+    /// Until when the broker reads nothing on this connection, if it is muted.
     pub fn muted_until(&self) -> Option<Instant> {
         self.muted_until.filter(|until| Instant::now() < *until)
     }
 
-    /// Fails while the broker reads nothing of this connection.
+    /// Fails while the broker reads nothing on this connection.
     ///
     /// # Errors
-    /// Throttled.
+    /// Fails with [`BrokerError::Throttled`].
     pub fn check_quota(&self) -> Result<(), BrokerError> {
         let Some(until) = self.muted_until() else { return Ok(()) };
         Err(BrokerError::Throttled(
             until,
             format!(
-                "broker {}: a quota for client id {CLIENT_ID} is exceeded; it takes nothing for {:.1} s more",
+                "broker {}: a quota for client id {CLIENT_ID} is exceeded; it reads again in {:.1} s",
                 self.host,
                 left(until).as_secs_f64()
             ),
         ))
     }
 
-    /// Asks for the state of the quota of `api` with a request that holds nothing but `body`; the next call, or
-    /// [`Connection::take_asked`], reads the answer. For a client on the same broker that is not told.
+    /// Asks for the quota state of `api` with a request that holds nothing but `body`. The next call, or
+    /// [`Connection::take_asked`], reads the response. For a client on the same broker that gets no quota
+    /// information itself.
     ///
     /// # Errors
-    /// Retryable.
+    /// Fails with [`BrokerError::Retryable`].
     pub fn ask_quota(&mut self, api: Api, body: Writer, deadline: Instant) -> Result<(), BrokerError> {
         self.take_asked(deadline)?;
         self.check_quota()?;
@@ -166,10 +169,10 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads the answer to [`Connection::ask_quota`], if one is due.
+    /// Reads the response to [`Connection::ask_quota`], if one is outstanding.
     ///
     /// # Errors
-    /// Retryable.
+    /// Fails with [`BrokerError::Retryable`].
     pub fn take_asked(&mut self, deadline: Instant) -> Result<(), BrokerError> {
         if !self.asked {
             return Ok(());
@@ -178,48 +181,50 @@ impl Connection {
         let (answer, _) = self.receive(limit, deadline).map_err(|error| self.failed("quota", &error))?;
         self.asked = false;
         self.read(&answer, |r| {
-            // Of Produce: no topics, then the time.
+            // A Produce response: no topics, then the throttle time.
             r.array(|_| Err::<(), Malformed>(Malformed))?;
             r.throttle()
         })
     }
 
-    /// From `end` on the connection does not count as usable.
+    /// Makes the connection count as unusable from `end` on.
     #[cfg(feature = "tls")]
     pub fn end_at(&mut self, end: Instant) {
         self.ends = Some(end);
     }
 
-    /// The stream below, for whoever encrypts it before the first call.
+    /// Returns the underlying stream, to be encrypted before the first call.
     #[cfg(feature = "tls")]
     pub fn into_stream(self) -> Stream {
         self.stream
     }
 
-    /// host:port as it was asked for.
+    /// host:port as the caller requested it.
     #[cfg(feature = "tls")]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The address connected to.
+    /// The address that it is connected to.
     ///
     /// # Errors
-    /// Retryable when the kernel no longer knows.
+    /// Retryable if the kernel no longer knows it.
     pub fn peer(&self) -> Result<SocketAddr, BrokerError> {
         self.stream.socket().peer_addr().map_err(|error| self.failed("peer address", &error))
     }
 
-    /// Open, nothing arrived that nobody asked for, and the broker does not want the password again.
+    /// True if the connection is open, has no unexpected data, and the broker does not require authentication
+    /// again.
     pub fn is_usable(&self) -> bool {
         self.ends.is_none_or(|end| Instant::now() < end) && (self.asked || self.stream.is_quiet())
     }
 
-    /// Sends a request and returns what `read` makes of all of its answer, after the correlation id. While the broker
-    /// reads nothing of this connection it waits, if that ends before `deadline`.
+    /// Sends a request and returns what `read` makes of the whole response after the correlation id. If the
+    /// broker reads nothing on this connection, this waits, provided that ends before `deadline`.
     ///
     /// # Errors
-    /// Retryable: cut, past `deadline`, or an answer that makes no sense. Throttled. Refused: one that shows who is not let in.
+    /// Retryable if the connection was cut, `deadline` passed or the response is malformed. Throttled while a
+    /// quota is exceeded. Refused if one side does not accept the other.
     pub fn call<T>(
         &mut self,
         api: Api,
@@ -231,11 +236,11 @@ impl Connection {
         self.ask(api, body, (limit, deadline), |r, _| read(r))
     }
 
-    /// The same for an answer of up to `max_bytes`. Of a longer one `read` gets the beginning and `true`; the connection
-    /// is of no further use then.
+    /// The same for a response of up to `max_bytes`. For a longer one, `read` gets the beginning and `true`,
+    /// and the connection is unusable afterwards.
     ///
     /// # Errors
-    /// As [`Connection::call`].
+    /// As for [`Connection::call`].
     pub fn call_up_to<T>(
         &mut self,
         api: Api,
@@ -282,10 +287,9 @@ impl Connection {
     ) -> Result<T, BrokerError> {
         let mut reader = Reader::new(answer);
         if reader.i32() != Ok(self.correlation) {
-            return Err(self.malformed("an answer to another request"));
+            return Err(self.malformed("the response is to another request"));
         }
-        let answer =
-            read(&mut reader).map_err(|Malformed| self.malformed("an answer that makes no sense"))?;
+        let answer = read(&mut reader).map_err(|Malformed| self.malformed("malformed response"))?;
         let throttle = Duration::from_millis(reader.throttle_ms());
         if self.mutes && !throttle.is_zero() {
             self.muted_until = Some(Instant::now() + throttle);
@@ -293,11 +297,11 @@ impl Connection {
         if reader.is_at_end() {
             Ok(answer)
         } else {
-            Err(self.malformed("an answer longer than it should be"))
+            Err(self.malformed("the response is longer than it should be"))
         }
     }
 
-    /// The answer, or the beginning of one that is too long and true.
+    /// Returns the response, or the beginning of one that is too long and `true`.
     fn exchange(
         &mut self,
         request: &[u8],
@@ -325,11 +329,11 @@ impl Connection {
             _ => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!("an answer of {length} bytes"),
+                    format!("a response of {length} bytes"),
                 ));
             }
         };
-        // Grown as bytes arrive, so that a lying length costs nothing.
+        // Grown as bytes arrive, so that a false length costs no memory.
         let mut answer = Vec::new();
         while answer.len() < length {
             let start = answer.len();
@@ -338,7 +342,7 @@ impl Connection {
                 answer.reserve_exact((2 * start).clamp(end, length) - start);
             }
             answer.resize(end, 0);
-            // A broker that has sent much may take longer for the rest.
+            // A broker that has already sent a lot may take longer for the rest.
             self.fill(&mut answer[start..], deadline + transfer_time(start))?;
         }
         Ok((answer, is_cut))
@@ -354,7 +358,7 @@ impl Connection {
         Ok(())
     }
 
-    /// What became of `what` on this connection, in a class that callers decide by.
+    /// Turns an `error` that occurred during `what` on this connection into a class that callers act on.
     pub fn failed(&self, what: &str, error: &io::Error) -> BrokerError {
         use io::ErrorKind::{InvalidData, TimedOut, UnexpectedEof};
         let host = &self.host;
@@ -363,9 +367,9 @@ impl Connection {
         }
         let cause = match error.kind() {
             TimedOut => "it did not answer in time".to_owned(),
-            // Greeted, it is asked for its topics.
+            // The second request, after ApiVersions, is the one for the topic.
             UnexpectedEof if self.correlation == 2 => {
-                "it closed the connection; does it want a password (KAFKA_SECURITY_PROTOCOL)?".to_owned()
+                "it closed the connection; does it require a password (KAFKA_SECURITY_PROTOCOL)?".to_owned()
             }
             UnexpectedEof => "it closed the connection".to_owned(),
             InvalidData => format!("{error}: is it a Kafka broker?"),
@@ -379,12 +383,12 @@ impl Connection {
     }
 }
 
-/// A TLS record of the kind that says why the other side gives up; as a length it would be 352 MB.
+/// True for a TLS alert, which says why the other side gives up; as a length it would be 352 MB.
 fn is_tls_alert([kind, major, minor, _]: [u8; 4]) -> bool {
     kind == 0x15 && major == 3 && minor <= 4
 }
 
-/// Why the other side is not one that we want, or does not want us; `None` for what may pass.
+/// Why one side does not accept the other; `None` for errors that may go away.
 fn refusal(error: &io::Error) -> Option<String> {
     let cause = error.get_ref()?;
     #[cfg(feature = "tls")]

@@ -1,6 +1,6 @@
-//! Opens clients: each broker gets the one that the setting allows and that the broker serves.
+//! Opens a client for each broker: one that the settings allow and that the broker supports.
 //!
-//! Chosen anew at each connection, so that brokers may be upgraded to 4.x under a running program.
+//! The choice is made for every new connection, so brokers can be upgraded to 4.x while the program runs.
 
 use std::io;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use super::{BrokerError, Record};
 use crate::config::SecurityProtocol;
 use crate::config::{KafkaClient, KafkaConfig};
 
-/// The client to use: only our own gets into brokers that ask for TLS or a password.
+/// The client to use. Only our own supports TLS and authentication.
 fn wanted(config: &KafkaConfig) -> KafkaClient {
     #[cfg(feature = "tls")]
     if config.security.protocol != SecurityProtocol::Plaintext {
@@ -26,7 +26,7 @@ fn wanted(config: &KafkaConfig) -> KafkaClient {
     config.client
 }
 
-/// Opens either client, for one thread.
+/// Opens clients of either kind, for one thread.
 pub(super) struct Connector {
     wanted: KafkaClient,
     the_crate: CrateConnector,
@@ -35,10 +35,10 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// For the topic and the client that `config` names.
+    /// Creates a connector for the topic and the client that `config` names.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    /// Fails if the system cannot start another thread.
     pub fn new(config: &KafkaConfig) -> io::Result<Self> {
         Ok(Self {
             wanted: wanted(config),
@@ -48,18 +48,18 @@ impl Connector {
         })
     }
 
-    /// Whether a client can serve a broker that serves `versions`.
+    /// Checks whether a client can serve a broker that supports `versions`.
     ///
     /// # Errors
-    /// Unsupported, with what to run or set instead.
+    /// Fails with [`BrokerError::Unsupported`], which says what to run or set instead.
     pub fn check(&self, host: &str, versions: &Versions) -> Result<(), BrokerError> {
         let served = preflight::choose(self.wanted, host, versions)?;
-        log::debug!("broker {host}: client {served:?}");
+        log::debug!("chose a client: broker={host} client={served:?}");
         Ok(())
     }
 
-    /// True while `records` may be written to `partition` as one batch, and sending it there again would not write
-    /// them twice. The requests of the kafka crate have no numbers that would tell.
+    /// True while `records` may have been written to `partition` as one batch, and sending it there again
+    /// would not write them twice. Never true for the kafka crate, whose requests have no sequence numbers.
     pub fn is_in_doubt(&self, partition: i32, records: &[Record<'_>]) -> bool {
         #[cfg(feature = "wire")]
         let is_in_doubt = self.wire.is_in_doubt(partition, records);
@@ -71,11 +71,11 @@ impl Connector {
         is_in_doubt
     }
 
-    /// The client of `host`, which serves `versions` and leads partitions of the topic; `control` is a connection
-    /// to the same broker.
+    /// Opens the client for `host`, which supports `versions` and leads partitions of the topic; `control` is
+    /// a connection to the same broker.
     ///
     /// # Errors
-    /// Retryable, or unsupported.
+    /// Fails with [`BrokerError::Retryable`] or [`BrokerError::Unsupported`].
     pub fn open(
         &self,
         host: &str,

@@ -1,8 +1,9 @@
-//! The small requests that every Kafka from 0.11 to 4.x serves in these versions: versions, metadata, offsets. All
-//! but the first, which opens a connection, say whether a quota is exceeded.
+//! Control requests that every Kafka from 0.11 to 4.x supports in these versions: versions, metadata,
+//! offsets.
 //!
-//! Spoken by ourselves, over our own bounded connection, whichever client carries the records: the kafka
-//! crate's own calls for these block for minutes, retry without end, or hide error codes.
+//! All but ApiVersions, which opens a connection, report whether a quota is exceeded. They use our own
+//! bounded connection, whichever client carries the records, because the kafka crate's equivalents block for
+//! minutes, retry without end, or hide error codes.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -14,14 +15,14 @@ use super::{Bounds, BrokerError, Committed, Position};
 
 const LIST_OFFSETS: Api = Api { name: "ListOffsets", key: 2, version: 2 };
 const METADATA: Api = Api { name: "Metadata", key: 3, version: 4 };
-/// The same with the epoch of each leader, from Kafka 2.1 on.
+/// The same with each leader's epoch, from Kafka 2.1 on.
 const METADATA_WITH_EPOCHS: Api = Api { name: "Metadata", key: 3, version: 7 };
 const OFFSET_COMMIT: Api = Api { name: "OffsetCommit", key: 8, version: 3 };
 const OFFSET_FETCH: Api = Api { name: "OffsetFetch", key: 9, version: 3 };
 const FIND_COORDINATOR: Api = Api { name: "FindCoordinator", key: 10, version: 1 };
 const API_VERSIONS: Api = Api { name: "ApiVersions", key: 18, version: 0 };
 
-/// Longest name of a host: what DNS allows.
+/// Longest host name that DNS allows.
 const MAX_HOST_BYTES: usize = 255;
 
 const LATEST: i64 = -1;
@@ -43,7 +44,7 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    /// Epoch of the leader of `partition`; -1 if it is not known.
+    /// Leader epoch of `partition`; -1 if unknown.
     pub fn epoch(&self, partition: i32) -> i32 {
         let at = self.partitions.binary_search_by_key(&partition, |partition| partition.id);
         at.map_or(-1, |at| self.partitions[at].epoch)
@@ -70,32 +71,32 @@ impl Metadata {
     }
 }
 
-/// One partition and the host:port that leads it, if any does.
+/// A partition and the host:port of its leader, if it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PartitionLeader {
     pub id: i32,
     pub leader: Option<String>,
-    /// How many leaders it has had; -1 if the broker does not say.
+    /// Number of leaders it has had; -1 if the broker does not say.
     pub epoch: i32,
 }
 
-/// Lowest and highest version of each request that a broker serves.
+/// Lowest and highest version of each request that a broker supports.
 pub(super) struct Versions(pub Vec<(i16, i16, i16)>);
 
 impl Versions {
-    /// True if the broker says that it serves `version` of request `key`.
+    /// True if the broker says that it supports `version` of request `key`.
     pub fn serves(&self, key: i16, version: i16) -> bool {
         self.0.iter().any(|&(api, min, max)| api == key && (min..=max).contains(&version))
     }
 }
 
-/// The outcome that the broker gave for each partition asked.
+/// The broker's outcome for each requested partition.
 pub(super) type PerPartition<T> = Vec<(i32, Result<T, Code>)>;
 
-/// Which requests the broker serves.
+/// Asks which requests the broker supports.
 ///
 /// # Errors
-/// Retryable.
+/// Fails with [`BrokerError::Retryable`].
 pub(super) fn versions(on: &mut Connection, deadline: Instant) -> Result<Versions, BrokerError> {
     on.call(API_VERSIONS, Writer::default(), deadline, |r| {
         let _code = r.i16()?;
@@ -103,10 +104,10 @@ pub(super) fn versions(on: &mut Connection, deadline: Instant) -> Result<Version
     })
 }
 
-/// The leaders of `topic`; asks the broker to create it when it is missing.
+/// Returns the leaders of `topic`, and asks the broker to create it if it is missing.
 ///
 /// # Errors
-/// Retryable. The inner error is what the broker says of the topic.
+/// Fails with [`BrokerError::Retryable`]. The inner error is the broker's code for the topic.
 pub(super) fn metadata(
     on: &mut Connection,
     versions: &Versions,
@@ -128,11 +129,11 @@ pub(super) fn read_metadata(
         .array(|r| {
             let (id, host, port) = (r.i32()?, r.str()?, r.i32()?);
             let _rack = r.str()?;
-            // It is kept once a partition.
+            // It is kept once per partition.
             if host.len() > MAX_HOST_BYTES {
                 return Err(Malformed);
             }
-            // The kafka crate writes its hosts so too; a client is found again by this text.
+            // The kafka crate writes its hosts the same way; clients are looked up by this text.
             Ok((id, format!("{host}:{port}")))
         })?
         .into_iter()
@@ -142,7 +143,7 @@ pub(super) fn read_metadata(
         let code = Code(r.i16()?);
         let _topic = (r.str()?, r.i8()?);
         let partitions = r.array(|r| {
-            // A partition's own code repeats in words what a leader of -1 says.
+            // The partition's own code only repeats that there is no leader (-1).
             let (_code, id, leader) = (r.i16()?, r.i32()?, r.i32()?);
             let epoch = if with_epochs { r.i32()? } else { -1 };
             let _replicas = (r.array(Reader::i32)?, r.array(Reader::i32)?);
@@ -155,7 +156,7 @@ pub(super) fn read_metadata(
     })?;
     let Some((code, mut partitions)) = topics.pop() else { return Err(Malformed) };
     partitions.sort_by_key(|partition| partition.id);
-    // Kafka numbers them from 0 without a gap, and whoever spreads records over them counts on it.
+    // Kafka numbers them from 0 without a gap, and the partitioner relies on that.
     if !partitions.iter().zip(0..).all(|(partition, id)| partition.id == id) {
         return Err(Malformed);
     }
@@ -166,10 +167,10 @@ pub(super) fn read_metadata(
         .map(|()| Metadata { brokers: brokers.into_iter().map(|(_, host)| host).collect(), partitions }))
 }
 
-/// First readable and next offset of each of `partitions`, which `on` must lead.
+/// Returns the first readable and the next offset of each of `partitions`, all led by the broker behind `on`.
 ///
 /// # Errors
-/// Retryable.
+/// Fails with [`BrokerError::Retryable`].
 pub(super) fn bounds(
     on: &mut Connection,
     topic: &str,
@@ -187,10 +188,11 @@ pub(super) fn bounds(
         .collect())
 }
 
-/// First readable offset of each of `partitions`, which `on` must lead: the cheapest look at a log.
+/// Returns the first readable offset of each of `partitions`, all led by the broker behind `on`. This is the
+/// cheapest query about a log.
 ///
 /// # Errors
-/// Retryable.
+/// Fails with [`BrokerError::Retryable`].
 #[cfg(feature = "wire")]
 pub(super) fn first_offsets(
     on: &mut Connection,
@@ -222,10 +224,10 @@ fn list_offsets(
     })
 }
 
-/// host:port of the broker that keeps the offsets of `group`.
+/// Returns the host:port of the broker that keeps the offsets of `group`.
 ///
 /// # Errors
-/// Retryable, also while the broker is electing one.
+/// Fails with [`BrokerError::Retryable`], also while the broker is electing one.
 pub(super) fn find_coordinator(
     on: &mut Connection,
     group: &str,
@@ -239,10 +241,10 @@ pub(super) fn find_coordinator(
     })
 }
 
-/// What `group` has committed; `None` where it never did. `on` must be its coordinator.
+/// Returns what `group` has committed; `None` where it never did. `on` must be connected to its coordinator.
 ///
 /// # Errors
-/// Retryable. The inner error is the broker's for the group as a whole.
+/// Fails with [`BrokerError::Retryable`]. The inner error is the broker's code for the group as a whole.
 pub(super) fn committed(
     on: &mut Connection,
     (group, topic): (&str, &str),
@@ -258,15 +260,17 @@ pub(super) fn committed(
             let (partition, offset, note, code) = (r.i32()?, r.i64()?, r.str()?.to_owned(), Code(r.i16()?));
             Ok((partition, code.check().map(|()| (offset >= 0).then_some(Committed { offset, note }))))
         })?;
-        // Version 2 has this code of the whole group: version 1 answers "nothing" while the coordinator loads.
+        // Version 2 added this code for the whole group; version 1 reports nothing committed while the
+        // coordinator loads.
         Ok(Code(r.i16()?).check().map(|()| offsets))
     })
 }
 
-/// Stores `positions` with `note` for `group`, outside any group membership. `on` must be its coordinator.
+/// Commits `positions` with `note` for `group`, without being a member. `on` must be connected to its
+/// coordinator.
 ///
 /// # Errors
-/// Retryable.
+/// Fails with [`BrokerError::Retryable`].
 pub(super) fn commit(
     on: &mut Connection,
     (group, topic): (&str, &str),
@@ -282,14 +286,15 @@ pub(super) fn commit(
     })
 }
 
-/// Reads `[topic, [one partition's outcome]]`, the shape of most answers, about `topic` alone.
+/// Reads `[topic, [partition outcome]]`, the shape of most responses. Any topic other than `topic` is
+/// malformed.
 pub(super) fn per_partition<T>(
     r: &mut Reader<'_>,
     topic: &str,
     mut each: impl FnMut(&mut Reader<'_>) -> Result<(i32, Result<T, Code>), Malformed>,
 ) -> Result<PerPartition<T>, Malformed> {
     let topics = r.array(|r| {
-        // An answer about another topic is not to our request.
+        // A response about another topic does not belong to our request.
         if r.str()? != topic {
             return Err(Malformed);
         }
@@ -298,13 +303,14 @@ pub(super) fn per_partition<T>(
     Ok(topics.into_iter().flatten().collect())
 }
 
-/// True for exactly one outcome a partition of `asked`, and none besides: else the answer is not to our request.
+/// True if there is exactly one outcome for each partition of `asked` and no others. If not, the response
+/// does not belong to our request.
 pub(super) fn answers_exactly<T>(asked: &[i32], outcomes: &PerPartition<T>) -> bool {
     let once = |partition: &i32| outcomes.iter().filter(|(id, _)| id == partition).count() == 1;
     asked.len() == outcomes.len() && asked.iter().all(once)
 }
 
-/// The outcome of `partition`; one that the broker left out is unknown to it.
+/// The outcome of `partition`. If the broker left it out, it counts as unknown to the broker.
 pub(super) fn outcome_of<T: Clone>(outcomes: &PerPartition<T>, partition: i32) -> Result<T, Code> {
     let found = outcomes.iter().find(|(id, _)| *id == partition);
     found.map_or(Err(Code::UNKNOWN_TOPIC_OR_PARTITION), |(_, outcome)| outcome.clone())
@@ -314,7 +320,7 @@ pub(super) fn outcome_of<T: Clone>(outcomes: &PerPartition<T>, partition: i32) -
 mod tests {
     use super::*;
 
-    /// Metadata with one broker called `host` that leads the partitions `ids`.
+    /// Metadata with one broker, `host`, which leads the partitions `ids`.
     fn metadata_of(host: &str, ids: &[i32]) -> Result<Result<Metadata, Code>, Malformed> {
         let body = Writer::default().i32(0).array(&[host], |w, host| w.i32(1).str(host).i32(9092).i16(-1));
         let body = body.i16(-1).i32(1).array(&["events"], |w, topic| {

@@ -1,7 +1,7 @@
-//! The course of one send: parts go out in rounds, one a partition; answers become outcomes. Pure.
+//! Tracks one send: splits it into rounds and turns responses into outcomes. Does no I/O.
 //!
-//! Holds the order of a partition: after a failure nothing later of that partition is sent, so that a retry
-//! cannot land behind newer records.
+//! A round has at most one part per partition. Dispatch keeps the order within a partition: after a failure
+//! nothing later of that partition is sent, so that a retry cannot land behind newer records.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -9,25 +9,26 @@ use super::client::Verdict;
 use super::partition::Part;
 use super::{BrokerError, Receipt};
 
-/// Most bytes of one round; the broker refuses requests of 100 MiB, and we hold a copy.
+/// Maximum bytes of one round. Brokers reject requests of 100 MiB, and we hold a copy.
 const MAX_ROUND_BYTES: usize = 8 << 20;
 
 /// Why a part was not acknowledged.
 #[derive(Clone, Debug)]
 pub(super) enum Refusal {
-    /// Together, or alone, more than the topic takes.
+    /// The records together, or a single one, exceed the topic's limit.
     TooLarge(String),
-    /// Some of its records are rejected for good. The text says where.
+    /// Some of its records are permanently rejected. The text says where.
     Rejected(String, Verdict),
-    /// Everything else.
+    /// Any other failure.
     Failed(BrokerError),
 }
 
-/// What still waits and what came out.
+/// The parts still waiting and the outcomes so far.
 pub(super) struct Dispatch {
     waiting: BTreeMap<i32, VecDeque<Part>>,
     outcomes: Vec<Option<Result<Receipt, BrokerError>>>,
-    /// Records that were rejected alone with a code that has other causes too: only the second time is it a verdict.
+    /// Records that were rejected alone with a code that can have other causes. Only the second rejection
+    /// counts.
     suspects: HashSet<usize>,
 }
 
@@ -41,7 +42,7 @@ impl Dispatch {
         Self { waiting, outcomes: vec![None; records], suspects: HashSet::new() }
     }
 
-    /// The next part of each partition, as many as fit one round; empty when all is settled.
+    /// Takes the next part of each partition, as many as fit in one round; empty when everything is settled.
     pub fn next_round(&mut self) -> Vec<Part> {
         let mut bytes = 0;
         let mut round = Vec::new();
@@ -56,7 +57,7 @@ impl Dispatch {
         round
     }
 
-    /// Takes the broker's answer to `part`: the offset of its first record, or why not.
+    /// Applies the broker's response to `part`: the offset of its first record, or why it was not written.
     pub fn settle(&mut self, part: Part, answer: Result<i64, Refusal>) {
         match answer {
             Ok(first) => {
@@ -73,13 +74,13 @@ impl Dispatch {
         }
     }
 
-    /// One outcome a record, in the order of the records.
+    /// Returns one outcome per record, in the order of the records.
     pub fn finish(self) -> Vec<Result<Receipt, BrokerError>> {
         let unsent = || Err(BrokerError::Retryable("not sent".into()));
         self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unsent)).collect()
     }
 
-    /// Settles the records that the broker names, or that are found by halving; the others are sent again.
+    /// Settles the records that the broker names, or that bisecting finds; the others are sent again.
     fn reject(&mut self, mut part: Part, at: &str, verdict: Verdict) {
         let Verdict { code, mut records, reason } = verdict;
         if records.is_empty() && part.records.len() > 1 {
@@ -105,9 +106,11 @@ impl Dispatch {
         let mut is_named = is_named.into_iter();
         part.records.retain(|_| !is_named.next().unwrap_or(false));
         if part.records.len() == whole {
-            // It names records that it was not sent.
-            return self
-                .fail(part, &BrokerError::Retryable(format!("{at}: a verdict on other records: {code}")));
+            // The broker names records that were not sent to it.
+            return self.fail(
+                part,
+                &BrokerError::Retryable(format!("{at}: rejected records that were not sent: {code}")),
+            );
         }
         if !part.records.is_empty() {
             part.is_repeated = false;
@@ -115,7 +118,7 @@ impl Dispatch {
         }
     }
 
-    /// So that one large record does not reject its neighbours.
+    /// Splits `part` so that one large record does not get its neighbours rejected.
     fn bisect(&mut self, mut part: Part) {
         let second = part.records.split_off(part.records.len() / 2);
         part.bytes /= 2;
@@ -196,7 +199,7 @@ mod tests {
             dispatch.settle(part, Err(rejected(Code::INVALID_RECORD, &[0, 2, 99])));
         }
         let round = dispatch.next_round();
-        assert_eq!(round[0].records, [1, 3], "ahead of what waits");
+        assert_eq!(round[0].records, [1, 3], "ahead of the waiting part");
         dispatch.settle(round[0].clone(), Ok(7));
         let outcomes = dispatch.finish();
         let Err(BrokerError::Rejected(text)) = &outcomes[2] else { panic!("{outcomes:?}") };

@@ -1,29 +1,30 @@
-//! Parts that may be written although no answer says so, so that the next call sends the same part again. Pure.
+//! Keeps parts that may have been written, so that the next call can resend them unchanged. Does no I/O.
 //!
-//! A broker knows a part again only as a whole and in its partition. The caller sends open records again ahead of
-//! newer ones, but in other company; here they are put together as they were.
+//! A broker recognises a repeated part only as a whole and in its partition. The caller resends
+//! unacknowledged records ahead of newer ones, but grouped differently; this module puts the original parts
+//! together again.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::Record;
 use super::partition::Part;
 
-/// Key and value of a record, kept.
+/// Key and value of a record, owned.
 type Kept = (Option<Vec<u8>>, Vec<u8>);
 
-/// Key and value of a record, to compare.
+/// Key and value of a record, for comparison.
 type Contents<'a> = (Option<&'a [u8]>, &'a [u8]);
 
-/// The parts in doubt, at most one a partition.
+/// The parts in doubt, at most one per partition.
 #[derive(Default)]
 pub(super) struct Doubts(Vec<(i32, Vec<Kept>)>);
 
-/// What of a call is the repetition of parts in doubt.
+/// The parts of a call that repeat parts in doubt.
 #[derive(Default)]
 pub(super) struct Repeated<'a> {
-    /// The parts again. An index past the call's own records is of `given_up`.
+    /// The repeated parts. Indexes past the call's own records refer to `given_up`.
     pub parts: Vec<Part>,
-    /// Records of those parts that the caller no longer sends; the part is not the same without them.
+    /// Records of those parts that the caller no longer sends. Without them the part would not be the same.
     pub given_up: Vec<Record<'a>>,
 }
 
@@ -42,9 +43,9 @@ impl Doubts {
         self.0.iter().any(|(id, _)| *id == partition)
     }
 
-    /// Finds the parts of which `records` has at least one record; the others are forgotten.
+    /// Finds the parts of which `records` contains at least one record; the others are forgotten.
     ///
-    /// Records are told by their bytes: of two alike it does not matter which is taken for which.
+    /// Records are matched by their bytes. If two are equal, it does not matter which is matched to which.
     pub fn repeated<'a>(&'a self, records: &[Record<'_>]) -> Repeated<'a> {
         let mut repeated = Repeated::default();
         if self.0.is_empty() {
@@ -115,7 +116,11 @@ mod tests {
     fn what_the_caller_gave_up_still_belongs_to_its_part() {
         let doubts = doubts(&[(0, &[0, 1, 2])], &["a", "b", "c"]);
         assert_eq!(repeated(&doubts, &["b", "n"]), (vec![(0, vec![2, 0, 3])], vec!["a".into(), "c".into()]));
-        assert_eq!(repeated(&doubts, &["n"]), (vec![], vec![]), "forgotten when nothing of it comes");
+        assert_eq!(
+            repeated(&doubts, &["n"]),
+            (vec![], vec![]),
+            "forgotten if none of its records come again"
+        );
     }
 
     #[test]

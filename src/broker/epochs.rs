@@ -1,4 +1,4 @@
-//! How far each leader epoch reaches in a leader's log (OffsetForLeaderEpoch, KIP-320).
+//! Asks a leader where each leader epoch ends in its log (OffsetForLeaderEpoch, KIP-320).
 
 use std::time::Instant;
 
@@ -8,25 +8,26 @@ use super::connection::{Api, Connection};
 use super::control::{PerPartition, per_partition};
 use super::frame::Writer;
 
-/// Since Kafka 2.3, where it needs no more than the right to describe the topic.
+/// Available since Kafka 2.3, where it needs only the permission to describe the topic.
 pub(super) const EPOCH_ENDS: Api = Api { name: "OffsetForLeaderEpoch", key: 23, version: 3 };
 
 const NO_REPLICA: i32 = -1;
 
-/// What is asked of one partition.
+/// A question about one partition.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Question {
     pub partition: i32,
-    /// Epoch in which the broker must lead it: in any other one it refuses to answer.
+    /// Epoch in which the broker must lead the partition; in any other it refuses to answer.
     pub current: i32,
-    /// The epoch asked for.
+    /// The epoch that is asked about.
     pub epoch: i32,
 }
 
-/// The largest epoch up to the one asked for that the log has, and the offset after its last record.
+/// Finds the largest epoch in the log up to the one asked about, and the offset after its last record.
 ///
 /// # Errors
-/// Retryable. The inner error is the broker's, also when it does not lead in the epoch that the question names.
+/// Fails with [`BrokerError::Retryable`]. The inner error is the broker's code, also if it does not lead in
+/// the epoch that the question names.
 pub(super) fn epoch_ends(
     on: &mut Connection,
     topic: &str,

@@ -1,49 +1,54 @@
-//! What can go wrong between us and Kafka, in the classes that callers decide by.
+//! Errors from Kafka access, classified by how callers must react.
 
 use std::fmt;
 use std::time::Instant;
 
 use super::Parting;
 
-/// Why a call on a `Sink` or `Source` failed. The text names the host or partition, the value and the way out.
+/// Why a call on a `Sink` or `Source` failed. The text names the host or partition, the value, and what to
+/// do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BrokerError {
-    /// Worth another try later: unreachable, timed out, leader moving, too few replicas.
-    /// For a send, the record may have been written all the same.
+    /// Worth retrying later: unreachable, timed out, leader moving, too few replicas. A record that was being
+    /// sent may have been written anyway.
     Retryable(String),
-    /// As retryable, and said by the leader itself: what an earlier call sent still waits for the replicas of its
-    /// partition, while others acknowledge records without a key.
+    /// Like `Retryable`, but reported by the leader itself: records from an earlier call are still waiting
+    /// for the replicas of their partition, while other partitions acknowledge records without a key.
     Waiting(String),
-    /// A quota of the broker is exceeded: until then it reads no request of this connection. Nothing was sent.
+    /// A quota of the broker is exceeded: until the given time it reads no requests on this connection.
+    /// Nothing was sent.
     Throttled(Instant, String),
-    /// The record alone exceeds what the topic takes (`max.message.bytes`); a retry cannot help.
+    /// This record alone exceeds the topic's limit (`max.message.bytes`); a retry cannot help.
     TooLarge(String),
-    /// Kafka rejects this record for good, with the broker's reason; a retry cannot help, and other records are taken.
+    /// Kafka permanently rejects this record, for the reason it gives; a retry cannot help. Other records are
+    /// accepted.
     Rejected(String),
     /// The requested offset is no longer, or not yet, in the partition.
     OffsetOutOfRange(String),
-    /// The partition's log is not the one that was read any more: it was cut, and perhaps has other records there.
+    /// The partition's log is not the one that was read: it was truncated, and may hold other records there
+    /// now.
     Parted(Parting),
-    /// The data of this partition cannot be read by this client (lz4, zstd): change the topic or the producer.
+    /// This client cannot read the partition's data (lz4, zstd): change the topic or the producer.
     Unreadable(String),
-    /// A broker was reached, and it did not let us in or did not prove who it is: certificate, name, password,
-    /// protocol. Somebody must change a setting or the broker, so a program that starts ends with it; one that was
-    /// let in before tries again, since the mistake may be the broker's and may be mended under it.
+    /// A broker was reached, but it did not accept us or did not prove its identity: certificate, name,
+    /// password, protocol. A setting or the broker must be changed, so a program that is starting exits. A
+    /// program that was accepted before retries, because the mistake may be the broker's and may be fixed
+    /// while the program runs.
     Refused(String),
-    /// The broker does not allow this operation on the group: an ACL, members of another program, a setting of the
-    /// broker. The same call fails until somebody changes that; records are not concerned.
+    /// The broker does not allow this operation on the group: an ACL, members of another program, a broker
+    /// setting. The same call fails until that is changed; records are not affected.
     Denied(String),
-    /// The broker cannot serve this client at all, whatever is retried: wrong Kafka version.
+    /// The broker cannot serve this client at all, and no retry helps: wrong Kafka version.
     Unsupported(String),
 }
 
 impl BrokerError {
-    /// True if the same call may succeed later without anybody's help.
+    /// True if the same call may succeed later without intervention.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Retryable(_) | Self::Waiting(_) | Self::Throttled(..))
     }
 
-    /// A short stable word for metrics and logs.
+    /// A short, stable name for metrics and logs.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Retryable(_) => "retryable",
@@ -65,10 +70,10 @@ impl fmt::Display for BrokerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Parted(Parting::At(offset)) => {
-                write!(f, "the log of the partition is another one from offset {offset} on")
+                write!(f, "the partition's log differs from what was read, from offset {offset} on")
             }
             Self::Parted(Parting::Before(offset)) => {
-                write!(f, "the log of the partition has nothing of what was read from offset {offset} on")
+                write!(f, "the partition's log has none of what was read from offset {offset} on")
             }
             Self::Retryable(text)
             | Self::Waiting(text)

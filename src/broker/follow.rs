@@ -1,9 +1,10 @@
-//! Reading on only where a partition's log still has what was read of it before.
+//! Reads on from a partition only if its log still contains what was read from it before.
 //!
-//! What a leader gives out in one epoch, over one connection, is one log that only grows: that is a *term*. At the
-//! begin of each term the log is compared with what was read. A page counts only if its term is still the same after
-//! it has come. That is asked of the broker, which answers for the epoch named in the question and for no other;
-//! it is plain where the page goes on in the leader epoch of what was read last.
+//! Everything that a leader returns in one epoch, over one connection, comes from one log that only grows.
+//! This is called a *term*. At the start of each term the log is compared with what was read. A page counts
+//! only if its term is still the same after it has arrived. To check that, we ask the broker, which answers
+//! only for the epoch named in the question. No question is needed if the page continues in the leader epoch
+//! that was read last.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::source::{KafkaSource, nothing_at_all};
 use super::trail::LeaderLog;
 use super::{BrokerError, Compared, Fetched, Found, Page, Position, Trail, Trails};
 
-/// One leader's time as far as our connections to it last.
+/// A leader's time in office, as far as our connections to it last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Term {
     pub host: String,
@@ -98,7 +99,7 @@ impl KafkaSource {
         let epoch = turn.metadata.epoch(partition);
         let can_be_asked = epoch >= 0 && self.cluster.serves(&host, EPOCH_ENDS.key, EPOCH_ENDS.version);
         if !can_be_asked && !std::mem::replace(&mut self.told_unchecked, true) {
-            log::warn!("broker {host} is older than Kafka 2.3: a log that lost records cannot be recognised");
+            log::warn!("broker {host} is older than Kafka 2.3: a log that lost records cannot be detected");
         }
         Ok(Term { host, session, epoch: can_be_asked.then_some(epoch) })
     }
@@ -138,7 +139,7 @@ impl KafkaSource {
         };
         let mut log = TermLog { source: self, term, partition, current };
         let parting = trail.parting(&mut log)?;
-        // What was read for the comparison was of this term only if the term goes on.
+        // The data read for the comparison belongs to this term only if the term still lasts.
         log.end_of(last)?;
         if !self.cluster.is_session(&term.host, term.session) {
             return Err(self.moved(partition, &term.host, "the connection was lost meanwhile"));

@@ -1,4 +1,4 @@
-//! Bytes of the Kafka protocol: a writer and a reader that cannot run past the end. Pure: no sockets.
+//! Encodes and decodes the primitives of the Kafka protocol, never reading past the end. Does no I/O.
 
 /// Builds a request body. Integers are big-endian.
 #[derive(Default)]
@@ -25,7 +25,8 @@ impl Writer {
         self
     }
 
-    /// A string of at most 32,767 bytes: topic, group and client names, which settings keep far shorter.
+    /// Appends a string of at most 32,767 bytes: topic, group and client names, which settings keep far
+    /// shorter.
     pub fn str(self, value: &str) -> Self {
         let length = i16::try_from(value.len()).expect("a name fits 32,767 bytes");
         let mut writer = self.i16(length);
@@ -38,7 +39,7 @@ impl Writer {
         items.iter().fold(self.i32(count), each)
     }
 
-    /// Bytes with an `i32` length, at most 2 GiB.
+    /// Appends bytes with an `i32` length, at most 2 GiB.
     pub fn bytes(self, value: &[u8]) -> Self {
         let length = i32::try_from(value.len()).expect("a request is far smaller than 2 GiB");
         let mut writer = self.i32(length);
@@ -51,11 +52,11 @@ impl Writer {
     }
 }
 
-/// The answer is shorter than it says, or says something impossible.
+/// The response is shorter than it claims, or claims something impossible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// Reads an answer from front to back.
+/// Reads a response from front to back.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -89,10 +90,10 @@ impl<'a> Reader<'a> {
         self.take().map(i64::from_be_bytes)
     }
 
-    /// A number in groups of seven bits, lowest first, its sign in the lowest bit.
+    /// Reads a number in groups of seven bits, lowest first, with its sign in the lowest bit.
     #[inline]
     pub fn varint(&mut self) -> Result<i64, Malformed> {
-        // Lengths and offsets of most records fit one byte.
+        // The lengths and offsets of most records fit in one byte.
         if let [byte @ ..0x80, rest @ ..] = self.rest {
             self.rest = rest;
             return Ok(i64::from(byte >> 1) ^ -i64::from(byte & 1));
@@ -112,13 +113,14 @@ impl<'a> Reader<'a> {
         Err(Malformed)
     }
 
-    /// The time in milliseconds for which the broker now reads no request of this connection; kept for the connection.
+    /// Reads the time in milliseconds during which the broker reads no requests on this connection, and keeps
+    /// it for the connection.
     pub fn throttle(&mut self) -> Result<(), Malformed> {
         self.throttle_ms = self.i32()?;
         Ok(())
     }
 
-    /// What [`Reader::throttle`] has read, 0 without a quota that is exceeded.
+    /// The value that [`Reader::throttle`] has read; 0 if no quota is exceeded.
     pub fn throttle_ms(&self) -> u64 {
         u64::try_from(self.throttle_ms).unwrap_or(0)
     }
@@ -128,7 +130,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// Leaves out what follows.
+    /// Skips everything that is left.
     pub fn skip_rest(&mut self) {
         self.rest = &[];
     }
@@ -139,19 +141,20 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    /// A string; null reads as empty.
+    /// Reads a string; null reads as empty.
     pub fn str(&mut self) -> Result<&'a str, Malformed> {
         let length = usize::try_from(self.i16()?).unwrap_or(0);
         std::str::from_utf8(self.slice(length)?).map_err(|_| Malformed)
     }
 
-    /// Bytes with an `i32` length; null reads as empty.
+    /// Reads bytes with an `i32` length; null reads as empty.
     pub fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let length = usize::try_from(self.i32()?).unwrap_or(0);
         self.slice(length)
     }
 
-    /// Reads each element of an array; a count that the bytes left cannot hold is refused before anything is allocated.
+    /// Reads each element of an array. A count that the remaining bytes cannot hold is rejected before
+    /// anything is allocated.
     pub fn array<T>(
         &mut self,
         mut each: impl FnMut(&mut Self) -> Result<T, Malformed>,

@@ -1,17 +1,17 @@
-//! Turns the error codes of group requests into what an operator can do about them. Pure.
+//! Turns error codes of group requests into errors that say what an operator can do. Does no I/O.
 
 use super::BrokerError;
 use super::code::Code;
 
-/// Brokers that Kafka wants for its offsets topic unless `offsets.topic.replication.factor` says otherwise.
+/// Brokers that Kafka needs for its offsets topic unless `offsets.topic.replication.factor` says otherwise.
 const OFFSETS_COPIES: usize = 3;
 
-/// Why no coordinator was found, in a cluster of `brokers`.
+/// The error if no coordinator was found in a cluster of `brokers` brokers.
 pub(super) fn no_coordinator(group: &str, code: Code, brokers: usize) -> BrokerError {
     let hint = if code == Code::COORDINATOR_NOT_AVAILABLE && brokers < OFFSETS_COPIES {
         format!(
-            "; if this lasts, the cluster of {brokers} cannot create its topic for offsets, which has \
-             {OFFSETS_COPIES} replicas unless offsets.topic.replication.factor says otherwise: set that to \
+            "; if this persists, the cluster of {brokers} cannot create its offsets topic, which has \
+             {OFFSETS_COPIES} replicas unless offsets.topic.replication.factor says otherwise; set that to \
              {brokers} in the brokers' settings"
         )
     } else {
@@ -20,7 +20,7 @@ pub(super) fn no_coordinator(group: &str, code: Code, brokers: usize) -> BrokerE
     failed(group, "no coordinator", code, &hint)
 }
 
-/// Why `what` was not done for the group.
+/// The error if `what` was refused for the group.
 pub(super) fn refused(group: &str, what: &str, code: Code) -> BrokerError {
     failed(group, what, code, "")
 }
@@ -29,12 +29,12 @@ fn failed(group: &str, what: &str, code: Code, hint: &str) -> BrokerError {
     let text = format!("group {group}: {what}: {code}");
     match code {
         Code::GROUP_AUTHORIZATION_FAILED => BrokerError::Denied(format!(
-            "{text}; allow this user the operations Read and Describe on the group (ACL)"
+            "{text}; grant this user the operations Read and Describe on the group (ACL)"
         )),
         Code::ILLEGAL_GENERATION | Code::UNKNOWN_MEMBER_ID | Code::REBALANCE_IN_PROGRESS => {
             BrokerError::Denied(format!(
-                "{text}: another program is a member of this group; stop it, or set a KAFKA_GROUP that only this \
-                 consumer uses"
+                "{text}: another program is a member of this group; stop it, or set a KAFKA_GROUP that only \
+                 this consumer uses"
             ))
         }
         Code::OFFSET_METADATA_TOO_LARGE => BrokerError::Denied(format!(

@@ -1,6 +1,6 @@
-//! Bounds calls that have no limit of their own: a thread that shuts the call's socket at the deadline.
+//! Bounds calls that have no timeout of their own: a thread shuts down the call's socket at the deadline.
 //!
-//! Knows sockets and time, not Kafka. A read or write on a socket that is shut ends at once, with an error.
+//! A read or write on a socket that was shut down ends at once, with an error.
 
 use std::collections::HashSet;
 use std::io;
@@ -12,24 +12,25 @@ use std::time::{Duration, Instant};
 use crate::sockets;
 use crate::thread::spawn;
 
-/// How late a socket may be shut. Looking at the clock costs less than being woken for every call.
+/// How late a socket may be shut down. Polling the clock costs less than waking the thread for every call.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Looks without a call after which the thread sleeps until the next one.
+/// Number of idle ticks after which the thread sleeps until the next call.
 const IDLE_TICKS: u32 = 40;
 
 /// The socket that a call uses.
 #[derive(Clone)]
 pub(super) enum Target {
-    /// A duplicate of it.
+    /// A duplicate of the open socket.
     Socket(Arc<TcpStream>),
-    /// Not open yet: whatever this process connects to `peer` that is not in `known` (local addresses).
+    /// Not open yet: any connection from this process to `peer` whose local address is not in `known`.
     Opening { peer: SocketAddr, known: Arc<HashSet<SocketAddr>> },
 }
 
 impl Target {
-    /// The socket that a call is about to open to `peer`. Two calls that open one to the same peer at the
-    /// same moment may take each other's: then one is shut with the other, which costs a retry.
+    /// Targets the socket that a call is about to open to `peer`. Two calls that connect to the same peer at
+    /// the same moment may mistake each other's socket for their own. One is then shut down with the other,
+    /// which costs a retry.
     pub fn opening(peer: SocketAddr) -> Self {
         let mut known = HashSet::new();
         sockets::for_each_connection(|_, local, other| {
@@ -57,7 +58,7 @@ impl Target {
     }
 }
 
-/// The watching thread; dropped, it ends and is joined.
+/// The watching thread, which ends and is joined on drop.
 pub(super) struct CallLimit {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -81,7 +82,7 @@ impl CallLimit {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    /// Fails if the system cannot start another thread.
     pub fn start() -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let watched = shared.clone();
@@ -89,7 +90,8 @@ impl CallLimit {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Runs `call`, one at a time, and tells whether its socket had to be shut: at most 50 ms after `deadline`.
+    /// Runs `call`, one at a time, and returns whether its socket had to be shut down, at most 50 ms after
+    /// `deadline`.
     pub fn run<T>(&self, target: Target, deadline: Instant, call: impl FnOnce() -> T) -> (T, bool) {
         {
             let mut state = self.shared.lock();
@@ -129,7 +131,7 @@ impl Shared {
             if let Some((deadline, target)) = &state.call
                 && Instant::now() >= *deadline
             {
-                // Again at each tick until the call returns: it may open its socket only now.
+                // Repeated at each tick until the call returns, because it may open its socket only now.
                 let target = target.clone();
                 state.expired = true;
                 drop(state);

@@ -1,4 +1,4 @@
-//! One broker of a cluster: its connections, and how they are opened.
+//! Opens and holds the connections to one broker of a cluster.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,20 +12,20 @@ use super::control::Versions;
 use super::secure;
 use crate::config::KafkaConfig;
 
-/// One broker that we are connected to.
+/// A broker that we are connected to.
 pub(super) struct Broker {
     pub control: Connection,
     pub versions: Versions,
-    /// Opened when first needed: a bootstrap broker may lead nothing.
+    /// Opened on first use, because a bootstrap broker may lead nothing.
     pub client: Option<Box<dyn Client>>,
-    /// Number of the pair of connections: another one after either was opened again. 0 without a client.
+    /// Number of this pair of connections, which changes when either is reopened. 0 without a client.
     pub session: u64,
 }
 
-/// The broker at `host` among `brokers`, connected if need be.
+/// Returns the broker at `host` from `brokers`, connecting if necessary.
 ///
 /// # Errors
-/// Retryable, refused or unsupported.
+/// Fails with [`BrokerError::Retryable`], [`BrokerError::Refused`] or [`BrokerError::Unsupported`].
 pub(super) fn open_broker<'a>(
     brokers: &'a mut HashMap<String, Broker>,
     connector: &Connector,
@@ -33,14 +33,15 @@ pub(super) fn open_broker<'a>(
     host: &str,
     deadline: Instant,
 ) -> Result<&'a mut Broker, BrokerError> {
-    // A dead connection is found before it is used, not by a lost request.
+    // Finds a dead connection before it is used, instead of by losing a request.
     if brokers.get(host).is_some_and(|broker| !broker.control.is_usable()) {
         brokers.remove(host);
     }
     match brokers.entry(host.to_owned()) {
         Entry::Occupied(entry) => Ok(entry.into_mut()),
         Entry::Vacant(entry) => {
-            // A stopped broker still accepts connections: without an answer it counts as not connected.
+            // A suspended broker still accepts connections, so one that does not answer counts as not
+            // connected.
             let deadline = deadline.min(Instant::now() + config.connect_timeout());
             let (mut control, versions) =
                 secure::open(config, host, deadline).map_err(|error| who_named_it(config, host, error))?;
@@ -53,7 +54,7 @@ pub(super) fn open_broker<'a>(
     }
 }
 
-/// An address that does not answer and that no setting of ours named came from the cluster.
+/// Explains that an unreachable address came from the cluster, not from our settings.
 fn who_named_it(config: &KafkaConfig, host: &str, error: BrokerError) -> BrokerError {
     match error {
         BrokerError::Retryable(text) if !config.brokers.iter().any(|named| named == host) => {

@@ -1,10 +1,10 @@
-//! Kafka as the rest of the crate sees it: records in, receipts out; positions in, pages out.
+//! Kafka access for the rest of the crate: a [`Sink`] publishes records, a [`Source`] reads pages of them.
 //!
-//! Two clients carry the records: the `kafka` crate (`kafka_crate`) and our own (`wire`). It knows nothing of HTTP,
-//! files or events: a value is bytes.
-//! `Sink` and `Source` make one attempt a call, bounded in time; who retries, and how long, decides the caller.
+//! Two clients do the work: the `kafka` crate (`kafka_crate`) and our own (`wire`). A value is plain bytes
+//! here. Each `Sink` or `Source` call is a single attempt, bounded in time; the caller decides whether and
+//! how long to retry.
 
-#![cfg_attr(not(feature = "wire"), allow(dead_code, reason = "some of what is shared has one user less"))]
+#![cfg_attr(not(feature = "wire"), allow(dead_code, reason = "some shared code is used only by `wire`"))]
 
 mod client;
 mod cluster;
@@ -55,18 +55,18 @@ pub use trail::{Parting, Trail, Trails};
 
 use crate::config::KafkaConfig;
 
-/// A sink to the topic that `config` names; connects at its first use.
+/// Opens a sink for the topic that `config` names. It connects on first use.
 ///
 /// # Errors
-/// When the system has no thread left.
+/// Fails if the system cannot start another thread.
 pub fn open_sink(config: &KafkaConfig) -> io::Result<KafkaSink> {
     open(config).map(KafkaSink::new)
 }
 
-/// A source of the topic that `config` names; connects at its first use.
+/// Opens a source for the topic that `config` names. It connects on first use.
 ///
 /// # Errors
-/// When the system has no thread left.
+/// Fails if the system cannot start another thread.
 pub fn open_source(config: &KafkaConfig) -> io::Result<KafkaSource> {
     open(config).map(KafkaSource::new)
 }
@@ -75,16 +75,16 @@ fn open(config: &KafkaConfig) -> io::Result<Cluster> {
     Ok(Cluster::new(config.clone(), Connector::new(config)?))
 }
 
-/// One value on its way to a topic, with the key that picks its partition, if any.
+/// A value to publish, with an optional key that selects its partition.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// Picks the partition by Java's murmur2; `None` leaves the choice to the sink.
+    /// Selects the partition by Java's murmur2; with `None` the sink chooses.
     pub key: Option<&'a [u8]>,
-    /// The bytes that become the record's value, unchanged.
+    /// Becomes the record's value, byte for byte.
     pub value: &'a [u8],
 }
 
-/// Where an acknowledged record stands.
+/// Position of an acknowledged record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// Partition of the topic.
@@ -93,60 +93,64 @@ pub struct Receipt {
     pub offset: i64,
 }
 
-/// Writes records to one topic. One owner thread.
+/// Writes records to one topic. Owned by one thread.
 pub trait Sink: Send {
-    /// Sends `records` once, with `acks=all`, and waits for the broker at most `limit`.
+    /// Sends `records` once, with `acks=all`, and waits at most `limit` for the broker.
     ///
-    /// Element `i` of the answer is the outcome of record `i`; the answer is as long as `records`.
-    /// An `Err` that is retryable may still have been written (a lost answer): a retry can duplicate.
+    /// There is one result per record: element `i` is the outcome of record `i`. A record with a retryable
+    /// `Err` may still have been written (its acknowledgement was lost), so a retry can produce a duplicate.
     fn send(&mut self, records: &[Record<'_>], limit: Duration) -> Vec<Result<Receipt, BrokerError>>;
 
-    /// Connects if need be and proves that the topic would acknowledge now; writes nothing. Once records had
-    /// keys, every partition must; before that, those that records without a key would go to.
+    /// Checks that the topic would acknowledge a record now, connecting if necessary. Writes nothing.
+    ///
+    /// Once any record has had a key, every partition must pass. Before that, only the partitions that
+    /// records without a key would go to must pass.
     ///
     /// # Errors
-    /// Why a `send` would fail now.
+    /// Returns the reason a `send` would fail now.
     fn probe(&mut self, limit: Duration) -> Result<(), BrokerError>;
 }
 
 /// Reads one topic from positions that the caller keeps. One owner thread.
 pub trait Source: Send {
-    /// The topic's partitions, sorted, with those that have no leader; asks the broker each time, so it shows
-    /// partitions added later.
+    /// Returns the topic's partitions in order, including those without a leader. It asks the broker every
+    /// time, so partitions added later show up.
     ///
     /// # Errors
-    /// Retryable when no broker answers or no partition has a leader.
+    /// Retryable if no broker answers or no partition has a leader.
     fn partitions(&mut self) -> Result<Vec<i32>, BrokerError>;
 
-    /// An identity of the topic that changes when it is deleted and created again; `None` from an old broker.
+    /// Returns an id of the topic that changes when it is deleted and recreated; `None` from an old broker.
     ///
     /// # Errors
-    /// Retryable when no broker answers.
+    /// Retryable if no broker answers.
     fn topic_id(&mut self) -> Result<Option<String>, BrokerError>;
 
-    /// First readable offset and the one after the last record, for each of `partitions` in their order.
+    /// Returns the first readable offset and the offset after the last record for each of `partitions`, in
+    /// the same order.
     ///
     /// A partition without a leader, or whose leader does not answer, fails in its own element.
     ///
     /// # Errors
-    /// When none of them could be asked.
+    /// Fails if none of the partitions could be queried.
     fn bounds(&mut self, partitions: &[i32]) -> Result<Vec<Result<Bounds, BrokerError>>, BrokerError>;
 
-    /// Reads on from `positions`; waits a little (the long poll) when nothing is there.
+    /// Reads on from `positions`, waiting briefly (long poll) if there is nothing to read.
     ///
-    /// One partition's failure stands in its own element and leaves the others' records untouched.
+    /// A partition that fails is reported in its own element and does not affect the records of the others.
     ///
     /// # Errors
-    /// When nothing at all could be read.
+    /// Fails if nothing at all could be read.
     fn fetch(&mut self, positions: &[Position]) -> Result<Vec<Fetched>, BrokerError>;
 
-    /// As [`Source::fetch`], but gives out only records of logs that still have what `trails` say was read.
+    /// Like [`Source::fetch`], but returns only records of logs that still contain what `trails` say was
+    /// read.
     ///
-    /// A page ends where it cannot be told any more which leader wrote the records. Brokers before Kafka 2.3 cannot
-    /// be asked; their pages are given out unchecked.
+    /// A page ends where it is no longer known which leader wrote the records. Brokers before Kafka 2.3
+    /// cannot be queried, so their pages are returned unchecked.
     ///
     /// # Errors
-    /// As for [`Source::fetch`]; parted, of one partition.
+    /// As for [`Source::fetch`]. A single partition can fail with [`BrokerError::Parted`].
     fn follow(&mut self, positions: &[Position], trails: &Trails) -> Result<Vec<Fetched>, BrokerError>;
 
     /// Compares the log of each of `positions` with what was read up to there, in their order.
@@ -155,16 +159,16 @@ pub trait Source: Send {
     /// Retryable when one of the leaders does not answer.
     fn compare(&mut self, positions: &[Position], trails: &Trails) -> Result<Vec<Compared>, BrokerError>;
 
-    /// What `group` has committed for each of `partitions`; `None` where it never did.
+    /// Returns what `group` has committed for each of `partitions`; `None` where it never committed.
     ///
     /// # Errors
-    /// Retryable while the coordinator is loading, which is never reported as "nothing committed"; denied.
+    /// Retryable while the coordinator is loading (never reported as "nothing committed"), or denied.
     fn committed(&mut self, group: &str, partitions: &[i32]) -> Result<Vec<Option<Committed>>, BrokerError>;
 
-    /// Stores `positions` (the next offset to read) for `group`, each with the text `note`.
+    /// Commits `positions` (the next offsets to read) for `group`, each with the text `note`.
     ///
     /// # Errors
-    /// Retryable, or denied.
+    /// Fails with [`BrokerError::Retryable`] or [`BrokerError::Denied`].
     fn commit(&mut self, group: &str, positions: &[Position], note: &str) -> Result<(), BrokerError>;
 }
 
@@ -177,7 +181,7 @@ pub struct Position {
     pub offset: i64,
 }
 
-/// What a partition's log has of what was read of it.
+/// Result of comparing a partition's log with what was read from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compared {
     /// Partition of the topic.
@@ -200,16 +204,16 @@ pub enum Found {
     Parted(Parting),
 }
 
-/// What a group has committed for one partition.
+/// A group's committed position in one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Committed {
     /// Next offset to read.
     pub offset: i64,
-    /// The text that was committed with it, which Kafka calls metadata; other programs leave it empty.
+    /// The text that was committed with it, called metadata in Kafka; other programs leave it empty.
     pub note: String,
 }
 
-/// What a partition holds now.
+/// The offsets that a partition holds now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Partition of the topic.
@@ -220,46 +224,48 @@ pub struct Bounds {
     pub latest: i64,
 }
 
-/// The answer of one partition to a fetch.
+/// Result of a fetch for one partition.
 #[derive(Debug)]
 pub struct Fetched {
     /// Partition of the topic.
     pub partition: i32,
-    /// Its records, or why there are none.
+    /// Its records, or the reason there are none.
     pub page: Result<Page, BrokerError>,
 }
 
 /// Consecutive records of one partition, in one allocation.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// Offset to read from next: past the last record of this page.
+    /// Next offset to read, past the last record of this page.
     pub next_offset: i64,
-    /// Offset that the partition's next record will get, for lag.
+    /// Offset that the partition's next record will get; used to compute lag.
     pub high_watermark: i64,
-    /// Offset that it was read from.
+    /// Offset that the page was read from.
     begin: i64,
     bytes: Vec<u8>,
     ends: Vec<(i64, usize)>,
-    /// Index of the first record of each row that has the same time; before the first row none is known.
+    /// Runs of records with the same time: index of the first record, and the time. No time is known before
+    /// the first run.
     rows: Vec<(usize, Option<i64>)>,
-    /// Leader epochs, each with the offset that it ends before; empty if they are not known.
+    /// Leader epochs, each with its end offset (exclusive); empty if unknown.
     epochs: Vec<(i32, i64)>,
     /// Leader epoch of the broker that gave it out, if that is known.
     term: Option<i32>,
 }
 
 impl Page {
-    /// An empty page that reads on from `next_offset`.
+    /// Creates an empty page that continues at `next_offset`.
     pub fn new(next_offset: i64, high_watermark: i64) -> Self {
         Self { next_offset, high_watermark, begin: next_offset, ..Self::default() }
     }
 
-    /// Makes room for `bytes` of values.
+    /// Reserves room for `bytes` bytes of values.
     pub fn reserve(&mut self, bytes: usize) {
         self.bytes.reserve(bytes);
     }
 
-    /// Appends the record at `offset`, of `time_ms` since 1970 if that is known; offsets rise.
+    /// Appends the record at `offset` with its time in milliseconds since 1970, if known. Offsets must
+    /// increase.
     pub fn push(&mut self, offset: i64, time_ms: Option<i64>, value: &[u8]) {
         if self.rows.last().and_then(|row| row.1) != time_ms {
             self.rows.push((self.ends.len(), time_ms));
@@ -269,7 +275,7 @@ impl Page {
         self.next_offset = offset + 1;
     }
 
-    /// Everything since the last call, up to `end`, was written under the leader epoch `epoch`.
+    /// Marks everything since the last call, up to `end`, as written under the leader epoch `epoch`.
     pub fn reach(&mut self, epoch: i32, end: i64) {
         match self.epochs.last_mut() {
             Some(last) if last.0 == epoch => last.1 = end,
@@ -301,12 +307,12 @@ impl Page {
         self.next_offset = self.next_offset.min(end);
     }
 
-    /// Leader epochs in the order of offsets, each with the offset that it ends before; empty if they are not known.
+    /// Leader epochs in offset order, each with its end offset (exclusive); empty if unknown.
     pub fn epochs(&self) -> &[(i32, i64)] {
         &self.epochs
     }
 
-    /// The first and the last record from `begin` on and before `end`.
+    /// Returns the first and the last record in `begin..end`.
     fn ends_of(&self, begin: i64, end: i64) -> [Option<(i64, &[u8])>; 2] {
         let from = self.ends.partition_point(|&(offset, _)| offset < begin);
         let to = self.ends.partition_point(|&(offset, _)| offset < end);
@@ -317,13 +323,14 @@ impl Page {
         if from < to { [Some(record(from)), Some(record(to - 1))] } else { [None, None] }
     }
 
-    /// Offset and value of each record. A null value reads as empty.
+    /// Iterates over the offset and value of each record. A null value reads as empty.
     pub fn records(&self) -> impl Iterator<Item = (i64, &[u8])> {
         self.timed_records().map(|(_, offset, value)| (offset, value))
     }
 
-    /// Time, offset and value of each record. The time is in milliseconds since 1970: the broker's or the sender's,
-    /// as the topic's `message.timestamp.type` says; `None` from a client that does not know it.
+    /// Iterates over the time, offset and value of each record. The time is in milliseconds since 1970 and is
+    /// the broker's or the sender's, depending on the topic's `message.timestamp.type`; `None` from a client
+    /// that does not know it.
     pub fn timed_records(&self) -> impl Iterator<Item = (Option<i64>, i64, &[u8])> {
         let (mut start, mut time_ms) = (0, None);
         let mut rows = self.rows.iter().peekable();
@@ -342,17 +349,17 @@ impl Page {
         self.ends.len()
     }
 
-    /// True without records.
+    /// True if there are no records.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Bytes of all values.
+    /// Total bytes of all values.
     pub fn value_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Bytes that it takes in memory, without what its vectors keep in reserve.
+    /// Bytes held in memory, not counting spare vector capacity.
     pub fn held_bytes(&self) -> usize {
         self.bytes.len()
             + size_of_val(&self.ends[..])

@@ -1,4 +1,4 @@
-//! Finds the batch that makes a fetch answer larger than it may be, from the beginning of that answer. Pure.
+//! Finds the batch that makes a fetch response too large, from the beginning of that response. Does no I/O.
 
 use super::BrokerError;
 use super::frame::{Malformed, Reader};
@@ -13,13 +13,13 @@ pub(super) struct Oversize {
     pub bytes: usize,
 }
 
-/// What is in front of each batch: the offset of its first record and the size of the rest.
+/// Size of the fields in front of each batch: the offset of its first record and the size of the rest.
 const PREFIX_BYTES: usize = 12;
 
-/// The batch that is cut off in the beginning of an answer of version 4 about `topic`.
+/// Finds the batch that is cut off in `r`, the beginning of a response of version 4 about `topic`.
 ///
 /// # Errors
-/// None is: the broker lied about the size of its answer.
+/// Fails if no batch is cut off, because then the broker sent a false response size.
 pub(super) fn find(r: &mut Reader<'_>, topic: &str) -> Result<Oversize, Malformed> {
     r.throttle()?;
     let topics = r.i32()?;
@@ -41,13 +41,14 @@ pub(super) fn find(r: &mut Reader<'_>, topic: &str) -> Result<Oversize, Malforme
 }
 
 impl Oversize {
-    /// Why `topic` cannot be read on there when batches of up to `max_bytes` are read.
+    /// The error for reading on in `topic` when batches of up to `max_bytes` are read.
     pub fn error(self, topic: &str, max_bytes: usize) -> BrokerError {
         let Self { partition, offset, bytes } = self;
         BrokerError::Unreadable(format!(
             "{topic}/{partition}: the batch at offset {offset} has {bytes} bytes, more than \
-             KAFKA_FETCH_MAX_BYTES={max_bytes}; raise that to at least {bytes}, or delete the records of this partition \
-             up to and including that batch (kafka-delete-records.sh) and set KAFKA_AUTO_OFFSET_RESET=earliest"
+             KAFKA_FETCH_MAX_BYTES={max_bytes}; raise that to at least {bytes}, or delete the records of \
+             this partition up to and including that batch (kafka-delete-records.sh) and set \
+             KAFKA_AUTO_OFFSET_RESET=earliest"
         ))
     }
 }
@@ -57,7 +58,7 @@ mod tests {
     use super::super::frame::Writer;
     use super::*;
 
-    /// The answer about partitions 0 and 4, of which the second one has a batch of `bytes` at offset 7.
+    /// A response about partitions 0 and 4, of which the second one has a batch of `bytes` at offset 7.
     fn answer(bytes: i32) -> Vec<u8> {
         let head = Writer::default().i32(0).i32(1).str("events").i32(2);
         let part = |w: Writer, id: i32| w.i32(id).i16(0).i64(9).i64(9).i32(0);

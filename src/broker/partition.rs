@@ -1,12 +1,12 @@
-//! Which partition a record goes to, and which records share a request. Pure.
+//! Assigns records to partitions and groups them into requests. Does no I/O.
 
 use super::Record;
 
-/// Most bytes of one partition in one request: the broker makes them one batch, which must stay below the
+/// Maximum bytes of one partition in one request. The broker makes them one batch, which must stay below the
 /// topic's `max.message.bytes` (1,048,588 by default).
 pub(super) const MAX_PART_BYTES: usize = 900_000;
 
-/// What a record costs in a request beside its key and value.
+/// Bytes that a record takes in a request in addition to its key and value.
 const RECORD_OVERHEAD_BYTES: usize = 26;
 
 /// Records for one partition that travel in one request, by their index in the call.
@@ -15,11 +15,11 @@ pub(super) struct Part {
     pub partition: i32,
     pub records: Vec<usize>,
     pub bytes: usize,
-    /// An earlier call sent it, whole, and its fate is unknown.
+    /// An earlier call sent exactly this part, and its outcome is unknown.
     pub is_repeated: bool,
 }
 
-/// Where records without a key go: whole parts to the available partitions in turn.
+/// Rotates records without a key over the available partitions, in whole parts.
 #[derive(Debug)]
 pub(super) struct Turn(pub usize);
 
@@ -31,18 +31,18 @@ impl Turn {
     }
 }
 
-/// The partition of `key` among all `count`, as Java's default partitioner chooses it.
+/// The partition for `key` out of `count`, as Java's default partitioner chooses it.
 pub(super) fn of_key(key: &[u8], count: usize) -> i32 {
     let positive = murmur2(key) & 0x7fff_ffff;
     let count = u32::try_from(count).expect("a topic has fewer than 2^31 partitions").max(1);
     (positive % count).cast_signed()
 }
 
-/// Splits `records` into parts of at most [`MAX_PART_BYTES`] (a larger record stands alone). Parts of one
-/// partition are in the order of the records.
+/// Splits `records` into parts of at most [`MAX_PART_BYTES`]; a larger record gets a part to itself. Parts of
+/// one partition are in the order of the records.
 ///
-/// A record without a key, when no partition is available, goes to the first one, whose failure is then its own.
-/// `parts` exist already and stay as they are, ahead of the others; their records are not split again.
+/// If no partition is available, records without a key go to the first partition and fail with it. The
+/// existing `parts` are kept unchanged, ahead of the others; their records are not split again.
 pub(super) fn split(
     records: &[Record<'_>],
     mut parts: Vec<Part>,
@@ -56,7 +56,7 @@ pub(super) fn split(
             *placed = true;
         }
     }
-    // The part of each partition that still takes records; keyless ones fill one until it is full.
+    // The part of each partition that still has room. Records without a key fill one part until it is full.
     let mut open: Vec<Option<usize>> = vec![None; count.max(1)];
     let mut keyless: Option<i32> = None;
     for (index, record) in records.iter().enumerate() {
@@ -91,7 +91,7 @@ fn slot(partition: i32) -> usize {
     usize::try_from(partition).expect("partition ids start at 0")
 }
 
-/// Java's `Utils.murmur2`, so that other producers put the same key into the same partition.
+/// Java's `Utils.murmur2`, so that the same key goes to the same partition as with other producers.
 fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn parts_that_exist_stay_and_only_the_other_records_are_split() {
         let values = keyless(&[10; 4]);
-        // Its third record is not of this call.
+        // Its third record does not belong to this call.
         let existing = Part { partition: 7, records: vec![2, 0, 4], bytes: 30, is_repeated: true };
         let parts = split(&records(&values), vec![existing.clone()], 9, &[7], &mut Turn(0));
         assert_eq!((parts.len(), &parts[0], &parts[1].records[..]), (2, &existing, &[1, 3][..]));

@@ -1,7 +1,7 @@
-//! What stands at an offset, from the headers of the stored batches: for where the kafka crate reads nothing or too little.
+//! Inspects the batch headers stored at an offset, for when the kafka crate reads nothing or too little.
 //!
 //! The crate drops plain records ahead of a compressed batch, cannot name a codec that it does not know, and
-//! shows neither control markers nor the holes of compaction. The headers decide which of these it is.
+//! shows neither control markers nor the gaps left by compaction. The headers show which of these it is.
 
 use super::BrokerError;
 use super::client::Reach;
@@ -14,40 +14,41 @@ use super::stored::{BatchHeader, next_batch};
 
 pub(super) const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
 
-/// How far a peek looks; the broker adds the rest of the first batch.
+/// Bytes that a peek covers; the broker adds the rest of the first batch.
 pub(super) const PEEK_BYTES: i32 = 256 << 10;
 
-/// So far that it is one batch: less of a quota.
+/// So small that the response holds one batch, which uses less of a quota.
 pub(super) const ONE_BATCH: i32 = 1;
 
 /// What a partition holds at an offset.
 #[derive(Clone, Debug)]
 pub(super) struct Peek {
     pub high_watermark: i64,
-    /// Whole batches; the first one ends at or after the offset asked.
+    /// Headers of whole batches; the first one ends at or after the requested offset.
     pub headers: Vec<BatchHeader>,
-    /// Instead of headers: the batch there is larger than may be read.
+    /// Set instead of `headers` if the batch at the offset is larger than may be read.
     pub oversize: Option<Oversize>,
 }
 
-/// How to go on from an offset.
+/// How to continue from an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Nothing stored there yet.
+    /// Nothing is stored there yet.
     Wait,
-    /// No records up to this offset.
+    /// There are no records before this offset.
     Skip(i64),
-    /// Reading exactly so many bytes meets one kind of batches only; the first goes from `first` to `last` and holds
-    /// records.
+    /// Reading exactly `bytes` bytes returns only one kind of batch. The first batch goes from `first` to
+    /// `last` and holds records.
     Read { bytes: usize, first: i64, last: i64 },
-    /// Compressed in a way that the crate does not read.
+    /// Compressed with a codec that the crate does not read.
     Unreadable(&'static str),
 }
 
 /// Looks at `partition` from `offset` on, over `look` bytes and the rest of the first batch.
 ///
 /// # Errors
-/// Retryable; throttled, since a broker whose quota is exceeded leaves the partition out. The inner error is the broker's for this partition.
+/// Fails with [`BrokerError::Retryable`], or with [`BrokerError::Throttled`] because a broker whose quota is
+/// exceeded leaves the partition out. The inner error is the broker's code for this partition.
 pub(super) fn peek(
     on: &mut Connection,
     topic: &str,
@@ -80,7 +81,7 @@ pub(super) fn peek(
     Ok(peeked)
 }
 
-/// Headers of the whole batches in `stored` that reach `offset`; a cut-off last one is left out.
+/// Headers of the whole batches in `stored` that reach `offset`; an incomplete last batch is left out.
 fn headers(mut stored: &[u8], offset: i64) -> Result<Vec<BatchHeader>, Malformed> {
     let mut headers = Vec::new();
     while let Some((header, _)) = next_batch(&mut stored)? {
@@ -91,12 +92,12 @@ fn headers(mut stored: &[u8], offset: i64) -> Result<Vec<BatchHeader>, Malformed
     Ok(headers)
 }
 
-/// A transaction marker, or a batch that compaction has emptied: no records.
+/// True for a transaction marker or a batch emptied by compaction: neither holds records.
 fn is_empty(header: &BatchHeader) -> bool {
     header.is_control || header.count == 0
 }
 
-/// How the crate can read on from the first of `headers`.
+/// How the crate can continue from the first of `headers`.
 pub(super) fn next(headers: &[BatchHeader]) -> Next {
     let Some(first) = headers.first() else { return Next::Wait };
     if is_empty(first) {
@@ -109,7 +110,7 @@ pub(super) fn next(headers: &[BatchHeader]) -> Next {
             let plain = headers.iter().take_while(|header| header.codec == 0);
             Next::Read { bytes: plain.map(|header| header.bytes).sum(), first: base, last }
         }
-        // The crate reads one compressed batch and forgets what follows it.
+        // The crate reads one compressed batch and drops what follows it.
         1 | 2 => Next::Read { bytes: first.bytes, first: base, last },
         3 => Next::Unreadable("lz4"),
         4 => Next::Unreadable("zstd"),

@@ -1,20 +1,21 @@
-//! Chooses the client for a broker, by what the broker serves, before any record is entrusted to it. Pure.
+//! Chooses the client for a broker by the requests it supports, before sending it any record. Does no I/O.
 
 use super::BrokerError;
 use super::control::Versions;
 use crate::config::KafkaClient;
 
-/// Requests and versions that tell whether the kafka crate is served.
+/// Requests and versions that show whether the broker supports the kafka crate.
 ///
-/// Produce is no sign: Kafka 4.x lists its version 0 for the sake of another client, and closes the connection.
+/// Produce cannot show it: Kafka 4.x lists version 0 for the sake of another client, but closes the
+/// connection.
 const NEEDS_CRATE: [(&str, i16, i16); 2] = [("Fetch v0", 1, 0), ("OffsetCommit v1", 8, 1)];
 
-/// What the own client speaks, besides what both need.
+/// Requests that our own client uses, in addition to those that both clients need.
 #[cfg(feature = "wire")]
 const NEEDS_WIRE: [(&str, i16, i16); 3] =
     [("Produce v3", 0, 3), ("Fetch v4", 1, 4), ("InitProducerId v0", 22, 0)];
 
-/// Which client serves a broker.
+/// The client that serves a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Served {
     /// The `kafka` crate.
@@ -24,10 +25,10 @@ pub(super) enum Served {
     Wire,
 }
 
-/// The client to use with the broker at `host`, which serves `versions`.
+/// Chooses the client for the broker at `host`, which supports `versions`.
 ///
 /// # Errors
-/// Unsupported, with what to run or set instead.
+/// Fails with [`BrokerError::Unsupported`], which says what to run or set instead.
 pub(super) fn choose(wanted: KafkaClient, host: &str, versions: &Versions) -> Result<Served, BrokerError> {
     match (wanted, missing(&NEEDS_CRATE, versions)) {
         (KafkaClient::Auto | KafkaClient::Crate, None) => Ok(Served::Crate),
@@ -38,8 +39,8 @@ pub(super) fn choose(wanted: KafkaClient, host: &str, versions: &Versions) -> Re
         (KafkaClient::Auto | KafkaClient::Wire, _) => match self::missing(&NEEDS_WIRE, versions) {
             None => Ok(Served::Wire),
             Some(missing) => Err(BrokerError::Unsupported(format!(
-                "broker {host} does not serve {missing}, which KAFKA_CLIENT=wire needs; run Kafka 0.11 or newer, or \
-                 set KAFKA_CLIENT=crate"
+                "broker {host} does not serve {missing}, which KAFKA_CLIENT=wire needs; run Kafka 0.11 or \
+                 newer, or set KAFKA_CLIENT=crate"
             ))),
         },
     }
@@ -54,8 +55,8 @@ fn too_new(host: &str, missing: &str) -> BrokerError {
     let way_out =
         if cfg!(feature = "wire") { "set KAFKA_CLIENT=auto" } else { "build with the cargo feature `wire`" };
     BrokerError::Unsupported(format!(
-        "broker {host} is Kafka 4.x or newer (it no longer serves {missing}), which the kafka crate cannot speak to; \
-         {way_out}, or run Kafka 3.9 (scripts/kafka.sh start) and point KAFKA_BROKERS to it"
+        "broker {host} is Kafka 4.x or newer (it no longer serves {missing}), which the kafka crate does not \
+         support; {way_out}, or run Kafka 3.9 (scripts/kafka.sh start) and point KAFKA_BROKERS to it"
     ))
 }
 

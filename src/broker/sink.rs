@@ -1,4 +1,4 @@
-//! Writing to the topic: splits a call into requests, sends each to its leader, turns answers into receipts.
+//! Publishes records: splits a call into requests, sends each to its leader, and collects the receipts.
 
 use std::time::{Duration, Instant};
 
@@ -12,25 +12,25 @@ use super::doubt::Doubts;
 use super::partition::{self, Part, Turn};
 use super::{BrokerError, Receipt, Record, Sink};
 
-/// Time kept for each further broker while one is waited for.
+/// Time reserved for each further broker while waiting for one.
 const RESERVE: Duration = Duration::from_millis(500);
 
-/// How soon records may come again that one broker's quota holds up and others' do not.
+/// How soon the caller may resend records that one broker's quota delays, if another broker has quota left.
 const QUOTA_POLL: Duration = Duration::from_millis(100);
 
-/// A [`Sink`] to the topic of a cluster.
+/// A [`Sink`] for one topic of a cluster.
 pub struct KafkaSink {
     cluster: Cluster,
     turn: Turn,
-    /// Some records had a key: then every partition must acknowledge, else the available ones will do.
+    /// Some record had a key: then every partition must acknowledge. Otherwise the available ones are enough.
     keyed: bool,
-    /// Of the last call.
+    /// Parts in doubt from the last call.
     doubts: Doubts,
 }
 
 impl KafkaSink {
     pub(super) fn new(cluster: Cluster) -> Self {
-        // Several producers shall not all begin with the same partition.
+        // A random start, so that several producers do not all begin with the same partition.
         Self { cluster, turn: Turn(fastrand::usize(..1 << 20)), keyed: false, doubts: Doubts::default() }
     }
 
@@ -43,7 +43,7 @@ impl KafkaSink {
         let metadata = self.cluster.metadata(deadline)?;
         let led: Vec<(i32, &str)> =
             metadata.partitions.iter().filter_map(|p| Some((p.id, p.leader.as_deref()?))).collect();
-        // What cannot be sent now to one broker goes to another where no key decides.
+        // Records without a key that cannot be sent to one broker now go to another.
         let (mut free, mut throttled): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
         for &(_, host) in &led {
             if !free.contains(&host) && !throttled.contains(&host) {
@@ -54,7 +54,7 @@ impl KafkaSink {
         let is_awake = |&(_, host): &(i32, &str)| {
             !self.cluster.is_resting(host) && (free.is_empty() || free.contains(&host))
         };
-        // Behind a part in doubt a record would wait with it.
+        // A record behind a part in doubt would have to wait with it.
         let is_clear = |&(id, _): &(i32, &str)| repeated.iter().all(|part| part.partition != id);
         let mut available: Vec<i32> =
             led.iter().filter(|at| is_awake(at) && is_clear(at)).map(|(id, _)| *id).collect();
@@ -67,8 +67,8 @@ impl KafkaSink {
         Ok(partition::split(records, repeated, metadata.partitions.len(), &available, &mut self.turn))
     }
 
-    /// Sends what was sent before last and not for long, if there is anything else: its leader may wait for replicas
-    /// until the cluster gives one up, and the others shall not.
+    /// Sends repeated parts last, and with a short limit, if there is anything else to send. Their leader may
+    /// wait for replicas until the cluster gives one up, and the other parts must not wait for that.
     fn send_round(
         &mut self,
         round: Vec<Part>,
@@ -82,7 +82,7 @@ impl KafkaSink {
         }
         let (repeated, new): (Vec<Part>, Vec<Part>) = round.into_iter().partition(|part| part.is_repeated);
         self.send_parts(new, records, dispatch, reserve(deadline, 1));
-        // Its answer may come late, and it may have to be connected first: giving it up early costs more.
+        // Its response may be late, and it may have to connect first: giving up early costs more.
         let limit = self.cluster.connect_timeout().max(2 * RESERVE);
         self.send_parts(repeated, records, dispatch, deadline.min(Instant::now() + limit));
     }
@@ -110,12 +110,12 @@ impl KafkaSink {
                 round.into_iter().partition(|part| partitions.contains(&part.partition));
             round = rest;
             let answers = match &leader {
-                // One that is silent must leave time for the others.
+                // A silent broker must leave time for the others.
                 Some(host) => {
                     let deadline = reserve(deadline, brokers - done - 1);
                     self.send_to(host, &parts, records, deadline)
                 }
-                None => Err(BrokerError::Retryable("it has no leader at the moment".into())),
+                None => Err(BrokerError::Retryable("the partition has no leader at the moment".into())),
             };
             self.settle(parts, records, dispatch, |sink, part| sink.answer(&answers, part, records));
         }
@@ -182,21 +182,21 @@ impl KafkaSink {
         };
         if code.is_too_large() {
             return Err(Refusal::TooLarge(format!(
-                "{topic}/{partition}: a record of {} bytes is more than the topic takes ({code}); \
+                "{topic}/{partition}: a record of {} bytes exceeds the topic's limit ({code}); \
                  raise max.message.bytes on the topic or send smaller events",
                 part.records.iter().map(|&index| records[index].value.len()).max().unwrap_or(0)
             )));
         }
         let text =
-            format!("{topic}/{partition}: the broker did not take {} records: {code}", part.records.len());
+            format!("{topic}/{partition}: the broker did not accept {} records: {code}", part.records.len());
         self.cluster.forget_leaders();
         let is_waiting = part.is_repeated && code == Code::REQUEST_TIMED_OUT;
         let error = if is_waiting { BrokerError::Waiting(text) } else { BrokerError::Retryable(text) };
         Err(Refusal::Failed(error))
     }
 
-    /// The caller takes new events while a batch waits, so the other partitions must serve. Where no answer of this
-    /// call tells, they are asked.
+    /// The caller accepts new events while a batch is waiting, so the other partitions must be working. If no
+    /// response of this call shows that, asks them.
     fn check_waiting(&mut self, outcomes: &mut [Result<Receipt, BrokerError>], deadline: Instant) {
         let is_all_waiting = outcomes.iter().all(|outcome| matches!(outcome, Err(BrokerError::Waiting(_))));
         if !is_all_waiting || !self.keyed && self.others_would_acknowledge(deadline) {
@@ -209,7 +209,7 @@ impl KafkaSink {
         }
     }
 
-    /// While one broker would take records, the caller must not wait for another's quota.
+    /// While another broker would accept records, the caller must not wait for this broker's quota.
     fn check_throttled(&mut self, outcomes: &mut [Result<Receipt, BrokerError>], deadline: Instant) {
         let is_throttled = |outcome: &Result<_, _>| matches!(outcome, Err(BrokerError::Throttled(..)));
         if !outcomes.iter().any(is_throttled) || !self.is_any_free(deadline) {
@@ -235,8 +235,8 @@ impl KafkaSink {
         !others.is_empty() && self.prove(&others, deadline).is_ok()
     }
 
-    /// Asks the leaders of `partitions`. One that cannot be reached, or that is missing, matters only when keys
-    /// decide where records go, or when there is no other: `split` passes it over.
+    /// Asks the leaders of `partitions`. A leader that is unreachable or missing matters only if keys decide
+    /// where records go, or if there is no other leader, because `split` passes it over.
     fn prove(&mut self, partitions: &[i32], deadline: Instant) -> Result<(), BrokerError> {
         let groups = self.cluster.metadata(deadline)?.by_leader(partitions.iter().copied());
         let brokers = groups.len();
@@ -254,7 +254,7 @@ impl KafkaSink {
                     proven = true;
                 }
                 Err(unsupported @ BrokerError::Unsupported(_)) => return Err(unsupported),
-                // It lives, and will take records when it has let pass the time that it named.
+                // It is alive, and will accept records after the time that it named.
                 Err(BrokerError::Throttled(..)) => proven = true,
                 Err(error) if self.keyed => return Err(error),
                 Err(error) => passed_over = Some(error),
@@ -275,10 +275,10 @@ impl KafkaSink {
         let Some(host) = leader else {
             self.cluster.forget_leaders();
             let topic = self.cluster.topic();
-            return Err(BrokerError::Retryable(format!("{topic}/{}: it has no leader", partitions[0])));
+            return Err(BrokerError::Retryable(format!("{topic}/{} has no leader", partitions[0])));
         };
         if !self.keyed {
-            // It was found silent a moment ago: the others shall not wait for it at each probe.
+            // It did not answer a moment ago, and the others must not wait for it at each probe.
             self.cluster.refuse_resting(host)?;
         }
         self.cluster.check_quota(host, deadline)?;
@@ -292,8 +292,8 @@ fn of_part<'a>(part: &Part, records: &[Record<'a>]) -> Vec<Record<'a>> {
     part.records.iter().map(|&index| records[index]).collect()
 }
 
-/// `deadline`, less what `later` brokers need when all is well with them: a slow one may take the rest, since
-/// giving it up early means to write twice.
+/// Returns `deadline` minus the time that `later` brokers need if all is well with them. A slow broker may
+/// use the rest, because giving it up early means writing twice.
 fn reserve(deadline: Instant, later: usize) -> Instant {
     let later = u32::try_from(later).unwrap_or(u32::MAX);
     let left = left(deadline);

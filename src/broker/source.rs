@@ -1,4 +1,4 @@
-//! Reading the topic from positions that the caller keeps.
+//! Reads the topic from positions that the caller keeps.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,29 +14,29 @@ use super::leader_log::Seen;
 use super::topic_id::topic_id;
 use super::{Bounds, BrokerError, Committed, Compared, Fetched, Position, Source, Trails};
 
-/// How long a fetch waits when nothing is there.
+/// How long a fetch waits if there is nothing to read.
 const LONG_POLL: Duration = Duration::from_millis(200);
 
-/// Most partitions of one broker in one fetch, which bounds its memory; with more, they take turns.
+/// Maximum number of partitions in one fetch, which bounds its memory; with more, they take turns.
 const MAX_PARTITIONS_PER_FETCH: usize = 12;
 
-/// Largest batch that is read, unless the caller says otherwise.
+/// Largest batch to read, unless the caller says otherwise.
 const FETCH_MAX_BYTES: usize = 64 << 20;
 
-/// A [`Source`] of the topic of a cluster.
+/// A [`Source`] for one topic of a cluster.
 pub struct KafkaSource {
     pub(super) cluster: Cluster,
-    /// The term in which each partition was found to have what was read of it.
+    /// The term in which each partition was found to contain what was read from it.
     pub(super) terms: HashMap<i32, Term>,
     /// What was read for a comparison that is not finished.
     pub(super) seen: HashMap<i32, Seen>,
     pub(super) told_unchecked: bool,
-    /// The broker that keeps the offsets of a group.
+    /// The broker that keeps the offsets of each group.
     coordinators: HashMap<String, String>,
     fetches: usize,
     pub(super) max_bytes: usize,
-    /// Partitions that could not be read at these offsets. They are asked alone, since the batch of one that is too
-    /// large takes the place of all others in an answer.
+    /// Partitions that could not be read at these offsets. They are fetched alone, because an oversized batch
+    /// of one partition displaces all others in a response.
     alone: HashMap<i32, i64>,
 }
 
@@ -54,13 +54,13 @@ impl KafkaSource {
         }
     }
 
-    /// Reads batches of up to `bytes`, as stored and decompressed; without it up to 64 MiB.
+    /// Sets the largest batch to read, as stored and decompressed; 64 MiB by default.
     pub fn with_fetch_max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Asks the coordinator of `group`, which any broker names.
+    /// Calls the coordinator of `group`, which any broker can name.
     fn on_coordinator<T>(
         &mut self,
         group: &str,
@@ -83,7 +83,7 @@ impl KafkaSource {
         Ok(answer)
     }
 
-    /// The first code among `outcomes` as an error; the coordinator is asked for anew.
+    /// Collects `outcomes`, or returns the first code as an error. The coordinator is then looked up again.
     fn all_ok<T: Clone>(
         &mut self,
         group: &str,
@@ -112,7 +112,7 @@ impl KafkaSource {
         chosen
     }
 
-    /// Fetches from `host`, in a request of its own what must be asked alone.
+    /// Fetches from `host`. Partitions that must be asked alone get a request of their own.
     pub(super) fn fetch_from(
         &mut self,
         host: &str,
@@ -137,7 +137,7 @@ impl KafkaSource {
             let Some(at) = positions.iter().find(|at| at.partition == *partition) else { continue };
             match page {
                 Err(BrokerError::Unreadable(_)) => drop(self.alone.insert(*partition, at.offset)),
-                // What stands elsewhere in the partition, asked for a comparison, says nothing about this offset.
+                // A fetch elsewhere in the partition, for a comparison, says nothing about this offset.
                 Ok(_) if self.alone.get(partition) == Some(&at.offset) => drop(self.alone.remove(partition)),
                 _ => {}
             }
@@ -205,10 +205,10 @@ impl KafkaSource {
         answers
     }
 
-    /// The bounds of `partitions`, all led by `leader`, in their order.
+    /// Returns the bounds of `partitions`, all led by `leader`, in the same order.
     ///
     /// # Errors
-    /// What no later call would change: refused, unsupported.
+    /// Only errors that no later call would change: refused or unsupported.
     fn bounds_from(
         &mut self,
         leader: Option<String>,
@@ -318,7 +318,7 @@ fn is_large(answers: &[Fetched]) -> bool {
     answers.iter().flat_map(|fetched| &fetched.page).any(|page| page.value_bytes() > FETCH_BYTES)
 }
 
-/// The error when every partition failed for want of a broker.
+/// The error to return if every partition failed for lack of a broker.
 pub(super) fn nothing_at_all(answers: &[Fetched]) -> Option<BrokerError> {
     let mut errors = answers.iter().map(|fetched| match &fetched.page {
         Err(error @ (BrokerError::Retryable(_) | BrokerError::Refused(_) | BrokerError::Unsupported(_))) => {

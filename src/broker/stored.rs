@@ -1,54 +1,55 @@
-//! Record batches as they stand in a partition's log: their borders and headers. Pure.
+//! Splits a partition's stored log into record batches and reads their headers. Does no I/O.
 //!
-//! A broker cuts its answer at a byte count, so the last batch may be incomplete: it is left out, not an error.
+//! A broker cuts its response at a byte count, so the last batch may be incomplete. It is left out, which is
+//! not an error.
 
 use super::frame::{Malformed, Reader};
 
-/// Offset field and length field in front of each batch.
+/// Size of the offset and length fields in front of each batch.
 const PREFIX_BYTES: usize = 12;
 
-/// What is common to every batch of the format in use since Kafka 0.11, in front of its records.
+/// Size of the header in front of each batch's records, in the format used since Kafka 0.11.
 pub(super) const HEADER_BYTES: usize = 61;
 
 const CONTROL: i16 = 0x20;
 const TRANSACTIONAL: i16 = 0x10;
 const APPEND_TIME: i16 = 0x08;
 
-/// The part of a stored batch's header that decides how to read it.
+/// The fields of a stored batch's header that decide how to read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BatchHeader {
-    /// Offset of its first record, also when compaction has removed that.
+    /// Offset of its first record, even if compaction has removed that record.
     pub base: i64,
-    /// Offset of its last record, also when compaction has removed that.
+    /// Offset of its last record, even if compaction has removed that record.
     pub last: i64,
-    /// Size in the log.
+    /// Size in the log, in bytes.
     pub bytes: usize,
     /// Epoch of the leader that appended it; -1 before Kafka 0.11.
     pub epoch: i32,
-    /// False before Kafka 0.11, when a batch was a message.
+    /// False before Kafka 0.11, when each batch was a single message.
     pub is_current: bool,
     /// Compression: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
     pub codec: u8,
-    /// A transaction marker instead of records.
+    /// True if it holds a transaction marker instead of records.
     pub is_control: bool,
-    /// Part of a transaction, which may have been aborted.
+    /// True if it is part of a transaction, which may have been aborted.
     pub is_transactional: bool,
-    /// Who wrote it; -1 without idempotence.
+    /// Id of its producer; -1 without idempotence.
     pub producer_id: i64,
-    /// Milliseconds since 1970 that its records' own times count from; -1 for none.
+    /// Base of its records' own times, in milliseconds since 1970; -1 for none.
     pub base_time_ms: i64,
-    /// When the broker appended it, if the topic has that as the time of each record.
+    /// When the broker appended it, if the topic uses that as the time of each record.
     pub append_time_ms: Option<i64>,
-    /// Checksum of all that follows it.
+    /// Checksum of everything after it.
     pub crc: u32,
-    /// Records in it; compaction leaves batches of none.
+    /// Number of records; compaction can leave batches with none.
     pub count: i32,
 }
 
-/// Takes the next whole batch off `stored`; `None` when none is left.
+/// Takes the next whole batch off `stored`; `None` if none is left.
 ///
 /// # Errors
-/// A length that no batch can have.
+/// Fails on a length that no batch can have.
 pub(super) fn next_batch<'a>(stored: &mut &'a [u8]) -> Result<Option<(BatchHeader, &'a [u8])>, Malformed> {
     if stored.len() < PREFIX_BYTES {
         return Ok(None);
@@ -80,7 +81,7 @@ fn header(base: i64, batch: &[u8]) -> Result<BatchHeader, Malformed> {
         count: 1,
     };
     if magic < 2 {
-        // A compressed message has the offset of the last one within.
+        // A compressed message has the offset of the last message inside it.
         header.codec = r.i8()?.cast_unsigned() & 7;
         return Ok(header);
     }
@@ -148,7 +149,7 @@ pub(super) mod tests {
         let mut backwards = batch(i64::MAX, 2, 0, 0);
         assert_eq!(next_batch(&mut &backwards[..]), Err(Malformed), "an offset past the last one");
         backwards[..8].copy_from_slice(&(i64::MAX - 1).to_be_bytes());
-        assert_eq!(next_batch(&mut &backwards[..]), Err(Malformed), "and none could follow");
+        assert_eq!(next_batch(&mut &backwards[..]), Err(Malformed), "no offset could follow");
         backwards[..8].fill(0);
         backwards[23..27].fill(0xff);
         assert_eq!(next_batch(&mut &backwards[..]), Err(Malformed), "a last offset ahead of the first");

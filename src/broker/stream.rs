@@ -1,6 +1,5 @@
-//! The bytes of one connection, as they are or within TLS, each call with a deadline that no trickle of bytes extends.
-//!
-//! Knows neither frames nor Kafka.
+//! The byte stream of one connection, plain or TLS. Each call has a deadline that a trickle of bytes cannot
+//! extend.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::secure::TlsStream;
 use crate::linux;
 
-/// A connected socket, with what encrypts it.
+/// A connected socket, with its TLS session if there is one.
 pub(super) enum Stream {
     Plain(TcpStream),
     #[cfg(feature = "tls")]
@@ -23,7 +22,7 @@ impl Stream {
     /// Writes all of `bytes`.
     ///
     /// # Errors
-    /// Of the socket or of TLS; `TimedOut` at `deadline`.
+    /// Any error of the socket or of TLS; `TimedOut` at `deadline`.
     pub fn write_all(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
         match self {
             Self::Plain(socket) => Until { socket, deadline }.write_all(bytes),
@@ -32,10 +31,10 @@ impl Stream {
         }
     }
 
-    /// Reads what is there, waiting for the first byte; 0 at the end.
+    /// Reads the bytes that are available, waiting for the first one; returns 0 at the end of the stream.
     ///
     /// # Errors
-    /// Of the socket or of TLS; `TimedOut` at `deadline`.
+    /// Any error of the socket or of TLS; `TimedOut` at `deadline`.
     pub fn read(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => Until { socket, deadline }.read(buffer),
@@ -44,7 +43,7 @@ impl Stream {
         }
     }
 
-    /// Open, and nothing arrived that was not read.
+    /// True if the connection is open and has no unread bytes.
     pub fn is_quiet(&self) -> bool {
         match self {
             Self::Plain(socket) => linux::is_quiet(socket),
@@ -53,7 +52,7 @@ impl Stream {
         }
     }
 
-    /// The socket below.
+    /// The underlying socket.
     pub fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(socket) => socket,
@@ -63,7 +62,7 @@ impl Stream {
     }
 }
 
-/// A socket whose reads and writes all end at `deadline`, with `TimedOut`.
+/// A socket whose reads and writes all fail with `TimedOut` at `deadline`.
 pub(super) struct Until<'a> {
     pub socket: &'a TcpStream,
     pub deadline: Instant,
@@ -104,7 +103,8 @@ impl Write for Until<'_> {
     }
 }
 
-/// The kernel calls the end of a socket's timeout "would block", which TLS would take for a reason to try again.
+/// Reports an expired socket timeout as `TimedOut`. The kernel calls it "would block", which TLS would take
+/// as a reason to try again.
 fn in_time(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
 }
@@ -114,7 +114,7 @@ pub(super) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-/// The addresses of `host`; name servers are given up after `limit`.
+/// Resolves the addresses of `host`, giving up on name servers after `limit`.
 pub(super) fn resolve(host: &str, limit: Duration) -> Result<Vec<SocketAddr>, String> {
     if let Some((name, port)) = host.rsplit_once(':')
         && let (Ok(ip), Ok(port)) = (name.trim_matches(['[', ']']).parse::<IpAddr>(), port.parse())
@@ -123,7 +123,7 @@ pub(super) fn resolve(host: &str, limit: Duration) -> Result<Vec<SocketAddr>, St
     }
     let (found, answer) = mpsc::sync_channel(1);
     let name = host.to_owned();
-    // The system's resolver has no limit of its own to set, so a stuck one is left to end alone.
+    // The system's resolver has no timeout that we could set, so a stuck lookup is left to finish on its own.
     thread::Builder::new()
         .name("kafka-resolve".into())
         .spawn(move || {

@@ -1,6 +1,7 @@
-//! The identity of a topic, which changes when it is deleted and created again under the same name.
+//! Asks for the id of a topic, which changes when the topic is deleted and recreated under the same name.
 //!
-//! Only newer versions of Metadata tell it (Kafka 2.8 on), in the compact encoding that no other request here needs.
+//! Only newer versions of Metadata report it (from Kafka 2.8 on), in the compact encoding that no other
+//! request here needs.
 
 use std::time::Instant;
 
@@ -13,10 +14,10 @@ use super::frame::{Malformed, Reader, Writer};
 const METADATA: Api = Api { name: "Metadata", key: 3, version: 11 };
 const ID_BYTES: usize = 16;
 
-/// The id of `topic` as hexadecimal digits; `None` if the broker is too old to have one.
+/// Returns the id of `topic` as hexadecimal digits; `None` if the broker is too old to have one.
 ///
 /// # Errors
-/// Retryable. The inner error is what the broker says of the topic.
+/// Fails with [`BrokerError::Retryable`]. The inner error is the broker's code for the topic.
 pub(super) fn topic_id(
     on: &mut Connection,
     topic: &str,
@@ -38,7 +39,7 @@ fn request(topic: &str) -> Writer {
     named.i8(NO_TAGS).i8(create).i8(authorized_operations).i8(NO_TAGS)
 }
 
-/// A length in groups of seven bits, lowest first.
+/// Writes a length in groups of seven bits, lowest first.
 fn length(writer: Writer, value: usize) -> Writer {
     let low = (value & 0x7f) as u8;
     if value > 0x7f { length(writer.i8((low | 0x80) as i8), value >> 7) } else { writer.i8(low as i8) }
@@ -80,7 +81,7 @@ fn read_length(r: &mut Reader<'_>) -> Result<usize, Malformed> {
     Err(Malformed)
 }
 
-/// A length of 0 is null, so the text is one shorter.
+/// Skips a text. Its encoded length is one more than its size in bytes, because 0 means null.
 fn skip_text(r: &mut Reader<'_>) -> Result<(), Malformed> {
     let bytes = read_length(r)?.saturating_sub(1);
     r.slice(bytes).map(drop)

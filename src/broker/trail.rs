@@ -1,8 +1,9 @@
-//! What was read of a partition, in a few marks by which a log that lost or replaced some of it is recognised. Pure.
+//! Remembers what was read of a partition, to detect a log that lost or replaced some of it. Does no I/O.
 //!
-//! A leader gives every record its leader epoch, and within one epoch a log only grows. So a log has what we read if it
-//! reaches as far in our last epoch, and if a record of that epoch is still the one that we read: a log restored from a
-//! copy can use the same epoch again for other records.
+//! It keeps only a few marks. A leader gives every record its leader epoch, and within one epoch a log only
+//! grows. A log therefore has what we read if it reaches as far in our last epoch and if a record of that
+//! epoch is still the one that we read. The record is needed because a log restored from a copy can use the
+//! same epoch again for other records.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +19,10 @@ const MAX_SPANS: usize = 8;
 #[serde(from = "Row", into = "Row")]
 struct Span {
     epoch: i32,
-    /// First offset read in this epoch, and the one after the last; either may have had no record.
+    /// First offset read in this epoch, and the one after the last. There may be no record at either.
     begin: i64,
     end: i64,
-    /// First and last record of the span, as far as known.
+    /// First and last record of the span, if known.
     first: Option<Mark>,
     last: Option<Mark>,
 }
@@ -51,7 +52,7 @@ struct Mark {
     crc: u32,
 }
 
-/// The epochs that were read of one partition, oldest first, without a gap. Empty when nothing is known.
+/// The epochs read from one partition, oldest first, without a gap. Empty if nothing is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trail {
@@ -61,21 +62,21 @@ pub struct Trail {
     spans: Vec<Span>,
 }
 
-/// What was read of each partition.
+/// The trail of each partition.
 pub type Trails = BTreeMap<i32, Trail>;
 
-/// Where a leader's log and what was read of the partition part.
+/// Where a leader's log diverges from what was read of the partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parting {
-    /// The same up to this offset, not from there on.
+    /// Identical up to this offset, different from there on.
     At(i64),
-    /// Nothing that is remembered is in the log any more, and it begins at this offset.
+    /// The log has none of the remembered records, which begin at this offset.
     Before(i64),
 }
 
-/// The log of a partition's leader, as far as a trail asks for it.
+/// The log of a partition's leader, as far as a trail needs it.
 pub(crate) trait LeaderLog {
-    /// The largest epoch up to `epoch` that the log has, and the offset after its last record.
+    /// Returns the largest epoch in the log up to `epoch`, and the offset after its last record.
     fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError>;
 
     /// The first record from `offset` on and before `until`.
@@ -153,15 +154,15 @@ impl Trail {
         }
     }
 
-    /// Leader epoch of what was read last.
+    /// Leader epoch that was read last.
     pub fn last_epoch(&self) -> Option<i32> {
         self.spans.last().map(|span| span.epoch)
     }
 
-    /// Whether `log` still has all of it; `None` if so, as far as can be told.
+    /// Checks whether `log` still has everything in this trail; `None` if so, as far as can be determined.
     ///
     /// # Errors
-    /// When the log cannot be asked.
+    /// Fails if the log cannot be queried.
     pub(crate) fn parting(&self, log: &mut impl LeaderLog) -> Result<Option<Parting>, BrokerError> {
         let Some(oldest) = self.spans.first() else { return Ok(None) };
         let mut is_all = true;
@@ -180,7 +181,7 @@ impl Trail {
     }
 }
 
-/// True if the log has another record at the place of one of `span` before `reached`.
+/// True if the log has a different record at one of the marks of `span` before `reached`.
 fn is_other(span: &Span, reached: i64, log: &mut impl LeaderLog) -> Result<bool, BrokerError> {
     let marks = [span.last, span.first.filter(|first| Some(*first) != span.last)];
     for mark in marks.into_iter().flatten().filter(|mark| mark.offset < reached) {
@@ -194,7 +195,7 @@ fn is_other(span: &Span, reached: i64, log: &mut impl LeaderLog) -> Result<bool,
     Ok(false)
 }
 
-/// CRC-32 by which a record's value is known again.
+/// CRC-32 by which a record's value is recognised.
 pub(crate) fn crc_of(value: &[u8]) -> u32 {
     let mut crc = flate2::Crc::new();
     crc.update(value);

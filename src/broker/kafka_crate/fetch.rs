@@ -1,7 +1,7 @@
-//! Reading with the crate: together while it reads right, exactly by batch headers where it does not.
+//! Reads with the crate: all partitions together if that works, else one by one by their batch headers.
 //!
-//! The crate drops the plain records ahead of a compressed batch without a word, and one batch that it cannot
-//! decode spoils the answer of every partition. Both show as a gap, as nothing, or as an undecodable answer.
+//! The crate silently drops plain records ahead of a compressed batch, and one batch that it cannot decode
+//! spoils the response for every partition. Both show up as a gap, as nothing, or as an undecodable response.
 
 use std::time::{Duration, Instant};
 
@@ -19,24 +19,27 @@ use super::super::peek::{self, Next};
 use super::super::{BrokerError, Fetched, Page, Position};
 use super::{CrateClient, code_of};
 
-/// Fetches in which a partition is read by its batch headers, after the crate read nothing or too little.
+/// Number of fetches in which a partition is read by its batch headers, after the crate read nothing or too
+/// little.
 const EXACT_FETCHES: u32 = 16;
 
-/// When to fetch again after a quota that is no longer exceeded when it is asked about.
+/// When to fetch again if a quota is no longer exceeded by the time it is queried.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// By how many powers of two less is asked for after a quota was exceeded: at first, at most, and in at least so many
-/// bytes per partition. After so many fetches without that it is one less.
+/// First reduction of the fetch size after a quota was exceeded, in powers of two.
 const FIRST_SHRINK: u32 = 4;
+/// Largest reduction, in powers of two.
 const MAX_SHRINK: u32 = 6;
+/// Minimum bytes per partition after a reduction.
 const MIN_SHARE: usize = 16 << 10;
+/// Number of fetches within the quota after which the reduction becomes one less.
 const CALM_FETCHES: u32 = 64;
 
-/// What the crate made of one partition's answer.
+/// The crate's result for one partition.
 enum Read {
     Page(Page),
     Refused(Code),
-    /// Too little, or nothing decodable: the batch headers must tell what is there.
+    /// Too little, or nothing decodable: only the batch headers show what is there.
     Doubtful,
 }
 
@@ -107,13 +110,13 @@ impl CrateClient {
         }
     }
 
-    /// After an answer without partitions: a broker gives such a one when a quota is exceeded. For how long, it does
-    /// not say in the crate's version, and what it left out it does not count; so the same is asked for in a version
-    /// that says it. Then less is asked for, since what the broker converts for the crate may always exceed what it
-    /// has measured before.
+    /// Handles a response without partitions, which a broker gives when a quota is exceeded. In the crate's
+    /// version it does not say for how long, and it does not count what it left out. So the same data is
+    /// requested in a version that says it. Later fetches ask for less, because what the broker converts for
+    /// the crate may always exceed what it measured before.
     ///
     /// # Errors
-    /// Throttled.
+    /// Fails with [`BrokerError::Throttled`].
     fn throttled(
         &mut self,
         control: &mut Connection,
@@ -149,7 +152,7 @@ impl CrateClient {
         Err(BrokerError::Throttled(Instant::now() + LOOK_AGAIN, text))
     }
 
-    /// `None` when the answer as a whole does not decode.
+    /// Returns `None` if the response as a whole cannot be decoded.
     fn fetch_bytes(
         &mut self,
         wants: &[(Position, usize)],
@@ -173,7 +176,7 @@ impl CrateClient {
         }
     }
 
-    /// Reads one kind of batches only, as their headers say.
+    /// Reads only one kind of batch, as the batch headers indicate.
     fn fetch_exactly(
         &mut self,
         control: &mut Connection,
@@ -218,7 +221,7 @@ impl CrateClient {
         }
     }
 
-    /// `bytes` from `position` on.
+    /// Reads `bytes` bytes from `position` on.
     fn read_batch(
         &mut self,
         control: &mut Connection,
@@ -228,7 +231,7 @@ impl CrateClient {
     ) -> Result<Result<Page, BrokerError>, BrokerError> {
         let Position { partition, offset } = position;
         let Some(responses) = self.fetch_bytes(&[(position, bytes)], reach)? else {
-            return Ok(Err(self.unreadable(position, "in a form that does not decode")));
+            return Ok(Err(self.unreadable(position, "in a form that cannot be decoded")));
         };
         if partition_of(&responses, partition).is_none() {
             self.throttled(control, &[(position, bytes)], reach.deadline)?;
@@ -237,8 +240,9 @@ impl CrateClient {
         Ok(data.and_then(|data| page(data, offset)).map_err(|code| self.refusal(partition, code)))
     }
 
-    /// Steps over the batch from `first` to `last` if compaction has left none of its records from `position` on. The
-    /// proof is that the broker gives out the others: it sends nothing of a batch above its own `fetch.max.bytes`.
+    /// Skips the batch from `first` to `last` if compaction has removed all its records from `position` on.
+    /// The proof is that the broker returns the other records: it sends nothing of a batch above its own
+    /// `fetch.max.bytes`.
     fn nothing_left(
         &mut self,
         control: &mut Connection,
@@ -251,15 +255,15 @@ impl CrateClient {
             let from_first = Position { offset: first, ..position };
             match self.read_batch(control, from_first, bytes, reach)? {
                 Ok(page) if page.is_empty() => {}
-                // What is ahead of the position is skipped by the caller.
+                // The caller skips what is before the position.
                 Ok(page) if page.next_offset > position.offset => return Ok(Ok(page)),
                 Ok(page) => return Ok(Ok(Page::new(last + 1, page.high_watermark))),
                 Err(error) => return Ok(Err(error)),
             }
         }
         Ok(Err(BrokerError::Unreadable(format!(
-            "{}/{}: the broker gives out nothing of the batch at offset {first}, which has {bytes} bytes; raise its \
-             fetch.max.bytes to more than that, or set KAFKA_CLIENT=wire",
+            "{}/{}: the broker returns nothing of the batch at offset {first}, which has {bytes} bytes; \
+             raise its fetch.max.bytes to more than that, or set KAFKA_CLIENT=wire",
             self.topic, position.partition
         ))))
     }
@@ -281,12 +285,12 @@ impl CrateClient {
         let at = format!("broker {}: fetch of {}/{partition}", self.host, self.topic);
         match code {
             Code::UNSUPPORTED_COMPRESSION => BrokerError::Unreadable(format!(
-                "{at}: the topic holds zstd; set compression.type=uncompressed on the topic, or another compression \
-                 in its producers"
+                "{at}: the topic holds zstd batches; set compression.type=uncompressed on the topic, or use \
+                 another compression in its producers"
             )),
             Code::UNSUPPORTED_VERSION => BrokerError::Unreadable(format!(
-                "{at}: the broker does not convert records for this client; set message.downconversion.enable=true \
-                 on the topic"
+                "{at}: the broker does not convert records for this client; set \
+                 message.downconversion.enable=true on the topic"
             )),
             code => client::fetch_refusal(at, code),
         }
@@ -295,22 +299,22 @@ impl CrateClient {
     fn unreadable(&self, position: Position, what: &str) -> BrokerError {
         let Position { partition, offset } = position;
         BrokerError::Unreadable(format!(
-            "{}/{partition} holds records from offset {offset} on that are {what}, which this client cannot read; \
-             set compression.type=uncompressed on the topic, or gzip, snappy or none in its producers, and skip or \
-             delete these records",
+            "{}/{partition} holds records from offset {offset} on that are {what}, which this client cannot \
+             read; set compression.type=uncompressed on the topic, or use gzip, snappy or none in its \
+             producers, and skip or delete these records",
             self.topic
         ))
     }
 }
 
-/// False once a batch above the usual size has come, or a connection was given up over one: what else is of that kind
-/// has its turn in another fetch.
+/// False once a batch above the usual size has come, or a connection was given up over one. Other such
+/// batches wait for another fetch.
 fn has_room(answers: &[Fetched], control: &Connection) -> bool {
     let held: usize = answers.iter().flat_map(|fetched| &fetched.page).map(Page::value_bytes).sum();
     held <= 2 * client::FETCH_BYTES && control.is_usable()
 }
 
-/// No records: a partition that has nothing, or cannot be read for now.
+/// True if there are no records: the partition has nothing, or cannot be read for now.
 fn is_idle(fetched: &Fetched) -> bool {
     fetched.page.as_ref().map_or(true, Page::is_empty)
 }
@@ -321,7 +325,8 @@ fn read(responses: &[Response], Position { partition, offset }: Position) -> Rea
         Some(Err(Code::UNKNOWN)) => Read::Doubtful,
         Some(Err(code)) => Read::Refused(code),
         Some(Ok(page)) => {
-            // Nothing although something is stored, or a gap ahead of the first record: perhaps dropped by the crate.
+            // Nothing although something is stored, or a gap before the first record: the crate may have
+            // dropped records.
             let first = page.records().next().map_or(page.high_watermark, |(first, _)| first);
             if first > offset { Read::Doubtful } else { Read::Page(page) }
         }
@@ -342,7 +347,7 @@ fn page(data: &Partition<'_>, offset: i64) -> Result<Page, Code> {
     Ok(page)
 }
 
-/// The answer arrived whole, but its records are of a kind that the crate does not decode.
+/// True if the response arrived whole but the crate cannot decode its kind of records.
 fn is_undecodable(error: &Error) -> bool {
     match error {
         Error::UnsupportedCompression

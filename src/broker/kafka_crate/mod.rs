@@ -1,8 +1,9 @@
-//! The client over the `kafka` crate, for brokers that serve version 0 requests: the only room that names it.
+//! The client built on the `kafka` crate, for brokers that support version 0 requests.
 //!
-//! One `KafkaClient` a broker, so that one broker's failure costs nothing of another's and each has exactly
-//! one socket, whose calls can be bounded by shutting it. Any error but a broker's code ends the client: the
-//! crate never notices that a connection is dead, and after a lost answer takes the next one for it.
+//! No other module uses the crate. Each broker has its own `KafkaClient`, so that one broker's failure does
+//! not affect the others and each client has exactly one socket, whose calls can be bounded by shutting it
+//! down. Any error other than a broker's code ends the client. The crate never notices that a connection is
+//! dead, and after a lost response it takes the next one for it.
 
 mod fetch;
 
@@ -25,28 +26,29 @@ use super::limit::{CallLimit, Target};
 use super::{BrokerError, Fetched, Position, control};
 use crate::linux;
 
-/// The last version that may hold nothing, which answers whether a quota is exceeded.
+/// The last version that may be sent without records; its response says whether a quota is exceeded.
 const PRODUCE: Api = Api { name: "Produce", key: PRODUCE_KEY, version: 2 };
 
-/// Opens clients over the crate.
+/// Opens clients based on the crate.
 pub(super) struct CrateConnector {
     topic: String,
     limit: Arc<CallLimit>,
 }
 
 impl CrateConnector {
-    /// For the clients of one thread.
+    /// Creates a connector for the clients of one thread.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    /// Fails if the system cannot start another thread.
     pub fn new(topic: String) -> io::Result<Self> {
         Ok(Self { topic, limit: Arc::new(CallLimit::start()?) })
     }
 
-    /// Connects to `host`, which serves `versions` and leads partitions of the topic; `control` is a connection to the same broker.
+    /// Connects to `host`, which supports `versions` and leads partitions of the topic; `control` is a
+    /// connection to the same broker.
     ///
     /// # Errors
-    /// Retryable.
+    /// Fails with [`BrokerError::Retryable`].
     pub fn open(
         &self,
         host: &str,
@@ -56,11 +58,12 @@ impl CrateConnector {
     ) -> Result<Box<dyn Client>, BrokerError> {
         let mut client = KafkaClient::new(vec![host.to_owned()]);
         client.set_client_id(CLIENT_ID.to_owned());
-        // The crate would connect again by itself, without our limit; we look whether the socket is alive.
+        // The crate would reconnect by itself, without our time limit; we check whether the socket is alive
+        // instead.
         client.set_connection_idle_timeout(Duration::from_secs(u32::MAX.into()));
         client.set_fetch_min_bytes(1);
-        // The broker computes these sums while it down-converts, so they guard no more than TCP does, and the
-        // crate builds its table anew for each message: half of the time that a catch-up takes.
+        // The broker computes these checksums while it down-converts, so they protect no better than TCP. The
+        // crate rebuilds its table for each message, which takes half of the time of a catch-up.
         client.set_fetch_crc_validation(false);
         let target = Target::opening(control.peer()?);
         let mut opened = CrateClient {
@@ -95,10 +98,11 @@ struct CrateClient {
     gives_reasons: bool,
     /// The broker mutes connections when a quota is exceeded, and says for how long.
     is_told: bool,
-    /// Partitions to be read by their batch headers, and for how many fetches more.
+    /// Partitions to read by their batch headers, and for how many more fetches.
     exact: HashMap<i32, u32>,
-    /// By how many powers of two less is fetched because of a quota, and fetches since it was last exceeded.
+    /// How many powers of two less to fetch because of a quota.
     shrink: u32,
+    /// Fetches since a quota was last exceeded.
     calm: u32,
 }
 
@@ -134,7 +138,7 @@ impl Client for CrateClient {
         Ok(outcomes)
     }
 
-    /// An empty message set: the broker checks leader and replicas before it looks for records.
+    /// Sends an empty message set: the broker checks leader and replicas before it looks for records.
     fn would_acknowledge(
         &mut self,
         control: &mut Connection,
@@ -167,8 +171,8 @@ impl Client for CrateClient {
 }
 
 impl CrateClient {
-    /// Finds out about each refusal that the crate does not tell apart from others (it makes one code of all above
-    /// 35) whether the records are to blame: by sending them once more where the broker then names them.
+    /// For each rejection that the crate cannot tell from others (it maps all codes above 35 to one), finds
+    /// out whether the records are at fault. It resends them once if the broker then names the faulty ones.
     fn explain(
         &mut self,
         control: &mut Connection,
@@ -191,8 +195,8 @@ impl CrateClient {
                 outcomes.retain(|(partition, _)| !unclear.iter().any(|(id, _)| id == partition));
                 outcomes.extend(explained);
             }
-            // The other partitions' receipts hold all the same.
-            Err(error) => log::debug!("no reason for a refusal: {error}"),
+            // The receipts of the other partitions are still valid.
+            Err(error) => log::debug!("could not find out why records were rejected: {error}"),
         }
     }
 
@@ -215,7 +219,8 @@ impl CrateClient {
             return super::wire::produce_plainly(control, at, &again, ack_timeout, deadline);
         }
         let _ = (batches, ack_timeout);
-        // An empty request names the partition's own trouble; where it has none, its records are to blame.
+        // An empty request reports a problem of the partition itself; if there is none, its records are at
+        // fault.
         let partitions: Vec<i32> = unclear.iter().map(|(partition, _)| *partition).collect();
         let states = self.would_acknowledge(control, &partitions, deadline)?.into_iter();
         Ok(states
@@ -227,19 +232,20 @@ impl CrateClient {
             .collect())
     }
 
-    /// The answers to the crate's requests say nothing of quotas, and what is sent on a muted connection is read much
-    /// later, when we have given it up. So our own connection asks after each request, with one that holds nothing: the
-    /// quota is that of the client id. The answer is read before the next records are sent.
+    /// The responses to the crate's requests say nothing about quotas, and anything sent on a muted
+    /// connection is read much later, after we have given up on it. So after each request, our own connection
+    /// asks with an empty request, because the quota applies to the client id. The response is read before
+    /// the next records are sent.
     fn ask_quota(&self, control: &mut Connection, deadline: Instant) {
         if self.is_told {
             let nothing = Writer::default().i16(-1).i32(0).i32(0);
             if let Err(error) = control.ask_quota(PRODUCE, nothing, deadline) {
-                log::debug!("the quota is not known: {error}");
+                log::debug!("could not query the quota: {error}");
             }
         }
     }
 
-    /// Runs one call of the crate within `deadline`; a panic in it is an error like any other.
+    /// Runs one call of the crate within `deadline`; a panic in it is treated like any other error.
     fn bounded<T>(
         &mut self,
         what: &str,
@@ -252,7 +258,7 @@ impl CrateClient {
         let (outcome, expired) = self.limit.run(self.target.clone(), deadline, call);
         let failed = |why: String| BrokerError::Retryable(format!("broker {}: {what}: {why}", self.host));
         match outcome {
-            Err(_) => Err(failed("an answer that makes no sense: is it a Kafka broker?".into())),
+            Err(_) => Err(failed("malformed response: is it a Kafka broker?".into())),
             Ok(Err(_)) if expired => {
                 Err(failed(format!("it did not answer within {} ms", started.elapsed().as_millis())))
             }
@@ -266,8 +272,8 @@ impl CrateClient {
             .map_err(|error| self.failed("metadata", &error))
     }
 
-    /// Those of `partitions` that this broker leads as far as the crate knows, and a code for the others,
-    /// for which the crate would connect elsewhere.
+    /// Returns those of `partitions` that this broker leads as far as the crate knows, and a code for the
+    /// others, for which the crate would connect elsewhere.
     fn led(
         &mut self,
         partitions: impl Iterator<Item = i32> + Clone,
@@ -287,7 +293,8 @@ impl CrateClient {
         leader.is_some_and(|broker| broker.host() == self.host)
     }
 
-    /// Exactly one confirm for each partition sent and none besides, or the answer is not to our request.
+    /// Requires exactly one confirmation for each partition sent and no others. If not, the response does not
+    /// belong to our request.
     fn matched(
         &self,
         sent: &[i32],
@@ -304,7 +311,7 @@ impl CrateClient {
         if foreign || absurd || !all {
             let host = &self.host;
             return Err(BrokerError::Retryable(format!(
-                "broker {host}: produce: an answer to another request"
+                "broker {host}: produce: response to another request"
             )));
         }
         Ok(outcomes.into_iter().map(|(partition, outcome)| (partition, outcome.map(Produced::At))).collect())
@@ -316,7 +323,7 @@ impl CrateClient {
             Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 format!("broker {host}: {what}: it closed the connection")
             }
-            Error::NoHostReachable => format!("broker {host}: {what}: the connection is lost"),
+            Error::NoHostReachable => format!("broker {host}: {what}: the connection was lost"),
             error => format!("broker {host}: {what}: {error}"),
         })
     }

@@ -1,7 +1,7 @@
-//! Gets into a broker the way that the settings say: connect, encrypt, greet, show the password.
+//! Connects to a broker as the settings say: TCP, TLS, version handshake, SASL.
 //!
-//! Knows nothing of topics and records. What it refuses, or what refuses us, comes out as `BrokerError::Refused`
-//! with the setting to look at; a secret is in no message.
+//! If either side does not accept the other, the result is `BrokerError::Refused` with the setting to check.
+//! No message contains a secret.
 
 #[cfg(feature = "tls")]
 mod sasl;
@@ -22,11 +22,11 @@ use crate::config::KafkaConfig;
 #[cfg(feature = "tls")]
 use crate::config::SecurityProtocol;
 
-/// A connection to `host` (host:port) that takes requests, and what the broker serves.
+/// Opens a connection to `host` (host:port) that is ready for requests, and returns what the broker supports.
 ///
 /// # Errors
-/// Retryable when the broker is not there or not in time; refused when it is not one that we trust, or does not
-/// let us in; unsupported.
+/// Retryable if the broker is unreachable or too slow. Refused if we do not trust it, or it does not accept
+/// us. Unsupported if the Kafka version is wrong.
 pub(super) fn open(
     config: &KafkaConfig,
     host: &str,
@@ -67,13 +67,14 @@ fn plain(config: &KafkaConfig, host: &str, deadline: Instant) -> Result<(Connect
     Ok((connection, versions))
 }
 
-/// A broker without TLS just closes the connection, as one that is going down does; greeted without TLS it answers.
+/// Explains why TLS failed. A broker without TLS just closes the connection, like one that is shutting down,
+/// but it answers a request without TLS.
 #[cfg(feature = "tls")]
 fn explain(config: &KafkaConfig, host: &str, deadline: Instant, failure: tls::Failure) -> BrokerError {
     match failure {
         tls::Failure::Known(error) => error,
         tls::Failure::Closed(_) if plain(config, host, deadline).is_ok() => BrokerError::Refused(format!(
-            "broker {host}: TLS handshake: it speaks no TLS on this port; use its port with TLS, or set \
+            "broker {host}: TLS handshake: it does not speak TLS on this port; use its port with TLS, or set \
              KAFKA_SECURITY_PROTOCOL to {}",
             if config.security.protocol.has_sasl() { "SASL_PLAINTEXT" } else { "PLAINTEXT" }
         )),

@@ -1,4 +1,4 @@
-//! Shows the password to a broker: SaslHandshake, then SaslAuthenticate with what the mechanism has to say.
+//! Authenticates to a broker: SaslHandshake, then SaslAuthenticate with the messages of the mechanism.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::scram::{Hash, Scram};
 use crate::config::{SaslMechanism, Secret, SecurityConfig};
 
 const SASL_HANDSHAKE: Api = Api { name: "SaslHandshake", key: 17, version: 1 };
-/// From version 1 on (Kafka 2.2) the broker tells when it wants the password again.
+/// From version 1 on (Kafka 2.2) the broker says when it requires authentication again.
 const SASL_AUTHENTICATE: [Api; 2] = [
     Api { name: "SaslAuthenticate", key: 36, version: 1 },
     Api { name: "SaslAuthenticate", key: 36, version: 0 },
@@ -23,18 +23,19 @@ const SASL_AUTHENTICATE: [Api; 2] = [
 
 const NONCE_BYTES: usize = 24;
 
-/// Most characters of a broker's own words in a message.
+/// Maximum characters of a broker's own text in a message.
 const BROKER_TEXT_MAX: usize = 200;
 
-/// A broker closes a connection that outlives its session at the next request; it is left alone before that.
+/// How long to use a session. A broker closes a connection that outlives its session at the next request, so
+/// we stop using it before that.
 fn usable_part(session: Duration) -> Duration {
     session / 20 * 17
 }
 
-/// Shows the password on `on`, which is greeted; `versions` is what its broker serves.
+/// Authenticates on `on`, which has completed the version handshake; `versions` is what its broker supports.
 ///
 /// # Errors
-/// Refused, with the way out; retryable for what may pass; unsupported before Kafka 1.0.
+/// Refused, with what to change. Retryable for failures that may go away. Unsupported before Kafka 1.0.
 pub(super) fn authenticate(
     on: &mut Connection,
     config: &SecurityConfig,
@@ -45,7 +46,7 @@ pub(super) fn authenticate(
     let authenticate = SASL_AUTHENTICATE.into_iter().find(|api| versions.serves(api.key, api.version));
     let Some(api) = authenticate else {
         return Err(BrokerError::Unsupported(format!(
-            "broker {host} does not serve SaslAuthenticate; passwords need Kafka 1.0 or newer"
+            "broker {host} does not serve SaslAuthenticate; authentication needs Kafka 1.0 or newer"
         )));
     };
     let (Some(mechanism), Some(username)) = (config.mechanism, config.username.as_deref()) else {
@@ -75,11 +76,11 @@ fn handshake(on: &mut Connection, mechanism: SaslMechanism, deadline: Instant) -
     match code {
         Code::NONE => Ok(()),
         Code::UNSUPPORTED_SASL_MECHANISM => Err(BrokerError::Refused(format!(
-            "broker {host}: it does not take KAFKA_SASL_MECHANISM={mechanism} but {}",
+            "broker {host}: it does not support KAFKA_SASL_MECHANISM={mechanism}; it supports {}",
             printable(&offered.join(", "))
         ))),
         Code::ILLEGAL_SASL_STATE => Err(BrokerError::Refused(format!(
-            "broker {host}: it wants no password on this port; use its port with SASL, or set \
+            "broker {host}: it does not use SASL on this port; use its port with SASL, or set \
              KAFKA_SECURITY_PROTOCOL to one without"
         ))),
         code => Err(BrokerError::Retryable(format!("broker {host}: SaslHandshake: {code}"))),
@@ -96,11 +97,11 @@ struct Dialogue<'a> {
     deadline: Instant,
 }
 
-/// What the broker answers to a message, and how long it then trusts us.
+/// The broker's response to a message, and how long the session then lasts.
 type Answer = (Vec<u8>, Option<Duration>);
 
 impl Dialogue<'_> {
-    /// RFC 4616.
+    /// The PLAIN mechanism, RFC 4616.
     fn plain(&mut self) -> Result<Option<Duration>, BrokerError> {
         let message = [b"\0", self.username.as_bytes(), b"\0", self.password.reveal()].concat();
         self.say(&message).map(|(_, session)| session)
@@ -110,7 +111,7 @@ impl Dialogue<'_> {
         let mut nonce = [0; NONCE_BYTES];
         SystemRandom::new()
             .fill(&mut nonce)
-            .map_err(|_| BrokerError::Retryable("the system has no random numbers".into()))?;
+            .map_err(|_| BrokerError::Retryable("the system cannot generate random numbers".into()))?;
         let scram = Scram::new(hash, self.username, self.password.reveal(), STANDARD.encode(nonce));
         let (first, _) = self.say(scram.first().as_bytes())?;
         let (answer, expected) = scram.answer(&first).map_err(|why| self.refused(&why))?;
@@ -134,8 +135,8 @@ impl Dialogue<'_> {
         let (host, username, mechanism) = (&self.host, self.username, self.mechanism);
         let why = printable(&without(why, self.password));
         BrokerError::Refused(format!(
-            "broker {host}: user {username} is not let in with {mechanism}: {why}; see KAFKA_SASL_USERNAME, its \
-             password and KAFKA_SASL_MECHANISM"
+            "broker {host}: authentication of user {username} failed ({mechanism}): {why}; check \
+             KAFKA_SASL_USERNAME, its password and KAFKA_SASL_MECHANISM"
         ))
     }
 }
@@ -147,13 +148,13 @@ fn read(r: &mut Reader<'_>, version: i16) -> Result<(Code, String, Answer), Malf
     Ok((code, why, (message, session)))
 }
 
-/// Somebody who pretends to be a broker could send back what it was told.
+/// Removes the password from `text`: an impostor could send back what it received.
 fn without(text: &str, secret: &Secret) -> String {
     let secret = String::from_utf8_lossy(secret.reveal());
     if secret.is_empty() { text.to_owned() } else { text.replace(&*secret, "***") }
 }
 
-/// A broker's words on one line of bounded length.
+/// Puts a broker's text on one line of bounded length.
 fn printable(text: &str) -> String {
     text.chars().take(BROKER_TEXT_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,7 +1,8 @@
-//! SCRAM (RFC 5802, RFC 7677) as Kafka speaks it: messages in, messages out. Pure: the nonce is given.
+//! SCRAM (RFC 5802, RFC 7677) as Kafka uses it: turns the broker's messages into ours. Does no I/O.
 //!
-//! The broker learns that we know the password, not the password, and proves that it knows what it made of it.
-//! Names and passwords go in as they are, without SASLprep: Kafka keeps them so.
+//! The caller supplies the nonce. The broker learns that we know the password, but not the password itself,
+//! and proves that it knows the key derived from it. Names and passwords are used as they are, without
+//! SASLprep, because Kafka stores them that way.
 
 use std::num::NonZeroU32;
 
@@ -9,12 +10,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac, pbkdf2};
 
-/// Rounds of hashing that a broker may ask for. Kafka's own limits are 4,096 and 16,384; fewer would let who
-/// pretends to be a broker guess the password from our proof, more would cost us seconds.
+/// Iterations of hashing that a broker may ask for. Kafka's own limits are 4,096 and 16,384. With fewer, an
+/// impostor could guess the password from our proof; more would cost us seconds.
 const ITERATIONS: (u32, u32) = (4096, 65_536);
 
-/// "No channel binding", and the same in base64 as the last message repeats it.
+/// The header for "no channel binding".
 const GS2_HEADER: &str = "n,,";
+/// The same in base64, as the last message repeats it.
 const GS2_HEADER_BASE64: &str = "biws";
 
 /// The hash function.
@@ -49,45 +51,45 @@ pub(super) struct Scram<'a> {
     hash: Hash,
     password: &'a [u8],
     nonce: String,
-    /// The first message without its header, as the proof covers it.
+    /// The first message without its header; the proof covers this form.
     bare: String,
 }
 
-/// What the broker's last message must prove.
+/// Verifies the broker's last message.
 pub(super) struct Expected {
     server_key: hmac::Key,
     covered: String,
 }
 
 impl<'a> Scram<'a> {
-    /// `nonce` is printable, without commas, and never used before.
+    /// `nonce` must be printable, contain no commas, and never have been used before.
     pub fn new(hash: Hash, username: &str, password: &'a [u8], nonce: String) -> Self {
         let username = username.replace('=', "=3D").replace(',', "=2C");
         let bare = format!("n={username},r={nonce}");
         Self { hash, password, nonce, bare }
     }
 
-    /// The first message.
+    /// Our first message.
     pub fn first(&self) -> String {
         format!("{GS2_HEADER}{}", self.bare)
     }
 
-    /// The answer to the broker's first message.
+    /// Our response to the broker's first message.
     ///
     /// # Errors
-    /// What is wrong with that message.
+    /// The message is not acceptable; the text says why.
     pub fn answer(&self, server_first: &[u8]) -> Result<(String, Expected), String> {
         let server_first = text(server_first)?;
         let [nonce, salt, iterations] = attributes(server_first, ["r", "s", "i"])?;
         if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() {
-            return Err("it answered with a nonce that is not ours and its own".into());
+            return Err("its nonce is not ours followed by its own".into());
         }
         let salt = STANDARD.decode(salt).map_err(|_| "its salt is not base64".to_owned())?;
         let iterations =
             iterations.parse().ok().filter(|rounds| (ITERATIONS.0..=ITERATIONS.1).contains(rounds));
         let Some(iterations) = iterations.and_then(NonZeroU32::new) else {
             let (min, max) = ITERATIONS;
-            return Err(format!("it asks for less than {min} or more than {max} iterations"));
+            return Err(format!("it asks for fewer than {min} or more than {max} iterations"));
         };
         let without_proof = format!("c={GS2_HEADER_BASE64},r={nonce}");
         let covered = format!("{},{server_first},{without_proof}", self.bare);
@@ -109,10 +111,10 @@ impl<'a> Scram<'a> {
 }
 
 impl Expected {
-    /// Whether the broker's last message proves that it knows our password's key.
+    /// Checks that the broker's last message proves that it knows our password's key.
     ///
     /// # Errors
-    /// It does not.
+    /// The message does not prove it; the text says why.
     pub fn check(&self, server_final: &[u8]) -> Result<(), String> {
         let server_final = text(server_final)?;
         if let Some(error) = server_final.strip_prefix("e=") {
@@ -131,7 +133,8 @@ fn text(message: &[u8]) -> Result<&str, String> {
     str::from_utf8(message).map_err(|_| "its message is not UTF-8".to_owned())
 }
 
-/// The values of `names`, which the message must begin with, in this order; what follows may be ignored.
+/// The values of `names`, which the message must begin with, in this order; anything after them may be
+/// ignored.
 fn attributes<'m, const N: usize>(message: &'m str, names: [&str; N]) -> Result<[&'m str; N], String> {
     let mut parts = message.split(',');
     let mut values = [""; N];
@@ -167,7 +170,8 @@ mod tests {
         assert_eq!(expected.check(SERVER_FINAL.as_bytes()), Ok(()));
     }
 
-    /// The RFCs have no example for SHA-512: the same exchange, computed with Python's hashlib and hmac.
+    /// The RFCs have no example for SHA-512, so this is the same exchange computed with Python's hashlib and
+    /// hmac.
     #[test]
     fn sha_512_gives_what_another_implementation_gives() {
         let (answer, expected) = scram(Hash::Sha512).answer(SERVER_FIRST.as_bytes()).expect("answers");

@@ -1,7 +1,7 @@
-//! TLS 1.2 and 1.3 by rustls: who is trusted, our own certificate, the handshake, and why one failed.
+//! TLS 1.2 and 1.3 with rustls: trusted authorities, our own certificate, the handshake, and why it failed.
 //!
-//! Every file is read at each handshake, so that certificates may be renewed under a running program, and each
-//! handshake is a full one, so that a certificate counts only as long as it is valid.
+//! All files are read at each handshake, so certificates can be renewed while the program runs. Each
+//! handshake is a full one, so a certificate counts only as long as it is valid.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -30,15 +30,16 @@ pub(in super::super) struct TlsStream {
 
 /// Why a connection was not encrypted.
 pub(super) enum Failure {
-    /// The other side closed it without a word.
+    /// The other side closed it without giving a reason.
     Closed(BrokerError),
     Known(BrokerError),
 }
 
-/// Encrypts a new `connection` and makes sure of who is at its other end.
+/// Encrypts a new `connection` and verifies who is at its other end.
 ///
 /// # Errors
-/// Refused: a file of ours that cannot be used, a broker that is not trusted or does not speak TLS. Else retryable.
+/// Refused if one of our files cannot be used, or the broker is not trusted or does not speak TLS. Otherwise
+/// retryable.
 pub(super) fn encrypt(
     config: &SecurityConfig,
     connection: Connection,
@@ -50,7 +51,7 @@ pub(super) fn encrypt(
     let name = server_name(&host).map_err(refused)?;
     let session = ClientConnection::new(client, name).map_err(|error| refused(error.to_string()))?;
     let Stream::Plain(socket) = connection.into_stream() else {
-        return Err(refused(format!("broker {host}: encrypted twice")));
+        return Err(refused(format!("broker {host}: the connection is already encrypted")));
     };
     let mut stream = TlsStream { session, socket };
     let outcome = stream.handshake(deadline);
@@ -70,7 +71,7 @@ impl TlsStream {
         while self.session.is_handshaking() {
             self.session.complete_io(&mut socket)?;
         }
-        // Our last words, which `complete_io` may have left.
+        // Our final handshake messages, which `complete_io` may have left.
         while self.session.wants_write() {
             self.session.write_tls(&mut socket)?;
         }
@@ -81,7 +82,8 @@ impl TlsStream {
         let mut socket = Until { socket: &self.socket, deadline };
         let mut stream = rustls::Stream::new(&mut self.session, &mut socket);
         match stream.write_all(bytes).and_then(|()| stream.flush()) {
-            // With TLS 1.3 a broker that does not like our certificate says so, and closes, after the handshake.
+            // With TLS 1.3 a broker that rejects our certificate says so, and closes, only after the
+            // handshake.
             Err(error) if is_closed(&error) => match stream.read(&mut [0]) {
                 Err(said) if refusal_of(&said).is_some() => Err(said),
                 _ => Err(error),
@@ -95,7 +97,8 @@ impl TlsStream {
         rustls::Stream::new(&mut self.session, &mut socket).read(buffer)
     }
 
-    /// Session tickets come ahead of the first answer, so nothing of TLS itself waits between two calls.
+    /// Session tickets arrive before the first response, so no bytes of TLS itself are pending between two
+    /// calls.
     pub fn is_quiet(&self) -> bool {
         linux::is_quiet(&self.socket)
     }
@@ -110,11 +113,11 @@ fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
-/// The name that the certificate must be for: what we connect to, be it of KAFKA_BROKERS or advertised.
+/// The name that the certificate must match: the host that we connect to, from KAFKA_BROKERS or advertised.
 fn server_name(host: &str) -> Result<ServerName<'static>, String> {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
     ServerName::try_from(name.to_owned())
-        .map_err(|_| format!("broker {host}: {name} is no host name, so no certificate can be for it"))
+        .map_err(|_| format!("broker {host}: {name} is not a host name, so no certificate can match it"))
 }
 
 fn client_config(config: &SecurityConfig) -> Result<Arc<ClientConfig>, String> {
@@ -127,7 +130,7 @@ fn client_config(config: &SecurityConfig) -> Result<Arc<ClientConfig>, String> {
             .with_client_auth_cert(certificates("KAFKA_TLS_CERT", cert)?, private_key(key)?)
             .map_err(|error| {
                 let (cert, key) = (cert.display(), key.display());
-                format!("KAFKA_TLS_KEY={key} does not go with KAFKA_TLS_CERT={cert}: {error}")
+                format!("KAFKA_TLS_KEY={key} does not match KAFKA_TLS_CERT={cert}: {error}")
             })?,
         _ => builder.with_no_client_auth(),
     };
@@ -138,7 +141,8 @@ fn client_config(config: &SecurityConfig) -> Result<Arc<ClientConfig>, String> {
 fn authorities(config: &SecurityConfig) -> Result<RootCertStore, String> {
     let (name, path) = config.authorities();
     let mut roots = RootCertStore::empty();
-    // A system's list may hold one that is out of use; a file of one's own may not be half right.
+    // A system's list may hold a certificate that is out of use; in the user's own file every one must be
+    // usable.
     let (_, unusable) = roots.add_parsable_certificates(certificates(name, &path)?);
     if roots.is_empty() || config.ca.is_some() && unusable > 0 {
         return Err(format!("{name}={}: {unusable} certificates in it cannot be used", path.display()));
@@ -146,7 +150,7 @@ fn authorities(config: &SecurityConfig) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// The certificates in a file, at least one.
+/// Reads the certificates in a file, of which there must be at least one.
 fn certificates(name: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let unusable = |why: String| format!("{name}={}: {why}", path.display());
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
@@ -160,7 +164,7 @@ fn certificates(name: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>,
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| {
         let why = match error {
-            pem::Error::NoItemsFound => "no private key in it that is PEM and not encrypted; \
+            pem::Error::NoItemsFound => "no unencrypted PEM private key in it; \
                  `openssl pkey -in FILE -out FILE.plain` decrypts one"
                 .to_owned(),
             error => what_of_pem(&error),
@@ -169,11 +173,11 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     })
 }
 
-/// Never the text of the file, which may be a key.
+/// Describes a PEM error without the text of the file, which may be a key.
 fn what_of_pem(error: &pem::Error) -> String {
     match error {
         pem::Error::Io(error) => error.to_string(),
-        pem::Error::MissingSectionEnd { .. } => "a section of it has no end".into(),
+        pem::Error::MissingSectionEnd { .. } => "one of its sections has no end".into(),
         _ => "it is not PEM".into(),
     }
 }
@@ -182,16 +186,16 @@ fn refusal_of(error: &io::Error) -> Option<String> {
     refusal(error.get_ref()?)
 }
 
-/// Why the other side is not one that we trust, or does not trust us; `None` for what may pass.
+/// Why one side does not trust the other; `None` for errors that may go away.
 pub(in super::super) fn refusal(cause: &(dyn Error + Send + Sync + 'static)) -> Option<String> {
     match cause.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(why) => Some(distrust(why)),
         rustls::Error::AlertReceived(alert) => distrusted(*alert),
         rustls::Error::PeerIncompatible(why) => {
-            Some(format!("it speaks neither TLS 1.3 nor 1.2 in a way that is safe today ({why:?})"))
+            Some(format!("it supports neither TLS 1.3 nor 1.2 in a way that is considered safe ({why:?})"))
         }
         rustls::Error::InvalidMessage(_) => {
-            Some("what it answers is not TLS; is this the port, and is KAFKA_SECURITY_PROTOCOL right?".into())
+            Some("its response is not TLS; check the port and KAFKA_SECURITY_PROTOCOL".into())
         }
         _ => None,
     }
@@ -200,21 +204,21 @@ pub(in super::super) fn refusal(cause: &(dyn Error + Send + Sync + 'static)) -> 
 fn distrust(why: &CertificateError) -> String {
     match why {
         CertificateError::UnknownIssuer => {
-            "its certificate comes from no authority that we trust; put that authority's certificate into the file of \
-             KAFKA_TLS_CA"
+            "its certificate is from an authority that we do not trust; put that authority's certificate \
+             into the file of KAFKA_TLS_CA"
                 .into()
         }
         CertificateError::NotValidForNameContext { expected, presented } => format!(
-            "its certificate is not for {} but for {}; use such a name in KAFKA_BROKERS and in the broker's \
-             advertised.listeners, or give the broker another certificate",
+            "its certificate is not for {} but for {}; use one of those names in KAFKA_BROKERS and in the \
+             broker's advertised.listeners, or give the broker another certificate",
             expected.to_str(),
             presented.join(", ")
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "its certificate has expired; renew it (or set this machine's clock)".into()
+            "its certificate has expired; renew it (or correct this machine's clock)".into()
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "its certificate is not valid yet; set the clocks".into()
+            "its certificate is not valid yet; correct the clocks".into()
         }
         other => format!("its certificate cannot be trusted: {other}"),
     }
@@ -230,11 +234,11 @@ fn distrusted(alert: Alert) -> Option<String> {
         | Alert::CertificateRequired
         | Alert::UnknownCA
         | Alert::AccessDenied => Some(format!(
-            "it wants another certificate from us ({alert:?}); see KAFKA_TLS_CERT and KAFKA_TLS_KEY"
+            "it requires another client certificate ({alert:?}); check KAFKA_TLS_CERT and KAFKA_TLS_KEY"
         )),
         Alert::HandshakeFailure | Alert::ProtocolVersion | Alert::InsufficientSecurity => Some(format!(
-            "it found nothing in common with us ({alert:?}): TLS 1.2 or 1.3 with a modern cipher, and a certificate \
-             of ours (KAFKA_TLS_CERT) if it asks for one"
+            "it has nothing in common with us ({alert:?}): use TLS 1.2 or 1.3 with a modern cipher, and a \
+             client certificate (KAFKA_TLS_CERT) if the broker asks for one"
         )),
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! Reads the answer to a fetch: which partitions, and the page of each. Pure.
+//! Decodes a fetch response into a page for each partition. Does no I/O.
 
 use super::super::Position;
 use super::super::code::Code;
@@ -7,15 +7,16 @@ use super::super::frame::{Malformed, Reader};
 use super::records::{self, Limit, Trouble};
 use crate::broker::Page;
 
-/// Most bytes that all pages of an answer take in memory, besides the record that exceeds them. What small compressed
-/// batches become has no other bound; partitions left empty by it are first in their turn.
+/// Maximum bytes that all pages of a response take in memory, not counting the record that exceeds them.
+/// Nothing else bounds what small compressed batches expand to. Partitions left empty by this limit go first
+/// in their next turn.
 pub(super) const MAX_HELD_BYTES: usize = 32 << 20;
 
-/// The pages in a fetch answer of version 4 about `topic`, each of about `share` bytes of values; a batch may become
-/// `unpacked` bytes.
+/// Reads the pages of a fetch response of version 4 about `topic`, each of about `share` bytes of values; a
+/// batch may decompress to `unpacked` bytes.
 ///
 /// # Errors
-/// The answer as a whole makes no sense.
+/// Fails if the response as a whole is malformed.
 pub(super) fn pages(
     r: &mut Reader<'_>,
     topic: &str,
@@ -30,7 +31,7 @@ pub(super) fn pages(
         let _stable = r.i64()?;
         let aborted = r.array(|r| Ok((r.i64()?, r.i64()?)))?;
         let stored = r.bytes()?;
-        // Each once: what is told twice would be taken apart twice.
+        // Each partition once, because a repeated one would be decoded twice.
         let position = open.iter().position(|at| at.partition == partition).ok_or(Malformed)?;
         let position = open.swap_remove(position);
         let limit = Limit { values: share, held: MAX_HELD_BYTES.saturating_sub(held), unpacked };

@@ -1,38 +1,39 @@
-//! Builds record batches in the format of Kafka 0.11 and later. Pure.
+//! Encodes record batches in the format of Kafka 0.11 and later. Does no I/O.
 //!
-//! Written by hand like the rest of this client: the `kafka-protocol` crate reserves memory for any count that an
-//! answer claims (2^31 elements, which aborts the process), and cannot read past a batch that is cut off.
+//! It is written by hand, like the rest of this client. The `kafka-protocol` crate reserves memory for any
+//! count that a response claims (2^31 elements, which aborts the process), and cannot read past an incomplete
+//! batch.
 
 use crate::broker::Record;
 use crate::broker::stored::HEADER_BYTES;
 
-/// Where the bytes that the checksum covers begin.
+/// Start of the bytes that the checksum covers.
 pub(super) const CRC_FROM: usize = 21;
 const CRC_AT: usize = 17;
 
-/// What a record's lengths and flags take at most, beside its key and value.
+/// Maximum bytes of a record's lengths and flags, in addition to its key and value.
 const RECORD_OVERHEAD_BYTES: usize = 26;
 
-/// Identity of a batch.
+/// Identifies a batch to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub producer_id: i64,
     pub epoch: i16,
-    /// Number of its first record.
+    /// Sequence number of its first record.
     pub sequence: i32,
 }
 
 impl Stamp {
-    /// Of a batch that a broker does not compare with others.
+    /// For a batch that a broker does not compare with others.
     pub const NONE: Self = Self { producer_id: -1, epoch: -1, sequence: -1 };
 }
 
-/// The checksum of `bytes`, as batches carry it.
+/// The checksum of `bytes`, as used in batches.
 pub(super) fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
-/// One batch of `records`, all of the time `now_ms` (since 1970), uncompressed.
+/// Encodes one uncompressed batch of `records`, all with the time `now_ms` (milliseconds since 1970).
 pub(super) fn encode(records: &[Record<'_>], stamp: Stamp, now_ms: i64) -> Vec<u8> {
     let payload: usize = records
         .iter()
@@ -66,8 +67,8 @@ pub(super) fn encode(records: &[Record<'_>], stamp: Stamp, now_ms: i64) -> Vec<u
     bytes
 }
 
-/// A batch that no broker takes, but of which one says so only after it has looked whether it leads the partition
-/// and has enough replicas: its checksum is wrong.
+/// A batch that no broker accepts, because its checksum is wrong. A broker reports that only after checking
+/// that it leads the partition and has enough replicas.
 pub(super) fn unacceptable() -> Vec<u8> {
     let mut bytes = encode(&[Record { key: None, value: b"" }], Stamp::NONE, 0);
     bytes[CRC_AT] ^= 0xff;

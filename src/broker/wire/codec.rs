@@ -1,4 +1,4 @@
-//! Takes compressed records apart, never into more memory than a given limit. Pure.
+//! Decompresses records, never using more memory than a given limit. Does no I/O.
 
 use std::io::{ErrorKind, Read};
 
@@ -6,28 +6,28 @@ use flate2::read::MultiGzDecoder;
 use lz4_flex::frame::FrameDecoder;
 use ruzstd::decoding::StreamingDecoder;
 
-/// Why compressed records cannot be read; the text is for a human.
+/// Why compressed records cannot be read; the text is for humans.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Undecodable(pub String);
 
-/// What Java puts in front of snappy blocks: a magic number and two versions.
+/// Java writes a header in front of snappy blocks: a magic number and two versions.
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
 const XERIAL_HEADER_BYTES: usize = 16;
 
-/// Room for the first bytes, doubled as long as there are more.
+/// Initial buffer size, which grows by a factor of two as long as there are more bytes.
 const FIRST_BYTES: usize = 64 << 10;
 
-/// The format of lz4 before it had frames, which Kafka never writes; each of its blocks may be 8 MiB.
+/// The lz4 format from before it had frames, which Kafka never writes; each of its blocks may be 8 MiB.
 const LZ4_LEGACY_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 const LZ4_ROOM_PER_COST: usize = 16;
 
-/// Flag in a zstd frame's descriptor: all of its content is kept, and there is no byte for the window.
+/// Flag in a zstd frame's descriptor: all of its content is kept, and there is no window byte.
 const SINGLE_SEGMENT: u8 = 0x20;
 
-/// The bytes that `bytes` hold, compressed with Kafka's codec number `codec`; at most `limit`.
+/// Decompresses `bytes`, written with Kafka's codec number `codec`, into at most `limit` bytes.
 ///
 /// # Errors
-/// Broken, of an unknown codec, or larger than `limit`.
+/// Fails if the data is corrupt, uses an unknown codec, or is larger than `limit`.
 pub(super) fn decompress(codec: u8, bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
     match codec {
         1 => read_up_to(limit, "gzip", MultiGzDecoder::new(bytes)),
@@ -38,8 +38,9 @@ pub(super) fn decompress(codec: u8, bytes: &[u8], limit: usize) -> Result<Vec<u8
     }
 }
 
-/// What taking `bytes` apart into `decompressed` bytes costs: at least their number. The decoder of lz4 fills room for
-/// a whole block ahead of each one, however little is in it; that goes sixteen times as fast as decoding.
+/// Cost of decompressing `bytes` into `decompressed` bytes: at least that number. Before each block, the lz4
+/// decoder fills memory for a full one, however little the block holds. Filling is sixteen times as fast as
+/// decoding.
 pub(super) fn cost(codec: u8, bytes: &[u8], decompressed: usize) -> usize {
     if codec == 3 { decompressed.max(lz4_room(bytes) / LZ4_ROOM_PER_COST) } else { decompressed }
 }
@@ -54,8 +55,8 @@ fn lz4(bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
     read_up_to(limit, "lz4", FrameDecoder::new(bytes))
 }
 
-/// Bytes of all blocks of a frame if each were full. From
-/// <https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>; nothing where that is not what it is.
+/// Total bytes of a frame's blocks if each were full. The format is described in
+/// <https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>; 0 for bytes that do not follow it.
 fn lz4_room(bytes: &[u8]) -> usize {
     let Some(&[flags, block, ..]) = bytes.get(4..) else { return 0 };
     let block_bytes = 1 << (8 + 2 * (block >> 4 & 7));
@@ -79,7 +80,7 @@ fn read_up_to(limit: usize, codec: &str, mut reader: impl Read) -> Result<Vec<u8
     let mut filled = 0;
     loop {
         if filled == out.len() {
-            // One byte more tells that there is more.
+            // One extra byte shows whether there is more.
             let grown = (out.len() * 2).max(FIRST_BYTES).min(limit + 1);
             grow(&mut out, grown, limit + 1);
         }
@@ -97,7 +98,8 @@ fn read_up_to(limit: usize, codec: &str, mut reader: impl Read) -> Result<Vec<u8
     Ok(out)
 }
 
-/// Makes `out` of `length` bytes, with room for twice as many but not for more than `limit`, as a vector itself would.
+/// Resizes `out` to `length` bytes. As in a vector, the capacity grows by a factor of two, but not beyond
+/// `limit`.
 fn grow(out: &mut Vec<u8>, length: usize, limit: usize) {
     if length > out.capacity() {
         out.reserve_exact((2 * out.capacity()).clamp(length, limit.max(length)) - out.len());
@@ -106,16 +108,17 @@ fn grow(out: &mut Vec<u8>, length: usize, limit: usize) {
 }
 
 fn broken(codec: &str, why: &dyn std::fmt::Display) -> Undecodable {
-    Undecodable(format!("compressed with {codec}, but broken ({why})"))
+    Undecodable(format!("compressed with {codec}, but corrupt ({why})"))
 }
 
 fn too_large(codec: &str, limit: usize) -> Undecodable {
     Undecodable(format!(
-        "compressed with {codec} from one batch of more than {limit} bytes (KAFKA_FETCH_MAX_BYTES)"
+        "compressed with {codec} in a batch of more than {limit} bytes (KAFKA_FETCH_MAX_BYTES)"
     ))
 }
 
-/// Raw blocks, as librdkafka writes one; Java writes several, each with its length, behind a header.
+/// Decompresses raw snappy blocks. librdkafka writes one; Java writes several after a header, each after its
+/// length.
 fn snappy(bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
     let mut out = Vec::new();
     if !bytes.starts_with(XERIAL_MAGIC) {
@@ -149,7 +152,7 @@ fn zstd(bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
     let cut_off = || broken("zstd", &"its header is cut off");
     let (magic_and_descriptor, rest) = bytes.split_first_chunk::<5>().ok_or_else(cut_off)?;
     let descriptor = magic_and_descriptor[4];
-    // The decoder reserves all the history that the frame asks for.
+    // The decoder reserves as much history as the frame asks for.
     if descriptor & SINGLE_SEGMENT != 0 {
         let content = content_bytes(descriptor, rest).ok_or_else(cut_off)?;
         if content > limit as u64 {
@@ -157,7 +160,8 @@ fn zstd(bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
         }
         return zstd_frames(bytes, limit);
     }
-    // Strong levels ask for far more than a batch holds. No more than the limit is ever looked back at.
+    // High compression levels ask for far more than a batch holds. Nothing beyond the limit is ever looked
+    // back at.
     let (&window, rest) = rest.split_first().ok_or_else(cut_off)?;
     let most = (0..=u8::MAX).rev().find(|window| window_bytes(*window) <= limit as u64).unwrap_or(0);
     let header = [&magic_and_descriptor[..], &[window.min(most)]].concat();
@@ -169,13 +173,13 @@ fn zstd_frames(frame: impl Read, limit: usize) -> Result<Vec<u8>, Undecodable> {
     read_up_to(limit, "zstd", decoder)
 }
 
-/// What the byte for the window stands for; greater ones for more.
+/// Window size for a window byte; greater bytes mean larger windows.
 fn window_bytes(window: u8) -> u64 {
     let base = 1u64 << (10 + (window >> 3));
     base + base / 8 * u64::from(window & 7)
 }
 
-/// Size of the content of a single segment; it stands behind the dictionary's id.
+/// Content size of a single segment; it comes after the dictionary id.
 fn content_bytes(descriptor: u8, rest: &[u8]) -> Option<u64> {
     let content = rest.get([0, 1, 2, 4][usize::from(descriptor & 3)]..)?;
     let size = |bytes: usize| {
@@ -249,7 +253,7 @@ mod tests {
         assert_eq!(
             decompress(4, &[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 1, 0, 0], 1 << 20),
             Ok(vec![]),
-            "no more history is kept than there can be"
+            "no more history is reserved than the limit"
         );
         assert!(
             decompress(4, &[0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 0, 0, 0, 0x10, 1, 0, 0], 1 << 20)

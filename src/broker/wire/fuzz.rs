@@ -1,4 +1,4 @@
-//! The door through which `fuzz/` reaches the decoders; built only there (`--cfg fuzzing`).
+//! The entry point of `fuzz/` into the decoders; compiled only there (`--cfg fuzzing`).
 
 use super::answer::{MAX_HELD_BYTES, pages};
 use super::batch::{CRC_FROM, checksum};
@@ -9,11 +9,11 @@ use crate::broker::frame::Reader;
 use crate::broker::stored::next_batch;
 use crate::broker::{Page, Position};
 
-/// Small, so that inputs which exceed it are found.
+/// Small, so that the fuzzer finds inputs that exceed it.
 const LIMIT_BYTES: usize = 1 << 16;
 const UNPACKED_BYTES: usize = 30 << 20;
 
-/// Decodes `bytes` in the way that their first byte chooses, and panics where a promise does not hold.
+/// Decodes `bytes` in the way that their first byte selects, and panics if an invariant does not hold.
 pub fn fuzzed(bytes: &[u8]) {
     let Some((kind, rest)) = bytes.split_first() else { return };
     match kind % 8 {
@@ -55,7 +55,7 @@ fn check_codec(codec: u8, bytes: &[u8]) {
     assert!(length <= LIMIT_BYTES, "{length}");
 }
 
-/// With checksums that are right: else hardly any input would get past them.
+/// Corrects the checksums first; otherwise hardly any input would get past them.
 fn check_stored(bytes: &[u8]) {
     let Some((&offset, rest)) = bytes.split_first() else { return };
     let mut sealed = rest.to_vec();
@@ -81,7 +81,7 @@ fn check_stored(bytes: &[u8]) {
     }
 }
 
-/// Offsets rise from `offset` on, and reading goes on behind them.
+/// Checks that offsets increase from `offset` on and that reading continues after them.
 fn check_page(page: &Page, offset: i64) {
     assert!(page.next_offset >= offset, "{} after {offset}", page.next_offset);
     let mut next = offset;

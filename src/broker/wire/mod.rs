@@ -1,8 +1,9 @@
-//! Our own client, for every Kafka from 0.11 to 4.x: Produce v3, Fetch v4 and InitProducerId v0, which they all serve.
-//! From 2.4 on Produce v8, which names the records that a broker rejects (KIP-467).
+//! Our own client for every Kafka from 0.11 to 4.x, using Produce v3, Fetch v4 and InitProducerId v0.
 //!
-//! It writes nothing twice (see `sequence`), reads every compression, and hides what transactions rolled back.
-//! It has no socket of its own: records go over the connection that carries the small requests.
+//! All these Kafka versions support those requests. From Kafka 2.4 on it uses Produce v8, which names the
+//! records that a broker rejects (KIP-467). It writes nothing twice (see `sequence`), reads every compression
+//! codec, and hides aborted transactions. It has no socket of its own: records go over the connection that
+//! carries the control requests.
 
 mod answer;
 mod batch;
@@ -43,31 +44,31 @@ const PRODUCE_WITH_REASONS: Api = Api { version: 8, ..PRODUCE };
 const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
 const INIT_PRODUCER_ID: Api = Api { name: "InitProducerId", key: 22, version: 0 };
 
-/// Pause between two questions for a producer id.
+/// Pause between two requests for a producer id.
 const ID_POLL: Duration = Duration::from_millis(20);
 
 const NULL: i16 = -1;
 const ALL_REPLICAS: i16 = -1;
 const READ_COMMITTED: i8 = 1;
 
-/// Opens clients that share the numbers of one producer.
+/// Opens clients that share the sequence numbers of one producer.
 pub(super) struct WireConnector {
     topic: String,
     sequences: Arc<Mutex<Sequences>>,
 }
 
 impl WireConnector {
-    /// For the clients of one thread.
+    /// Creates a connector for the clients of one thread.
     pub fn new(topic: String) -> Self {
         Self { topic, sequences: Arc::default() }
     }
 
-    /// True while the batch of `records` for `partition` may be written without our knowing.
+    /// True while the batch of `records` for `partition` may have been written without our knowing.
     pub fn is_in_doubt(&self, partition: i32, records: &[Record<'_>]) -> bool {
         lock(&self.sequences).is_in_doubt(partition, records)
     }
 
-    /// A client of `host`, which serves `versions` and leads partitions of the topic.
+    /// Opens a client for `host`, which supports `versions` and leads partitions of the topic.
     pub fn open(&self, host: &str, versions: &Versions) -> Box<dyn Client> {
         Box::new(WireClient {
             host: host.to_owned(),
@@ -89,16 +90,16 @@ struct WireClient {
     host: String,
     topic: String,
     produce: Api,
-    /// The broker can be asked without a Produce request whether it would acknowledge.
+    /// The broker can be asked whether it would acknowledge, without a Produce request.
     asks_quietly: bool,
-    /// Replicas in sync with which a Produce request proved that a partition would acknowledge.
+    /// Number of in-sync replicas with which a Produce request proved that a partition would acknowledge.
     proven: HashMap<i32, usize>,
     sequences: Arc<Mutex<Sequences>>,
     turns: Turns,
 }
 
 impl Client for WireClient {
-    /// Nothing of its own can be dead.
+    /// Always true: the client has no connection of its own that could be dead.
     fn is_usable(&self) -> bool {
         true
     }
@@ -130,7 +131,7 @@ impl Client for WireClient {
         Ok(outcomes)
     }
 
-    /// Without a trace in the broker's figures where that can be (see `probe`).
+    /// Leaves no trace in the broker's metrics where that is possible (see `probe`).
     fn would_acknowledge(
         &mut self,
         control: &mut Connection,
@@ -210,8 +211,8 @@ impl Client for WireClient {
 }
 
 impl WireClient {
-    /// Sends a batch that fails its checksum, which the broker compares after it has looked at leader and replicas.
-    /// It counts as a corrupt message in the broker's figures.
+    /// Sends a batch with a wrong checksum, which the broker verifies after it has checked leader and
+    /// replicas. The broker's metrics count it as a corrupt message.
     fn provoke(
         &self,
         control: &mut Connection,
@@ -231,7 +232,7 @@ impl WireClient {
             .collect())
     }
 
-    /// A broker that has just started has no ids to give for a moment.
+    /// Gets a producer id if one is needed. A broker that has just started cannot assign one for a moment.
     fn have_id(
         &self,
         sequences: &mut Sequences,
@@ -245,7 +246,7 @@ impl WireClient {
                 Err(code) => {
                     let host = &self.host;
                     return Err(BrokerError::Retryable(format!(
-                        "broker {host}: no producer id was given: {code}"
+                        "broker {host}: no producer id was assigned: {code}"
                     )));
                 }
             }
@@ -253,19 +254,19 @@ impl WireClient {
         Ok(())
     }
 
-    /// Takes the answer about `partition` out of `pages`.
+    /// Takes the result for `partition` out of `pages`.
     fn fetched(&self, pages: &mut PerPartition<Result<Page, Trouble>>, partition: i32) -> Fetched {
         let found = pages.iter().position(|(id, _)| *id == partition).map(|at| pages.swap_remove(at).1);
         let at = || format!("broker {}: fetch of {}/{partition}", self.host, self.topic);
         let page = match found.unwrap_or(Err(Code::UNKNOWN_TOPIC_OR_PARTITION)) {
             Ok(Ok(page)) => Ok(page),
             Ok(Err(Trouble::Damaged(offset))) => Err(BrokerError::Retryable(format!(
-                "{}: what the broker sent from offset {offset} on fails its checksum; is its disk in order?",
+                "{}: the data sent from offset {offset} on fails its checksum; check the broker's disk",
                 at()
             ))),
             Ok(Err(Trouble::Unreadable(offset, what))) => Err(BrokerError::Unreadable(format!(
-                "{}/{partition} holds records from offset {offset} on that are {what}, which this client cannot \
-                 read; skip or delete these records",
+                "{}/{partition} holds records from offset {offset} on that are {what}, which this client \
+                 cannot read; skip or delete these records",
                 self.topic
             ))),
             Err(code) => Err(client::fetch_refusal(at(), code)),
@@ -279,10 +280,11 @@ pub(super) fn gives_reasons(versions: &Versions) -> bool {
     versions.serves(PRODUCE_WITH_REASONS.key, PRODUCE_WITH_REASONS.version)
 }
 
-/// Writes `batches` without numbers and without a time, as the kafka crate does, for a broker that gives reasons.
+/// Writes `batches` without sequence numbers and without a time, as the kafka crate does, for a broker that
+/// gives reasons.
 ///
 /// # Errors
-/// Retryable; any batch may have been written.
+/// Fails with [`BrokerError::Retryable`]. Any of the batches may have been written.
 pub(super) fn produce_plainly(
     control: &mut Connection,
     (host, topic): (&str, &str),
@@ -299,7 +301,7 @@ pub(super) fn produce_plainly(
     Ok(outcomes)
 }
 
-/// A produce request up to the partitions of the topic.
+/// The beginning of a produce request, up to the partitions of the topic.
 fn produce_body(topic: &str, ack_timeout: Duration) -> Writer {
     let ack_timeout = i32::try_from(ack_timeout.as_millis()).unwrap_or(i32::MAX);
     Writer::default().i16(NULL).i16(ALL_REPLICAS).i32(ack_timeout).i32(1).str(topic)
@@ -342,7 +344,7 @@ fn offset_in(outcome: &Result<Produced, Code>) -> Result<i64, Code> {
     }
 }
 
-/// Exactly one outcome a batch, or the answer is not to our request.
+/// Requires exactly one outcome per batch. If not, the response does not belong to our request.
 fn check_answers(
     host: &str,
     batches: &[Batch<'_>],
@@ -351,12 +353,12 @@ fn check_answers(
     let asked: Vec<i32> = batches.iter().map(|batch| batch.partition).collect();
     let is_absurd = outcomes.iter().any(|(_, outcome)| offset_in(outcome).is_ok_and(|offset| offset < 0));
     if is_absurd || !answers_exactly(&asked, outcomes) {
-        return Err(BrokerError::Retryable(format!("broker {host}: produce: an answer to another request")));
+        return Err(BrokerError::Retryable(format!("broker {host}: produce: response to another request")));
     }
     Ok(())
 }
 
-/// An id for batches outside of transactions.
+/// Requests a producer id for batches outside of transactions.
 fn new_producer_id(
     control: &mut Connection,
     deadline: Instant,

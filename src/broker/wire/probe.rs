@@ -1,10 +1,13 @@
-//! Asks whether partitions would acknowledge a record, without a request that the broker would count as an error.
+//! Asks whether partitions would acknowledge a record, in a way that brokers do not count as an error.
 //!
-//! Metadata in the eyes of the leader (version 8, from Kafka 2.3, says what we may do: KIP-430) and the topic's
-//! `min.insync.replicas` (DescribeConfigs, from Kafka 1.1) are what an append looks at before the records: permission,
-//! replicas in sync. That it leads, and has the log, is proven by an offset: Metadata may say so a moment early. No Produce request can stand for them: from version 3 on one without a batch is
-//! refused ahead of the leader (INVALID_RECORD), a wrong checksum counts in `InvalidMessageCrcRecordsPerSec`, and
-//! all other flaws of a batch in `FailedProduceRequestsPerSec`, each with an error in the broker's log.
+//! Before an append looks at the records, it checks permission and in-sync replicas. Both can be queried:
+//! Metadata as the leader sees it (version 8, from Kafka 2.3, says what we may do: KIP-430), and the topic's
+//! `min.insync.replicas` (DescribeConfigs, from Kafka 1.1). That the broker leads, and has the log, is proven
+//! by an offset, because Metadata may say so a moment early.
+//!
+//! A Produce request cannot replace these queries. From version 3 on, one without a batch is rejected before
+//! the leader check (INVALID_RECORD). A wrong checksum counts in `InvalidMessageCrcRecordsPerSec`, and all
+//! other flaws of a batch in `FailedProduceRequestsPerSec`, each with an error in the broker's log.
 
 use std::time::Instant;
 
@@ -17,14 +20,14 @@ use crate::broker::BrokerError;
 const METADATA: Api = Api { name: "Metadata", key: 3, version: 8 };
 const DESCRIBE_CONFIGS: Api = Api { name: "DescribeConfigs", key: 32, version: 1 };
 
-/// Places of operations in the bits of Metadata, as `AclOperation` numbers them.
+/// Bits of operations in Metadata, numbered as in `AclOperation`.
 const WRITE: i32 = 1 << 4;
 const READ_CONFIGS: i32 = 1 << 10;
 
 const MIN_IN_SYNC: &str = "min.insync.replicas";
 const TOPIC: i8 = 2;
 
-/// True for a broker that can be asked so.
+/// True for a broker that supports these requests.
 pub(super) fn is_served(versions: &Versions) -> bool {
     [METADATA, DESCRIBE_CONFIGS].iter().all(|api| versions.serves(api.key, api.version))
 }
@@ -35,7 +38,7 @@ pub(super) struct State {
     may_write: bool,
     may_read_configs: bool,
     partitions: Vec<Partition>,
-    /// Of the partitions whose log the broker has as their leader.
+    /// For the partitions that the broker leads and whose log it has.
     offsets: PerPartition<i64>,
     /// `None` while we may not read it.
     min_in_sync: Option<usize>,
@@ -50,12 +53,12 @@ struct Partition {
     in_sync: usize,
 }
 
-/// What a [`State`] says about a partition.
+/// A [`State`]'s verdict on a partition.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It would acknowledge, or why not.
+    /// It would acknowledge, or the reason why not.
     Known(Result<(), Code>),
-    /// With so many replicas in sync it may or may not: only a Produce request tells.
+    /// With this many in-sync replicas it may or may not acknowledge: only a Produce request can show.
     Unclear(usize),
 }
 
@@ -88,7 +91,7 @@ impl State {
 /// Asks `on` about `partitions` of `topic`.
 ///
 /// # Errors
-/// Retryable. The inner error is what the broker says of the topic.
+/// Fails with [`BrokerError::Retryable`]. The inner error is the broker's code for the topic.
 pub(super) fn state(
     on: &mut Connection,
     topic: &str,
@@ -104,7 +107,7 @@ pub(super) fn state(
     if state.may_write {
         state.offsets = control::first_offsets(on, topic, partitions, deadline)?;
     }
-    // A question that is not allowed would be an error in the broker's log.
+    // A request that is not allowed would cause an error in the broker's log.
     if state.may_read_configs {
         let body = Writer::default()
             .array(&[topic], |w, t| w.i8(TOPIC).str(t).array(&[MIN_IN_SYNC], |w, name| w.str(name)))

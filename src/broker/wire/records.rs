@@ -1,7 +1,7 @@
-//! Reads a partition's part of a fetch answer into a page. Pure.
+//! Decodes a partition's part of a fetch response into a page. Does no I/O.
 //!
-//! What it holds and the crates do not: a batch that is cut off is left out; reading goes on behind a batch by its
-//! header, whatever compaction left of its records; markers are stepped over, and so is what was rolled back.
+//! Unlike the crates, it leaves out a batch that is incomplete, continues after a batch by its header
+//! whatever compaction left of its records, and skips markers and aborted transactions.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -12,34 +12,36 @@ use crate::broker::Page;
 use crate::broker::frame::{Malformed, Reader};
 use crate::broker::stored::{BatchHeader, HEADER_BYTES, next_batch};
 
-/// How much is read from an answer.
+/// Limits on how much is read from a response.
 #[derive(Clone, Copy)]
 pub(super) struct Limit {
-    /// Bytes of values; a page ends with the batch that reaches it.
+    /// Bytes of values; a page ends with the batch that reaches this limit.
     pub values: usize,
-    /// Bytes in memory; a page ends with the record that reaches it, and without any room it stays empty. Also of
-    /// what is decompressed for it, so that small batches cannot take long either.
+    /// Bytes in memory; a page ends with the record that reaches this limit, and stays empty if there is no
+    /// room. The limit also applies to what is decompressed for the page, so that small batches cannot take
+    /// long either.
     pub held: usize,
-    /// Bytes that one batch may be once it is decompressed.
+    /// Maximum bytes of one batch after decompression.
     pub unpacked: usize,
 }
 
-/// Why a partition's data cannot be read on.
+/// Why a partition's data cannot be read further.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// Perhaps damaged on its way: another try may help.
+    /// Possibly damaged in transit, so a retry may help.
     Damaged(i64),
-    /// From this offset on of a kind that this client does not read.
+    /// From this offset on, the data is of a kind that this client does not read.
     Unreadable(i64, String),
 }
 
-/// A transaction that was rolled back: its producer id and its first offset.
+/// An aborted transaction: its producer id and its first offset.
 pub(super) type Aborted = (i64, i64);
 
-/// The records of `stored` from `offset` on, up to `limit`.
+/// Reads the records of `stored` from `offset` on, up to `limit`.
 ///
 /// # Errors
-/// Nothing could be read. What precedes a trouble is read, and the trouble met again by the next fetch.
+/// Fails if nothing could be read. Records before a problem are returned, and the next fetch meets the
+/// problem again.
 pub(super) fn page(
     stored: &[u8],
     offset: i64,
@@ -71,14 +73,14 @@ fn read_batches(
             continue;
         }
         if !header.is_current {
-            return Err(Trouble::Unreadable(at, "in the format of Kafka before 0.11".into()));
+            return Err(Trouble::Unreadable(at, "in the format from before Kafka 0.11".into()));
         }
         if checksum(&batch[CRC_FROM..]) != header.crc {
             return Err(Trouble::Damaged(at));
         }
         if !rolled_back.contains(&header) && !header.is_control {
             let records = &batch[HEADER_BYTES..];
-            // Room for what is left of the answer at once, instead of copying at each growth.
+            // Reserves room for the rest of the response at once, instead of copying at each growth.
             page.reserve(records.len() + stored.len());
             let all_read = if header.codec == 0 {
                 read_records(records, &header, page, limit.held)
@@ -88,9 +90,7 @@ fn read_batches(
                 decompressed += codec::cost(header.codec, records, plain.len());
                 read_records(&plain, &header, page, limit.held)
             };
-            if !all_read
-                .map_err(|Malformed| Trouble::Unreadable(at, "in a batch that makes no sense".into()))?
-            {
+            if !all_read.map_err(|Malformed| Trouble::Unreadable(at, "in a malformed batch".into()))? {
                 page.reach(header.epoch, page.next_offset);
                 break;
             }
@@ -101,7 +101,7 @@ fn read_batches(
     Ok(())
 }
 
-/// False if the page is full before the batch ends; the next one begins in the middle of it.
+/// Returns false if the page is full before the batch ends; the next page begins in the middle of it.
 fn read_records(
     records: &[u8],
     header: &BatchHeader,
@@ -132,7 +132,7 @@ fn read_records(
     Ok(true)
 }
 
-/// Milliseconds since 1970, unless the sender gave none.
+/// The record's time in milliseconds since 1970; `None` if the sender gave none.
 fn time_of(header: &BatchHeader, delta: i64) -> Option<i64> {
     let time = match header.append_time_ms {
         Some(time) => time,
@@ -142,7 +142,7 @@ fn time_of(header: &BatchHeader, delta: i64) -> Option<i64> {
     (time >= 0).then_some(time)
 }
 
-/// Bytes with their length in front; null reads as empty.
+/// Reads bytes with their length in front; null reads as empty.
 fn nullable<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
     match r.varint()? {
         -1 => Ok(&[]),
@@ -150,11 +150,11 @@ fn nullable<'a>(r: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
     }
 }
 
-/// Which batches belong to transactions that were rolled back.
+/// Tracks which batches belong to aborted transactions.
 struct RolledBack {
-    /// Transactions that begin further on, the next one last.
+    /// Transactions that begin later in the log, the next one last.
     ahead: Vec<Aborted>,
-    /// Producers whose transaction has begun and whose marker has not yet come.
+    /// Producers whose transaction has begun and whose marker has not come yet.
     open: HashSet<i64>,
 }
 
@@ -164,13 +164,13 @@ impl RolledBack {
         Self { ahead, open: HashSet::new() }
     }
 
-    /// To be asked once for each batch, in order.
+    /// Must be called once for each batch, in order.
     fn contains(&mut self, batch: &BatchHeader) -> bool {
         while let Some((producer, _)) = self.ahead.pop_if(|(_, first)| *first <= batch.last) {
             self.open.insert(producer);
         }
         if batch.is_control {
-            // A producer has one transaction at a time, so any marker of it ends that one.
+            // A producer has one transaction at a time, so any of its markers ends that one.
             self.open.remove(&batch.producer_id);
             return false;
         }
@@ -297,7 +297,7 @@ mod tests {
             let mut batch = stored(0, &["a", "b"], attributes, -1);
             batch[27..35].copy_from_slice(&base_ms.to_be_bytes());
             batch[35..43].copy_from_slice(&max_ms.to_be_bytes());
-            // The time delta of the first record, behind its length and attributes.
+            // The time delta of the first record, after its length and attributes.
             batch[HEADER_BYTES + 2] = 8;
             seal(&mut batch);
             let page = page(&batch, 0, 2, vec![], ALL).expect("readable");
@@ -334,7 +334,7 @@ mod tests {
             seal(&mut absurd);
             assert!(
                 matches!(page(&absurd, 3, 4, vec![], ALL), Err(Trouble::Unreadable(3, _))),
-                "more than there are"
+                "more records than there are"
             );
         }
     }
@@ -362,7 +362,7 @@ mod tests {
                 log[at] = byte;
             }
             if sealed {
-                // So that what follows the checksum is looked at.
+                // So that the bytes after the checksum are decoded.
                 let end = 12 + 49 + 20;
                 seal(&mut log[..end]);
             }

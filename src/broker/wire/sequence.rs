@@ -1,9 +1,10 @@
-//! Numbers for batches, by which a broker knows one that it has already written. Pure.
+//! Assigns the sequence numbers by which a broker recognises a batch it has already written. Does no I/O.
 //!
-//! Kafka's idempotence: batches of one producer id count up in each partition, and the same batch sent again, with
-//! the same number, is answered with the offset that it already has. So a batch whose outcome is unknown is kept,
-//! and the same records sent again to the same partition become the same batch. When the caller sends other records
-//! instead, the number cannot be used again, since nobody knows whether it was taken: a new producer id begins.
+//! This is Kafka's idempotence. The batches of a producer id are numbered consecutively in each partition. A
+//! batch that is sent again with the same number is answered with the offset that it already has. A batch
+//! whose outcome is unknown is therefore kept, and the same records sent again to the same partition become
+//! the same batch. If the caller sends other records instead, the number cannot be reused, because it may
+//! have been taken: a new producer id begins.
 
 use std::collections::HashMap;
 
@@ -11,16 +12,16 @@ use super::batch::{self, Stamp};
 use crate::broker::Record;
 use crate::broker::code::Code;
 
-/// A producer id and its epoch, as the cluster gave them.
+/// A producer id and its epoch, as assigned by the cluster.
 pub(super) type ProducerId = (i64, i16);
 
-/// A batch that is or may be written, without an answer that says so.
+/// A batch that is or may be written, but was not acknowledged.
 struct InDoubt {
     stamp: Stamp,
     sent_ms: i64,
     records: usize,
     encoded: Vec<u8>,
-    /// Sent more than once: an answer to the last one says nothing of the ones before.
+    /// Sent more than once: a response to the last attempt says nothing about the earlier ones.
     is_repeated: bool,
 }
 
@@ -30,7 +31,7 @@ impl InDoubt {
     }
 }
 
-/// What numbers are taken.
+/// The sequence numbers in use.
 #[derive(Default)]
 pub(super) struct Sequences {
     id: Option<ProducerId>,
@@ -39,24 +40,24 @@ pub(super) struct Sequences {
 }
 
 impl Sequences {
-    /// True while the batch of `records` for `partition` may be written.
+    /// True while the batch of `records` for `partition` may have been written.
     pub fn is_in_doubt(&self, partition: i32, records: &[Record<'_>]) -> bool {
         self.in_doubt.get(&partition).is_some_and(|doubt| doubt.is_of(records))
     }
 
-    /// True when batches must wait for [`Sequences::begin`].
+    /// True if batches must wait for [`Sequences::begin`].
     pub fn needs_id(&self) -> bool {
         self.id.is_none()
     }
 
-    /// Counts from 0 under a new id.
+    /// Starts counting from 0 under a new id.
     pub fn begin(&mut self, id: ProducerId) {
         self.id = Some(id);
         self.next.clear();
     }
 
-    /// Settles what `records` for `partition` are: the batch in doubt again, or others, which take its number out
-    /// of use. To be called for all batches of a request before [`Sequences::needs_id`].
+    /// Decides whether `records` for `partition` are the batch in doubt again, or others, which retire its
+    /// number. Must be called for all batches of a request before [`Sequences::needs_id`].
     pub fn prepare(&mut self, partition: i32, records: &[Record<'_>]) {
         let Some(doubt) = self.in_doubt.get_mut(&partition) else { return };
         doubt.is_repeated = doubt.is_of(records);
@@ -66,7 +67,7 @@ impl Sequences {
         }
     }
 
-    /// The batch to send to `partition`, in doubt from now on; `None` without an id.
+    /// Returns the batch to send to `partition`, which is in doubt from now on; `None` without an id.
     pub fn batch(&mut self, partition: i32, records: &[Record<'_>], now_ms: i64) -> Option<&[u8]> {
         let (producer_id, epoch) = self.id?;
         let sequence = self.next.get(&partition).copied().unwrap_or(0);
@@ -78,7 +79,7 @@ impl Sequences {
         Some(&doubt.encoded)
     }
 
-    /// Takes the broker's answer to the batch last sent to `partition`.
+    /// Applies the broker's response to the batch last sent to `partition`.
     pub fn settle(&mut self, partition: i32, outcome: Result<i64, Code>) {
         let Some(doubt) = self.in_doubt.get(&partition) else { return };
         let is_settled = match outcome {
@@ -88,7 +89,7 @@ impl Sequences {
                 }
                 true
             }
-            // The cluster no longer counts as we do: only a new id can go on.
+            // The cluster no longer counts as we do, so only a new id can continue.
             Err(code) if code.is_of_sequence() => {
                 self.id = None;
                 true
@@ -101,7 +102,7 @@ impl Sequences {
     }
 }
 
-/// The number behind a batch; after 2^31 - 1 comes 0.
+/// The number after a batch; 2^31 - 1 is followed by 0.
 fn after(sequence: i32, records: usize) -> i32 {
     ((i64::from(sequence) + records as i64) & i64::from(i32::MAX)) as i32
 }
@@ -149,7 +150,7 @@ mod tests {
             assert!(s.is_in_doubt(0, &records(&["a", "b"])), "no answer");
             assert!(!s.is_in_doubt(0, &records(&["a", "c"])), "never sent");
             assert_eq!(send(&mut s, 0, &["a", "b"], 8), (7, 0));
-            // The last one was not taken, but the first one may have been.
+            // The last attempt was not accepted, but the first may have been.
             s.settle(0, Err(code));
         }
         assert_eq!(send(&mut s, 0, &["a", "b"], 8), (7, 0));
@@ -165,7 +166,7 @@ mod tests {
             send(&mut s, 1, &["x"], 7);
             assert_eq!(send(&mut s, 0, other, 8), (8, 0));
             s.settle(0, Ok(0));
-            assert_eq!(send(&mut s, 1, &["x"], 9), (7, 0), "as it was sent first");
+            assert_eq!(send(&mut s, 1, &["x"], 9), (7, 0), "as it was first sent");
             s.settle(1, Ok(0));
             assert_eq!(send(&mut s, 1, &["y"], 9), (8, 0), "the old id's number is not the new one's");
         }

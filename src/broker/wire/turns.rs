@@ -1,8 +1,10 @@
-//! Who is asked for first in a fetch: only the first partition that has data is sent a batch above its share. Pure.
+//! Rotates the partition order of fetches so that none is starved when responses are size-limited.
+//!
+//! A broker sends a batch above a partition's share only for the first partition that has data. Does no I/O.
 
 use std::collections::HashMap;
 
-/// When each partition was last the first.
+/// Remembers when each partition was last the first.
 #[derive(Default)]
 pub(super) struct Turns {
     fetches: u64,
@@ -10,8 +12,8 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// Place in `asked` of the partition that was first the longest ago. So each has its turn, whatever groups of
-    /// partitions the caller asks for in turn.
+    /// Place in `asked` of the partition that was first the longest ago. Every partition gets its turn,
+    /// whatever groups of partitions the caller rotates through.
     pub fn next(&mut self, asked: impl Iterator<Item = i32>) -> usize {
         let Some((_, place, partition)) = asked
             .enumerate()

@@ -138,7 +138,7 @@ fn a_password_changed_under_a_running_producer_is_told_and_heals() {
     secured.set_password("turn", "second-secret");
     eventually(secs(60), "told", || {
         let answer = readyz();
-        answer.status == 503 && answer.text().contains("user turn is not let in")
+        answer.status == 503 && answer.text().contains("authentication of user turn failed")
     });
     assert!(http::get(address, "/metrics").expect("metrics").text().contains("kind=\"refused\""));
     // The new one in the file is found without a restart.

@@ -36,11 +36,11 @@ fn wrong_passwords(secured: &Secured) -> Vec<Case> {
     let unknown = SecurityConfig { username: Some("nobody".into()), ..secured.config(SaslSsl, ScramSha256) };
     let not_offered = secured.config(SaslPlaintext, ScramSha512);
     vec![
-        ("PLAIN", Port::SaslSsl, wrong(Plain), &[USER, "not let in with PLAIN", "KAFKA_SASL_USERNAME"]),
-        ("SHA-256", Port::SaslSsl, wrong(ScramSha256), &[USER, "not let in with SCRAM-SHA-256"]),
-        ("SHA-512", Port::SaslSsl, wrong(ScramSha512), &[USER, "not let in with SCRAM-SHA-512"]),
-        ("unknown user", Port::SaslSsl, unknown, &["nobody", "not let in"]),
-        ("mechanism", Port::SaslPlaintext, not_offered, &["SCRAM-SHA-512", "but PLAIN"]),
+        ("PLAIN", Port::SaslSsl, wrong(Plain), &[USER, "failed (PLAIN)", "KAFKA_SASL_USERNAME"]),
+        ("SHA-256", Port::SaslSsl, wrong(ScramSha256), &[USER, "failed (SCRAM-SHA-256)"]),
+        ("SHA-512", Port::SaslSsl, wrong(ScramSha512), &[USER, "failed (SCRAM-SHA-512)"]),
+        ("unknown user", Port::SaslSsl, unknown, &["nobody", "authentication of user"]),
+        ("mechanism", Port::SaslPlaintext, not_offered, &["SCRAM-SHA-512", "it supports PLAIN"]),
     ]
 }
 
@@ -53,12 +53,12 @@ fn wrong_certificates(secured: &Secured) -> Vec<Case> {
     let (its_key, other_key) = (secured.stranger.key.clone(), secured.client.key.clone());
     let named: &[&str] = &["not for 127.0.0.1", "kafka.example.com", "advertised.listeners"];
     vec![
-        ("unknown CA", Port::Ssl, ca(strange_ca), &["no authority", "KAFKA_TLS_CA"]),
+        ("unknown CA", Port::Ssl, ca(strange_ca), &["an authority that we do not trust", "KAFKA_TLS_CA"]),
         ("host name", Port::OtherName, tls(), named),
         ("expired", Port::Expired, tls(), &["has expired", "renew"]),
         ("no certificate of ours", Port::Mutual, tls(), &["KAFKA_TLS_CERT"]),
         ("strange certificate", Port::Mutual, ours(its_key), &["KAFKA_TLS_CERT"]),
-        ("another's key", Port::Mutual, ours(other_key), &["KAFKA_TLS_KEY", "does not go with"]),
+        ("another's key", Port::Mutual, ours(other_key), &["KAFKA_TLS_KEY", "does not match"]),
         ("no PEM", Port::Ssl, ca(no_pem), &["KAFKA_TLS_CA", "no certificate in it"]),
     ]
 }
@@ -67,10 +67,10 @@ fn wrong_ports(secured: &Secured) -> Vec<Case> {
     let base = |protocol| secured.config(protocol, Plain);
     vec![
         ("plain to TLS", Port::Ssl, base(Plaintext), &["speaks TLS", "KAFKA_SECURITY_PROTOCOL"]),
-        ("TLS to plain", Port::Plaintext, base(Ssl), &["speaks no TLS", "PLAINTEXT"]),
-        ("SASL_SSL to plain", Port::SaslPlaintext, base(SaslSsl), &["speaks no TLS", "SASL_PLAINTEXT"]),
+        ("TLS to plain", Port::Plaintext, base(Ssl), &["does not speak TLS", "PLAINTEXT"]),
+        ("SASL_SSL to plain", Port::SaslPlaintext, base(SaslSsl), &["does not speak TLS", "SASL_PLAINTEXT"]),
         ("SASL_PLAINTEXT to TLS", Port::SaslSsl, base(SaslPlaintext), &["speaks TLS"]),
-        ("a password nobody wants", Port::Ssl, base(SaslSsl), &["wants no password"]),
+        ("a password nobody wants", Port::Ssl, base(SaslSsl), &["does not use SASL"]),
     ]
 }
 
