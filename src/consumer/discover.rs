@@ -30,7 +30,10 @@ impl<S: Source> Reader<S> {
             partitions.into_iter().filter(|partition| self.config.shard.takes(*partition)).collect();
         match self.claim.look(&mut self.source) {
             Err(ClaimError::Lost(reason)) => return Err(Failure::undecided(reason)),
-            Ok(false) => self.committed = None,
+            Ok(false) => {
+                self.committed = None;
+                self.commit_due = now;
+            }
             // The next commit says it, if it lasts.
             Ok(true) | Err(ClaimError::Kafka(_)) => {}
         }

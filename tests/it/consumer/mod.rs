@@ -25,7 +25,11 @@ use flate2::read::GzDecoder;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use event_pipeline::broker::{Source, open_source};
+use event_pipeline::config::{KafkaConfig, SecurityConfig};
+
 use crate::support::http;
+use crate::support::kafka::client;
 use crate::support::process::{Program, Running};
 use crate::support::topic::{Stored, Topic};
 use crate::support::wait::{eventually, secs};
@@ -153,6 +157,19 @@ fn audit(records: &[Stored], lines: &[String], rejected: &[Value]) {
     kept.sort_unstable();
     not_events.sort_unstable();
     assert_eq!(kept, not_events, "rejected records");
+}
+
+/// A client of ours for the group's offsets.
+fn source_of(topic: &Topic) -> impl Source {
+    let config = KafkaConfig {
+        brokers: vec![topic.brokers()],
+        topic: topic.name.clone(),
+        connect_timeout_ms: 1000,
+        request_timeout_ms: 5000,
+        client: client(),
+        security: SecurityConfig::plaintext(),
+    };
+    open_source(&config).expect("source")
 }
 
 /// Closed logs by name, then those renamed by logrotate (`events.log.2.gz`, `events.log.1`), then the open one.

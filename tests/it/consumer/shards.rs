@@ -5,13 +5,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use event_pipeline::broker::{Position, Source, open_source};
-use event_pipeline::config::{KafkaConfig, SecurityConfig};
+use event_pipeline::broker::{Position, Source};
 use event_pipeline::consumer::EXIT_UNDECIDED;
 
 use crate::consumer::load::Load;
-use crate::consumer::{CATCH_UP, Site, lines_of, log_files, payload};
-use crate::support::kafka::{client, shared};
+use crate::consumer::{CATCH_UP, Site, lines_of, log_files, payload, source_of};
+use crate::support::kafka::shared;
 use crate::support::process::{Finished, Running};
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
@@ -293,15 +292,7 @@ fn offsets_that_an_earlier_version_or_a_tool_committed_are_followed_as_before() 
     let topic = shared().topic();
     send(&topic, "skipped by a tool");
     send(&topic, "read");
-    let config = KafkaConfig {
-        brokers: vec![topic.brokers()],
-        topic: topic.name.clone(),
-        connect_timeout_ms: 1000,
-        request_timeout_ms: 5000,
-        client: client(),
-        security: SecurityConfig::plaintext(),
-    };
-    let mut source = open_source(&config).expect("source");
+    let mut source = source_of(&topic);
     let group = format!("group-of-{}", topic.name);
     let positions = [0, 1, 2].map(|partition| Position { partition, offset: 1 });
     eventually(secs(60), "a tool commits", || source.commit(&group, &positions, "").is_ok());
