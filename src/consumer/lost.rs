@@ -88,7 +88,7 @@ impl<S: Source> Reader<S> {
         let problem = format!("topic {} was deleted and created again", self.topic);
         match self.config.offset_reset {
             OffsetReset::None | OffsetReset::Divergence => {
-                Failure::undecided(format!("{problem}. Ways out: {RECREATED}"))
+                Failure::undecided(format!("{problem}. Options: {RECREATED}"))
             }
             // Decided already, and a start carries it out.
             OffsetReset::Earliest => {

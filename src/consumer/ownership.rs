@@ -64,7 +64,7 @@ pub struct Ownership {
 ///
 /// # Errors
 /// A partition of ours belongs to a log whose consumer did not shut down cleanly, or our checkpoint is older than
-/// what our own log committed; the text names the ways out.
+/// what our own log committed; the text names the options.
 pub fn decide(
     us: &Claimant<'_>,
     partitions: &[i32],
@@ -187,7 +187,7 @@ fn way_out(us: &Claimant<'_>, logs: &[(&Mark, Vec<i32>)]) -> &'static str {
          SIGTERM and wait for exit code 0; then move both away again and start this one, which continues exactly \
          where that log ends"
     } else if logs.iter().all(|(mark, _)| mark.shard == us.shard.to_string()) {
-        "Two consumers with the same share would both log these events. Ways out: leave that one running; or stop it \
+        "Two consumers with the same share would both log these events. Options: leave that one running; or stop it \
          with SIGTERM and wait for exit code 0 (if it is not running, start it once more where its log is, then stop \
          it) and start this one, which then continues exactly where that log ends; or set another KAFKA_GROUP here \
          to log all events a second time. If that log was moved here, bring its checkpoint along"
@@ -201,7 +201,7 @@ fn way_out(us: &Claimant<'_>, logs: &[(&Mark, Vec<i32>)]) -> &'static str {
 fn too_old(us: &Claimant<'_>, partition: i32, mark: &Mark) -> String {
     format!(
         "group {}: this checkpoint is older than what the same log committed for partition {partition} of topic {} \
-         from {}. Ways out: if this is a copy of a log that runs there, leave that one running, and to log all events \
+         from {}. Options: if this is a copy of a log that runs there, leave that one running, and to log all events \
          here too, set another KAFKA_GROUP; if the newer log and checkpoint are elsewhere, put them here; if they are \
          lost and this is a backup, set CONSUMER_TAKE_OVER={} for one start to continue from this checkpoint",
         us.group,

@@ -130,7 +130,7 @@ fn same_source(checkpoint: &Checkpoint, topic: &Topic<'_>, paths: &Paths) -> Res
         return Ok(());
     }
     Err(RecoveryError::Refused(format!(
-        "{} belongs to topic {} shard {}, but KAFKA_TOPIC={} and CONSUMER_SHARD={}. Ways out: set them back; or give \
+        "{} belongs to topic {} shard {}, but KAFKA_TOPIC={} and CONSUMER_SHARD={}. Options: set them back; or give \
          another LOG_FILE; or, for another number of shards, stop all of them with SIGTERM and wait for exit code 0 \
          (one that was killed: start it once more as it was, then stop it) and move the old logs and checkpoints \
          away: each new shard continues exactly where the old logs end",

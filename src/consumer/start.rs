@@ -105,7 +105,7 @@ pub fn from_the_beginning(
             (None, OffsetReset::Earliest) => bounds.earliest,
             (None, OffsetReset::None | OffsetReset::Divergence) => {
                 return Err(format!(
-                    "{problem}, so the offsets of the checkpoint mean nothing. Ways out: {RECREATED}"
+                    "{problem}, so the offsets of the checkpoint mean nothing. Options: {RECREATED}"
                 ));
             }
         };
