@@ -187,7 +187,7 @@ fn way_out(us: &Claimant<'_>, logs: &[(&Mark, Vec<i32>)]) -> &'static str {
          SIGTERM and wait for exit code 0; then move both away again and start this one, which continues exactly \
          where that log ends"
     } else if logs.iter().all(|(mark, _)| mark.shard == us.shard.to_string()) {
-        "Two consumers with the same share would both log these events. Options: leave that one running; or stop it \
+        "Two consumers with the same shard would both log these events. Options: leave that one running; or stop it \
          with SIGTERM and wait for exit code 0 (if it is not running, start it once more where its log is, then stop \
          it) and start this one, which then continues exactly where that log ends; or set another KAFKA_GROUP here \
          to log all events a second time. If that log was moved here, bring its checkpoint along"

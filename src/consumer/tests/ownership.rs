@@ -121,7 +121,7 @@ fn a_new_log_follows_the_one_that_was_moved_away_from_its_place() {
     let words = ["Put the log that was here and its checkpoint back", "CONSUMER_SHARD=0/3"];
     refused(about(at(9, "ours", "0/3", false), None, &NEXT), &words);
     let elsewhere = Claimant { place: "other:/logs/events.log", ..NEXT };
-    refused(about(at(9, "ours", "0/2", false), None, &elsewhere), &["same share"]);
+    refused(about(at(9, "ours", "0/2", false), None, &elsewhere), &["same shard"]);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_log_that_stopped_is_followed_exactly_and_what_we_have_is_left_to_the_compar
 
 #[test]
 fn a_log_that_runs_or_was_killed_is_not_followed_unless_it_is_named() {
-    for (shard, word) in [("0/1", "number of shards"), ("0/2", "same share")] {
+    for (shard, word) in [("0/1", "number of shards"), ("0/2", "same shard")] {
         for checkpoint in [None, Some((1, 7))] {
             let found = at(20, "other", shard, false);
             refused(about(found, checkpoint, &US), &[word, "SIGTERM", "CONSUMER_TAKE_OVER=other ", PLACE]);
