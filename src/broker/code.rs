@@ -136,7 +136,7 @@ impl fmt::Display for Code {
         // For the topic or the cluster.
         let is_acl = matches!(self.0, 29 | 31);
         if is_acl {
-            f.write_str(": this user lacks a permission (ACL); the README lists those needed")
+            f.write_str(": this user lacks a permission (ACL); docs/KAFKA.md lists those needed")
         } else {
             Ok(())
         }

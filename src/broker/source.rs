@@ -169,7 +169,7 @@ impl KafkaSource {
         all: usize,
     ) -> Vec<Fetched> {
         let groups = metadata.by_leader(positions.iter().map(|position| position.partition));
-        // Brokers are asked one after another, and partitions may take turns: what waits its turn shall not wait long.
+        // Brokers are asked one after another, and partitions may take turns: one that waits must not wait long.
         let turns = groups.len().max(1) * all.div_ceil(MAX_PARTITIONS_PER_FETCH).max(1);
         let wait = LONG_POLL / u32::try_from(turns).unwrap_or(u32::MAX);
         let mut answers = Vec::with_capacity(positions.len());

@@ -68,7 +68,8 @@ impl Claim {
     /// Makes the claim that `decided` allows. Where it is contested, waits a moment and looks whether it still stands.
     ///
     /// # Errors
-    /// As for [`ClaimError`]. A group that we may not use is no error unless another log is followed: it warns.
+    /// As for [`ClaimError`]. A group that this user has no permission for is an error only if
+    /// another log is followed; otherwise it warns.
     pub fn make(
         &mut self,
         source: &mut impl Source,

@@ -4,13 +4,12 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use event_pipeline::broker::{Source, open_source};
-use event_pipeline::config::{KafkaConfig, SecurityConfig};
+use event_pipeline::broker::Source;
 
 use crate::consumer::load::{Load, event_lines};
-use crate::consumer::{Site, metric, payload, wait_ready};
+use crate::consumer::{Site, metric, payload, source_of, wait_ready};
 use crate::support::http;
-use crate::support::kafka::{client, is_kafka_4, shared};
+use crate::support::kafka::{is_kafka_4, shared};
 use crate::support::process::Program;
 use crate::support::wait::{eventually, secs};
 
@@ -49,15 +48,7 @@ fn sigterm_under_load_finishes_the_batch_and_the_group_knows_it() {
     site.wait_caught_up();
     assert!(consumer.terminate(secs(60)).success());
     site.audit();
-    let config = KafkaConfig {
-        brokers: vec![topic.brokers()],
-        topic: topic.name.clone(),
-        connect_timeout_ms: 1000,
-        request_timeout_ms: 5000,
-        client: client(),
-        security: SecurityConfig::plaintext(),
-    };
-    let mut source = open_source(&config).expect("source");
+    let mut source = source_of(&topic);
     let group = format!("group-of-{}", topic.name);
     let committed = source.committed(&group, &[0, 1, 2]).expect("committed");
     let ends: Vec<Option<i64>> = (0..3).map(|partition| Some(topic.end_offset(partition))).collect();
