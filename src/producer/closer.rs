@@ -166,6 +166,8 @@ impl Closer {
                 let _ = socket.shutdown(Shutdown::Read);
             });
         }
+        // Before the client can learn that this connection has ended and open another one from the same address.
+        let behind = self.handler.connections.end(&connection);
         let writer = if is_drainable(&request) {
             let mut writer = request.into_writer();
             // A client that has gone away cannot receive the answer.
@@ -188,7 +190,7 @@ impl Closer {
             None if place.is_some() => self.shut_wherever(peer),
             None => {}
         }
-        give_up(self.handler.connections.end(&connection));
+        give_up(behind);
         // If the connection were still open, tiny_http could now write an answer of its own to whatever it
         // reads after the request.
         drop(writer);

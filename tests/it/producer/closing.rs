@@ -1,6 +1,6 @@
 //! Answers after which the connection ends: nothing behind them is carried out, and they cost nobody else anything.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use event_pipeline::linux::raise_open_files_limit;
@@ -61,20 +61,33 @@ fn nothing_behind_an_answer_that_closes_is_carried_out_or_answered() {
 fn an_address_that_is_used_again_after_such_an_answer_is_served() {
     let topic = shared().topic();
     let served = serve(&topic, &[]);
-    let mut local = ([127, 0, 0, 1], 0).into();
-    for round in 0..20 {
-        let mut client = eventually_some(secs(30), "the address is free", || {
-            Client::connect_from(local, served.address).ok()
-        });
-        local = client.stream().local_addr().expect("an address");
-        let answer = client.post_event(b"{}").expect("an answer");
-        assert_eq!(answer.status, 200, "round {round}");
-        let refused = b"POST /register_event HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n";
-        client.send_raw(refused).expect("sent");
-        let all = client.read_what_comes();
-        assert!(all.starts_with("HTTP/1.1 400 "), "round {round}: {all}");
-    }
-    assert_eq!(topic.count(), 20);
+    // Several at once, because a connection that comes before the last one is forgotten must be served too.
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut local = ([127, 0, 0, 1], 0).into();
+                for round in 0..40 {
+                    local = post_and_be_refused(&served, local, round);
+                }
+            });
+        }
+    });
+    assert_eq!(topic.count(), 8 * 40);
+}
+
+/// Sends an event and then a refused request from the address `local`, and returns the address.
+fn post_and_be_refused(served: &Served, local: SocketAddr, round: usize) -> SocketAddr {
+    let mut client = eventually_some(secs(30), "the address is free", || {
+        Client::connect_from(local, served.address).ok()
+    });
+    let local = client.stream().local_addr().expect("an address");
+    let answer = client.post_event(b"{}").expect("an answer");
+    assert_eq!(answer.status, 200, "round {round}");
+    let refused = b"POST /register_event HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n";
+    client.send_raw(refused).expect("sent");
+    let all = client.read_what_comes();
+    assert!(all.starts_with("HTTP/1.1 400 "), "round {round}: {all}");
+    local
 }
 
 /// A producer with so many idle connections.
