@@ -76,6 +76,9 @@ impl Guard {
             let progress = peer.and_then(|peer| connections.progress(peer));
             match (counters.state, peer) {
                 (TcpState::Open, Some(peer)) if !own.contains(&peer) && peers.insert(peer) => {
+                    if progress.is_none() && counters.bytes_received > 0 {
+                        self.plugs.note_unread();
+                    }
                     samples.push(Sample { peer, counters, progress });
                 }
                 (TcpState::Closing | TcpState::PeerEnded, _) => {

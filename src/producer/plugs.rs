@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ const PLUGS: usize = 4;
 const KICK: Duration = Duration::from_millis(20);
 const QUIET_KICK: Duration = Duration::from_millis(500);
 
-/// Clients count as connecting if one has sent its first request within this time.
+/// Clients count as connecting if one has sent its first request, or was seen waiting, within this time.
 const CONNECTING: Duration = Duration::from_secs(1);
 
 /// A short connection that is not closed within this time was itself stranded, so others are too.
@@ -45,12 +45,14 @@ pub struct Plugs {
     sockets: Mutex<Vec<TcpStream>>,
     /// Number of our own requests that were answered.
     watches: AtomicU64,
+    /// A client has sent bytes that may not have been read.
+    unread: AtomicBool,
 }
 
 impl Plugs {
     /// Starts without connections; they will go to `addr`.
     pub fn new(addr: SocketAddr) -> Self {
-        Self { addr, sockets: Mutex::default(), watches: AtomicU64::new(0) }
+        Self { addr, sockets: Mutex::default(), watches: AtomicU64::new(0), unread: AtomicBool::new(false) }
     }
 
     /// Local addresses of the keep-warm connections.
@@ -79,6 +81,12 @@ impl Plugs {
         self.lock().clear();
     }
 
+    /// Records that a client has sent bytes but no request has come from it. It may be stranded behind others
+    /// that have sent nothing yet, and each short connection frees only one of them.
+    pub fn note_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
     /// Returns true if a request on a new connection is answered.
     pub fn watch(&self) -> bool {
         let ask = || -> io::Result<bool> {
@@ -101,7 +109,7 @@ impl Plugs {
         while stop.recv_timeout(KICK) == Err(RecvTimeoutError::Timeout) {
             let by_clients = first_requests().wrapping_sub(self.watches.load(Ordering::Relaxed));
             let now = Instant::now();
-            if by_clients != counted {
+            if by_clients != counted || self.unread.swap(false, Ordering::Relaxed) {
                 (counted, connecting_until) = (by_clients, now + CONNECTING);
             }
             if now > connecting_until && now.saturating_duration_since(last_kick) < QUIET_KICK {

@@ -154,6 +154,14 @@ impl Running {
         process_size_of(self.pid())
     }
 
+    /// Processor time it has used so far, in ticks of 10 ms.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        // The name, which is in parentheses, may contain spaces.
+        let (_, fields) = stat.rsplit_once(") ").expect("proc(5)");
+        fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("proc(5)")).sum()
+    }
+
     pub fn stdout(&self) -> String {
         self.stdout.so_far()
     }
