@@ -76,9 +76,8 @@ fn an_address_that_is_used_again_after_such_an_answer_is_served() {
 
 /// Sends an event and then a refused request from the address `local`, and returns the address.
 fn post_and_be_refused(served: &Served, local: SocketAddr, round: usize) -> SocketAddr {
-    let mut client = eventually_some(secs(30), "the address is free", || {
-        Client::connect_from(local, served.address).ok()
-    });
+    let mut client =
+        eventually_some(secs(30), "the address is free", || Client::connect_from(local, served.address).ok());
     let local = client.stream().local_addr().expect("an address");
     let answer = client.post_event(b"{}").expect("an answer");
     assert_eq!(answer.status, 200, "round {round}");
@@ -122,6 +121,9 @@ fn what_a_refusal_costs_does_not_depend_on_the_number_of_connections() {
     for (kind, request) in requests.iter().enumerate() {
         let (at_few, at_many) = (refuse(&few, request, 1000), refuse(&many, request, 1000));
         assert!(at_few >= 5, "kind {kind}: {at_few} ticks are too few to compare");
-        assert!(at_many < at_few * 4, "kind {kind}: {at_few} ticks with 20 connections, {at_many} with 1,500");
+        assert!(
+            at_many < at_few * 4,
+            "kind {kind}: {at_few} ticks with 20 connections, {at_many} with 1,500"
+        );
     }
 }
