@@ -5,15 +5,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::code::Code;
-use super::connection::{Connection, left};
-use super::control::PerPartition;
-use super::{BrokerError, Fetched, Position, Record};
+use crate::broker::error::BrokerError;
+use crate::broker::protocol::code::Code;
+use crate::broker::protocol::connection::{Connection, left};
+use crate::broker::protocol::control::PerPartition;
+use crate::broker::record::{Fetched, Position, Record};
 
 /// Maximum bytes of all partitions in one fetch; more is no faster. The consumer holds up to five times as
 /// much: the response, its copy, and two more fetches on their way to the file, one of them also as lines. A
 /// single batch may be larger, up to [`Reach::max_bytes`].
-pub(super) const FETCH_BYTES: usize = 8 << 20;
+pub const FETCH_BYTES: usize = 8 << 20;
 
 /// Bounds of one partition's share. The lower one exceeds the largest batch that brokers accept by default.
 const FETCH_BYTES_PER_PARTITION: (usize, usize) = (1280 << 10, 4 << 20);
@@ -28,14 +29,14 @@ const SLOWEST: usize = 1 << 20;
 const ANSWER_TIME: Duration = Duration::from_millis(250);
 
 /// Maximum bytes per partition in a fetch of `partitions` partitions.
-pub(super) fn fetch_share(partitions: usize) -> usize {
+pub fn fetch_share(partitions: usize) -> usize {
     let (min, max) = FETCH_BYTES_PER_PARTITION;
     (FETCH_BYTES / partitions.max(1)).clamp(min, max)
 }
 
 /// Limits of one fetch.
 #[derive(Clone, Copy)]
-pub(super) struct Reach {
+pub struct Reach {
     /// How long the broker waits if there is nothing to read.
     pub wait: Duration,
     /// Largest batch to read, in bytes, both as stored and decompressed.
@@ -54,18 +55,18 @@ impl Reach {
 }
 
 /// Extra time for a request that transfers `bytes`, compared with one of the usual size.
-pub(super) fn transfer_time(bytes: usize) -> Duration {
+pub fn transfer_time(bytes: usize) -> Duration {
     Duration::from_millis((bytes / (SLOWEST / 1000)) as u64)
 }
 
 /// How long a broker may wait for its replicas so that its response still reaches us before `deadline`.
-pub(super) fn ack_timeout(deadline: Instant) -> Duration {
+pub fn ack_timeout(deadline: Instant) -> Duration {
     let left = left(deadline);
     left - (left / 4).min(ANSWER_TIME)
 }
 
 /// Turns the `code` with which a broker refused the fetch described by `at` into an error for the caller.
-pub(super) fn fetch_refusal(at: String, code: Code) -> BrokerError {
+pub fn fetch_refusal(at: String, code: Code) -> BrokerError {
     let text = format!("{at}: {code}");
     if code == Code::OFFSET_OUT_OF_RANGE {
         BrokerError::OffsetOutOfRange(text)
@@ -76,7 +77,7 @@ pub(super) fn fetch_refusal(at: String, code: Code) -> BrokerError {
 
 /// Outcome of a batch that reached its partition's leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Produced {
+pub enum Produced {
     /// Written, with the offset of its first record.
     At(i64),
     /// Not written because of some of its records.
@@ -85,7 +86,7 @@ pub(super) enum Produced {
 
 /// The records of a batch that a broker rejects, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub struct Verdict {
     pub code: Code,
     /// Indexes in the batch of the records that the broker names, with its message about each. Brokers before
     /// 2.4 name none, and neither does any broker that must reject the batch as a whole.
@@ -102,7 +103,7 @@ impl Verdict {
 }
 
 /// Records for one partition in one request, in order.
-pub(super) struct Batch<'a> {
+pub struct Batch<'a> {
     pub partition: i32,
     pub records: Vec<Record<'a>>,
 }
@@ -110,7 +111,7 @@ pub(super) struct Batch<'a> {
 /// Carries records of one topic to and from one broker, with `acks=all`.
 ///
 /// After an `Err` the client is unusable and is dropped, unless the error concerns one partition's data.
-pub(super) trait Client: Send {
+pub trait Client: Send {
     /// False once the broker has closed the connection, so that no records are sent on a dead one.
     fn is_usable(&self) -> bool;
 

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::client::Client;
-use super::code::Code;
-use super::connection::{Connection, left};
-use super::connector::Connector;
-use super::control::{self, Metadata};
-use super::member::{Broker, open_broker};
-use super::{BrokerError, Record};
+use crate::broker::client::Client;
+use crate::broker::commit::member::{Broker, open_broker};
+use crate::broker::connector::Connector;
+use crate::broker::error::BrokerError;
+use crate::broker::protocol::code::Code;
+use crate::broker::protocol::connection::{Connection, left};
+use crate::broker::protocol::control::{self, Metadata};
+use crate::broker::record::Record;
 use crate::config::KafkaConfig;
 
 /// Leaders are looked up again after this time, so that new partitions and moved leaders are found.
@@ -35,7 +36,7 @@ const CREATION: Duration = Duration::from_secs(3);
 const CREATION_POLL: Duration = Duration::from_millis(50);
 
 /// Connections to a cluster for the sake of one topic.
-pub(super) struct Cluster {
+pub struct Cluster {
     config: KafkaConfig,
     connector: Connector,
     brokers: HashMap<String, Broker>,
@@ -364,6 +365,6 @@ impl Cluster {
 }
 
 /// A deadline that leaves equal time for each of `waiting` brokers, the first of which starts now.
-pub(super) fn share(deadline: Instant, waiting: usize) -> Instant {
+pub fn share(deadline: Instant, waiting: usize) -> Instant {
     Instant::now() + left(deadline) / u32::try_from(waiting.max(1)).unwrap_or(u32::MAX)
 }

@@ -5,14 +5,15 @@
 use std::io;
 use std::time::Instant;
 
-use super::client::Client;
-use super::connection::Connection;
-use super::control::Versions;
-use super::kafka_crate::CrateConnector;
-use super::preflight::{self, Served};
+use crate::broker::client::Client;
+use crate::broker::error::BrokerError;
+use crate::broker::kafka_crate::CrateConnector;
+use crate::broker::preflight::{self, Served};
+use crate::broker::protocol::connection::Connection;
+use crate::broker::protocol::control::Versions;
+use crate::broker::record::Record;
 #[cfg(feature = "wire")]
-use super::wire::WireConnector;
-use super::{BrokerError, Record};
+use crate::broker::wire::WireConnector;
 #[cfg(feature = "tls")]
 use crate::config::SecurityProtocol;
 use crate::config::{KafkaClient, KafkaConfig};
@@ -27,7 +28,7 @@ fn wanted(config: &KafkaConfig) -> KafkaClient {
 }
 
 /// Opens clients of either kind, for one thread.
-pub(super) struct Connector {
+pub struct Connector {
     wanted: KafkaClient,
     the_crate: CrateConnector,
     #[cfg(feature = "wire")]

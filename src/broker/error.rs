@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::Parting;
+use crate::broker::trail::Parting;
 
 /// Why a call on a `Sink` or `Source` failed. The text names the host or partition, the value, and what to
 /// do.

@@ -1,7 +1,7 @@
 //! Chooses the client for a broker by the requests it supports, before sending it any record. Does no I/O.
 
-use super::BrokerError;
-use super::control::Versions;
+use crate::broker::error::BrokerError;
+use crate::broker::protocol::control::Versions;
 use crate::config::KafkaClient;
 
 /// Requests and versions that show whether the broker supports the kafka crate.
@@ -17,7 +17,7 @@ const NEEDS_WIRE: [(&str, i16, i16); 3] =
 
 /// The client that serves a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Served {
+pub enum Served {
     /// The `kafka` crate.
     Crate,
     /// Our own.
@@ -29,7 +29,7 @@ pub(super) enum Served {
 ///
 /// # Errors
 /// Fails with [`BrokerError::Unsupported`], which says what to run or set instead.
-pub(super) fn choose(wanted: KafkaClient, host: &str, versions: &Versions) -> Result<Served, BrokerError> {
+pub fn choose(wanted: KafkaClient, host: &str, versions: &Versions) -> Result<Served, BrokerError> {
     match (wanted, missing(&NEEDS_CRATE, versions)) {
         (KafkaClient::Auto | KafkaClient::Crate, None) => Ok(Served::Crate),
         (KafkaClient::Crate, Some(missing)) => Err(too_new(host, missing)),

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BrokerError, Page};
+use crate::broker::error::BrokerError;
+use crate::broker::page::Page;
 
 /// Epochs that are remembered in each partition, the newest ones.
 const MAX_SPANS: usize = 8;
@@ -96,7 +97,7 @@ pub(crate) enum First {
 
 impl Trail {
     /// Nothing was read.
-    pub(super) const fn unread() -> Self {
+    pub const fn unread() -> Self {
         Self { term: None, spans: Vec::new() }
     }
 
@@ -113,7 +114,7 @@ impl Trail {
     /// Adds what `page` holds before `until`. Without epochs in it, nothing is known any more.
     pub fn cover(&mut self, page: &Page, until: i64) {
         self.term = page.term();
-        if page.next_offset <= page.begin {
+        if page.next_offset <= page.begin() {
             return;
         }
         if page.epochs().is_empty() || page.epochs().iter().any(|(epoch, _)| *epoch < 0) {
@@ -121,7 +122,7 @@ impl Trail {
             return;
         }
         for &(epoch, end) in page.epochs() {
-            let begin = self.spans.last().map_or(page.begin, |span| span.end.max(page.begin));
+            let begin = self.spans.last().map_or(page.begin(), |span| span.end.max(page.begin()));
             let end = end.min(until);
             if end <= begin {
                 continue;

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use crate::broker::{BrokerError, Committed, Position, Source};
 use crate::config::ReadingConfig;
+use crate::consumer::log::checkpoint::Offsets;
+use crate::consumer::mark::Mark;
+use crate::consumer::ownership::{self, Claimant, Known, Ownership};
 use crate::shutdown::Shutdown;
-
-use super::checkpoint::Offsets;
-use super::mark::Mark;
-use super::ownership::{self, Claimant, Known, Ownership};
 
 /// Wait between claiming a partition that was not ours and reading it: a consumer that claims it at the same
 /// time has written its mark by then.

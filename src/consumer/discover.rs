@@ -3,20 +3,19 @@
 use std::time::{Duration, Instant};
 
 use crate::broker::{Bounds, BrokerError, Committed, Source};
-
-use super::Failure;
-use super::checkpoint::Offsets;
-use super::claim::ClaimError;
-use super::reader::{Cursor, Reader, UNREAD_WAIT};
-use super::start::decide;
-use super::state::partition_name;
+use crate::consumer::Failure;
+use crate::consumer::claim::ClaimError;
+use crate::consumer::log::checkpoint::Offsets;
+use crate::consumer::reader::{Cursor, Reader, UNREAD_WAIT};
+use crate::consumer::start::decide;
+use crate::consumer::state::partition_name;
 
 impl<S: Source> Reader<S> {
     /// Looks for partitions that are not read yet, and checks that those being read are still ours.
     ///
     /// # Errors
     /// Anything that only an operator can decide.
-    pub(super) fn find_new_partitions(&mut self, now: Instant) -> Result<(), Failure> {
+    pub fn find_new_partitions(&mut self, now: Instant) -> Result<(), Failure> {
         self.partitions_due = now + Duration::from_millis(self.config.metadata_max_age_ms);
         let found = self.source.partitions().and_then(|partitions| Ok((partitions, self.source.topic_id()?)));
         let (partitions, id) = match found {

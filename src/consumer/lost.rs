@@ -4,14 +4,13 @@ use std::time::Instant;
 
 use crate::broker::{BrokerError, Found, Parting, Position, Source};
 use crate::config::OffsetReset;
-
-use super::Failure;
-use super::reader::Reader;
-use super::start::{RECREATED, in_range, parted};
-use super::state::partition_name;
+use crate::consumer::Failure;
+use crate::consumer::reader::Reader;
+use crate::consumer::start::{RECREATED, in_range, parted};
+use crate::consumer::state::partition_name;
 
 impl<S: Source> Reader<S> {
-    pub(super) fn partition_failed(&mut self, partition: i32, error: &BrokerError) -> Result<(), Failure> {
+    pub fn partition_failed(&mut self, partition: i32, error: &BrokerError) -> Result<(), Failure> {
         self.count(error);
         match error {
             BrokerError::OffsetOutOfRange(_) if self.reset(partition)? => return Ok(()),
@@ -80,11 +79,11 @@ impl<S: Source> Reader<S> {
         Ok(true)
     }
 
-    pub(super) fn is_recreated(&self, id: Option<&str>) -> bool {
+    pub fn is_recreated(&self, id: Option<&str>) -> bool {
         id.is_some() && self.topic_id.is_some() && id != self.topic_id.as_deref()
     }
 
-    pub(super) fn recreated(&self) -> Failure {
+    pub fn recreated(&self) -> Failure {
         let problem = format!("topic {} was deleted and created again", self.topic);
         match self.config.offset_reset {
             OffsetReset::None | OffsetReset::Divergence => {

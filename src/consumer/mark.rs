@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::Shard;
-
-use super::lock::new_id;
+use crate::consumer::log::lock::new_id;
 
 /// Longest place in a mark, in bytes: Kafka takes texts of 4096 bytes unless a setting of the broker says otherwise.
 const PLACE_MAX_BYTES: usize = 200;

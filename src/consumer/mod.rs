@@ -8,29 +8,18 @@
 //! then `event_log` (the order of writes), `checkpoint` and `recovery`.
 
 mod ages;
-mod archiver;
-mod checkpoint;
 mod claim;
 mod discover;
-mod durable_file;
-mod event_log;
-mod hangup;
-pub mod lines;
-mod lock;
+mod log;
 mod lost;
 mod mark;
 mod metrics;
 mod open;
 mod ownership;
-mod paths;
 mod reader;
-mod recovery;
-mod rejects;
-mod rotation;
 mod start;
 mod state;
 mod status;
-mod storage;
 mod writer;
 
 #[cfg(test)]
@@ -53,18 +42,20 @@ use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 use crate::thread::spawn;
 
-use archiver::Archive;
-use checkpoint::Offsets;
+pub use log::lines;
+
 use claim::Claim;
-use hangup::Hangups;
-use lock::LogLock;
+use log::archiver::Archive;
+use log::checkpoint::Offsets;
+use log::hangup::Hangups;
+use log::lock::LogLock;
+use log::paths::Paths;
+use log::rotation::Rotation;
+use log::storage::parent;
 use open::Started;
-use paths::Paths;
 use reader::{Batch, Reader};
-use rotation::Rotation;
 use state::State;
 use status::StatusPage;
-use storage::parent;
 use writer::{Parts, Writer};
 
 /// Describes every metric of the consumer, for the documentation.
@@ -135,7 +126,7 @@ pub fn run<S: Source + 'static>(
     let _status = status_page(config, &state)?;
     let opened = open::open_log(config, (&paths, &mut lock), &mut source, &state, shutdown)?;
     let Some(Started { log, claim, unread }) = opened else { return Ok(()) };
-    log::info!(
+    ::log::info!(
         "logging topic={} shard={} to {}, starting at {}",
         config.kafka.topic,
         config.reading.shard,
@@ -196,7 +187,7 @@ fn status_page(config: &ConsumerConfig, state: &Arc<State>) -> Result<Option<Sta
         Failure::bad_config(format!("METRICS_ADDR={addr}: {error}; choose a free address, or `off`"))
     })?;
     let page = StatusPage::start(listener, state.clone()).map_err(cannot_start)?;
-    log::info!("listening on {}", page.addr());
+    ::log::info!("listening on {}", page.addr());
     Ok(Some(page))
 }
 
@@ -208,12 +199,12 @@ fn commit_the_rest(mut source: impl Source, mut claim: Claim, state: &State) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
     loop {
         let error = match claim.stop(&mut source, &covered, state.is_closed()) {
-            Ok(()) => return log::info!("stopped at {}", in_words(&covered)),
+            Ok(()) => return ::log::info!("stopped at {}", in_words(&covered)),
             Err(error) => error,
         };
         let wait = backoff.next_wait(fastrand::f64());
         if !error.may_pass() || Instant::now() + wait > give_up {
-            return log::warn!(
+            return ::log::warn!(
                 "stopped, but the final commit failed; start and stop this consumer once more before another log \
                  takes over: {error}"
             );

@@ -7,21 +7,20 @@ use std::time::Duration;
 
 use crate::broker::{Bounds, BrokerError, Committed, Compared, Position, Source};
 use crate::config::ConsumerConfig;
+use crate::consumer::Failure;
+use crate::consumer::claim::{Claim, ClaimError};
+use crate::consumer::log::checkpoint::{Checkpoint, Offsets};
+use crate::consumer::log::event_log::EventLog;
+use crate::consumer::log::lock::{LogLock, new_id};
+use crate::consumer::log::paths::Paths;
+use crate::consumer::log::recovery::{Recovered, RecoveryError, Topic, read_checkpoint, recover};
+use crate::consumer::log::storage::Disk;
+use crate::consumer::mark::Mark;
+use crate::consumer::ownership::{self, Claimant, Known, Ownership};
+use crate::consumer::state::{State, partition_name};
 use crate::linux;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
-
-use super::Failure;
-use super::checkpoint::{Checkpoint, Offsets};
-use super::claim::{Claim, ClaimError};
-use super::event_log::EventLog;
-use super::lock::{LogLock, new_id};
-use super::mark::Mark;
-use super::ownership::{self, Claimant, Known, Ownership};
-use super::paths::Paths;
-use super::recovery::{Recovered, RecoveryError, Topic, read_checkpoint, recover};
-use super::state::{State, partition_name};
-use super::storage::Disk;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const MAX_WAIT: Duration = Duration::from_secs(2);
@@ -285,8 +284,8 @@ fn place(log: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checkpoint::FileMark;
     use super::*;
+    use crate::consumer::log::checkpoint::FileMark;
 
     #[test]
     fn a_checkpoint_of_a_topic_that_is_gone_counts_as_one_of_the_next_only_when_none_of_its_offsets_is_left()

@@ -6,9 +6,8 @@
 
 use crate::broker::Committed;
 use crate::config::Shard;
-
-use super::checkpoint::Offsets;
-use super::mark::Mark;
+use crate::consumer::log::checkpoint::Offsets;
+use crate::consumer::mark::Mark;
 
 /// A consumer that claims partitions.
 #[derive(Clone, Copy, Debug)]

@@ -11,13 +11,12 @@ use crossbeam::channel::{RecvTimeoutError, Sender, select_biased};
 
 use crate::broker::{BrokerError, Fetched, Page, Position, Source, Trails};
 use crate::config::ReadingConfig;
+use crate::consumer::Failure;
+use crate::consumer::claim::{Claim, ClaimError};
+use crate::consumer::log::checkpoint::Offsets;
+use crate::consumer::state::{State, now_seconds, partition_name};
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
-
-use super::Failure;
-use super::checkpoint::Offsets;
-use super::claim::{Claim, ClaimError};
-use super::state::{State, now_seconds, partition_name};
 
 /// Shortest time between two commits to the group.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,7 +28,7 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// Wait before retrying a group that we are not authorized to use.
 const DENIED_WAIT: Duration = Duration::from_secs(60);
 /// Wait before again asking for the bounds of partitions that did not answer.
-pub(super) const UNREAD_WAIT: Duration = Duration::from_secs(1);
+pub const UNREAD_WAIT: Duration = Duration::from_secs(1);
 /// Wait while no partition can be read.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 
@@ -38,37 +37,37 @@ pub type Batch = Vec<(i32, Page)>;
 
 /// The state of the reading thread. Owns the source while it runs.
 pub struct Reader<S> {
-    pub(super) source: S,
-    pub(super) claim: Claim,
-    pub(super) topic: String,
-    pub(super) topic_id: Option<String>,
-    pub(super) config: ReadingConfig,
-    pub(super) cursors: BTreeMap<i32, Cursor>,
+    pub source: S,
+    pub claim: Claim,
+    pub topic: String,
+    pub topic_id: Option<String>,
+    pub config: ReadingConfig,
+    pub cursors: BTreeMap<i32, Cursor>,
     /// What was read of each partition, up to its cursor.
-    pub(super) trails: Trails,
+    pub trails: Trails,
     pages: Sender<Batch>,
-    pub(super) state: Arc<State>,
+    pub state: Arc<State>,
     shutdown: Shutdown,
     backoff: Backoff,
-    pub(super) partitions_due: Instant,
+    pub partitions_due: Instant,
     /// What the last commit said, if it still stands.
-    pub(super) committed: Option<Offsets>,
+    pub committed: Option<Offsets>,
     /// Why the last commit failed, as it was told.
     commit_failure: Option<String>,
-    pub(super) commit_due: Instant,
+    pub commit_due: Instant,
     recommit_due: Instant,
 }
 
 /// The read position in one partition.
-pub(super) struct Cursor {
-    pub(super) offset: i64,
-    pub(super) backoff: Backoff,
-    pub(super) rests_until: Option<Instant>,
+pub struct Cursor {
+    pub offset: i64,
+    pub backoff: Backoff,
+    pub rests_until: Option<Instant>,
 }
 
 impl Cursor {
     /// A cursor that reads from `offset`.
-    pub(super) fn at(offset: i64) -> Self {
+    pub fn at(offset: i64) -> Self {
         Self { offset, backoff: Backoff::new(FIRST_WAIT, MAX_WAIT), rests_until: None }
     }
 }
@@ -233,7 +232,7 @@ impl<S: Source> Reader<S> {
         self.state.solved("kafka");
     }
 
-    pub(super) fn kafka_failed(&mut self, error: &BrokerError) -> Result<(), Failure> {
+    pub fn kafka_failed(&mut self, error: &BrokerError) -> Result<(), Failure> {
         if let BrokerError::Throttled(until, _) = error {
             self.wait(until.saturating_duration_since(Instant::now()).min(MAX_WAIT));
             return Ok(());
@@ -249,7 +248,7 @@ impl<S: Source> Reader<S> {
         Ok(())
     }
 
-    pub(super) fn count(&self, error: &BrokerError) {
+    pub fn count(&self, error: &BrokerError) {
         self.state.metrics.kafka_errors.with_label_values(&[error.kind()]).inc();
     }
 

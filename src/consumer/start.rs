@@ -2,8 +2,7 @@
 
 use crate::broker::{Bounds, Compared, Found, Parting};
 use crate::config::OffsetReset;
-
-use super::checkpoint::Offsets;
+use crate::consumer::log::checkpoint::Offsets;
 
 /// The options when another topic has the same name.
 pub const RECREATED: &str = "for a recreated topic, move the log and its checkpoint away and set a new \

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::checkpoint::Offsets;
-use super::metrics::ConsumerMetrics;
+use crate::consumer::log::checkpoint::Offsets;
+use crate::consumer::metrics::ConsumerMetrics;
 
 /// Shared by the reader, the writer and the status page.
 #[derive(Default)]

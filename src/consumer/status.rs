@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::consumer::state::{State, now_seconds};
 use crate::metrics::CONTENT_TYPE;
 use crate::readiness::not_ready;
 use crate::thread::spawn;
-
-use super::state::{State, now_seconds};
 
 /// Longest time for one client, from accept to the last byte.
 const CLIENT_LIMIT: Duration = Duration::from_millis(500);

@@ -10,21 +10,20 @@ use crossbeam::channel::{Receiver, Sender, after, select};
 
 use crate::broker::{Page, Trails};
 use crate::config::Fsync;
+use crate::consumer::ages::Ages;
+use crate::consumer::log::checkpoint::Offsets;
+use crate::consumer::log::event_log::{EventLog, cover_within};
+use crate::consumer::log::lines::{LINE_OVERHEAD, Lines};
+use crate::consumer::log::lock::LogLock;
+use crate::consumer::log::rejects::reject_line;
+use crate::consumer::log::rotation::{Rotation, day_of};
+use crate::consumer::log::storage::Storage;
+use crate::consumer::reader::Batch;
+use crate::consumer::state::{State, now_millis};
 use crate::echo::Echo;
 use crate::event::one_line;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
-
-use super::ages::Ages;
-use super::checkpoint::Offsets;
-use super::event_log::{EventLog, cover_within};
-use super::lines::{LINE_OVERHEAD, Lines};
-use super::lock::LogLock;
-use super::reader::Batch;
-use super::rejects::reject_line;
-use super::rotation::{Rotation, day_of};
-use super::state::{State, now_millis};
-use super::storage::Storage;
 
 /// Most bytes of lines that are written and forced to disk in one go.
 const SEGMENT_MAX_BYTES: usize = 8 << 20;

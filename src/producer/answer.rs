@@ -7,8 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::broker::Receipt;
-
-use super::job::{Job, Outcome};
+use crate::producer::job::{Job, Outcome};
 
 /// Error tag of an event that Kafka itself rejects.
 const REJECTED: &str = "rejected_by_kafka";
@@ -296,8 +295,8 @@ fn reason(status: u16) -> &'static str {
 mod tests {
     use std::time::Instant;
 
-    use super::super::job::tests::job;
     use super::*;
+    use crate::producer::job::tests::job;
 
     fn body(answer: &Answer) -> serde_json::Value {
         serde_json::from_slice(&answer.body).expect("a body is JSON")

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::broker::{BrokerError, Receipt, Record};
-
-use super::job::{Job, Outcome};
+use crate::producer::job::{Job, Outcome};
 
 /// Jobs with at least one event that has no outcome yet, oldest first.
 #[derive(Debug)]
@@ -154,8 +153,8 @@ fn weight(error: &BrokerError) -> u8 {
 mod tests {
     use std::time::Duration;
 
-    use super::super::job::tests::job;
     use super::*;
+    use crate::producer::job::tests::job;
 
     fn receipt(offset: i64) -> Result<Receipt, BrokerError> {
         Ok(Receipt { partition: 0, offset })

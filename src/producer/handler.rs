@@ -11,27 +11,26 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::event::{Format, Stamp};
-
-use super::answer::{Answer, Rejected};
-use super::closer::Order;
-use super::connections::{Connection, Connections, Entry};
-use super::exchange::{Arrival, Exchange};
-use super::health::{Health, NotReady};
-use super::intake::{Intake, Taken, Unpack};
-use super::job::{Job, Lines};
-use super::metrics::ProducerMetrics;
-use super::queue::{Queue, Reservation};
-use super::routes::{Verdict, judge};
+use crate::producer::answer::{Answer, Rejected};
+use crate::producer::health::{Health, NotReady};
+use crate::producer::intake::{Intake, Taken, Unpack};
+use crate::producer::job::{Job, Lines};
+use crate::producer::metrics::ProducerMetrics;
+use crate::producer::queue::{Queue, Reservation};
+use crate::producer::routes::{Verdict, judge};
+use crate::producer::tiny_http::closer::Order;
+use crate::producer::tiny_http::connections::{Connection, Connections, Entry};
+use crate::producer::tiny_http::exchange::{Arrival, Exchange};
 
 /// Most large bodies that may wait for a thread to read them.
 const BODY_LANE_CAPACITY: usize = 512;
 
 /// What is needed to answer a request once its events are settled.
 pub struct Ticket {
-    pub(super) exchange: Exchange,
+    pub exchange: Exchange,
     /// `None` for an event posted on its own.
-    pub(super) rejected: Option<Vec<Rejected>>,
-    pub(super) reservation: Reservation,
+    pub rejected: Option<Vec<Rejected>>,
+    pub reservation: Reservation,
 }
 
 impl Ticket {
@@ -334,7 +333,7 @@ impl Handler {
 
     /// Writes the answer and returns the request to serve next. With `close`, or if the client cannot receive
     /// the answer, the closer does the rest, and nothing more is served on this connection.
-    pub(super) fn finish(&self, exchange: Exchange, answer: &Answer, close: bool) -> Option<Exchange> {
+    pub fn finish(&self, exchange: Exchange, answer: &Answer, close: bool) -> Option<Exchange> {
         let connection = exchange.connection.clone();
         let (route, started) = (exchange.route(), exchange.started);
         let mut next = None;

@@ -5,9 +5,8 @@ use std::io::Read;
 use flate2::read::MultiGzDecoder;
 
 use crate::event::{self, ErrorKind, EventError, Format, Limits, Stamp};
-
-use super::answer::{Answer, Rejected};
-use super::job::Lines;
+use crate::producer::answer::{Answer, Rejected};
+use crate::producer::job::Lines;
 
 /// How events are read from bodies.
 #[derive(Clone, Debug)]

@@ -147,7 +147,7 @@ impl<T> Job<T> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub mod tests {
     use super::*;
 
     /// A job with these lines, without keys.

@@ -7,8 +7,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use crate::event::ErrorKind;
 use crate::metrics::{Metrics, SECONDS_BUCKETS};
-
-use super::routes::Route;
+use crate::producer::routes::Route;
 
 /// Every status that the producer answers with.
 const STATUSES: [u16; 11] = [200, 207, 400, 404, 405, 408, 411, 413, 415, 500, 503];

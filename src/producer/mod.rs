@@ -14,28 +14,20 @@
 mod answer;
 #[doc(hidden)] // for benches/micro
 pub mod batch;
-mod closer;
-mod connections;
-mod exchange;
-mod front;
-mod guard;
 mod handler;
 mod health;
 mod intake;
 #[doc(hidden)] // for benches/micro
 pub mod job;
-mod mender;
 mod metrics;
 mod pages;
-mod plugs;
 mod publisher;
 mod queue;
 mod rate;
-mod reaper;
 mod routes;
 mod settle;
 mod threads;
-mod watch;
+mod tiny_http;
 
 use std::io;
 use std::sync::Arc;

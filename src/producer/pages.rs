@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::metrics::CONTENT_TYPE;
+use crate::producer::answer::Answer;
+use crate::producer::handler::Handler;
+use crate::producer::health::NotReady;
+use crate::producer::routes::Route;
 use crate::readiness::not_ready;
-
-use super::answer::Answer;
-use super::handler::Handler;
-use super::health::NotReady;
-use super::routes::Route;
 
 /// How long clients should wait before a retry while Kafka does not acknowledge.
 pub const RETRY_WHEN_DOWN: Duration = Duration::from_secs(2);
@@ -17,7 +16,7 @@ const STOPPING: &str = "this producer is stopping; use another one";
 
 impl Handler {
     /// The page for a `GET`.
-    pub(super) fn show(&self, route: Route) -> Answer {
+    pub fn show(&self, route: Route) -> Answer {
         let plain =
             |status, text: &'static str| Answer::text(status, "text/plain; charset=utf-8", text.as_bytes());
         match route {
@@ -47,7 +46,7 @@ impl Handler {
     }
 
     /// The answer to a request while no events are accepted.
-    pub(super) fn not_ready(&self, reason: &NotReady) -> Answer {
+    pub fn not_ready(&self, reason: &NotReady) -> Answer {
         match reason {
             NotReady::Draining => Answer::unavailable("draining", STOPPING, RETRY_WHEN_DOWN),
             NotReady::KafkaUnavailable(text) => {
@@ -59,12 +58,12 @@ impl Handler {
 
     /// How long a refused client should wait: until the pending events have left, or until a quota lets Kafka
     /// accept events again, whichever is later.
-    pub(super) fn retry_after(&self) -> Duration {
+    pub fn retry_after(&self) -> Duration {
         self.queue.usage().retry_after().max(self.health.throttled_for(Instant::now()))
     }
 
     /// The answer when one of our limits is reached; nothing of the request was accepted.
-    pub(super) fn overloaded(&self, what: &str) -> Answer {
+    pub fn overloaded(&self, what: &str) -> Answer {
         let message = format!("{what}; nothing was accepted");
         Answer::unavailable("overloaded", &message, self.retry_after())
     }

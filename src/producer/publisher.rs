@@ -11,15 +11,14 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::broker::{BrokerError, Sink};
 use crate::echo::Echo;
+use crate::producer::batch::Batch;
+use crate::producer::handler::{QueuedJob, Ticket};
+use crate::producer::health::Health;
+use crate::producer::job::Outcome;
+use crate::producer::metrics::ProducerMetrics;
+use crate::producer::queue::{Input, Usage};
+use crate::producer::rate::Rate;
 use crate::retry::Backoff;
-
-use super::batch::Batch;
-use super::handler::{QueuedJob, Ticket};
-use super::health::Health;
-use super::job::Outcome;
-use super::metrics::ProducerMetrics;
-use super::queue::{Input, Usage};
-use super::rate::Rate;
 
 /// How often an idle publisher checks that Kafka would acknowledge.
 const PROBE_INTERVAL: Duration = Duration::from_millis(750);

@@ -5,8 +5,7 @@
 //! here.
 
 use crate::event::Format;
-
-use super::answer::Answer;
+use crate::producer::answer::Answer;
 
 /// The parts of a request head that decide how to handle it.
 #[derive(Clone, Debug, Default)]

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use super::answer::Answer;
-use super::handler::{Handler, QueuedJob, Ticket};
-use super::job::{Job, Outcome};
-use super::pages::RETRY_WHEN_DOWN;
+use crate::producer::answer::Answer;
+use crate::producer::handler::{Handler, QueuedJob, Ticket};
+use crate::producer::job::{Job, Outcome};
+use crate::producer::pages::RETRY_WHEN_DOWN;
 
 impl Handler {
     /// Answers a job whose events all have an outcome.

@@ -12,26 +12,25 @@ use crate::broker::Sink;
 use crate::config::ProducerConfig;
 use crate::echo::Echo;
 use crate::event;
+use crate::producer::Stop;
+use crate::producer::batch::Batch;
+use crate::producer::handler::{BodyTask, Handler, QueuedJob, body_lane};
+use crate::producer::health::Health;
+use crate::producer::intake::Intake;
+use crate::producer::metrics::ProducerMetrics;
+use crate::producer::publisher::{Limits, Publisher};
+use crate::producer::queue::{Input, Queue};
+use crate::producer::rate::Rate;
+use crate::producer::tiny_http::closer::{Closer, Order};
+use crate::producer::tiny_http::connections::Connections;
+use crate::producer::tiny_http::front::Front;
+use crate::producer::tiny_http::guard::Guard;
+use crate::producer::tiny_http::mender::{Mender, count_panics, shielded};
+use crate::producer::tiny_http::plugs::Plugs;
+use crate::producer::tiny_http::reaper;
+use crate::producer::tiny_http::watch::Watch;
 use crate::sockets;
 use crate::thread::spawn;
-
-use super::Stop;
-use super::batch::Batch;
-use super::closer::{Closer, Order};
-use super::connections::Connections;
-use super::front::Front;
-use super::guard::Guard;
-use super::handler::{BodyTask, Handler, QueuedJob, body_lane};
-use super::health::Health;
-use super::intake::Intake;
-use super::mender::{Mender, count_panics, shielded};
-use super::metrics::ProducerMetrics;
-use super::plugs::Plugs;
-use super::publisher::{Limits, Publisher};
-use super::queue::{Input, Queue};
-use super::rate::Rate;
-use super::reaper;
-use super::watch::Watch;
 
 /// All threads, and what is needed to end them.
 pub struct Threads {

@@ -10,14 +10,16 @@ use kafka::client::FetchPartition;
 use kafka::client::fetch::{Partition, Response};
 use kafka::error::KafkaCode;
 
-use super::super::client::{self, Reach};
-use super::super::code::Code;
-use super::super::connection::Connection;
-use super::super::control::{outcome_of, per_partition};
-use super::super::frame::Writer;
-use super::super::peek::{self, Next};
-use super::super::{BrokerError, Fetched, Page, Position};
-use super::{CrateClient, code_of};
+use crate::broker::client::{self, Reach};
+use crate::broker::error::BrokerError;
+use crate::broker::kafka_crate::peek::{self, Next};
+use crate::broker::kafka_crate::{CrateClient, code_of};
+use crate::broker::page::Page;
+use crate::broker::protocol::code::Code;
+use crate::broker::protocol::connection::Connection;
+use crate::broker::protocol::control::{outcome_of, per_partition};
+use crate::broker::protocol::frame::Writer;
+use crate::broker::record::{Fetched, Position};
 
 /// Number of fetches in which a partition is read by its batch headers, after the crate read nothing or too
 /// little.
@@ -45,7 +47,7 @@ enum Read {
 
 impl CrateClient {
     /// Reads on from `positions`.
-    pub(super) fn read_on(
+    pub fn read_on(
         &mut self,
         control: &mut Connection,
         positions: &[Position],

@@ -6,6 +6,8 @@
 //! dead, and after a lost response it takes the next one for it.
 
 mod fetch;
+pub mod limit;
+pub mod peek;
 
 use std::collections::HashMap;
 use std::io;
@@ -17,20 +19,22 @@ use kafka::Error;
 use kafka::client::{KafkaClient, ProduceConfirm, ProduceMessage, RequiredAcks};
 use kafka::error::KafkaCode;
 
-use super::client::{Batch, Client, Produced, Reach, Verdict};
-use super::code::Code;
-use super::connection::{Api, CLIENT_ID, Connection, MUTING_PRODUCE, PRODUCE_KEY, left};
-use super::control::{PerPartition, Versions};
-use super::frame::Writer;
-use super::limit::{CallLimit, Target};
-use super::{BrokerError, Fetched, Position, control};
+use crate::broker::client::{Batch, Client, Produced, Reach, Verdict};
+use crate::broker::error::BrokerError;
+use crate::broker::kafka_crate::limit::{CallLimit, Target};
+use crate::broker::protocol::code::Code;
+use crate::broker::protocol::connection::{Api, CLIENT_ID, Connection, MUTING_PRODUCE, PRODUCE_KEY, left};
+use crate::broker::protocol::control;
+use crate::broker::protocol::control::{PerPartition, Versions};
+use crate::broker::protocol::frame::Writer;
+use crate::broker::record::{Fetched, Position};
 use crate::linux;
 
 /// The last version that may be sent without records; its response says whether a quota is exceeded.
 const PRODUCE: Api = Api { name: "Produce", key: PRODUCE_KEY, version: 2 };
 
 /// Opens clients based on the crate.
-pub(super) struct CrateConnector {
+pub struct CrateConnector {
     topic: String,
     limit: Arc<CallLimit>,
 }
@@ -216,7 +220,7 @@ impl CrateClient {
                 .map(|batch| Batch { partition: batch.partition, records: batch.records.clone() })
                 .collect();
             let at = (self.host.as_str(), self.topic.as_str());
-            return super::wire::produce_plainly(control, at, &again, ack_timeout, deadline);
+            return crate::broker::wire::produce_plainly(control, at, &again, ack_timeout, deadline);
         }
         let _ = (batches, ack_timeout);
         // An empty request reports a problem of the partition itself; if there is none, its records are at
@@ -331,7 +335,7 @@ impl CrateClient {
 
 #[cfg(feature = "wire")]
 fn gives_reasons(versions: &Versions) -> bool {
-    super::wire::gives_reasons(versions)
+    crate::broker::wire::gives_reasons(versions)
 }
 
 #[cfg(not(feature = "wire"))]

@@ -13,11 +13,11 @@ mod tls;
 use std::time::Instant;
 
 #[cfg(feature = "tls")]
-pub(super) use tls::{TlsStream, refusal};
+pub use tls::{TlsStream, refusal};
 
-use super::BrokerError;
-use super::connection::Connection;
-use super::control::{self, Versions};
+use crate::broker::error::BrokerError;
+use crate::broker::protocol::connection::Connection;
+use crate::broker::protocol::control::{self, Versions};
 use crate::config::KafkaConfig;
 #[cfg(feature = "tls")]
 use crate::config::SecurityProtocol;
@@ -27,7 +27,7 @@ use crate::config::SecurityProtocol;
 /// # Errors
 /// Retryable if the broker is unreachable or too slow. Refused if we do not trust it, or it does not accept
 /// us. Unsupported if the Kafka version is wrong.
-pub(super) fn open(
+pub fn open(
     config: &KafkaConfig,
     host: &str,
     deadline: Instant,

@@ -6,12 +6,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::super::BrokerError;
-use super::super::code::Code;
-use super::super::connection::{Api, Connection};
-use super::super::control::Versions;
-use super::super::frame::{Malformed, Reader, Writer};
-use super::scram::{Hash, Scram};
+use crate::broker::error::BrokerError;
+use crate::broker::protocol::code::Code;
+use crate::broker::protocol::connection::{Api, Connection};
+use crate::broker::protocol::control::Versions;
+use crate::broker::protocol::frame::{Malformed, Reader, Writer};
+use crate::broker::secure::scram::{Hash, Scram};
 use crate::config::{SaslMechanism, Secret, SecurityConfig};
 
 const SASL_HANDSHAKE: Api = Api { name: "SaslHandshake", key: 17, version: 1 };
@@ -36,7 +36,7 @@ fn usable_part(session: Duration) -> Duration {
 ///
 /// # Errors
 /// Refused, with what to change. Retryable for failures that may go away. Unsupported before Kafka 1.0.
-pub(super) fn authenticate(
+pub fn authenticate(
     on: &mut Connection,
     config: &SecurityConfig,
     versions: &Versions,

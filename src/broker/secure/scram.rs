@@ -21,7 +21,7 @@ const GS2_HEADER_BASE64: &str = "biws";
 
 /// The hash function.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Hash {
+pub enum Hash {
     Sha256,
     Sha512,
 }
@@ -47,7 +47,7 @@ impl Hash {
 }
 
 /// One authentication, before the broker's first message.
-pub(super) struct Scram<'a> {
+pub struct Scram<'a> {
     hash: Hash,
     password: &'a [u8],
     nonce: String,
@@ -56,7 +56,7 @@ pub(super) struct Scram<'a> {
 }
 
 /// Verifies the broker's last message.
-pub(super) struct Expected {
+pub struct Expected {
     server_key: hmac::Key,
     covered: String,
 }

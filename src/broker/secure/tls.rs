@@ -16,20 +16,20 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription as Alert, CertificateError, ClientConfig, ClientConnection, RootCertStore};
 
-use super::super::BrokerError;
-use super::super::connection::Connection;
-use super::super::stream::{Stream, Until};
+use crate::broker::error::BrokerError;
+use crate::broker::protocol::connection::Connection;
+use crate::broker::protocol::stream::{Stream, Until};
 use crate::config::SecurityConfig;
 use crate::linux;
 
 /// An encrypted connection.
-pub(in super::super) struct TlsStream {
+pub struct TlsStream {
     session: ClientConnection,
     socket: TcpStream,
 }
 
 /// Why a connection was not encrypted.
-pub(super) enum Failure {
+pub enum Failure {
     /// The other side closed it without giving a reason.
     Closed(BrokerError),
     Known(BrokerError),
@@ -40,7 +40,7 @@ pub(super) enum Failure {
 /// # Errors
 /// Refused if one of our files cannot be used, or the broker is not trusted or does not speak TLS. Otherwise
 /// retryable.
-pub(super) fn encrypt(
+pub fn encrypt(
     config: &SecurityConfig,
     connection: Connection,
     deadline: Instant,
@@ -187,7 +187,7 @@ fn refusal_of(error: &io::Error) -> Option<String> {
 }
 
 /// Why one side does not trust the other; `None` for errors that may go away.
-pub(in super::super) fn refusal(cause: &(dyn Error + Send + Sync + 'static)) -> Option<String> {
+pub fn refusal(cause: &(dyn Error + Send + Sync + 'static)) -> Option<String> {
     match cause.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(why) => Some(distrust(why)),
         rustls::Error::AlertReceived(alert) => distrusted(*alert),

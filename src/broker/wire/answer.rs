@@ -1,23 +1,23 @@
 //! Decodes a fetch response into a page for each partition. Does no I/O.
 
-use super::super::Position;
-use super::super::code::Code;
-use super::super::control::{PerPartition, per_partition};
-use super::super::frame::{Malformed, Reader};
-use super::records::{self, Limit, Trouble};
-use crate::broker::Page;
+use crate::broker::page::Page;
+use crate::broker::protocol::code::Code;
+use crate::broker::protocol::control::{PerPartition, per_partition};
+use crate::broker::protocol::frame::{Malformed, Reader};
+use crate::broker::record::Position;
+use crate::broker::wire::records::{self, Limit, Trouble};
 
 /// Maximum bytes that all pages of a response take in memory, not counting the record that exceeds them.
 /// Nothing else bounds what small compressed batches expand to. Partitions left empty by this limit go first
 /// in their next turn.
-pub(super) const MAX_HELD_BYTES: usize = 32 << 20;
+pub const MAX_HELD_BYTES: usize = 32 << 20;
 
 /// Reads the pages of a fetch response of version 4 about `topic`, each of about `share` bytes of values; a
 /// batch may decompress to `unpacked` bytes.
 ///
 /// # Errors
 /// Fails if the response as a whole is malformed.
-pub(super) fn pages(
+pub fn pages(
     r: &mut Reader<'_>,
     topic: &str,
     asked: &[Position],

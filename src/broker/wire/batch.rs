@@ -4,11 +4,11 @@
 //! count that a response claims (2^31 elements, which aborts the process), and cannot read past an incomplete
 //! batch.
 
-use crate::broker::Record;
-use crate::broker::stored::HEADER_BYTES;
+use crate::broker::protocol::stored::HEADER_BYTES;
+use crate::broker::record::Record;
 
 /// Start of the bytes that the checksum covers.
-pub(super) const CRC_FROM: usize = 21;
+pub const CRC_FROM: usize = 21;
 const CRC_AT: usize = 17;
 
 /// Maximum bytes of a record's lengths and flags, in addition to its key and value.
@@ -16,7 +16,7 @@ const RECORD_OVERHEAD_BYTES: usize = 26;
 
 /// Identifies a batch to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub struct Stamp {
     pub producer_id: i64,
     pub epoch: i16,
     /// Sequence number of its first record.
@@ -29,12 +29,12 @@ impl Stamp {
 }
 
 /// The checksum of `bytes`, as used in batches.
-pub(super) fn checksum(bytes: &[u8]) -> u32 {
+pub fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
 /// Encodes one uncompressed batch of `records`, all with the time `now_ms` (milliseconds since 1970).
-pub(super) fn encode(records: &[Record<'_>], stamp: Stamp, now_ms: i64) -> Vec<u8> {
+pub fn encode(records: &[Record<'_>], stamp: Stamp, now_ms: i64) -> Vec<u8> {
     let payload: usize = records
         .iter()
         .map(|record| record.value.len() + record.key.map_or(0, <[u8]>::len) + RECORD_OVERHEAD_BYTES)
@@ -69,7 +69,7 @@ pub(super) fn encode(records: &[Record<'_>], stamp: Stamp, now_ms: i64) -> Vec<u
 
 /// A batch that no broker accepts, because its checksum is wrong. A broker reports that only after checking
 /// that it leads the partition and has enough replicas.
-pub(super) fn unacceptable() -> Vec<u8> {
+pub fn unacceptable() -> Vec<u8> {
     let mut bytes = encode(&[Record { key: None, value: b"" }], Stamp::NONE, 0);
     bytes[CRC_AT] ^= 0xff;
     bytes
@@ -115,8 +115,8 @@ fn push_varint(bytes: &mut Vec<u8>, value: i64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::frame::Reader;
     use super::*;
+    use crate::broker::protocol::frame::Reader;
 
     #[test]
     fn the_checksum_is_castagnolis() {

@@ -8,7 +8,7 @@ use ruzstd::decoding::StreamingDecoder;
 
 /// Why compressed records cannot be read; the text is for humans.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Undecodable(pub String);
+pub struct Undecodable(pub String);
 
 /// Java writes a header in front of snappy blocks: a magic number and two versions.
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
@@ -28,7 +28,7 @@ const SINGLE_SEGMENT: u8 = 0x20;
 ///
 /// # Errors
 /// Fails if the data is corrupt, uses an unknown codec, or is larger than `limit`.
-pub(super) fn decompress(codec: u8, bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
+pub fn decompress(codec: u8, bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
     match codec {
         1 => read_up_to(limit, "gzip", MultiGzDecoder::new(bytes)),
         2 => snappy(bytes, limit),
@@ -41,7 +41,7 @@ pub(super) fn decompress(codec: u8, bytes: &[u8], limit: usize) -> Result<Vec<u8
 /// Cost of decompressing `bytes` into `decompressed` bytes: at least that number. Before each block, the lz4
 /// decoder fills memory for a full one, however little the block holds. Filling is sixteen times as fast as
 /// decoding.
-pub(super) fn cost(codec: u8, bytes: &[u8], decompressed: usize) -> usize {
+pub fn cost(codec: u8, bytes: &[u8], decompressed: usize) -> usize {
     if codec == 3 { decompressed.max(lz4_room(bytes) / LZ4_ROOM_PER_COST) } else { decompressed }
 }
 

@@ -1,13 +1,14 @@
 //! The entry point of `fuzz/` into the decoders; compiled only there (`--cfg fuzzing`).
 
-use super::answer::{MAX_HELD_BYTES, pages};
-use super::batch::{CRC_FROM, checksum};
-use super::codec::decompress;
-use super::records::{Limit, page};
-use crate::broker::control::{Metadata, read_metadata};
-use crate::broker::frame::Reader;
-use crate::broker::stored::next_batch;
-use crate::broker::{Page, Position};
+use crate::broker::page::Page;
+use crate::broker::protocol::control::{Metadata, read_metadata};
+use crate::broker::protocol::frame::Reader;
+use crate::broker::protocol::stored::next_batch;
+use crate::broker::record::Position;
+use crate::broker::wire::answer::{MAX_HELD_BYTES, pages};
+use crate::broker::wire::batch::{CRC_FROM, checksum};
+use crate::broker::wire::codec::decompress;
+use crate::broker::wire::records::{Limit, page};
 
 /// Small, so that the fuzzer finds inputs that exceed it.
 const LIMIT_BYTES: usize = 1 << 16;

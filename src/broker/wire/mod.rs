@@ -27,14 +27,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::client::{self, Batch, Client, Produced, Reach, Verdict};
-use super::code::Code;
-use super::connection::{Api, Connection, left};
-use super::control::{PerPartition, Versions, answers_exactly, per_partition};
-use super::frame::{Malformed, Writer};
-use super::oversize;
-use super::peek::ONE_BATCH;
-use super::{BrokerError, Fetched, Page, Position, Record};
+use crate::broker::client::{self, Batch, Client, Produced, Reach, Verdict};
+use crate::broker::error::BrokerError;
+use crate::broker::kafka_crate::peek::ONE_BATCH;
+use crate::broker::page::Page;
+use crate::broker::protocol::code::Code;
+use crate::broker::protocol::connection::{Api, Connection, left};
+use crate::broker::protocol::control::{PerPartition, Versions, answers_exactly, per_partition};
+use crate::broker::protocol::frame::{Malformed, Writer};
+use crate::broker::read::oversize;
+use crate::broker::record::{Fetched, Position, Record};
 use records::Trouble;
 use sequence::Sequences;
 use turns::Turns;
@@ -52,7 +54,7 @@ const ALL_REPLICAS: i16 = -1;
 const READ_COMMITTED: i8 = 1;
 
 /// Opens clients that share the sequence numbers of one producer.
-pub(super) struct WireConnector {
+pub struct WireConnector {
     topic: String,
     sequences: Arc<Mutex<Sequences>>,
 }
@@ -276,7 +278,7 @@ impl WireClient {
 }
 
 /// True for a broker that says which records it rejects, and why.
-pub(super) fn gives_reasons(versions: &Versions) -> bool {
+pub fn gives_reasons(versions: &Versions) -> bool {
     versions.serves(PRODUCE_WITH_REASONS.key, PRODUCE_WITH_REASONS.version)
 }
 
@@ -285,7 +287,7 @@ pub(super) fn gives_reasons(versions: &Versions) -> bool {
 ///
 /// # Errors
 /// Fails with [`BrokerError::Retryable`]. Any of the batches may have been written.
-pub(super) fn produce_plainly(
+pub fn produce_plainly(
     control: &mut Connection,
     (host, topic): (&str, &str),
     batches: &[Batch<'_>],

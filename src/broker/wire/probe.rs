@@ -11,11 +11,11 @@
 
 use std::time::Instant;
 
-use super::super::code::Code;
-use super::super::connection::{Api, Connection};
-use super::super::control::{self, PerPartition, Versions, outcome_of};
-use super::super::frame::{Malformed, Reader, Writer};
-use crate::broker::BrokerError;
+use crate::broker::error::BrokerError;
+use crate::broker::protocol::code::Code;
+use crate::broker::protocol::connection::{Api, Connection};
+use crate::broker::protocol::control::{self, PerPartition, Versions, outcome_of};
+use crate::broker::protocol::frame::{Malformed, Reader, Writer};
 
 const METADATA: Api = Api { name: "Metadata", key: 3, version: 8 };
 const DESCRIBE_CONFIGS: Api = Api { name: "DescribeConfigs", key: 32, version: 1 };
@@ -28,13 +28,13 @@ const MIN_IN_SYNC: &str = "min.insync.replicas";
 const TOPIC: i8 = 2;
 
 /// True for a broker that supports these requests.
-pub(super) fn is_served(versions: &Versions) -> bool {
+pub fn is_served(versions: &Versions) -> bool {
     [METADATA, DESCRIBE_CONFIGS].iter().all(|api| versions.serves(api.key, api.version))
 }
 
 /// A topic as a broker sees it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct State {
+pub struct State {
     may_write: bool,
     may_read_configs: bool,
     partitions: Vec<Partition>,
@@ -55,7 +55,7 @@ struct Partition {
 
 /// A [`State`]'s verdict on a partition.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
     /// It would acknowledge, or the reason why not.
     Known(Result<(), Code>),
     /// With this many in-sync replicas it may or may not acknowledge: only a Produce request can show.
@@ -92,7 +92,7 @@ impl State {
 ///
 /// # Errors
 /// Fails with [`BrokerError::Retryable`]. The inner error is the broker's code for the topic.
-pub(super) fn state(
+pub fn state(
     on: &mut Connection,
     topic: &str,
     partitions: &[i32],

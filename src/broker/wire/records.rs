@@ -6,15 +6,15 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
-use super::batch::{CRC_FROM, checksum};
-use super::codec::{self, Undecodable, decompress};
-use crate::broker::Page;
-use crate::broker::frame::{Malformed, Reader};
-use crate::broker::stored::{BatchHeader, HEADER_BYTES, next_batch};
+use crate::broker::page::Page;
+use crate::broker::protocol::frame::{Malformed, Reader};
+use crate::broker::protocol::stored::{BatchHeader, HEADER_BYTES, next_batch};
+use crate::broker::wire::batch::{CRC_FROM, checksum};
+use crate::broker::wire::codec::{self, Undecodable, decompress};
 
 /// Limits on how much is read from a response.
 #[derive(Clone, Copy)]
-pub(super) struct Limit {
+pub struct Limit {
     /// Bytes of values; a page ends with the batch that reaches this limit.
     pub values: usize,
     /// Bytes in memory; a page ends with the record that reaches this limit, and stays empty if there is no
@@ -27,7 +27,7 @@ pub(super) struct Limit {
 
 /// Why a partition's data cannot be read further.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub enum Trouble {
     /// Possibly damaged in transit, so a retry may help.
     Damaged(i64),
     /// From this offset on, the data is of a kind that this client does not read.
@@ -35,14 +35,14 @@ pub(super) enum Trouble {
 }
 
 /// An aborted transaction: its producer id and its first offset.
-pub(super) type Aborted = (i64, i64);
+pub type Aborted = (i64, i64);
 
 /// Reads the records of `stored` from `offset` on, up to `limit`.
 ///
 /// # Errors
 /// Fails if nothing could be read. Records before a problem are returned, and the next fetch meets the
 /// problem again.
-pub(super) fn page(
+pub fn page(
     stored: &[u8],
     offset: i64,
     high_watermark: i64,
@@ -182,9 +182,9 @@ impl RolledBack {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::batch::{Stamp, encode};
     use super::*;
-    use crate::broker::Record;
+    use crate::broker::record::Record;
+    use crate::broker::wire::batch::{Stamp, encode};
 
     const ALL: Limit = Limit { values: usize::MAX, held: usize::MAX, unpacked: usize::MAX };
 

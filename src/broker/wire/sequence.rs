@@ -8,12 +8,12 @@
 
 use std::collections::HashMap;
 
-use super::batch::{self, Stamp};
-use crate::broker::Record;
-use crate::broker::code::Code;
+use crate::broker::protocol::code::Code;
+use crate::broker::record::Record;
+use crate::broker::wire::batch::{self, Stamp};
 
 /// A producer id and its epoch, as assigned by the cluster.
-pub(super) type ProducerId = (i64, i16);
+pub type ProducerId = (i64, i16);
 
 /// A batch that is or may be written, but was not acknowledged.
 struct InDoubt {
@@ -33,7 +33,7 @@ impl InDoubt {
 
 /// The sequence numbers in use.
 #[derive(Default)]
-pub(super) struct Sequences {
+pub struct Sequences {
     id: Option<ProducerId>,
     next: HashMap<i32, i32>,
     in_doubt: HashMap<i32, InDoubt>,

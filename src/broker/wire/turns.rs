@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 /// Remembers when each partition was last the first.
 #[derive(Default)]
-pub(super) struct Turns {
+pub struct Turns {
     fetches: u64,
     firsts: HashMap<i32, u64>,
 }

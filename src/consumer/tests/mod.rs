@@ -14,13 +14,12 @@ use fastrand::Rng;
 
 use crate::broker::{Bounds, Trails};
 use crate::config::{Fsync, OffsetReset};
-
-use super::checkpoint::Offsets;
-use super::event_log::EventLog;
-use super::lines::Lines;
-use super::paths::Paths;
-use super::recovery::{RecoveryError, Topic, read_checkpoint, recover};
-use super::storage::Storage;
+use crate::consumer::log::checkpoint::Offsets;
+use crate::consumer::log::event_log::EventLog;
+use crate::consumer::log::lines::Lines;
+use crate::consumer::log::paths::Paths;
+use crate::consumer::log::recovery::{RecoveryError, Topic, read_checkpoint, recover};
+use crate::consumer::log::storage::Storage;
 use sim_disk::SimDisk;
 
 const PARTITIONS: i32 = 2;

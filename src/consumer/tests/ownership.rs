@@ -2,10 +2,9 @@
 
 use crate::broker::Committed;
 use crate::config::Shard;
-
-use super::super::checkpoint::Offsets;
-use super::super::mark::Mark;
-use super::super::ownership::{Claimant, Known, Ownership, decide};
+use crate::consumer::log::checkpoint::Offsets;
+use crate::consumer::mark::Mark;
+use crate::consumer::ownership::{Claimant, Known, Ownership, decide};
 
 const PLACE: &str = "host:/logs/events.log";
 

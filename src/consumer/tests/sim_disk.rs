@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use fastrand::Rng;
 
-use crate::consumer::storage::{AppendFile, Stat, Storage};
+use crate::consumer::log::storage::{AppendFile, Stat, Storage};
 
 /// Handle of a simulated disk; clones share the disk.
 #[derive(Clone, Default)]

@@ -6,9 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::batch::{CRC_FROM, Stamp, checksum, encode};
-use crate::broker::frame::{Reader, Writer};
-use crate::broker::{KafkaSource, Position, Record, Source, Trails, open_source};
+use crate::broker::open_source;
+use crate::broker::protocol::frame::{Reader, Writer};
+use crate::broker::read::source::KafkaSource;
+use crate::broker::record::{Position, Record};
+use crate::broker::topic::Source;
+use crate::broker::trail::Trails;
+use crate::broker::wire::batch::{CRC_FROM, Stamp, checksum, encode};
 use crate::config::{KafkaClient, KafkaConfig, SecurityConfig};
 
 const TOPIC: &str = "t";

@@ -1,0 +1,84 @@
+//! What is written to and read from a topic: records, positions, and what is known about a partition.
+
+use crate::broker::error::BrokerError;
+use crate::broker::page::Page;
+use crate::broker::trail::Parting;
+
+/// A value to publish, with an optional key that selects its partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Selects the partition by Java's murmur2; with `None` the sink chooses.
+    pub key: Option<&'a [u8]>,
+    /// Becomes the record's value, byte for byte.
+    pub value: &'a [u8],
+}
+
+/// Position of an acknowledged record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Partition of the topic.
+    pub partition: i32,
+    /// Offset in that partition.
+    pub offset: i64,
+}
+
+/// The next offset to read in one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Partition of the topic.
+    pub partition: i32,
+    /// Next offset to read.
+    pub offset: i64,
+}
+
+/// Result of comparing a partition's log with what was read from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// Partition of the topic.
+    pub partition: i32,
+    /// How much of it the log has.
+    pub found: Found,
+    /// It is led in the epoch in which it was read last, or the broker is too old to say: whatever was read in that
+    /// epoch is still there.
+    pub same_term: bool,
+}
+
+/// How much of what was read a log still has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing is remembered, or the broker is too old to be asked.
+    Unknown,
+    /// All of it.
+    Same,
+    /// It is another one from some offset on.
+    Parted(Parting),
+}
+
+/// A group's committed position in one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Next offset to read.
+    pub offset: i64,
+    /// The text that was committed with it, called metadata in Kafka; other programs leave it empty.
+    pub note: String,
+}
+
+/// The offsets that a partition holds now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Partition of the topic.
+    pub partition: i32,
+    /// First offset that can still be read.
+    pub earliest: i64,
+    /// Offset that the next record will get.
+    pub latest: i64,
+}
+
+/// Result of a fetch for one partition.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Partition of the topic.
+    pub partition: i32,
+    /// Its records, or the reason there are none.
+    pub page: Result<Page, BrokerError>,
+}
