@@ -174,8 +174,8 @@ mod tests {
 
     fn judge(status: u16, body: &str, events: usize) -> (Vec<Fate>, Result<(), String>) {
         let mut fates = vec![Fate::Rejected; 7];
-        let told = Answer { status, body: body.as_bytes() }.judge(events, &mut fates);
-        (fates, told)
+        let judged = Answer { status, body: body.as_bytes() }.judge(events, &mut fates);
+        (fates, judged)
     }
 
     fn receipt(partition: i32, offset: i64) -> Fate {
@@ -184,8 +184,8 @@ mod tests {
 
     #[test]
     fn a_single_event_gets_its_receipt() {
-        let (fates, told) = judge(200, r#"{"status":"ok","topic":"events","partition":2,"offset":42}"#, 1);
-        assert_eq!((fates, told), (vec![receipt(2, 42)], Ok(())));
+        let (fates, judged) = judge(200, r#"{"status":"ok","topic":"events","partition":2,"offset":42}"#, 1);
+        assert_eq!((fates, judged), (vec![receipt(2, 42)], Ok(())));
     }
 
     #[test]
@@ -199,8 +199,8 @@ mod tests {
     fn ranges_are_walked_in_the_order_of_the_accepted_events() {
         let body = r#"{"accepted":3,"rejected":1,"errors":[{"index":1,"error":"not_json"}],"receipts":[
             {"partition":0,"first_offset":10,"last_offset":11},{"partition":1,"first_offset":5,"last_offset":5}]}"#;
-        let (fates, told) = judge(207, body, 4);
-        assert_eq!(told, Ok(()));
+        let (fates, judged) = judge(207, body, 4);
+        assert_eq!(judged, Ok(()));
         assert_eq!(fates, [receipt(0, 10), Fate::Rejected, receipt(0, 11), receipt(1, 5)]);
     }
 
@@ -208,8 +208,8 @@ mod tests {
     fn a_batch_that_is_only_partly_in_says_which_events_are_not() {
         let body = r#"{"accepted":2,"rejected":1,"errors":[{"index":0}],"unacknowledged":[{"first_index":2,"last_index":3}],
             "receipts":[{"partition":0,"first_offset":7,"last_offset":8}],"retryable":true}"#;
-        let (fates, told) = judge(503, body, 5);
-        assert_eq!(told, Ok(()));
+        let (fates, judged) = judge(503, body, 5);
+        assert_eq!(judged, Ok(()));
         assert_eq!(fates, [Fate::Rejected, receipt(0, 7), Fate::Unknown, Fate::Unknown, receipt(0, 8)]);
         assert_eq!(judge(503, r#"{"error":"queue_full"}"#, 2), (vec![Fate::Unknown; 2], Ok(())));
     }
@@ -217,9 +217,9 @@ mod tests {
     #[test]
     fn receipts_that_do_not_add_up_acknowledge_nothing_and_are_told() {
         let body = r#"{"receipts":[{"partition":0,"first_offset":10,"last_offset":10}]}"#;
-        let (fates, told) = judge(200, body, 2);
+        let (fates, judged) = judge(200, body, 2);
         assert_eq!(fates, [Fate::Unknown, Fate::Unknown]);
-        assert!(told.unwrap_err().contains("receipts for 1 of 2"));
+        assert!(judged.unwrap_err().contains("receipts for 1 of 2"));
         assert_eq!(judge(503, body, 2).0, [Fate::Unknown, Fate::Unknown]);
         let reversed = r#"{"unacknowledged":[{"first_index":1,"last_index":0}]}"#;
         assert_eq!(judge(503, reversed, 2).0, [Fate::Unknown, Fate::Unknown]);

@@ -130,21 +130,21 @@ impl Drop for JournalWriter<'_> {
 /// # Errors
 /// Text for the user: the file cannot be read, is not a record, or is damaged before its last line.
 pub fn read_record(path: &Path) -> Result<Ledger, String> {
-    let told = |what: &str| format!("record {}: {what}", path.display());
-    let mut reader = BufReader::new(File::open(path).map_err(|error| told(&error.to_string()))?);
+    let failed = |what: &str| format!("record {}: {what}", path.display());
+    let mut reader = BufReader::new(File::open(path).map_err(|error| failed(&error.to_string()))?);
     let mut line = String::new();
-    reader.read_line(&mut line).map_err(|error| told(&error.to_string()))?;
+    reader.read_line(&mut line).map_err(|error| failed(&error.to_string()))?;
     let run = line.strip_suffix('\n').and_then(ledger::parse_head);
     let mut ledger =
-        Ledger::new(run.ok_or_else(|| told("does not start like a record written by --record"))?.to_owned());
+        Ledger::new(run.ok_or_else(|| failed("does not start like a record written by --record"))?.to_owned());
     for number in 2.. {
         line.clear();
-        if reader.read_line(&mut line).map_err(|error| told(&error.to_string()))? == 0 {
+        if reader.read_line(&mut line).map_err(|error| failed(&error.to_string()))? == 0 {
             break;
         }
         let Some(whole) = line.strip_suffix('\n') else { break };
         let entry = Entry::parse_line(whole);
-        ledger.enter(&entry.ok_or_else(|| told(&format!("line {number} is damaged: {whole:?}")))?);
+        ledger.enter(&entry.ok_or_else(|| failed(&format!("line {number} is damaged: {whole:?}")))?);
     }
     Ok(ledger)
 }
