@@ -6,6 +6,7 @@
 mod consumer;
 mod kafka;
 mod producer;
+mod secret;
 mod security;
 mod simulate;
 mod values;
@@ -13,7 +14,8 @@ mod values;
 pub use consumer::{ConsumerConfig, Fsync, LogConfig, MetricsAddr, OffsetReset, ReadingConfig, Shard};
 pub use kafka::{KafkaClient, KafkaConfig};
 pub use producer::{EventEcho, ProducerConfig};
-pub use security::{PASSWORD_ENV, SaslMechanism, Secret, SecurityConfig, SecurityProtocol};
+pub use secret::{PASSWORD_ENV, Secret};
+pub use security::{SaslMechanism, SecurityConfig, SecurityProtocol};
 pub use simulate::{AuditConfig, BatchFormat, LoadConfig, Output, ReportConfig, SimulateConfig};
 
 use std::process::ExitCode;

@@ -3,18 +3,14 @@
 //! The password has no flag, since every user can read the command line of a process. It does not pass
 //! through clap either, whose error messages repeat values.
 
-use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File};
-use std::os::unix::ffi::OsStringExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::secret::{PASSWORD_ENV, Secret};
 use super::values;
-
-/// Environment variable of the password.
-pub const PASSWORD_ENV: &str = "KAFKA_SASL_PASSWORD";
 
 /// Where Linux distributions keep the certificate authorities that they trust.
 const SYSTEM_AUTHORITIES: [&str; 4] = [
@@ -133,49 +129,6 @@ impl fmt::Display for SaslMechanism {
 
 fn name_of(value: &impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-/// Bytes that must not be printed: `Debug` shows `***`, and there is no `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Vec<u8>);
-
-impl Secret {
-    /// Wraps the bytes unchanged.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(bytes.into())
-    }
-
-    /// The bytes, for authentication only.
-    pub fn reveal(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// Reads the secret from a file, without a line ending at its end.
-    ///
-    /// # Errors
-    /// The file cannot be read, is not a regular file, or is empty. The text is one sentence that names it.
-    pub fn from_file(path: &Path) -> Result<Self, String> {
-        let name = path.display();
-        // The file is read for each connection. A pipe would return its content only once, and could block.
-        values::file("KAFKA_SASL_PASSWORD_FILE", path)?;
-        let bytes = fs::read(path).map_err(|error| format!("KAFKA_SASL_PASSWORD_FILE={name}: {error}"))?;
-        let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.is_empty() {
-            return Err(format!("KAFKA_SASL_PASSWORD_FILE={name} is empty; write the password into it"));
-        }
-        Ok(Self::new(line))
-    }
-
-    fn from_environment() -> Option<Self> {
-        std::env::var_os(PASSWORD_ENV).map(OsString::into_vec).map(Self)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 impl SecurityConfig {
@@ -325,23 +278,6 @@ fn usable(name: &str, password: &Secret) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_secret_shows_itself_to_nobody_and_loses_the_end_of_its_line() {
-        assert_eq!(format!("{:?}", Some(Secret::new("hush"))), "Some(***)");
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let file = dir.path().join("password");
-        for (text, secret) in [("p w", "p w"), ("p\n", "p"), ("p\r\n", "p"), ("p\n\n", "p\n"), (" p ", " p ")]
-        {
-            fs::write(&file, text).expect("written");
-            assert_eq!(Secret::from_file(&file), Ok(Secret::new(secret)), "{text:?}");
-        }
-        for (text, word) in [("", "empty"), ("\n", "empty"), ("\r\n", "empty")] {
-            fs::write(&file, text).expect("written");
-            assert!(Secret::from_file(&file).is_err_and(|reason| reason.contains(word)), "{text:?}");
-        }
-        assert!(Secret::from_file(dir.path()).is_err_and(|reason| reason.contains("directory")));
-    }
 
     #[test]
     fn what_has_no_effect_is_refused_by_name() {

@@ -9,97 +9,15 @@ use serde::de::IgnoredAny;
 
 use crate::broker::Receipt;
 use crate::simulate::answer::Fate;
+use crate::simulate::findings::Findings;
 use crate::simulate::ledger::Ledger;
 use crate::simulate::workload::run_marker;
-
-/// Most examples kept per finding.
-const MAX_EXAMPLES: usize = 10;
 
 /// Most characters of a torn line that are shown.
 const SHOWN_CHARS: usize = 120;
 
 /// `2025-07-08 00:12:01,782 - `, with `0` for any digit.
 const LINE_START: &[u8] = b"0000-00-00 00:00:00,000 - ";
-
-/// A count, with the first few examples.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed<T> {
-    /// Number of occurrences.
-    pub count: u64,
-    /// The first few occurrences.
-    pub first: Vec<T>,
-}
-
-impl<T> Default for Listed<T> {
-    fn default() -> Self {
-        Self { count: 0, first: Vec::new() }
-    }
-}
-
-impl<T> Listed<T> {
-    fn add(&mut self, example: impl FnOnce() -> T) {
-        self.count += 1;
-        if self.first.len() < MAX_EXAMPLES {
-            self.first.push(example());
-        }
-    }
-}
-
-/// Findings of an audit. Events are identified by their sequence numbers.
-#[derive(Clone, Debug, Default)]
-pub struct Findings {
-    /// Events with a recorded outcome.
-    pub sent: u64,
-    /// Events that were acknowledged.
-    pub acknowledged: u64,
-    /// Events with a recorded outcome that are in the log, each counted once.
-    pub logged: u64,
-    /// Acknowledged events that are not in the log.
-    pub lost: Listed<u32>,
-    /// Events that are in the log more than once.
-    pub duplicated: Listed<u32>,
-    /// Duplicated events that the simulator itself sent more than once.
-    pub duplicated_by_retry: u64,
-    /// Events that were not acknowledged but are in the log, which is allowed.
-    pub unknown_found: u64,
-    /// Events that were not acknowledged and are not in the log, which is allowed.
-    pub unknown_missing: u64,
-    /// Events that were permanently rejected but are in the log.
-    pub rejected_logged: Listed<u32>,
-    /// Lines of this run without a recorded outcome, because the simulator died before it recorded it.
-    pub unrecorded: u64,
-    /// Events that come after one of the same partition with the same or a higher offset.
-    pub out_of_order: Listed<u32>,
-    /// Lines that are not complete log lines.
-    pub torn: Listed<String>,
-    /// Complete lines that do not belong to this run.
-    pub foreign: u64,
-}
-
-impl Findings {
-    /// Describes each violation of the delivery guarantee; empty if there is none.
-    pub fn faults(&self) -> Vec<String> {
-        let numbers = [
-            ("acknowledged but not logged", &self.lost),
-            ("logged more than once", &self.duplicated),
-            ("rejected but logged", &self.rejected_logged),
-            ("out of order", &self.out_of_order),
-        ];
-        let mut faults: Vec<String> = numbers
-            .iter()
-            .filter(|(_, listed)| listed.count > 0)
-            .map(|(what, listed)| {
-                let more = if listed.count > listed.first.len() as u64 { ", …" } else { "" };
-                let first: Vec<String> = listed.first.iter().map(u32::to_string).collect();
-                format!("{} {what} (seq {}{more})", listed.count, first.join(", "))
-            })
-            .collect();
-        if let Some(example) = self.torn.first.first() {
-            faults.push(format!("{} torn lines (first: {example})", self.torn.count));
-        }
-        faults
-    }
-}
 
 /// One pass over the log.
 pub struct Auditor<'a> {

@@ -135,8 +135,9 @@ pub fn read_record(path: &Path) -> Result<Ledger, String> {
     let mut line = String::new();
     reader.read_line(&mut line).map_err(|error| failed(&error.to_string()))?;
     let run = line.strip_suffix('\n').and_then(ledger::parse_head);
-    let mut ledger =
-        Ledger::new(run.ok_or_else(|| failed("does not start like a record written by --record"))?.to_owned());
+    let mut ledger = Ledger::new(
+        run.ok_or_else(|| failed("does not start like a record written by --record"))?.to_owned(),
+    );
     for number in 2.. {
         line.clear();
         if reader.read_line(&mut line).map_err(|error| failed(&error.to_string()))? == 0 {

@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod audit;
 pub mod client;
+mod findings;
 pub mod journal;
 pub mod ledger;
 pub mod load;
@@ -32,8 +33,8 @@ use serde_json::{Map, Value};
 use crate::config::{LoadConfig, Output, SimulateConfig};
 use crate::linux;
 use crate::shutdown::Shutdown;
-use crate::simulate::audit::Findings;
 use crate::simulate::client::Target;
+use crate::simulate::findings::Findings;
 use crate::simulate::journal::Journal;
 use crate::simulate::ledger::Ledger;
 use crate::simulate::load::Outcome;
@@ -179,8 +180,8 @@ impl Teller<'_> {
         elapsed: Duration,
     ) -> Result<(), SimulateError> {
         self.failures.extend(findings.faults());
-        self.json.insert("audit".into(), report::findings_json(ledger.run(), findings, elapsed));
-        self.text(&report::findings_text(ledger.run(), log, findings, elapsed))
+        self.json.insert("audit".into(), findings.json(ledger.run(), elapsed));
+        self.text(&findings.text(ledger.run(), log, elapsed))
     }
 
     fn finish(mut self) -> Result<(), SimulateError> {

@@ -1,14 +1,12 @@
 //! Formats the figures of a run as text and as JSON, and checks the thresholds. Pure.
 
 use std::fmt::Write;
-use std::path::Path;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use crate::config::SimulateConfig;
-use crate::simulate::audit::Findings;
 use crate::simulate::load::Outcome;
 use crate::simulate::tally::{LATE_AFTER, Tally};
 
@@ -221,63 +219,6 @@ fn per_second(count: u64, elapsed: Duration) -> f64 {
 
 fn millis(micros: u64) -> f64 {
     micros as f64 / 1000.0
-}
-
-/// The findings as text; scripts rely on the last line.
-pub fn findings_text(run: &str, log: &Path, findings: &Findings, elapsed: Duration) -> String {
-    let mut text = format!("   run {run} in {}: {} foreign lines\n", log.display(), findings.foreign);
-    // Writing to a string cannot fail.
-    if findings.unknown_found + findings.unknown_missing + findings.unrecorded > 0 {
-        let _ = writeln!(
-            text,
-            "   not acknowledged: {} logged, {} not logged, {} logged without a record",
-            findings.unknown_found, findings.unknown_missing, findings.unrecorded
-        );
-    }
-    if findings.duplicated_by_retry > 0 {
-        let _ = writeln!(
-            text,
-            "   {} of the duplicated events were sent more than once by --retry",
-            findings.duplicated_by_retry
-        );
-    }
-    for fault in findings.faults() {
-        let _ = writeln!(text, "   {fault}");
-    }
-    let _ = writeln!(
-        text,
-        "{} sent, {} acknowledged, {} logged, {} lost, {} duplicated in {:.1} seconds",
-        findings.sent,
-        findings.acknowledged,
-        findings.logged,
-        findings.lost.count,
-        findings.duplicated.count,
-        elapsed.as_secs_f64()
-    );
-    text
-}
-
-/// The findings as JSON.
-pub fn findings_json(run: &str, findings: &Findings, elapsed: Duration) -> Value {
-    json!({
-        "run": run,
-        "seconds": elapsed.as_secs_f64(),
-        "sent": findings.sent,
-        "acknowledged": findings.acknowledged,
-        "logged": findings.logged,
-        "lost": findings.lost.count,
-        "lostSeqs": findings.lost.first,
-        "duplicated": findings.duplicated.count,
-        "duplicatedSeqs": findings.duplicated.first,
-        "duplicatedByRetry": findings.duplicated_by_retry,
-        "unknownFound": findings.unknown_found,
-        "unknownMissing": findings.unknown_missing,
-        "unrecorded": findings.unrecorded,
-        "rejectedLogged": findings.rejected_logged.count,
-        "outOfOrder": findings.out_of_order.count,
-        "torn": findings.torn.count,
-        "foreign": findings.foreign,
-    })
 }
 
 /// Latency distribution in the text format of HdrHistogram's plotter: milliseconds, quantile, count,

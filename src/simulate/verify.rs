@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::shutdown::Shutdown;
-use crate::simulate::audit::{Auditor, Findings};
+use crate::simulate::audit::Auditor;
+use crate::simulate::findings::Findings;
 use crate::simulate::ledger::Ledger;
 use crate::simulate::log_files::{self, Mark, Piece, Seen};
 
