@@ -8,14 +8,16 @@ mod kafka;
 mod producer;
 mod secret;
 mod security;
+mod shard;
 mod simulate;
 mod values;
 
-pub use consumer::{ConsumerConfig, Fsync, LogConfig, MetricsAddr, OffsetReset, ReadingConfig, Shard};
+pub use consumer::{ConsumerConfig, Fsync, LogConfig, MetricsAddr, OffsetReset, ReadingConfig};
 pub use kafka::{KafkaClient, KafkaConfig};
 pub use producer::{EventEcho, ProducerConfig};
 pub use secret::{PASSWORD_ENV, Secret};
 pub use security::{SaslMechanism, SecurityConfig, SecurityProtocol};
+pub use shard::Shard;
 pub use simulate::{AuditConfig, BatchFormat, LoadConfig, Output, ReportConfig, SimulateConfig};
 
 use std::process::ExitCode;
