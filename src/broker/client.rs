@@ -7,73 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::broker::error::BrokerError;
 use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::{Connection, left};
+use crate::broker::protocol::connection::Connection;
 use crate::broker::protocol::control::PerPartition;
+use crate::broker::protocol::fetch::FetchLimits;
 use crate::broker::record::{Fetched, Position, Record};
-
-/// Maximum bytes of all partitions in one fetch; more is no faster. The consumer holds up to five times as
-/// much: the response, its copy, and two more fetches on their way to the file, one of them also as lines. A
-/// single batch may be larger, up to [`Reach::max_bytes`].
-pub const FETCH_BYTES: usize = 8 << 20;
-
-/// Bounds of one partition's share. The lower one exceeds the largest batch that brokers accept by default.
-const FETCH_BYTES_PER_PARTITION: (usize, usize) = (1280 << 10, 4 << 20);
-
-/// Room in a response on top of one batch: its header, and each partition's list of aborted transactions.
-const ANSWER_OVERHEAD: usize = 1 << 20;
-
-/// Minimum speed of a transfer that takes longer than its request's deadline, in bytes per second.
-const SLOWEST: usize = 1 << 20;
-
-/// Time for a broker's response to arrive after the broker has stopped waiting for replicas.
-const ANSWER_TIME: Duration = Duration::from_millis(250);
-
-/// Maximum bytes per partition in a fetch of `partitions` partitions.
-pub fn fetch_share(partitions: usize) -> usize {
-    let (min, max) = FETCH_BYTES_PER_PARTITION;
-    (FETCH_BYTES / partitions.max(1)).clamp(min, max)
-}
-
-/// Limits of one fetch.
-#[derive(Clone, Copy)]
-pub struct Reach {
-    /// How long the broker waits if there is nothing to read.
-    pub wait: Duration,
-    /// Largest batch to read, in bytes, both as stored and decompressed.
-    pub max_bytes: usize,
-    /// Nothing after the batch of the position is wanted.
-    pub one_batch: bool,
-    pub deadline: Instant,
-}
-
-impl Reach {
-    /// Longest response that is read in full. A broker always sends the first batch whole (KIP-74); it sends
-    /// more than one only within the requested size.
-    pub fn answer_bytes(&self) -> usize {
-        self.max_bytes.max(2 * FETCH_BYTES) + ANSWER_OVERHEAD
-    }
-}
-
-/// Extra time for a request that transfers `bytes`, compared with one of the usual size.
-pub fn transfer_time(bytes: usize) -> Duration {
-    Duration::from_millis((bytes / (SLOWEST / 1000)) as u64)
-}
-
-/// How long a broker may wait for its replicas so that its response still reaches us before `deadline`.
-pub fn ack_timeout(deadline: Instant) -> Duration {
-    let left = left(deadline);
-    left - (left / 4).min(ANSWER_TIME)
-}
-
-/// Turns the `code` with which a broker refused the fetch described by `at` into an error for the caller.
-pub fn fetch_refusal(at: String, code: Code) -> BrokerError {
-    let text = format!("{at}: {code}");
-    if code == Code::OFFSET_OUT_OF_RANGE {
-        BrokerError::OffsetOutOfRange(text)
-    } else {
-        BrokerError::Retryable(text)
-    }
-}
 
 /// Outcome of a batch that reached its partition's leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,6 +85,6 @@ pub trait Client: Send {
         &mut self,
         control: &mut Connection,
         positions: &[Position],
-        reach: Reach,
+        limits: FetchLimits,
     ) -> Result<Vec<Fetched>, BrokerError>;
 }

@@ -12,8 +12,9 @@ use crate::broker::commit::member::{Broker, open_broker};
 use crate::broker::connector::Connector;
 use crate::broker::error::BrokerError;
 use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::{Connection, left};
-use crate::broker::protocol::control::{self, Metadata};
+use crate::broker::protocol::connection::Connection;
+use crate::broker::protocol::deadline::{left, share};
+use crate::broker::protocol::metadata::{Metadata, load};
 use crate::broker::record::Record;
 use crate::config::KafkaConfig;
 
@@ -328,7 +329,7 @@ impl Cluster {
         loop {
             let topic = self.config.topic.clone();
             let answer = self.on_broker(host, deadline, |broker| {
-                control::metadata(&mut broker.control, &broker.versions, &topic, deadline)
+                load(&mut broker.control, &broker.versions, &topic, deadline)
             });
             let answer = match answer {
                 Err(throttled @ BrokerError::Throttled(..)) => return Err(throttled),
@@ -362,9 +363,4 @@ impl Cluster {
         };
         BrokerError::Retryable(format!("broker {host}: topic {topic}: {code}{hint}"))
     }
-}
-
-/// A deadline that leaves equal time for each of `waiting` brokers, the first of which starts now.
-pub fn share(deadline: Instant, waiting: usize) -> Instant {
-    Instant::now() + left(deadline) / u32::try_from(waiting.max(1)).unwrap_or(u32::MAX)
 }

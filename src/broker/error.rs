@@ -3,8 +3,6 @@
 use std::fmt;
 use std::time::Instant;
 
-use crate::broker::trail::Parting;
-
 /// Why a call on a `Sink` or `Source` failed. The text names the host or partition, the value, and what to
 /// do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +38,15 @@ pub enum BrokerError {
     Denied(String),
     /// The broker cannot serve this client at all, and no retry helps: wrong Kafka version.
     Unsupported(String),
+}
+
+/// Where a leader's log diverges from what was read of the partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// Identical up to this offset, different from there on.
+    At(i64),
+    /// The log has none of the remembered records, which begin at this offset.
+    Before(i64),
 }
 
 impl BrokerError {

@@ -32,7 +32,7 @@ use connector::Connector;
 #[cfg(fuzzing)]
 pub use wire::fuzzed;
 
-pub use error::BrokerError;
+pub use error::{BrokerError, Parting};
 pub use page::Page;
 pub use read::source::KafkaSource;
 pub use record::{Bounds, Committed, Compared, Fetched, Found, Position, Receipt, Record};
@@ -40,7 +40,7 @@ pub use send::sink::KafkaSink;
 pub use topic::{Sink, Source};
 #[cfg(test)]
 pub(crate) use trail::{First, LeaderLog};
-pub use trail::{Parting, Trail, Trails};
+pub use trail::{Trail, Trails};
 
 use crate::config::KafkaConfig;
 

@@ -1,8 +1,7 @@
 //! What is written to and read from a topic: records, positions, and what is known about a partition.
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Parting};
 use crate::broker::page::Page;
-use crate::broker::trail::Parting;
 
 /// A value to publish, with an optional key that selects its partition.
 #[derive(Clone, Copy, Debug)]

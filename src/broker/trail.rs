@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Parting};
 use crate::broker::page::Page;
 
 /// Epochs that are remembered in each partition, the newest ones.
@@ -65,15 +65,6 @@ pub struct Trail {
 
 /// The trail of each partition.
 pub type Trails = BTreeMap<i32, Trail>;
-
-/// Where a leader's log diverges from what was read of the partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parting {
-    /// Identical up to this offset, different from there on.
-    At(i64),
-    /// The log has none of the remembered records, which begin at this offset.
-    Before(i64),
-}
 
 /// The log of a partition's leader, as far as a trail needs it.
 pub(crate) trait LeaderLog {

@@ -10,20 +10,24 @@ use kafka::client::FetchPartition;
 use kafka::client::fetch::{Partition, Response};
 use kafka::error::KafkaCode;
 
-use crate::broker::client::{self, Reach};
 use crate::broker::error::BrokerError;
-use crate::broker::kafka_crate::peek::{self, Next};
+use crate::broker::kafka_crate::next::{Next, next};
 use crate::broker::kafka_crate::{CrateClient, code_of};
 use crate::broker::page::Page;
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::Connection;
 use crate::broker::protocol::control::{outcome_of, per_partition};
-use crate::broker::protocol::frame::Writer;
+use crate::broker::protocol::deadline::transfer_time;
+use crate::broker::protocol::fetch::{self, FETCH_BYTES, FetchLimits, ONE_BATCH, Part, READ_UNCOMMITTED};
+use crate::broker::protocol::peek::peek;
 use crate::broker::record::{Fetched, Position};
 
 /// Number of fetches in which a partition is read by its batch headers, after the crate read nothing or too
 /// little.
 const EXACT_FETCHES: u32 = 16;
+
+/// Bytes that a peek covers; the broker adds the rest of the first batch.
+const PEEK_BYTES: i32 = 256 << 10;
 
 /// When to fetch again if a quota is no longer exceeded by the time it is queried.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -51,9 +55,9 @@ impl CrateClient {
         &mut self,
         control: &mut Connection,
         positions: &[Position],
-        reach: Reach,
+        limits: FetchLimits,
     ) -> Result<Vec<Fetched>, BrokerError> {
-        let Reach { wait, deadline, .. } = reach;
+        let FetchLimits { wait, deadline, .. } = limits;
         let (led, not_led) = self.led(positions.iter().map(|position| position.partition), deadline)?;
         let mut answers: Vec<Fetched> = not_led
             .into_iter()
@@ -61,18 +65,18 @@ impl CrateClient {
             .collect();
         let positions = positions.iter().filter(|position| led.contains(&position.partition)).copied();
         let (exact, together): (Vec<Position>, Vec<Position>) =
-            positions.partition(|position| reach.one_batch || self.exact.contains_key(&position.partition));
+            positions.partition(|position| limits.one_batch || self.exact.contains_key(&position.partition));
         // Only the last request waits, and only if the ones before it found nothing.
         for (index, position) in exact.iter().enumerate() {
             let is_last = together.is_empty() && index + 1 == exact.len();
             let wait = if is_last && answers.iter().all(is_idle) { wait } else { Duration::ZERO };
             if has_room(&answers, control) {
-                answers.push(self.fetch_exactly(control, *position, Reach { wait, ..reach })?);
+                answers.push(self.fetch_exactly(control, *position, FetchLimits { wait, ..limits })?);
             }
         }
         if !together.is_empty() {
             let wait = if answers.iter().all(is_idle) { wait } else { Duration::ZERO };
-            for (position, read) in self.fetch_together(control, &together, Reach { wait, ..reach })? {
+            for (position, read) in self.fetch_together(control, &together, FetchLimits { wait, ..limits })? {
                 answers.push(match read {
                     Read::Page(page) => Fetched { partition: position.partition, page: Ok(page) },
                     Read::Refused(code) => self.refused(position.partition, code),
@@ -81,7 +85,7 @@ impl CrateClient {
                         if !has_room(&answers, control) {
                             continue;
                         }
-                        self.fetch_exactly(control, position, Reach { wait: Duration::ZERO, ..reach })?
+                        self.fetch_exactly(control, position, FetchLimits { wait: Duration::ZERO, ..limits })?
                     }
                 });
             }
@@ -93,18 +97,18 @@ impl CrateClient {
         &mut self,
         control: &mut Connection,
         positions: &[Position],
-        reach: Reach,
+        limits: FetchLimits,
     ) -> Result<Vec<(Position, Read)>, BrokerError> {
-        let bytes = (client::fetch_share(positions.len()) >> self.shrink).max(MIN_SHARE);
+        let bytes = (fetch::fetch_share(positions.len()) >> self.shrink).max(MIN_SHARE);
         let wants: Vec<(Position, usize)> = positions.iter().map(|position| (*position, bytes)).collect();
-        match self.fetch_bytes(&wants, reach)? {
+        match self.fetch_bytes(&wants, limits)? {
             Some(responses) => {
                 self.calm += 1;
                 if self.calm >= CALM_FETCHES {
                     (self.shrink, self.calm) = (self.shrink.saturating_sub(1), 0);
                 }
                 if !positions.iter().any(|at| partition_of(&responses, at.partition).is_some()) {
-                    self.throttled(control, &wants, reach.deadline)?;
+                    self.throttled(control, &wants, limits.deadline)?;
                 }
                 Ok(positions.iter().map(|position| (*position, read(&responses, *position))).collect())
             }
@@ -128,19 +132,14 @@ impl CrateClient {
         if !self.is_told {
             return Ok(());
         }
-        let body = Writer::default().i32(-1).i32(0).i32(1).i32(i32::MAX).i8(0);
-        let body = body.array(&[self.topic.as_str()], |w, topic| {
-            w.str(topic).array(wants, |w, (at, bytes)| {
-                w.i32(at.partition).i64(at.offset).i32(i32::try_from(*bytes).unwrap_or(i32::MAX))
-            })
-        });
-        let topic = self.topic.clone();
-        let found = control.call(peek::FETCH, body, deadline, |r| {
+        let sized = |bytes: &usize| i32::try_from(*bytes).unwrap_or(i32::MAX);
+        let wanted: Vec<(Position, i32)> = wants.iter().map(|(at, bytes)| (*at, sized(bytes))).collect();
+        let request = fetch::request(&self.topic, &wanted, (i32::MAX, READ_UNCOMMITTED), Duration::ZERO);
+        let topic = self.topic.as_str();
+        let found = control.call(fetch::FETCH, request, deadline, |r| {
             r.throttle()?;
-            per_partition(r, &topic, |r| {
-                let (partition, code, _high_watermark_and_stable) =
-                    (r.i32()?, Code(r.i16()?), (r.i64()?, r.i64()?));
-                let (_aborted, _stored) = (r.array(|r| Ok((r.i64()?, r.i64()?)))?, r.bytes()?);
+            per_partition(r, topic, |r| {
+                let Part { partition, code, .. } = Part::read(r)?;
                 Ok((partition, code.check()))
             })
         })?;
@@ -158,17 +157,17 @@ impl CrateClient {
     fn fetch_bytes(
         &mut self,
         wants: &[(Position, usize)],
-        reach: Reach,
+        limits: FetchLimits,
     ) -> Result<Option<Vec<Response>>, BrokerError> {
         let topic = self.topic.clone();
         let all: usize = wants.iter().map(|(_, bytes)| bytes).sum();
-        let deadline = reach.deadline + client::transfer_time(all.saturating_sub(2 * client::FETCH_BYTES));
+        let deadline = limits.deadline + transfer_time(all.saturating_sub(2 * FETCH_BYTES));
         let wants = wants.iter().map(|(position, bytes)| {
             let bytes = i32::try_from(*bytes).unwrap_or(i32::MAX);
             FetchPartition::new(&topic, position.partition, position.offset).with_max_bytes(bytes)
         });
         let outcome = self.bounded("fetch", deadline, |client| {
-            client.set_fetch_max_wait_time(reach.wait)?;
+            client.set_fetch_max_wait_time(limits.wait)?;
             client.fetch_messages(wants)
         })?;
         match outcome {
@@ -183,9 +182,9 @@ impl CrateClient {
         &mut self,
         control: &mut Connection,
         position: Position,
-        reach: Reach,
+        limits: FetchLimits,
     ) -> Result<Fetched, BrokerError> {
-        let page = self.exact_page(control, position, reach)?;
+        let page = self.exact_page(control, position, limits)?;
         Ok(Fetched { partition: position.partition, page })
     }
 
@@ -193,29 +192,29 @@ impl CrateClient {
         &mut self,
         control: &mut Connection,
         position: Position,
-        reach: Reach,
+        limits: FetchLimits,
     ) -> Result<Result<Page, BrokerError>, BrokerError> {
         let Position { partition, offset } = position;
         self.count_down(partition);
-        let look = if reach.one_batch { peek::ONE_BATCH } else { peek::PEEK_BYTES };
-        let peek = match peek::peek(control, &self.topic, (partition, offset), look, reach)? {
+        let look = if limits.one_batch { ONE_BATCH } else { PEEK_BYTES };
+        let peek = match peek(control, &self.topic, position, look, limits)? {
             Ok(peek) => peek,
             Err(code) => return Ok(Err(self.refusal(partition, code))),
         };
         if let Some(found) = peek.oversize {
-            return Ok(Err(found.error(&self.topic, reach.max_bytes)));
+            return Ok(Err(found.error(&self.topic, limits.max_bytes)));
         }
-        match peek::next(&peek.headers) {
+        match next(&peek.headers) {
             Next::Wait => Ok(Ok(Page::new(offset, peek.high_watermark))),
             Next::Skip(next) => Ok(Ok(Page::new(next, peek.high_watermark))),
             Next::Unreadable(codec) => {
                 Ok(Err(self.unreadable(position, &format!("compressed with {codec}"))))
             }
             Next::Read { bytes, first, last } => {
-                let reach = Reach { wait: Duration::ZERO, ..reach };
-                match self.read_batch(control, position, bytes, reach)? {
+                let limits = FetchLimits { wait: Duration::ZERO, ..limits };
+                match self.read_batch(control, position, bytes, limits)? {
                     Ok(page) if page.is_empty() => {
-                        self.nothing_left(control, position, (first, last), bytes, reach)
+                        self.nothing_left(control, position, (first, last), bytes, limits)
                     }
                     page => Ok(page),
                 }
@@ -229,14 +228,14 @@ impl CrateClient {
         control: &mut Connection,
         position: Position,
         bytes: usize,
-        reach: Reach,
+        limits: FetchLimits,
     ) -> Result<Result<Page, BrokerError>, BrokerError> {
         let Position { partition, offset } = position;
-        let Some(responses) = self.fetch_bytes(&[(position, bytes)], reach)? else {
+        let Some(responses) = self.fetch_bytes(&[(position, bytes)], limits)? else {
             return Ok(Err(self.unreadable(position, "in a form that cannot be decoded")));
         };
         if partition_of(&responses, partition).is_none() {
-            self.throttled(control, &[(position, bytes)], reach.deadline)?;
+            self.throttled(control, &[(position, bytes)], limits.deadline)?;
         }
         let data = partition_of(&responses, partition).ok_or(Code::UNKNOWN_TOPIC_OR_PARTITION);
         Ok(data.and_then(|data| page(data, offset)).map_err(|code| self.refusal(partition, code)))
@@ -251,11 +250,11 @@ impl CrateClient {
         position: Position,
         (first, last): (i64, i64),
         bytes: usize,
-        reach: Reach,
+        limits: FetchLimits,
     ) -> Result<Result<Page, BrokerError>, BrokerError> {
         if first < position.offset {
             let from_first = Position { offset: first, ..position };
-            match self.read_batch(control, from_first, bytes, reach)? {
+            match self.read_batch(control, from_first, bytes, limits)? {
                 Ok(page) if page.is_empty() => {}
                 // The caller skips what is before the position.
                 Ok(page) if page.next_offset > position.offset => return Ok(Ok(page)),
@@ -294,7 +293,7 @@ impl CrateClient {
                 "{at}: the broker does not convert records for this client; set \
                  message.downconversion.enable=true on the topic"
             )),
-            code => client::fetch_refusal(at, code),
+            code => fetch::fetch_refusal(at, code),
         }
     }
 
@@ -313,7 +312,7 @@ impl CrateClient {
 /// batches wait for another fetch.
 fn has_room(answers: &[Fetched], control: &Connection) -> bool {
     let held: usize = answers.iter().flat_map(|fetched| &fetched.page).map(Page::value_bytes).sum();
-    held <= 2 * client::FETCH_BYTES && control.is_usable()
+    held <= 2 * FETCH_BYTES && control.is_usable()
 }
 
 /// True if there are no records: the partition has nothing, or cannot be read for now.

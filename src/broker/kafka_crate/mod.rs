@@ -6,8 +6,8 @@
 //! dead, and after a lost response it takes the next one for it.
 
 mod fetch;
-pub mod limit;
-pub mod peek;
+mod limit;
+mod next;
 
 use std::collections::HashMap;
 use std::io;
@@ -19,13 +19,15 @@ use kafka::Error;
 use kafka::client::{KafkaClient, ProduceConfirm, ProduceMessage, RequiredAcks};
 use kafka::error::KafkaCode;
 
-use crate::broker::client::{Batch, Client, Produced, Reach, Verdict};
+use crate::broker::client::{Batch, Client, Produced, Verdict};
 use crate::broker::error::BrokerError;
 use crate::broker::kafka_crate::limit::{CallLimit, Target};
 use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::{Api, CLIENT_ID, Connection, MUTING_PRODUCE, PRODUCE_KEY, left};
+use crate::broker::protocol::connection::{Api, CLIENT_ID, Connection, MUTING_PRODUCE, PRODUCE_KEY};
 use crate::broker::protocol::control;
 use crate::broker::protocol::control::{PerPartition, Versions};
+use crate::broker::protocol::deadline::left;
+use crate::broker::protocol::fetch::FetchLimits;
 use crate::broker::protocol::frame::Writer;
 use crate::broker::record::{Fetched, Position};
 use crate::linux;
@@ -168,9 +170,9 @@ impl Client for CrateClient {
         &mut self,
         control: &mut Connection,
         positions: &[Position],
-        reach: Reach,
+        limits: FetchLimits,
     ) -> Result<Vec<Fetched>, BrokerError> {
-        self.read_on(control, positions, reach)
+        self.read_on(control, positions, limits)
     }
 }
 

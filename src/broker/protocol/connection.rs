@@ -3,17 +3,17 @@
 //! It handles frames and correlation ids, but neither the content of requests nor encryption. After an error
 //! the connection is unusable, and its owner drops it.
 
-use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::broker::client::transfer_time;
 use crate::broker::error::BrokerError;
+use crate::broker::protocol::answer::{self, AnswerLimit};
+use crate::broker::protocol::deadline::left;
 use crate::broker::protocol::frame::{Malformed, Reader, Writer};
-pub use crate::broker::protocol::stream::left;
-use crate::broker::protocol::stream::{Stream, resolve};
+use crate::broker::protocol::stream::{Refused, Transport};
+use crate::linux;
 
 /// Identifies us in the broker's logs, metrics and quotas.
 pub const CLIENT_ID: &str = "event-pipeline";
@@ -49,17 +49,9 @@ impl Api {
     }
 }
 
-/// Size limit of a response.
-#[derive(Clone, Copy)]
-struct AnswerLimit {
-    bytes: usize,
-    /// How much to read of a longer response; `None` rejects it.
-    head: Option<usize>,
-}
-
 /// An open connection.
 pub struct Connection {
-    stream: Stream,
+    stream: Box<dyn Transport>,
     host: String,
     correlation: i32,
     /// Until when the broker reads nothing more on this connection, because a quota is exceeded. Since Kafka
@@ -74,49 +66,9 @@ pub struct Connection {
     ends: Option<Instant>,
 }
 
-/// A broker's response to plaintext bytes on a TLS port.
-#[derive(Debug)]
-struct SpeaksTls;
-
-impl fmt::Display for SpeaksTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "it speaks TLS on this port; set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL, or use its \
-             port without TLS",
-        )
-    }
-}
-
-impl std::error::Error for SpeaksTls {}
-
 impl Connection {
-    /// Connects to `host` (host:port), trying its addresses in turn for at most `connect_timeout` each.
-    ///
-    /// # Errors
-    /// Fails with [`BrokerError::Retryable`], which names the host and the cause.
-    pub fn open(host: &str, connect_timeout: Duration, deadline: Instant) -> Result<Self, BrokerError> {
-        let failed = |why: String| BrokerError::Retryable(format!("cannot connect to broker {host}: {why}"));
-        let mut why = "the name has no address".to_owned();
-        for address in resolve(host, left(deadline).min(connect_timeout)).map_err(failed)? {
-            let limit = left(deadline).min(connect_timeout);
-            match TcpStream::connect_timeout(&address, limit.max(Duration::from_millis(1))) {
-                Ok(stream) => {
-                    stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
-                    return Ok(Self::over(Stream::Plain(stream), host));
-                }
-                // The kafka crate tries the same addresses with the kernel's own timeout of minutes. A silent
-                // address ahead of a good one would block it, so it makes the host unusable.
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Err(failed(format!("no answer from {address} within {} ms", limit.as_millis())));
-                }
-                Err(error) => why = format!("{address}: {error}"),
-            }
-        }
-        Err(failed(why))
-    }
-
     /// Wraps `stream`, an unused connection to `host`.
-    pub fn over(stream: Stream, host: &str) -> Self {
+    pub fn over(stream: Box<dyn Transport>, host: &str) -> Self {
         Self {
             stream,
             host: host.to_owned(),
@@ -164,7 +116,7 @@ impl Connection {
         self.take_asked(deadline)?;
         self.check_quota()?;
         let request = self.request(api, body);
-        self.stream.write_all(&request, deadline).map_err(|error| self.failed(api.name, &error))?;
+        self.stream.send(&request, deadline).map_err(|error| self.failed(api.name, &error))?;
         self.asked = true;
         Ok(())
     }
@@ -193,12 +145,6 @@ impl Connection {
         self.ends = Some(end);
     }
 
-    /// Returns the underlying stream, to be encrypted before the first call.
-    #[cfg(feature = "tls")]
-    pub fn into_stream(self) -> Stream {
-        self.stream
-    }
-
     /// host:port as the caller requested it.
     #[cfg(feature = "tls")]
     pub fn host(&self) -> &str {
@@ -216,7 +162,8 @@ impl Connection {
     /// True if the connection is open, has no unexpected data, and the broker does not require authentication
     /// again.
     pub fn is_usable(&self) -> bool {
-        self.ends.is_none_or(|end| Instant::now() < end) && (self.asked || self.stream.is_quiet())
+        self.ends.is_none_or(|end| Instant::now() < end)
+            && (self.asked || linux::is_quiet(self.stream.socket()))
     }
 
     /// Sends a request and returns what `read` makes of the whole response after the correlation id. If the
@@ -308,74 +255,28 @@ impl Connection {
         limit: AnswerLimit,
         deadline: Instant,
     ) -> io::Result<(Vec<u8>, bool)> {
-        self.stream.write_all(request, deadline)?;
+        self.stream.send(request, deadline)?;
         self.receive(limit, deadline)
     }
 
     fn receive(&mut self, limit: AnswerLimit, deadline: Instant) -> io::Result<(Vec<u8>, bool)> {
-        let mut length = [0; 4];
-        self.fill(&mut length, deadline)?;
-        if is_tls_alert(length) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, SpeaksTls));
-        }
-        let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        let is_cut = length > limit.bytes;
-        let length = match limit.head {
-            _ if !is_cut => length,
-            Some(head) if length <= i32::MAX as usize => {
-                self.ends = Some(Instant::now());
-                head
-            }
-            _ => {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("a response of {length} bytes"),
-                ));
-            }
-        };
-        // Grown as bytes arrive, so that a false length costs no memory.
-        let mut answer = Vec::new();
-        while answer.len() < length {
-            let start = answer.len();
-            let end = (start + (64 << 10)).min(length);
-            if end > answer.capacity() {
-                answer.reserve_exact((2 * start).clamp(end, length) - start);
-            }
-            answer.resize(end, 0);
-            // A broker that has already sent a lot may take longer for the rest.
-            self.fill(&mut answer[start..], deadline + transfer_time(start))?;
+        let (answer, is_cut) = answer::receive(&mut *self.stream, limit, deadline)?;
+        if is_cut {
+            self.ends = Some(Instant::now());
         }
         Ok((answer, is_cut))
     }
 
-    fn fill(&mut self, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
-        while !buffer.is_empty() {
-            match self.stream.read(buffer, deadline)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => buffer = &mut buffer[count..],
-            }
+    fn failed(&self, what: &str, error: &io::Error) -> BrokerError {
+        // The second request, after ApiVersions, is the one for the topic.
+        if error.kind() == io::ErrorKind::UnexpectedEof && self.correlation == 2 {
+            let host = &self.host;
+            return BrokerError::Retryable(format!(
+                "broker {host}: {what}: it closed the connection; does it require a password \
+                 (KAFKA_SECURITY_PROTOCOL)?"
+            ));
         }
-        Ok(())
-    }
-
-    /// Turns an `error` that occurred during `what` on this connection into a class that callers act on.
-    pub fn failed(&self, what: &str, error: &io::Error) -> BrokerError {
-        use io::ErrorKind::{InvalidData, TimedOut, UnexpectedEof};
-        let host = &self.host;
-        if let Some(why) = refusal(error) {
-            return BrokerError::Refused(format!("broker {host}: {what}: {why}"));
-        }
-        let cause = match error.kind() {
-            TimedOut => "it did not answer in time".to_owned(),
-            // The second request, after ApiVersions, is the one for the topic.
-            UnexpectedEof if self.correlation == 2 => {
-                "it closed the connection; does it require a password (KAFKA_SECURITY_PROTOCOL)?".to_owned()
-            }
-            UnexpectedEof => "it closed the connection".to_owned(),
-            InvalidData => format!("{error}: is it a Kafka broker?"),
-            _ => error.to_string(),
-        };
-        BrokerError::Retryable(format!("broker {host}: {what}: {cause}"))
+        failure(&self.host, what, error)
     }
 
     fn malformed(&self, what: &str) -> BrokerError {
@@ -383,17 +284,17 @@ impl Connection {
     }
 }
 
-/// True for a TLS alert, which says why the other side gives up; as a length it would be 352 MB.
-fn is_tls_alert([kind, major, minor, _]: [u8; 4]) -> bool {
-    kind == 0x15 && major == 3 && minor <= 4
-}
-
-/// Why one side does not accept the other; `None` for errors that may go away.
-fn refusal(error: &io::Error) -> Option<String> {
-    let cause = error.get_ref()?;
-    #[cfg(feature = "tls")]
-    if let Some(why) = crate::broker::secure::refusal(cause) {
-        return Some(why);
+/// Turns an `error` that occurred during `what` on a connection to `host` into a class that callers act on.
+pub fn failure(host: &str, what: &str, error: &io::Error) -> BrokerError {
+    use io::ErrorKind::{InvalidData, TimedOut, UnexpectedEof};
+    if let Some(why) = Refused::reason(error) {
+        return BrokerError::Refused(format!("broker {host}: {what}: {why}"));
     }
-    cause.downcast_ref::<SpeaksTls>().map(ToString::to_string)
+    let cause = match error.kind() {
+        TimedOut => "it did not answer in time".to_owned(),
+        UnexpectedEof => "it closed the connection".to_owned(),
+        InvalidData => format!("{error}: is it a Kafka broker?"),
+        _ => error.to_string(),
+    };
+    BrokerError::Retryable(format!("broker {host}: {what}: {cause}"))
 }

@@ -1,64 +1,69 @@
 //! The byte stream of one connection, plain or TLS. Each call has a deadline that a trickle of bytes cannot
 //! extend.
 
+use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc;
-use std::thread;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "tls")]
-use crate::broker::secure::TlsStream;
-use crate::linux;
+use crate::broker::protocol::deadline::left;
 
 /// A connected socket, with its TLS session if there is one.
-pub enum Stream {
-    Plain(TcpStream),
-    #[cfg(feature = "tls")]
-    Tls(Box<TlsStream>),
-}
-
-impl Stream {
+pub trait Transport: Send {
     /// Writes all of `bytes`.
     ///
     /// # Errors
-    /// Any error of the socket or of TLS; `TimedOut` at `deadline`.
-    pub fn write_all(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
-        match self {
-            Self::Plain(socket) => Until { socket, deadline }.write_all(bytes),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.write_all(bytes, deadline),
-        }
-    }
+    /// Any error of the socket or of TLS; `TimedOut` at `deadline`. [`Refused`] if one side does not accept
+    /// the other.
+    fn send(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()>;
 
     /// Reads the bytes that are available, waiting for the first one; returns 0 at the end of the stream.
     ///
     /// # Errors
-    /// Any error of the socket or of TLS; `TimedOut` at `deadline`.
-    pub fn read(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => Until { socket, deadline }.read(buffer),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.read(buffer, deadline),
-        }
+    /// As for [`Transport::send`].
+    fn receive(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize>;
+
+    /// The underlying socket. No bytes of TLS itself may be pending on it between two calls.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Transport for TcpStream {
+    fn send(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+        Until { socket: self, deadline }.write_all(bytes)
     }
 
-    /// True if the connection is open and has no unread bytes.
-    pub fn is_quiet(&self) -> bool {
-        match self {
-            Self::Plain(socket) => linux::is_quiet(socket),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.is_quiet(),
-        }
+    fn receive(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        Until { socket: self, deadline }.read(buffer)
     }
 
-    /// The underlying socket.
-    pub fn socket(&self) -> &TcpStream {
-        match self {
-            Self::Plain(socket) => socket,
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.socket(),
-        }
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+/// Why one side does not accept the other: the payload of an `io::Error`. No retry helps until a setting or
+/// the broker is changed.
+#[derive(Debug)]
+pub struct Refused(pub String);
+
+impl Refused {
+    /// The reason, if `error` has one as its payload.
+    pub fn reason(error: &io::Error) -> Option<&str> {
+        error.get_ref()?.downcast_ref().map(|Self(why)| why.as_str())
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl From<Refused> for io::Error {
+    fn from(refused: Refused) -> Self {
+        Self::new(io::ErrorKind::InvalidData, refused)
     }
 }
 
@@ -109,34 +114,6 @@ fn in_time(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
 }
 
-/// Time until `deadline`; zero once it has passed.
-pub fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
-}
-
-/// Resolves the addresses of `host`, giving up on name servers after `limit`.
-pub fn resolve(host: &str, limit: Duration) -> Result<Vec<SocketAddr>, String> {
-    if let Some((name, port)) = host.rsplit_once(':')
-        && let (Ok(ip), Ok(port)) = (name.trim_matches(['[', ']']).parse::<IpAddr>(), port.parse())
-    {
-        return Ok(vec![SocketAddr::new(ip, port)]);
-    }
-    let (found, answer) = mpsc::sync_channel(1);
-    let name = host.to_owned();
-    // The system's resolver has no timeout that we could set, so a stuck lookup is left to finish on its own.
-    thread::Builder::new()
-        .name("kafka-resolve".into())
-        .spawn(move || {
-            let _ = found.send(name.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
-        })
-        .map_err(|error| error.to_string())?;
-    match answer.recv_timeout(limit) {
-        Ok(Ok(addresses)) => Ok(addresses),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("name not resolved within {} ms", limit.as_millis())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -145,10 +122,10 @@ mod tests {
     use super::*;
     use crate::control::Watch;
 
-    fn pair() -> (Stream, TcpStream) {
+    fn pair() -> (Box<dyn Transport>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let near = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
-        (Stream::Plain(near), listener.accept().expect("accept").0)
+        (Box::new(near), listener.accept().expect("accept").0)
     }
 
     fn soon() -> Instant {
@@ -166,7 +143,7 @@ mod tests {
         });
         let (watch, deadline) = (Watch::start(), soon());
         let error = loop {
-            if let Err(error) = near.read(&mut [0], deadline) {
+            if let Err(error) = near.receive(&mut [0], deadline) {
                 break error;
             }
         };
@@ -186,7 +163,7 @@ mod tests {
             }
         });
         let watch = Watch::start();
-        let error = near.write_all(&vec![0; 64 << 20], soon()).expect_err("not so fast");
+        let error = near.send(&vec![0; 64 << 20], soon()).expect_err("not so fast");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(watch.elapsed() >= Duration::from_millis(200));
         watch.assert_within(Duration::from_millis(1500), "the call");

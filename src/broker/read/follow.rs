@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::error::BrokerError;
-use crate::broker::kafka_crate::peek::{ONE_BATCH, peek};
 use crate::broker::page::Page;
-use crate::broker::protocol::control::{Metadata, PerPartition, outcome_of};
-use crate::broker::read::epochs::{EPOCH_ENDS, Question, epoch_ends};
+use crate::broker::protocol::control::{PerPartition, outcome_of};
+use crate::broker::protocol::epochs::{EPOCH_ENDS, Question, epoch_ends};
+use crate::broker::protocol::fetch::ONE_BATCH;
+use crate::broker::protocol::metadata::Metadata;
+use crate::broker::protocol::peek::peek;
 use crate::broker::read::leader_log::TermLog;
 use crate::broker::read::source::{KafkaSource, nothing_at_all};
 use crate::broker::record::{Compared, Fetched, Found, Position};
@@ -261,17 +263,12 @@ impl KafkaSource {
     }
 
     /// The epoch of what stands at `position`, by the header of its batch, and the offset that it ends before.
-    fn extent(
-        &mut self,
-        host: &str,
-        current: i32,
-        Position { partition, offset }: Position,
-    ) -> Result<Option<(i32, i64)>, BrokerError> {
-        let reach = self.reach(Duration::ZERO);
+    fn extent(&mut self, host: &str, current: i32, at: Position) -> Result<Option<(i32, i64)>, BrokerError> {
+        let Position { partition, offset } = at;
+        let limits = self.limits(Duration::ZERO);
         let topic = self.cluster.topic().to_owned();
-        let seen = self
-            .cluster
-            .on_control(host, reach.deadline, |on| peek(on, &topic, (partition, offset), ONE_BATCH, reach))?;
+        let seen =
+            self.cluster.on_control(host, limits.deadline, |on| peek(on, &topic, at, ONE_BATCH, limits))?;
         let Some(epoch) = seen.ok().and_then(|seen| Some(seen.headers.first()?.epoch)) else {
             return Ok(None);
         };

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::broker::client::Reach;
 use crate::broker::error::BrokerError;
 use crate::broker::protocol::control::outcome_of;
-use crate::broker::read::epochs::Question;
+use crate::broker::protocol::epochs::Question;
+use crate::broker::protocol::fetch::FetchLimits;
 use crate::broker::read::follow::Term;
 use crate::broker::read::source::KafkaSource;
 use crate::broker::record::Position;
@@ -53,8 +53,8 @@ impl TermLog<'_> {
     fn read_first(&mut self, mut offset: i64, until: i64) -> Result<First, BrokerError> {
         while offset < until {
             let position = Position { partition: self.partition, offset };
-            let reach = Reach { one_batch: true, ..self.source.reach(Duration::ZERO) };
-            let fetched = self.source.fetch_at_once(&self.term.host, &[position], reach)?;
+            let limits = FetchLimits { one_batch: true, ..self.source.limits(Duration::ZERO) };
+            let fetched = self.source.fetch_at_once(&self.term.host, &[position], limits)?;
             let page = match fetched.into_iter().next().map(|fetched| fetched.page) {
                 Some(Ok(page)) => page,
                 Some(Err(BrokerError::OffsetOutOfRange(_) | BrokerError::Unreadable(_))) => {

@@ -1,7 +1,5 @@
 //! Reading: pages fetched from the leaders, and proof that each log still contains what was read from it.
 
-pub mod epochs;
 pub mod follow;
 pub mod leader_log;
-pub mod oversize;
 pub mod source;

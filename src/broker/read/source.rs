@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::broker::client::{FETCH_BYTES, Reach};
-use crate::broker::cluster::{Cluster, share};
+use crate::broker::cluster::Cluster;
 use crate::broker::commit::group;
 use crate::broker::error::BrokerError;
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::Connection;
-use crate::broker::protocol::control::{self, Metadata, PerPartition, outcome_of};
+use crate::broker::protocol::control::{self, PerPartition, outcome_of};
+use crate::broker::protocol::deadline::share;
+use crate::broker::protocol::fetch::{FETCH_BYTES, FetchLimits};
+use crate::broker::protocol::group as requests;
+use crate::broker::protocol::metadata::Metadata;
 use crate::broker::protocol::topic_id::topic_id;
 use crate::broker::read::follow::Term;
 use crate::broker::read::leader_log::Seen;
@@ -76,7 +79,7 @@ impl KafkaSource {
                 let any = self.cluster.any_broker(deadline)?;
                 let brokers = self.cluster.metadata(deadline)?.brokers.len();
                 self.cluster
-                    .on_control(&any, deadline, |on| control::find_coordinator(on, group, deadline))?
+                    .on_control(&any, deadline, |on| requests::find_coordinator(on, group, deadline))?
                     .map_err(|code| group::no_coordinator(group, code, brokers))?
             }
         };
@@ -127,13 +130,13 @@ impl KafkaSource {
             positions.iter().copied().partition(|at| self.alone.get(&at.partition) == Some(&at.offset));
         let mut fetched = Vec::with_capacity(positions.len());
         if !together.is_empty() {
-            let reach = self.reach(wait);
-            fetched.extend(self.fetch_at_once(host, &together, reach)?);
+            let limits = self.limits(wait);
+            fetched.extend(self.fetch_at_once(host, &together, limits)?);
         }
         for position in alone {
             if !is_large(&fetched) {
-                let reach = self.reach(Duration::ZERO);
-                fetched.extend(self.fetch_at_once(host, &[position], reach)?);
+                let limits = self.limits(Duration::ZERO);
+                fetched.extend(self.fetch_at_once(host, &[position], limits)?);
             }
         }
         for Fetched { partition, page } in &fetched {
@@ -148,20 +151,20 @@ impl KafkaSource {
         Ok(fetched)
     }
 
-    pub(in crate::broker) fn reach(&self, wait: Duration) -> Reach {
+    pub(in crate::broker) fn limits(&self, wait: Duration) -> FetchLimits {
         let deadline = self.cluster.request_deadline() + wait;
-        Reach { wait, max_bytes: self.max_bytes, one_batch: false, deadline }
+        FetchLimits { wait, max_bytes: self.max_bytes, one_batch: false, deadline }
     }
 
     pub(in crate::broker) fn fetch_at_once(
         &mut self,
         host: &str,
         positions: &[Position],
-        reach: Reach,
+        limits: FetchLimits,
     ) -> Result<Vec<Fetched>, BrokerError> {
-        self.cluster.check_quota(host, reach.deadline)?;
+        self.cluster.check_quota(host, limits.deadline)?;
         self.cluster
-            .on_client(host, reach.deadline, |client, control| client.fetch(control, positions, reach))
+            .on_client(host, limits.deadline, |client, control| client.fetch(control, positions, limits))
     }
 
     /// Fetches `positions`, out of `all` whose turn comes, from those who lead them by `metadata`.
@@ -292,7 +295,7 @@ impl Source for KafkaSource {
     fn committed(&mut self, group: &str, partitions: &[i32]) -> Result<Vec<Option<Committed>>, BrokerError> {
         let deadline = self.cluster.request_deadline();
         let outcomes = self.on_coordinator(group, deadline, |on, topic| {
-            control::committed(on, (group, topic), partitions, deadline)
+            requests::committed(on, (group, topic), partitions, deadline)
         })?;
         let outcomes = outcomes.map_err(|code| {
             self.coordinators.remove(group);
@@ -304,7 +307,7 @@ impl Source for KafkaSource {
     fn commit(&mut self, group: &str, positions: &[Position], note: &str) -> Result<(), BrokerError> {
         let deadline = self.cluster.request_deadline();
         let outcomes = self.on_coordinator(group, deadline, |on, topic| {
-            control::commit(on, (group, topic), (positions, note), deadline)
+            requests::commit(on, (group, topic), (positions, note), deadline)
         })?;
         let partitions: Vec<i32> = positions.iter().map(|position| position.partition).collect();
         self.all_ok(group, "commit", &partitions, &outcomes).map(drop)

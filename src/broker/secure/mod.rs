@@ -12,15 +12,13 @@ mod tls;
 
 use std::time::Instant;
 
-#[cfg(feature = "tls")]
-pub use tls::{TlsStream, refusal};
-
 use crate::broker::error::BrokerError;
+#[cfg(feature = "tls")]
+use crate::broker::protocol::connection;
 use crate::broker::protocol::connection::Connection;
 use crate::broker::protocol::control::{self, Versions};
+use crate::broker::protocol::tcp;
 use crate::config::KafkaConfig;
-#[cfg(feature = "tls")]
-use crate::config::SecurityProtocol;
 
 /// Opens a connection to `host` (host:port) that is ready for requests, and returns what the broker supports.
 ///
@@ -32,38 +30,29 @@ pub fn open(
     host: &str,
     deadline: Instant,
 ) -> Result<(Connection, Versions), BrokerError> {
+    let socket = tcp::connect(host, config.connect_timeout(), deadline)?;
     #[cfg(feature = "tls")]
-    if config.security.protocol != SecurityProtocol::Plaintext {
-        return secured(config, host, deadline);
+    if config.security.protocol.has_tls() {
+        let transport = tls::encrypt(&config.security, socket, host, deadline)
+            .map_err(|failure| explain(config, host, deadline, failure))?;
+        return ready(Connection::over(Box::new(transport), host), config, deadline);
     }
-    plain(config, host, deadline)
+    ready(Connection::over(Box::new(socket), host), config, deadline)
 }
 
-#[cfg(feature = "tls")]
-fn secured(
+/// Shakes hands on a new `connection`, and authenticates if the settings say so.
+fn ready(
+    mut connection: Connection,
     config: &KafkaConfig,
-    host: &str,
     deadline: Instant,
 ) -> Result<(Connection, Versions), BrokerError> {
-    let security = &config.security;
-    let (mut connection, versions) = if security.protocol.has_tls() {
-        let connection = Connection::open(host, config.connect_timeout(), deadline)?;
-        let mut encrypted = tls::encrypt(security, connection, deadline)
-            .map_err(|failure| explain(config, host, deadline, failure))?;
-        let versions = control::versions(&mut encrypted, deadline)?;
-        (encrypted, versions)
-    } else {
-        plain(config, host, deadline)?
-    };
-    if security.protocol.has_sasl() {
-        sasl::authenticate(&mut connection, security, &versions, deadline)?;
-    }
-    Ok((connection, versions))
-}
-
-fn plain(config: &KafkaConfig, host: &str, deadline: Instant) -> Result<(Connection, Versions), BrokerError> {
-    let mut connection = Connection::open(host, config.connect_timeout(), deadline)?;
     let versions = control::versions(&mut connection, deadline)?;
+    #[cfg(feature = "tls")]
+    if config.security.protocol.has_sasl() {
+        sasl::authenticate(&mut connection, &config.security, &versions, deadline)?;
+    }
+    #[cfg(not(feature = "tls"))]
+    let _ = config;
     Ok((connection, versions))
 }
 
@@ -71,13 +60,20 @@ fn plain(config: &KafkaConfig, host: &str, deadline: Instant) -> Result<(Connect
 /// but it answers a request without TLS.
 #[cfg(feature = "tls")]
 fn explain(config: &KafkaConfig, host: &str, deadline: Instant, failure: tls::Failure) -> BrokerError {
-    match failure {
-        tls::Failure::Known(error) => error,
-        tls::Failure::Closed(_) if plain(config, host, deadline).is_ok() => BrokerError::Refused(format!(
+    let error = match failure {
+        tls::Failure::Files(why) => return BrokerError::Refused(why),
+        tls::Failure::Handshake(error) => error,
+    };
+    let is_plaintext = tls::is_closed(&error)
+        && tcp::connect(host, config.connect_timeout(), deadline).is_ok_and(|socket| {
+            control::versions(&mut Connection::over(Box::new(socket), host), deadline).is_ok()
+        });
+    if is_plaintext {
+        let protocol = if config.security.protocol.has_sasl() { "SASL_PLAINTEXT" } else { "PLAINTEXT" };
+        return BrokerError::Refused(format!(
             "broker {host}: TLS handshake: it does not speak TLS on this port; use its port with TLS, or set \
-             KAFKA_SECURITY_PROTOCOL to {}",
-            if config.security.protocol.has_sasl() { "SASL_PLAINTEXT" } else { "PLAINTEXT" }
-        )),
-        tls::Failure::Closed(error) => error,
+             KAFKA_SECURITY_PROTOCOL to {protocol}"
+        ));
     }
+    connection::failure(host, "TLS handshake", &error)
 }

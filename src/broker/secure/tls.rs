@@ -3,7 +3,6 @@
 //! All files are read at each handshake, so certificates can be renewed while the program runs. Each
 //! handshake is a full one, so a certificate counts only as long as it is valid.
 
-use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -16,11 +15,8 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription as Alert, CertificateError, ClientConfig, ClientConnection, RootCertStore};
 
-use crate::broker::error::BrokerError;
-use crate::broker::protocol::connection::Connection;
-use crate::broker::protocol::stream::{Stream, Until};
+use crate::broker::protocol::stream::{Refused, Transport, Until};
 use crate::config::SecurityConfig;
-use crate::linux;
 
 /// An encrypted connection.
 pub struct TlsStream {
@@ -30,39 +26,28 @@ pub struct TlsStream {
 
 /// Why a connection was not encrypted.
 pub enum Failure {
-    /// The other side closed it without giving a reason.
-    Closed(BrokerError),
-    Known(BrokerError),
+    /// One of our files, or the broker's name, cannot be used.
+    Files(String),
+    /// The handshake failed; [`Refused`] if one side does not trust the other.
+    Handshake(io::Error),
 }
 
-/// Encrypts a new `connection` and verifies who is at its other end.
+/// Encrypts `socket`, a new connection to `host` (host:port), and verifies who is at its other end.
 ///
 /// # Errors
-/// Refused if one of our files cannot be used, or the broker is not trusted or does not speak TLS. Otherwise
-/// retryable.
+/// See [`Failure`].
 pub fn encrypt(
     config: &SecurityConfig,
-    connection: Connection,
+    socket: TcpStream,
+    host: &str,
     deadline: Instant,
-) -> Result<Connection, Failure> {
-    let refused = |why: String| Failure::Known(BrokerError::Refused(why));
-    let host = connection.host().to_owned();
-    let client = client_config(config).map_err(refused)?;
-    let name = server_name(&host).map_err(refused)?;
-    let session = ClientConnection::new(client, name).map_err(|error| refused(error.to_string()))?;
-    let Stream::Plain(socket) = connection.into_stream() else {
-        return Err(refused(format!("broker {host}: the connection is already encrypted")));
-    };
+) -> Result<TlsStream, Failure> {
+    let client = client_config(config).map_err(Failure::Files)?;
+    let name = server_name(host).map_err(Failure::Files)?;
+    let session = ClientConnection::new(client, name).map_err(|error| Failure::Files(error.to_string()))?;
     let mut stream = TlsStream { session, socket };
-    let outcome = stream.handshake(deadline);
-    let encrypted = Connection::over(Stream::Tls(Box::new(stream)), &host);
-    match outcome {
-        Ok(()) => Ok(encrypted),
-        Err(error) => {
-            let failed = encrypted.failed("TLS handshake", &error);
-            Err(if is_closed(&error) { Failure::Closed(failed) } else { Failure::Known(failed) })
-        }
-    }
+    stream.handshake(deadline).map_err(|error| Failure::Handshake(typed(error)))?;
+    Ok(stream)
 }
 
 impl TlsStream {
@@ -77,38 +62,34 @@ impl TlsStream {
         }
         Ok(())
     }
+}
 
-    pub fn write_all(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+impl Transport for TlsStream {
+    fn send(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
         let mut socket = Until { socket: &self.socket, deadline };
         let mut stream = rustls::Stream::new(&mut self.session, &mut socket);
-        match stream.write_all(bytes).and_then(|()| stream.flush()) {
+        stream.write_all(bytes).and_then(|()| stream.flush()).map_err(|error| {
             // With TLS 1.3 a broker that rejects our certificate says so, and closes, only after the
             // handshake.
-            Err(error) if is_closed(&error) => match stream.read(&mut [0]) {
-                Err(said) if refusal_of(&said).is_some() => Err(said),
-                _ => Err(error),
-            },
-            outcome => outcome,
-        }
+            let said = if is_closed(&error) { stream.read(&mut [0]).err().map(typed) } else { None };
+            said.filter(|said| Refused::reason(said).is_some()).unwrap_or_else(|| typed(error))
+        })
     }
 
-    pub fn read(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+    fn receive(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
         let mut socket = Until { socket: &self.socket, deadline };
-        rustls::Stream::new(&mut self.session, &mut socket).read(buffer)
+        rustls::Stream::new(&mut self.session, &mut socket).read(buffer).map_err(typed)
     }
 
     /// Session tickets arrive before the first response, so no bytes of TLS itself are pending between two
     /// calls.
-    pub fn is_quiet(&self) -> bool {
-        linux::is_quiet(&self.socket)
-    }
-
-    pub fn socket(&self) -> &TcpStream {
+    fn socket(&self) -> &TcpStream {
         &self.socket
     }
 }
 
-fn is_closed(error: &io::Error) -> bool {
+/// True if the other side closed the connection without giving a reason.
+pub fn is_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
@@ -154,7 +135,7 @@ fn authorities(config: &SecurityConfig) -> Result<RootCertStore, String> {
 fn certificates(name: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let unusable = |why: String| format!("{name}={}: {why}", path.display());
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let certificates: Vec<_> = read.map_err(|error| unusable(what_of_pem(&error)))?;
+    let certificates: Vec<_> = read.map_err(|error| unusable(describe_pem_error(&error)))?;
     if certificates.is_empty() {
         return Err(unusable("no certificate in it; it must be PEM (-----BEGIN CERTIFICATE-----)".into()));
     }
@@ -167,14 +148,14 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
             pem::Error::NoItemsFound => "no unencrypted PEM private key in it; \
                  `openssl pkey -in FILE -out FILE.plain` decrypts one"
                 .to_owned(),
-            error => what_of_pem(&error),
+            error => describe_pem_error(&error),
         };
         format!("KAFKA_TLS_KEY={}: {why}", path.display())
     })
 }
 
 /// Describes a PEM error without the text of the file, which may be a key.
-fn what_of_pem(error: &pem::Error) -> String {
+fn describe_pem_error(error: &pem::Error) -> String {
     match error {
         pem::Error::Io(error) => error.to_string(),
         pem::Error::MissingSectionEnd { .. } => "one of its sections has no end".into(),
@@ -182,15 +163,17 @@ fn what_of_pem(error: &pem::Error) -> String {
     }
 }
 
-fn refusal_of(error: &io::Error) -> Option<String> {
-    refusal(error.get_ref()?)
+/// Turns an error of rustls by which one side does not trust the other into [`Refused`]. Other errors may go
+/// away, and stay as they are.
+fn typed(error: io::Error) -> io::Error {
+    let refusal = error.get_ref().and_then(|cause| refusal(cause.downcast_ref()?));
+    refusal.map_or(error, |why| Refused(why).into())
 }
 
-/// Why one side does not trust the other; `None` for errors that may go away.
-pub fn refusal(cause: &(dyn Error + Send + Sync + 'static)) -> Option<String> {
-    match cause.downcast_ref::<rustls::Error>()? {
-        rustls::Error::InvalidCertificate(why) => Some(distrust(why)),
-        rustls::Error::AlertReceived(alert) => distrusted(*alert),
+fn refusal(error: &rustls::Error) -> Option<String> {
+    match error {
+        rustls::Error::InvalidCertificate(why) => Some(untrusted(why)),
+        rustls::Error::AlertReceived(alert) => rejected_by(*alert),
         rustls::Error::PeerIncompatible(why) => {
             Some(format!("it supports neither TLS 1.3 nor 1.2 in a way that is considered safe ({why:?})"))
         }
@@ -201,7 +184,8 @@ pub fn refusal(cause: &(dyn Error + Send + Sync + 'static)) -> Option<String> {
     }
 }
 
-fn distrust(why: &CertificateError) -> String {
+/// Why we do not trust the broker's certificate.
+fn untrusted(why: &CertificateError) -> String {
     match why {
         CertificateError::UnknownIssuer => {
             "its certificate is from an authority that we do not trust; put that authority's certificate \
@@ -224,7 +208,8 @@ fn distrust(why: &CertificateError) -> String {
     }
 }
 
-fn distrusted(alert: Alert) -> Option<String> {
+/// Why the broker does not accept us; `None` if a retry may help.
+fn rejected_by(alert: Alert) -> Option<String> {
     match alert {
         Alert::BadCertificate
         | Alert::UnsupportedCertificate
@@ -285,8 +270,10 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_no_refusal() {
-        let refusal_of =
-            |error: rustls::Error| refusal_of(&io::Error::new(io::ErrorKind::InvalidData, error));
+        let refusal_of = |error: rustls::Error| {
+            let error = typed(io::Error::new(io::ErrorKind::InvalidData, error));
+            Refused::reason(&error).map(str::to_owned)
+        };
         assert_eq!(refusal_of(rustls::Error::AlertReceived(Alert::InternalError)), None);
         assert_eq!(refusal_of(rustls::Error::DecryptError), None);
         assert!(refusal_of(rustls::Error::AlertReceived(Alert::CertificateRequired)).is_some());

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::broker::client::{Batch, Produced, ack_timeout};
-use crate::broker::cluster::{Cluster, share};
+use crate::broker::client::{Batch, Produced};
+use crate::broker::cluster::Cluster;
 use crate::broker::error::BrokerError;
 use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::left;
 use crate::broker::protocol::control::{PerPartition, outcome_of};
+use crate::broker::protocol::deadline::{ack_timeout, left, share};
 use crate::broker::record::{Receipt, Record};
 use crate::broker::send::dispatch::{Dispatch, Refusal};
 use crate::broker::send::doubt::Doubts;

@@ -1,8 +1,8 @@
 //! Decodes a fetch response into a page for each partition. Does no I/O.
 
 use crate::broker::page::Page;
-use crate::broker::protocol::code::Code;
 use crate::broker::protocol::control::{PerPartition, per_partition};
+use crate::broker::protocol::fetch::Part;
 use crate::broker::protocol::frame::{Malformed, Reader};
 use crate::broker::record::Position;
 use crate::broker::wire::records::{self, Limit, Trouble};
@@ -27,10 +27,7 @@ pub fn pages(
     let mut open = asked.to_vec();
     let mut held = 0;
     per_partition(r, topic, |r| {
-        let (partition, code, high_watermark) = (r.i32()?, Code(r.i16()?), r.i64()?);
-        let _stable = r.i64()?;
-        let aborted = r.array(|r| Ok((r.i64()?, r.i64()?)))?;
-        let stored = r.bytes()?;
+        let Part { partition, code, high_watermark, aborted, stored } = Part::read(r)?;
         // Each partition once, because a repeated one would be decoded twice.
         let position = open.iter().position(|at| at.partition == partition).ok_or(Malformed)?;
         let position = open.swap_remove(position);

@@ -27,15 +27,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::broker::client::{self, Batch, Client, Produced, Reach, Verdict};
+use crate::broker::client::{Batch, Client, Produced, Verdict};
 use crate::broker::error::BrokerError;
-use crate::broker::kafka_crate::peek::ONE_BATCH;
 use crate::broker::page::Page;
 use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::{Api, Connection, left};
+use crate::broker::protocol::connection::{Api, Connection};
 use crate::broker::protocol::control::{PerPartition, Versions, answers_exactly, per_partition};
+use crate::broker::protocol::deadline::{ack_timeout, left};
+use crate::broker::protocol::fetch::{self, FetchLimits, ONE_BATCH, READ_COMMITTED};
 use crate::broker::protocol::frame::{Malformed, Writer};
-use crate::broker::read::oversize;
 use crate::broker::record::{Fetched, Position, Record};
 use records::Trouble;
 use sequence::Sequences;
@@ -43,7 +43,6 @@ use turns::Turns;
 
 const PRODUCE: Api = Api { name: "Produce", key: 0, version: 3 };
 const PRODUCE_WITH_REASONS: Api = Api { version: 8, ..PRODUCE };
-const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
 const INIT_PRODUCER_ID: Api = Api { name: "InitProducerId", key: 22, version: 0 };
 
 /// Pause between two requests for a producer id.
@@ -51,7 +50,6 @@ const ID_POLL: Duration = Duration::from_millis(20);
 
 const NULL: i16 = -1;
 const ALL_REPLICAS: i16 = -1;
-const READ_COMMITTED: i8 = 1;
 
 /// Opens clients that share the sequence numbers of one producer.
 pub struct WireConnector {
@@ -177,30 +175,22 @@ impl Client for WireClient {
         &mut self,
         control: &mut Connection,
         positions: &[Position],
-        reach: Reach,
+        limits: FetchLimits,
     ) -> Result<Vec<Fetched>, BrokerError> {
-        let share = client::fetch_share(positions.len());
-        let share_bytes = if reach.one_batch { ONE_BATCH } else { i32::try_from(share).unwrap_or(i32::MAX) };
-        let wait_ms = i32::try_from(reach.wait.as_millis()).unwrap_or(i32::MAX);
-        let all_bytes = share_bytes.saturating_mul(positions.len() as i32);
+        let share = fetch::fetch_share(positions.len());
+        let share_bytes = if limits.one_batch { ONE_BATCH } else { i32::try_from(share).unwrap_or(i32::MAX) };
+        let max_bytes = share_bytes.saturating_mul(positions.len() as i32);
         let mut turn = positions.to_vec();
         turn.rotate_left(self.turns.next(positions.iter().map(|at| at.partition)));
-        let body = Writer::default().i32(-1).i32(wait_ms).i32(1).i32(all_bytes).i8(READ_COMMITTED);
-        let body = body.array(&[self.topic.as_str()], |w, topic| {
-            w.str(topic).array(&turn, |w, at| w.i32(at.partition).i64(at.offset).i32(share_bytes))
-        });
-        let answer =
-            control.call_up_to(FETCH, body, (reach.answer_bytes(), reach.deadline), |r, is_cut| {
-                if is_cut {
-                    oversize::find(r, &self.topic).map(Err)
-                } else {
-                    answer::pages(r, &self.topic, &turn, (share, reach.max_bytes)).map(Ok)
-                }
-            })?;
+        let wanted: Vec<(Position, i32)> = turn.iter().map(|at| (*at, share_bytes)).collect();
+        let request = fetch::request(&self.topic, &wanted, (max_bytes, READ_COMMITTED), limits.wait);
+        let answer = fetch::fetch(control, &self.topic, request, limits, |r| {
+            answer::pages(r, &self.topic, &turn, (share, limits.max_bytes))
+        })?;
         let mut pages = match answer {
             Ok(pages) => pages,
             Err(found) => {
-                let page = Err(found.error(&self.topic, reach.max_bytes));
+                let page = Err(found.error(&self.topic, limits.max_bytes));
                 return Ok(vec![Fetched { partition: found.partition, page }]);
             }
         };
@@ -222,7 +212,7 @@ impl WireClient {
         deadline: Instant,
     ) -> Result<PerPartition<()>, BrokerError> {
         let unacceptable = batch::unacceptable();
-        let body = produce_body(&self.topic, client::ack_timeout(deadline))
+        let body = produce_body(&self.topic, ack_timeout(deadline))
             .array(partitions, |w, partition| w.i32(*partition).bytes(&unacceptable));
         let outcomes = produced(control, self.produce, &self.topic, body, deadline)?;
         Ok(outcomes
@@ -271,7 +261,7 @@ impl WireClient {
                  cannot read; skip or delete these records",
                 self.topic
             ))),
-            Err(code) => Err(client::fetch_refusal(at(), code)),
+            Err(code) => Err(fetch::fetch_refusal(at(), code)),
         };
         Fetched { partition, page }
     }

@@ -1,0 +1,62 @@
+//! Reads the headers of the batches stored at an offset, without their records.
+
+use crate::broker::error::BrokerError;
+use crate::broker::protocol::code::Code;
+use crate::broker::protocol::connection::Connection;
+use crate::broker::protocol::control::{outcome_of, per_partition};
+use crate::broker::protocol::fetch::{self, FetchLimits, Part, READ_UNCOMMITTED};
+use crate::broker::protocol::frame::Malformed;
+use crate::broker::protocol::oversize::Oversize;
+use crate::broker::protocol::stored::{BatchHeader, next_batch};
+use crate::broker::record::Position;
+
+/// What a partition holds at an offset.
+#[derive(Clone, Debug)]
+pub struct Peek {
+    pub high_watermark: i64,
+    /// Headers of whole batches; the first one ends at or after the requested offset.
+    pub headers: Vec<BatchHeader>,
+    /// Set instead of `headers` if the batch at the offset is larger than may be read.
+    pub oversize: Option<Oversize>,
+}
+
+/// Looks at `at` over `look` bytes and the rest of the first batch.
+///
+/// # Errors
+/// Fails with [`BrokerError::Retryable`], or with [`BrokerError::Throttled`] because a broker whose quota is
+/// exceeded leaves the partition out. The inner error is the broker's code for this partition.
+pub fn peek(
+    on: &mut Connection,
+    topic: &str,
+    at: Position,
+    look: i32,
+    limits: FetchLimits,
+) -> Result<Result<Peek, Code>, BrokerError> {
+    let request = fetch::request(topic, &[(at, look)], (look, READ_UNCOMMITTED), limits.wait);
+    let peeked = fetch::fetch(on, topic, request, limits, |r| {
+        r.throttle()?;
+        let peeks = per_partition(r, topic, |r| {
+            let Part { partition, code, high_watermark, stored, .. } = Part::read(r)?;
+            let headers = headers(stored, at.offset)?;
+            Ok((partition, code.check().map(|()| Peek { high_watermark, headers, oversize: None })))
+        })?;
+        Ok(outcome_of(&peeks, at.partition))
+    })?;
+    let too_large = |found| Ok(Peek { high_watermark: i64::MAX, headers: Vec::new(), oversize: Some(found) });
+    let peeked = peeked.unwrap_or_else(too_large);
+    if peeked.is_err() {
+        on.check_quota()?;
+    }
+    Ok(peeked)
+}
+
+/// Headers of the whole batches in `stored` that reach `offset`; an incomplete last batch is left out.
+pub fn headers(mut stored: &[u8], offset: i64) -> Result<Vec<BatchHeader>, Malformed> {
+    let mut headers = Vec::new();
+    while let Some((header, _)) = next_batch(&mut stored)? {
+        if header.last >= offset {
+            headers.push(header);
+        }
+    }
+    Ok(headers)
+}
