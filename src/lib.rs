@@ -9,8 +9,8 @@
 //! plays the outside world: it sends load to the producer and audits the file.
 //!
 //! The three programs share [`config`], [`logging`], [`metrics`], [`readiness`], [`retry`], [`shutdown`],
-//! [`thread`], [`thread_limit`], [`sockets`] and [`linux`]; `producer`, `consumer` and `simulate` never
-//! import each other.
+//! [`status_page`], [`thread`], [`thread_limit`], [`sockets`] and [`linux`]; `producer`, `consumer` and
+//! `simulate` never import each other.
 
 pub mod broker;
 pub mod config;
@@ -27,6 +27,7 @@ pub mod retry;
 pub mod shutdown;
 pub mod simulate;
 pub mod sockets;
+pub mod status_page;
 pub mod thread;
 pub mod thread_limit;
 

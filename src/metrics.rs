@@ -3,9 +3,9 @@
 //! Names follow Prometheus conventions: prefix `pipeline_`, base units, `_total` on counters. Each program
 //! declares its own metrics in its own module and registers them here.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::proto::MetricType;
 use prometheus::{
@@ -100,7 +100,7 @@ impl Metrics {
 
     /// Describes every metric of this registry, sorted by name.
     pub fn descriptions(&self) -> Vec<Description> {
-        let mut all = self.families.descriptions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut all = self.families.descriptions.lock().clone();
         all.sort();
         all
     }
@@ -144,7 +144,7 @@ impl Families {
                 .collect(),
             help: desc.help.clone(),
         });
-        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).extend(described);
+        self.descriptions.lock().extend(described);
         collector
     }
 }

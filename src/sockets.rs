@@ -8,8 +8,8 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use socket2::SockRef;
 
 use crate::linux::{TcpState, open_files_limit, tcp_counters};
@@ -140,7 +140,7 @@ struct Slot {
 static SLOT: Mutex<Option<Slot>> = Mutex::new(None);
 
 fn with_slot(use_slot: impl FnOnce(&Slot)) {
-    let mut kept = SLOT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut kept = SLOT.lock();
     if kept.is_none() {
         *kept = Slot::new().ok();
     }

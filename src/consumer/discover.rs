@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::broker::{Bounds, BrokerError, Committed, Source};
-use crate::consumer::Failure;
 use crate::consumer::claim::ClaimError;
+use crate::consumer::failure::Failure;
 use crate::consumer::log::checkpoint::Offsets;
 use crate::consumer::reader::{Cursor, Reader, UNREAD_WAIT};
 use crate::consumer::start::decide;

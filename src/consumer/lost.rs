@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::broker::{BrokerError, Found, Parting, Position, Source};
 use crate::config::OffsetReset;
-use crate::consumer::Failure;
+use crate::consumer::failure::Failure;
 use crate::consumer::reader::Reader;
 use crate::consumer::start::{RECREATED, in_range, parted};
 use crate::consumer::state::partition_name;

@@ -35,9 +35,9 @@ pub struct ConsumerMetrics {
     /// Next offset to read, by partition.
     pub offset: IntGaugeVec,
     /// Unix time at which the checkpoint was last known to be up to date.
-    pub checkpoint_time: Gauge,
+    pub covered_time: Gauge,
     /// Seconds since then.
-    pub checkpoint_age: Gauge,
+    pub covered_age: Gauge,
     /// Failed broker calls, by kind of error.
     pub kafka_errors: IntCounterVec,
     /// 1 while Kafka answers.
@@ -93,11 +93,11 @@ impl ConsumerMetrics {
                 "Records in the topic that were not read yet; alert when it keeps rising",
             ),
             offset: by_partition("pipeline_consumer_offset", "Next offset to read"),
-            checkpoint_time: m.gauge(
+            covered_time: m.gauge(
                 "pipeline_checkpoint_timestamp_seconds",
                 "Unix time at which the checkpoint last covered everything that was read",
             ),
-            checkpoint_age: m.gauge(
+            covered_age: m.gauge(
                 "pipeline_checkpoint_age_seconds",
                 "Seconds since the checkpoint last covered everything that was read",
             ),

@@ -10,22 +10,22 @@
 mod ages;
 mod claim;
 mod discover;
+mod failure;
 mod log;
 mod lost;
 mod mark;
 mod metrics;
 mod open;
 mod ownership;
+mod pages;
 mod reader;
 mod start;
 mod state;
-mod status;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -35,13 +35,15 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::bounded;
 
 use crate::broker::Source;
-use crate::config::{ConsumerConfig, EXIT_BAD_CONFIG};
+use crate::config::ConsumerConfig;
 use crate::echo::Echo;
 use crate::metrics::Description;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
+use crate::status_page::StatusPage;
 use crate::thread::spawn;
 
+pub use failure::{EXIT_UNDECIDED, Failure};
 pub use log::lines;
 
 use claim::Claim;
@@ -55,7 +57,6 @@ use log::storage::parent;
 use open::Started;
 use reader::{Batch, Reader};
 use state::State;
-use status::StatusPage;
 use writer::{Parts, Writer};
 
 /// Describes every metric of the consumer, for the documentation.
@@ -68,40 +69,6 @@ const PAGES_MAX: usize = 1;
 
 /// How long the last commit is tried again.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
-
-/// Exit code when only a human can decide how to go on: started again, it would end the same way.
-pub const EXIT_UNDECIDED: u8 = 65;
-
-/// Why the consumer ended other than by a signal.
-#[derive(Debug)]
-pub struct Failure {
-    /// Exit code of the program: 1 (failed while running), 2 (bad configuration) or [`EXIT_UNDECIDED`].
-    pub exit_code: u8,
-    /// What happened and what can be done about it.
-    pub reason: String,
-}
-
-impl Failure {
-    fn failed(reason: impl Into<String>) -> Self {
-        Self { exit_code: 1, reason: reason.into() }
-    }
-
-    fn undecided(reason: impl Into<String>) -> Self {
-        Self { exit_code: EXIT_UNDECIDED, reason: reason.into() }
-    }
-
-    fn bad_config(reason: impl Into<String>) -> Self {
-        Self { exit_code: EXIT_BAD_CONFIG, reason: reason.into() }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
-    }
-}
-
-impl std::error::Error for Failure {}
 
 /// Runs until `shutdown` begins, then finishes the current batch and covers everything written with a
 /// checkpoint.
@@ -122,7 +89,7 @@ pub fn run<S: Source + 'static>(
     paths.check().map_err(Failure::bad_config)?;
     let mut lock = LogLock::take(&paths.lock).map_err(Failure::failed)?;
     let hangups = Hangups::listen().map_err(cannot_start)?;
-    let state = Arc::new(State::new());
+    let state = Arc::new(State::default());
     let _status = status_page(config, &state)?;
     let opened = open::open_log(config, (&paths, &mut lock), &mut source, &state, shutdown)?;
     let Some(Started { log, claim, unread }) = opened else { return Ok(()) };
@@ -186,7 +153,8 @@ fn status_page(config: &ConsumerConfig, state: &Arc<State>) -> Result<Option<Sta
     let listener = TcpListener::bind(addr).map_err(|error| {
         Failure::bad_config(format!("METRICS_ADDR={addr}: {error}; choose a free address, or `off`"))
     })?;
-    let page = StatusPage::start(listener, state.clone()).map_err(cannot_start)?;
+    let state = state.clone();
+    let page = StatusPage::start(listener, move |path| pages::page(path, &state)).map_err(cannot_start)?;
     ::log::info!("listening on {}", page.addr());
     Ok(Some(page))
 }

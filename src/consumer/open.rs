@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::broker::{Bounds, BrokerError, Committed, Compared, Position, Source};
 use crate::config::ConsumerConfig;
-use crate::consumer::Failure;
 use crate::consumer::claim::{Claim, ClaimError};
+use crate::consumer::failure::Failure;
 use crate::consumer::log::checkpoint::{Checkpoint, Offsets};
 use crate::consumer::log::event_log::EventLog;
 use crate::consumer::log::lock::{LogLock, new_id};

@@ -11,8 +11,8 @@ use crossbeam::channel::{RecvTimeoutError, Sender, select_biased};
 
 use crate::broker::{BrokerError, Fetched, Page, Position, Source, Trails};
 use crate::config::ReadingConfig;
-use crate::consumer::Failure;
 use crate::consumer::claim::{Claim, ClaimError};
+use crate::consumer::failure::Failure;
 use crate::consumer::log::checkpoint::Offsets;
 use crate::consumer::state::{State, now_seconds, partition_name};
 use crate::retry::Backoff;

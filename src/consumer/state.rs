@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
 
 use crate::consumer::log::checkpoint::Offsets;
 use crate::consumer::metrics::ConsumerMetrics;
@@ -19,15 +20,10 @@ pub struct State {
 }
 
 impl State {
-    /// Creates a state without problems and without covered offsets.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Records that `what` does not work because of `reason`. Logged once, and again only when the reason
     /// changes.
     pub fn problem(&self, what: &str, reason: &str) {
-        let mut problems = lock(&self.problems);
+        let mut problems = self.problems.lock();
         if problems.get(what).is_some_and(|known| known == reason) {
             return;
         }
@@ -37,25 +33,25 @@ impl State {
 
     /// Records that `what` does not work yet, without logging it.
     pub fn not_yet(&self, what: &str, reason: &str) {
-        lock(&self.problems).insert(what.to_owned(), reason.to_owned());
+        self.problems.lock().insert(what.to_owned(), reason.to_owned());
     }
 
     /// Records that `what` works.
     pub fn solved(&self, what: &str) {
-        if lock(&self.problems).remove(what).is_some() {
+        if self.problems.lock().remove(what).is_some() {
             log::info!("{what}: ok");
         }
     }
 
     /// Returns everything that does not work, with the reason. Empty means ready.
     pub fn problems(&self) -> BTreeMap<String, String> {
-        lock(&self.problems).clone()
+        self.problems.lock().clone()
     }
 
     /// Records that the checkpoint on disk covers everything before `offsets`.
     pub fn cover(&self, offsets: &Offsets) {
-        self.metrics.checkpoint_time.set(now_seconds());
-        lock(&self.covered).clone_from(offsets);
+        self.metrics.covered_time.set(now_seconds());
+        self.covered.lock().clone_from(offsets);
     }
 
     /// Records that the log is closed: it holds exactly the events before the covered offsets.
@@ -70,7 +66,7 @@ impl State {
 
     /// Offsets covered by the checkpoint on disk.
     pub fn covered(&self) -> Offsets {
-        lock(&self.covered).clone()
+        self.covered.lock().clone()
     }
 }
 
@@ -90,18 +86,13 @@ pub fn now_millis() -> i64 {
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Ignores poisoning: every value is replaced in one step, so a thread that panicked leaves it intact.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn problems_stay_until_they_are_solved() {
-        let state = State::new();
+        let state = State::default();
         state.problem("kafka", "refused");
         state.problem("kafka", "timed out");
         state.problem("log", "full");

@@ -6,8 +6,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::simulate::ledger::{self, Entry, Ledger};
 
@@ -52,7 +53,7 @@ impl Journal {
     }
 
     fn take(&self, entries: &[Entry]) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let State { ledger, record, text, failure } = &mut *state;
         if let Some(ledger) = ledger {
             entries.iter().for_each(|entry| ledger.enter(entry));
@@ -71,7 +72,7 @@ impl Journal {
     /// # Errors
     /// Writing the record failed. Returns the first error; nothing was written to the record after it.
     pub fn finish(self) -> io::Result<Option<Ledger>> {
-        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.into_inner();
         state.failure.map_or(Ok(state.ledger), Err)
     }
 }

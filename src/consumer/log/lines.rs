@@ -4,9 +4,10 @@
 //! buffer, which cannot fail, and the length of the buffer is checked.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use log::{Level, LevelFilter, Log, Record};
+use parking_lot::Mutex;
 use simplelog::{ConfigBuilder, WriteLogger};
 
 use crate::event::Stamp;
@@ -76,10 +77,9 @@ impl Lines {
 
     /// Moves the lines into `into`, which must be empty; its memory is reused for the next lines.
     pub fn take(&mut self, into: &mut Vec<u8>) {
-        let handover = || self.handover.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut *handover(), into);
+        std::mem::swap(&mut *self.handover.lock(), into);
         self.logger.flush();
-        std::mem::swap(&mut *handover(), into);
+        std::mem::swap(&mut *self.handover.lock(), into);
         assert_eq!(into.len(), self.expected, "simplelog dropped a line or split one");
         self.expected = 0;
     }
@@ -111,8 +111,7 @@ impl Write for Collector {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut handover = self.handover.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut *handover, &mut self.lines);
+        std::mem::swap(&mut *self.handover.lock(), &mut self.lines);
         Ok(())
     }
 }

@@ -74,7 +74,7 @@ fn exit_code(found: Found, reset: OffsetReset) -> u8 {
         &config,
         (&offsets, &Trails::new(), &[]),
         pages,
-        Arc::new(State::new()),
+        Arc::new(State::default()),
         shutdown,
     );
     reader.run().1.expect_err("it ends").exit_code

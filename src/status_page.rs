@@ -1,4 +1,4 @@
-//! Serves `/metrics`, `/livez`, `/readyz` and `/version` of the consumer: one thread, one request at a time.
+//! Serves the pages of a program that has no HTTP server of its own: one thread, one request at a time.
 //!
 //! Each client gets at most [`CLIENT_LIMIT`], so a silent client cannot block the next one. Uses only std.
 
@@ -9,11 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
-use crate::consumer::state::{State, now_seconds};
-use crate::metrics::CONTENT_TYPE;
-use crate::readiness::not_ready;
 use crate::thread::spawn;
 
 /// Longest time for one client, from accept to the last byte.
@@ -22,7 +17,24 @@ const CLIENT_LIMIT: Duration = Duration::from_millis(500);
 const HEAD_MAX_BYTES: usize = 8192;
 /// Wait after a failed accept, for example with too many open files, because it would fail again at once.
 const ACCEPT_WAIT: Duration = Duration::from_millis(100);
-const JSON: &str = "application/json";
+
+/// The answer to a request.
+#[derive(Debug)]
+pub struct Page {
+    /// Status code and reason; headers of its own may follow, each after a line break.
+    pub status: &'static str,
+    /// Value of the header `Content-Type`.
+    pub content_type: &'static str,
+    /// The content, left out for `HEAD`.
+    pub body: String,
+}
+
+impl Page {
+    /// A page of JSON.
+    pub fn json(status: &'static str, body: impl Into<String>) -> Self {
+        Self { status, content_type: "application/json", body: body.into() }
+    }
+}
 
 /// The running server. Dropping it ends the thread.
 pub struct StatusPage {
@@ -32,11 +44,14 @@ pub struct StatusPage {
 }
 
 impl StatusPage {
-    /// Starts serving on `listener`.
+    /// Starts serving on `listener` what `page` returns for the path of a `GET` or `HEAD`; `None` is answered 404.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(listener: TcpListener, state: Arc<State>) -> io::Result<Self> {
+    pub fn start(
+        listener: TcpListener,
+        page: impl Fn(&str) -> Option<Page> + Send + 'static,
+    ) -> io::Result<Self> {
         let addr = listener.local_addr()?;
         let ended = Arc::new(AtomicBool::new(false));
         let flag = ended.clone();
@@ -44,7 +59,7 @@ impl StatusPage {
             while !flag.load(Ordering::SeqCst) {
                 match listener.accept() {
                     // Errors of a client, such as a disconnect or a malformed request, are ignored.
-                    Ok((client, _)) => drop(serve(client, &state)),
+                    Ok((client, _)) => drop(serve(client, &page)),
                     Err(_) => thread::sleep(ACCEPT_WAIT),
                 }
             }
@@ -72,11 +87,11 @@ impl Drop for StatusPage {
     }
 }
 
-fn serve(mut client: TcpStream, state: &State) -> io::Result<()> {
+fn serve(mut client: TcpStream, page: impl Fn(&str) -> Option<Page>) -> io::Result<()> {
     let deadline = Instant::now() + CLIENT_LIMIT;
     client.set_write_timeout(Some(CLIENT_LIMIT))?;
     let head = read_head(&mut client, deadline)?;
-    let (status, content_type, body) = answer(&head, state);
+    let Page { status, content_type, body } = answer(&head, page);
     let text = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n",
@@ -113,39 +128,15 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-fn answer(head: &str, state: &State) -> (&'static str, &'static str, String) {
+fn answer(head: &str, page: impl Fn(&str) -> Option<Page>) -> Page {
     let mut words = head.split_ascii_whitespace();
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     if !matches!(method, "GET" | "HEAD") {
-        return (
-            "405 Method Not Allowed\r\nAllow: GET, HEAD",
-            JSON,
-            json!({"error": "method_not_allowed"}).to_string(),
-        );
+        let status = "405 Method Not Allowed\r\nAllow: GET, HEAD";
+        return Page::json(status, r#"{"error":"method_not_allowed"}"#);
     }
-    match target.split('?').next().unwrap_or_default() {
-        "/metrics" => {
-            let metrics = &state.metrics;
-            let covered_at = metrics.checkpoint_time.get();
-            metrics.checkpoint_age.set(if covered_at > 0.0 { now_seconds() - covered_at } else { 0.0 });
-            ("200 OK", CONTENT_TYPE, metrics.registry.render())
-        }
-        "/livez" | "/health" => ("200 OK", JSON, json!({"status": "ok"}).to_string()),
-        "/readyz" | "/ready" | "/healthz" => {
-            let problems = state.problems();
-            if problems.is_empty() {
-                ("200 OK", JSON, json!({"status": "ok"}).to_string())
-            } else {
-                let listed = problems.iter().map(|(what, message)| (what.as_str(), message.as_str()));
-                ("503 Service Unavailable\r\nRetry-After: 1", JSON, not_ready(listed))
-            }
-        }
-        "/version" => {
-            let body = json!({"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")});
-            ("200 OK", JSON, body.to_string())
-        }
-        _ => ("404 Not Found", JSON, json!({"error": "not_found"}).to_string()),
-    }
+    page(target.split('?').next().unwrap_or_default())
+        .unwrap_or_else(|| Page::json("404 Not Found", r#"{"error":"not_found"}"#))
 }
 
 #[cfg(test)]
@@ -153,46 +144,39 @@ mod tests {
     use super::*;
     use crate::control::Watch;
 
-    fn get(addr: SocketAddr, request: &str) -> String {
-        let mut client = TcpStream::connect(addr).expect("connect");
+    fn get(page: &StatusPage, request: &str) -> String {
+        let mut client = TcpStream::connect(page.addr()).expect("connect");
         client.write_all(request.as_bytes()).expect("send");
         let mut answer = String::new();
         client.read_to_string(&mut answer).expect("answer");
         answer
     }
 
-    fn page() -> (StatusPage, Arc<State>) {
-        let state = Arc::new(State::new());
+    fn started() -> StatusPage {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-        (StatusPage::start(listener, state.clone()).expect("started"), state)
+        let page = |path: &str| (path == "/livez").then(|| Page::json("200 OK", "{}"));
+        StatusPage::start(listener, page).expect("started")
     }
 
     #[test]
-    fn ready_follows_the_problems_and_live_does_not() {
-        let (page, state) = page();
-        assert!(get(page.addr(), "GET /readyz HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 OK\r\n"));
-        state.problem("log", "No space left on device");
-        let answer = get(page.addr(), "GET /readyz HTTP/1.1\r\n\r\n");
-        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("No space left"), "{answer}");
-        for path in ["/livez", "/health"] {
-            let answer = get(page.addr(), &format!("GET {path} HTTP/1.1\r\n\r\n"));
-            assert!(answer.starts_with("HTTP/1.1 200 "), "a supervisor must not restart us: {answer}");
-        }
-        assert!(
-            get(page.addr(), "GET /metrics HTTP/1.1\r\n\r\n").contains("pipeline_consumer_records_total 0")
-        );
-        assert!(get(page.addr(), "GET /nothing HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
-        assert!(get(page.addr(), "POST /livez HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    fn only_get_and_head_of_known_paths_are_answered() {
+        let page = started();
+        let answer = get(&page, "GET /livez?verbose HTTP/1.1\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n{}"), "{answer}");
+        let head = get(&page, "HEAD /livez HTTP/1.1\r\n\r\n");
+        assert_eq!(head, answer.strip_suffix("{}").expect("the same without the body"));
+        assert!(get(&page, "GET /nothing HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+        assert!(get(&page, "POST /livez HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
     }
 
     #[test]
     fn silent_clients_and_nonsense_do_not_stop_the_next() {
-        let (page, _) = page();
+        let page = started();
         let _silent = TcpStream::connect(page.addr()).expect("connect");
         let mut huge = TcpStream::connect(page.addr()).expect("connect");
         let _ = huge.write_all(&[b'x'; 20_000]);
         let watch = Watch::start();
-        assert!(get(page.addr(), "GET /livez HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 "));
+        assert!(get(&page, "GET /livez HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 "));
         watch.assert_within(CLIENT_LIMIT * 4, "an answer");
     }
 }
