@@ -25,6 +25,14 @@ fn post(served: &Served, first: usize, count: usize) -> Response {
     served.client().request("POST", "/register_event", &headers, body.as_bytes()).expect("an answer")
 }
 
+/// Posts each of `requests`, first event and number of events, and asserts that all are accepted.
+fn post_all(served: &Served, requests: &[(usize, usize)], client: &str) {
+    for &(first, count) in requests {
+        let answer = post(served, first, count);
+        assert_eq!((answer.status, &answer.json()["accepted"]), (200, &json!(count)), "{client}");
+    }
+}
+
 /// Runs `work` and asserts that the producer says all the while that it is ready.
 fn staying_ready<T>(served: &Served, work: impl FnOnce() -> T) -> T {
     let done = AtomicBool::new(false);
@@ -66,10 +74,7 @@ fn a_quota_that_is_exceeded_is_waited_for_and_nothing_is_written_twice() {
         // Set under a running producer. 1,000 events are as much as a minute and a half of it may hold.
         alter_quota(cluster.address(1), QUOTA, Some(10_000.0));
         staying_ready(&served, || {
-            for (first, count) in [(0, 1000), (1000, 600), (1600, 1)] {
-                let answer = post(&served, first, count);
-                assert_eq!((answer.status, &answer.json()["accepted"]), (200, &json!(count)), "{client}");
-            }
+            post_all(&served, &[(0, 1000), (1000, 600), (1600, 1)], client);
         });
         assert_eq!(values_once(&topic), 1601, "{client}");
         assert!(served.metric("pipeline_kafka_errors_total{kind=\"throttled\"}") >= 1.0, "{client}");
@@ -108,6 +113,49 @@ fn what_a_quota_cannot_take_in_time_is_refused_with_the_real_wait() {
             assert!(wait > 3 && body["message"].as_str().expect("text").contains("quota"), "{wait}: {body}");
         });
         assert!(values_once(&topic) >= taken, "{client}");
+        alter_quota(cluster.address(1), QUOTA, None);
+    }
+}
+
+#[test]
+fn a_quota_on_requests_is_waited_for_and_nothing_is_written_twice() {
+    const REQUEST_TIME: &str = "request_percentage";
+    // Of its own: a quota outlives the test.
+    let cluster = Cluster::start_on(1, |_| Vec::new());
+    for client in clients() {
+        let topic = cluster.topic();
+        let settings = [("KAFKA_CLIENT", *client), ("DELIVERY_TIMEOUT_MS", "90000")];
+        let served = serve(&topic, &settings);
+        // Every request exceeds it, and each time a broker mutes the connection for at most a second.
+        alter_quota(cluster.address(1), REQUEST_TIME, Some(0.0001));
+        staying_ready(&served, || {
+            let requests: Vec<(usize, usize)> = (0..8).map(|n| (n * 100, 100)).collect();
+            post_all(&served, &requests, client);
+        });
+        assert_eq!(values_once(&topic), 800, "{client}");
+        assert!(served.metric("pipeline_kafka_errors_total{kind=\"throttled\"}") >= 1.0, "{client}");
+        alter_quota(cluster.address(1), REQUEST_TIME, None);
+    }
+}
+
+#[test]
+fn each_broker_of_a_cluster_keeps_its_own_quota() {
+    // Of its own: a quota outlives the test.
+    let cluster = Cluster::start_on(2, |_| Vec::new());
+    for client in clients() {
+        let topic = cluster.topic_on(&[&[1], &[2]]);
+        let settings = [("KAFKA_CLIENT", *client), ("DELIVERY_TIMEOUT_MS", "90000")];
+        let served = serve(&topic, &settings);
+        alter_quota(cluster.address(1), QUOTA, Some(10_000.0));
+        staying_ready(&served, || {
+            let requests: Vec<(usize, usize)> = (0..6).map(|n| (n * 700, 700)).collect();
+            post_all(&served, &requests, client);
+        });
+        assert_eq!(values_once(&topic), 4200, "{client}");
+        for partition in 0..2 {
+            assert!(topic.end_offset(partition) >= 700, "{client}: partition {partition} was left out");
+        }
+        assert!(served.metric("pipeline_kafka_errors_total{kind=\"throttled\"}") >= 1.0, "{client}");
         alter_quota(cluster.address(1), QUOTA, None);
     }
 }
