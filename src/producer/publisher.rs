@@ -20,7 +20,9 @@ use crate::producer::queue::{Input, Usage};
 use crate::producer::rate::Rate;
 use crate::retry::Backoff;
 
-/// How often an idle publisher checks that Kafka would acknowledge.
+/// How often an idle publisher checks that Kafka would acknowledge. Only this check notices a broker that is
+/// silent, or that would refuse on a healthy connection, so `/readyz` can follow within two seconds only if this
+/// interval and [`PROBE_LIMIT`] together stay well below that.
 const PROBE_INTERVAL: Duration = Duration::from_millis(750);
 
 /// Longest such check, so that `/readyz` follows a fault within two seconds.
