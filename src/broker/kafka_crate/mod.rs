@@ -239,9 +239,14 @@ impl CrateClient {
     }
 
     /// The responses to the crate's requests say nothing about quotas, and anything sent on a muted
-    /// connection is read much later, after we have given up on it. So after each request, our own connection
-    /// asks with an empty request, because the quota applies to the client id. The response is read before
-    /// the next records are sent.
+    /// connection is read much later, after we have given up on it and sent it again. So after each request,
+    /// our own connection asks with an empty request, because the quota applies to the client id. The
+    /// response is read before the next records are sent, so they never reach a muted connection.
+    ///
+    /// No question can be saved, although each costs a round trip: any single request may exceed a quota that
+    /// was just set, for a time without a limit, and only a question after its response finds out. A call
+    /// that is already on a muted connection could be neither cut, which writes its records twice, nor waited
+    /// for, which holds up all others.
     fn ask_quota(&self, control: &mut Connection, deadline: Instant) {
         if self.is_told {
             let nothing = Writer::default().i16(-1).i32(0).i32(0);
