@@ -1,4 +1,4 @@
-//! Writes the program's own log to stderr with simplelog. (The event log is `consumer::event_log`.)
+//! Writes the program's own log to stderr with simplelog. (The event log is `consumer::log`.)
 //!
 //! A [`Printer`] writes the lines, so a supervisor that does not read stderr cannot block our threads.
 

@@ -9,7 +9,7 @@ pub struct Ages {
 impl Ages {
     /// Adds a record with the timestamp `time_ms` (milliseconds since 1970). A record without one is not
     /// counted.
-    pub fn wait(&mut self, time_ms: Option<i64>) {
+    pub fn add(&mut self, time_ms: Option<i64>) {
         let Some(time_ms) = time_ms else { return };
         match self.rows.last_mut() {
             Some((time, records)) if *time == time_ms => *records += 1,
@@ -34,7 +34,7 @@ mod tests {
     fn rows_of_equal_times_are_counted_and_given_once() {
         let mut ages = Ages::default();
         for time in [Some(1000), Some(1000), None, Some(1000), Some(1500), Some(1000), Some(3000)] {
-            ages.wait(time);
+            ages.add(time);
         }
         let covered: Vec<(f64, u64)> = ages.covered(2500).collect();
         assert_eq!(covered, [(1.5, 3), (1.0, 1), (1.5, 1), (0.0, 1)]);

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::broker::{BrokerError, Committed, Position, Source};
 use crate::config::ReadingConfig;
-use crate::consumer::log::checkpoint::Offsets;
 use crate::consumer::mark::Mark;
 use crate::consumer::ownership::{self, Claimant, Known, Ownership};
+use crate::consumer::progress::Offsets;
 use crate::shutdown::Shutdown;
 
 /// Wait between claiming a partition that was not ours and reading it: a consumer that claims it at the same
@@ -51,7 +51,8 @@ impl From<BrokerError> for ClaimError {
 /// The partitions that we own according to the group.
 pub struct Claim {
     group: String,
-    mark: Mark,
+    /// What it writes beside the offsets.
+    pub mark: Mark,
     /// Next offset of each partition that we own.
     offsets: Offsets,
     /// The ones that another consumer has taken over.
@@ -75,7 +76,12 @@ impl Claim {
         decided: &Ownership,
         shutdown: &Shutdown,
     ) -> Result<(), ClaimError> {
-        match self.commit_and_look(source, decided.contested, shutdown) {
+        let mut outcome = self.commit(source, &Offsets::new());
+        if outcome.is_ok() && decided.contested && !self.offsets.is_empty() {
+            let _ = shutdown.closed().recv_timeout(SETTLE);
+            outcome = self.look(source).map(|_| ());
+        }
+        match outcome {
             Err(ClaimError::Kafka(BrokerError::Denied(reason))) if !decided.follows => {
                 log::warn!(
                     "{reason}. Continuing without it: lag tools do not see this consumer, and another consumer of the \
@@ -85,25 +91,6 @@ impl Claim {
             }
             outcome => outcome,
         }
-    }
-
-    fn commit_and_look(
-        &mut self,
-        source: &mut impl Source,
-        contested: bool,
-        shutdown: &Shutdown,
-    ) -> Result<(), ClaimError> {
-        self.commit(source, &Offsets::new())?;
-        if contested && !self.offsets.is_empty() {
-            let _ = shutdown.closed().recv_timeout(SETTLE);
-            self.look(source)?;
-        }
-        Ok(())
-    }
-
-    /// The number of this start.
-    pub fn number(&self) -> u64 {
-        self.mark.claim
     }
 
     /// Adds partitions that are read from now on.
@@ -133,20 +120,8 @@ impl Claim {
             take_over: reading.take_over.as_deref().unwrap_or_default(),
         };
         // There is a checkpoint, which does not know them.
-        let known = Known { offsets: &Offsets::new(), claim: Some(self.mark.claim), power_was_lost: false };
+        let known = Known { offsets: &Offsets::new(), claim: Some(self.mark.claim), may_be_old: false };
         ownership::decide(&us, partitions, committed, Some(known))
-    }
-
-    /// Returns what the group has committed for `partitions`.
-    ///
-    /// # Errors
-    /// See [`Source::committed`].
-    pub fn committed(
-        &self,
-        source: &mut impl Source,
-        partitions: &[i32],
-    ) -> Result<Vec<Option<Committed>>, BrokerError> {
-        source.committed(&self.group, partitions)
     }
 
     /// Commits `covered`, unless another consumer has taken over one of our partitions.

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::broker::{Bounds, BrokerError, Committed, Source};
+use crate::broker::{BrokerError, Committed, Source};
 use crate::consumer::claim::ClaimError;
 use crate::consumer::failure::Failure;
-use crate::consumer::log::checkpoint::Offsets;
+use crate::consumer::offset_reset::in_range;
+use crate::consumer::progress::{Offsets, is_another};
 use crate::consumer::reader::{Cursor, Reader, UNREAD_WAIT};
-use crate::consumer::start::decide;
 use crate::consumer::state::partition_name;
 
 impl<S: Source> Reader<S> {
@@ -16,13 +16,13 @@ impl<S: Source> Reader<S> {
     /// # Errors
     /// Anything that only an operator can decide.
     pub fn find_new_partitions(&mut self, now: Instant) -> Result<(), Failure> {
-        self.partitions_due = now + Duration::from_millis(self.config.metadata_max_age_ms);
+        self.next_partition_check = now + Duration::from_millis(self.config.metadata_max_age_ms);
         let found = self.source.partitions().and_then(|partitions| Ok((partitions, self.source.topic_id()?)));
         let (partitions, id) = match found {
             Ok(found) => found,
             Err(error) => return self.kafka_failed(&error),
         };
-        if self.is_recreated(id.as_deref()) {
+        if is_another(self.topic_id.as_deref(), id.as_deref()) {
             return Err(self.recreated());
         }
         let ours: Vec<i32> =
@@ -31,7 +31,7 @@ impl<S: Source> Reader<S> {
             Err(ClaimError::Lost(reason)) => return Err(Failure::undecided(reason)),
             Ok(false) => {
                 self.committed = None;
-                self.commit_due = now;
+                self.next_commit = now;
             }
             // The next commit says it, if it lasts.
             Ok(true) | Err(ClaimError::Kafka(_)) => {}
@@ -53,7 +53,7 @@ impl<S: Source> Reader<S> {
         };
         let owned =
             self.claim.decide(&self.topic, &self.config, new, &committed).map_err(Failure::undecided)?;
-        if owned.claim > self.claim.number() + 1 {
+        if owned.claim > self.claim.mark.claim + 1 {
             // Our marks would look older than that one, and only a start chooses another number.
             return Err(Failure::failed(format!(
                 "{} was read by a consumer that started after this one and has stopped; start this one again, then \
@@ -62,15 +62,21 @@ impl<S: Source> Reader<S> {
             )));
         }
         owned.notes.iter().for_each(|note| log::warn!("{note}"));
-        let mut known: Vec<Bounds> = Vec::new();
+        let mut offsets = Offsets::new();
         for (&partition, bounds) in new.iter().zip(bounds) {
-            match bounds {
-                Ok(bounds) => known.push(bounds),
-                Err(error) => self.cannot_begin(&[partition], &error, now),
-            }
+            let bounds = match bounds {
+                Ok(bounds) => bounds,
+                Err(error) => {
+                    self.cannot_begin(&[partition], &error, now);
+                    continue;
+                }
+            };
+            let wanted = owned.committed.get(&partition).copied().unwrap_or(bounds.earliest);
+            let found = in_range(&self.topic, wanted, &bounds, self.config.offset_reset);
+            let (offset, warning) = found.map_err(Failure::undecided)?;
+            warning.iter().for_each(|warning| log::warn!("{warning}"));
+            offsets.insert(partition, offset);
         }
-        let start = decide(&self.topic, None, &owned.committed, (&known, &[]), &[], self.config.offset_reset);
-        let offsets = start.map_err(Failure::undecided)?.offsets;
         // The group knows whose they are before they are read.
         self.claim.add(&offsets);
         match self.claim.commit(&mut self.source, &Offsets::new()) {
@@ -91,7 +97,7 @@ impl<S: Source> Reader<S> {
 
     /// These are tried again soon.
     fn cannot_begin(&mut self, partitions: &[i32], error: &BrokerError, now: Instant) {
-        self.partitions_due = now + UNREAD_WAIT;
+        self.next_partition_check = now + UNREAD_WAIT;
         if matches!(error, BrokerError::Throttled(..)) {
             return;
         }
@@ -101,7 +107,7 @@ impl<S: Source> Reader<S> {
     }
 
     fn committed(&mut self, partitions: &[i32]) -> Result<Vec<Option<Committed>>, BrokerError> {
-        match self.claim.committed(&mut self.source, partitions) {
+        match self.source.committed(&self.config.group, partitions) {
             Err(BrokerError::Denied(_)) => Ok(vec![None; partitions.len()]),
             committed => committed,
         }

@@ -5,8 +5,9 @@ use std::time::Instant;
 use crate::broker::{BrokerError, Found, Parting, Position, Source};
 use crate::config::OffsetReset;
 use crate::consumer::failure::Failure;
+use crate::consumer::offset_reset::{RECREATED, in_range, parted};
+use crate::consumer::progress::is_another;
 use crate::consumer::reader::Reader;
-use crate::consumer::start::{RECREATED, in_range, parted};
 use crate::consumer::state::partition_name;
 
 impl<S: Source> Reader<S> {
@@ -19,7 +20,7 @@ impl<S: Source> Reader<S> {
         }
         self.state.problem(&partition_name(partition), &error.to_string());
         if let Some(cursor) = self.cursors.get_mut(&partition) {
-            cursor.rests_until = Some(Instant::now() + cursor.backoff.next_wait(fastrand::f64()));
+            cursor.paused_until = Some(Instant::now() + cursor.backoff.next_wait(fastrand::f64()));
         }
         Ok(())
     }
@@ -28,7 +29,7 @@ impl<S: Source> Reader<S> {
     /// which only a start writes. Comes back if the brokers cannot be asked now.
     fn parted(&mut self, partition: i32, parting: Parting) -> Result<(), Failure> {
         if let Ok(id) = self.source.topic_id()
-            && self.is_recreated(id.as_deref())
+            && is_another(self.topic_id.as_deref(), id.as_deref())
         {
             return Err(self.recreated());
         }
@@ -77,10 +78,6 @@ impl<S: Source> Reader<S> {
             cursor.offset = offset;
         }
         Ok(true)
-    }
-
-    pub fn is_recreated(&self, id: Option<&str>) -> bool {
-        id.is_some() && self.topic_id.is_some() && id != self.topic_id.as_deref()
     }
 
     pub fn recreated(&self) -> Failure {

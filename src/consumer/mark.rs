@@ -1,9 +1,12 @@
 //! The mark that a consumer leaves beside each offset that it commits: which log owns the partition. Pure.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::Shard;
-use crate::consumer::log::lock::new_id;
+use crate::consumer::progress::is_another;
 
 /// Longest place in a mark, in bytes: Kafka takes texts of 4096 bytes unless a setting of the broker says otherwise.
 const PLACE_MAX_BYTES: usize = 200;
@@ -60,7 +63,7 @@ impl Mark {
 
     /// True if its offset belongs to another topic than the one of `topic_id`, as far as both are known.
     pub fn is_of_another(&self, topic_id: Option<&str>) -> bool {
-        self.topic_id.is_some() && topic_id.is_some() && self.topic_id.as_deref() != topic_id
+        is_another(self.topic_id.as_deref(), topic_id)
     }
 
     /// The log, for people.
@@ -94,6 +97,12 @@ fn cut(place: &str) -> String {
     place[..end.unwrap_or(0)].to_owned()
 }
 
+/// An identity that nothing else has.
+pub fn new_id() -> String {
+    // The only source of the system's randomness in std; two machines that start at once must differ.
+    format!("{:016x}", RandomState::new().build_hasher().finish())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +128,7 @@ mod tests {
         let us = Mark::new("ours", SHARD, "here", None, 5);
         let lost_to = |found: &Mark| us.lost_to(found, "g", 0);
         assert_eq!(lost_to(&us), None);
+        assert_ne!(new_id(), new_id());
         for late in [Mark::new("ours", SHARD, "here", None, 4), Mark::new("other", SHARD, "there", None, 4)] {
             assert_eq!(lost_to(&late), None);
         }

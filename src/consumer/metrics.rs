@@ -3,7 +3,7 @@
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::event::ErrorKind;
-use crate::metrics::{Metrics, SECONDS_BUCKETS};
+use crate::metrics::Metrics;
 
 /// Buckets for the age of records, in seconds: from an idle pipeline to a consumer that was down for hours.
 const AGE_BUCKETS: [f64; 14] =
@@ -15,19 +15,11 @@ pub struct ConsumerMetrics {
     pub registry: Metrics,
     /// Records covered by the checkpoint: logged or rejected.
     pub records: IntCounter,
-    /// Events in the log.
-    pub events: IntCounter,
-    /// Bytes of the lines in the log.
-    pub log_bytes: IntCounter,
     /// Records that are not valid events, by reason.
     pub rejected: IntCounterVec,
-    /// Duration in seconds of the fsync before each checkpoint.
-    pub fsync_seconds: Histogram,
     /// Seconds from each record's timestamp until the checkpoint covered it, if the client knows the
     /// timestamp.
     pub end_to_end_seconds: Histogram,
-    /// Number of log rotations.
-    pub rotations: IntCounter,
     /// Failed attempts to write, fsync, rotate or checkpoint.
     pub write_errors: IntCounter,
     /// Records in the topic that have not been read yet, by partition.
@@ -48,13 +40,6 @@ pub struct ConsumerMetrics {
 
 impl Default for ConsumerMetrics {
     fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl ConsumerMetrics {
-    /// Creates all metrics with the value zero.
-    pub fn new() -> Self {
         let m = Metrics::new();
         let by_partition = |name: &str, help: &str| {
             m.register(IntGaugeVec::new(Opts::new(name, help), &["partition"]).expect("a legal metric"))
@@ -69,21 +54,13 @@ impl ConsumerMetrics {
         }
         Self {
             records: m.counter("pipeline_consumer_records_total", "Records covered by the checkpoint"),
-            events: m.counter("pipeline_log_events_total", "Records that became lines of the log"),
-            log_bytes: m.counter("pipeline_log_bytes_total", "Bytes of the log's lines"),
             rejected,
-            fsync_seconds: m.histogram(
-                "pipeline_log_fsync_duration_seconds",
-                "Duration of the fsync before a checkpoint; empty with LOG_FSYNC=never",
-                &SECONDS_BUCKETS,
-            ),
             end_to_end_seconds: m.histogram(
                 "pipeline_end_to_end_seconds",
                 "Time from a record's timestamp (the broker's with LogAppendTime, else its sender's) to the \
                  checkpoint that covers it; empty with the kafka crate and for records without a timestamp",
                 &AGE_BUCKETS,
             ),
-            rotations: m.counter("pipeline_log_rotations_total", "Rotations of the log"),
             write_errors: m.counter(
                 "pipeline_log_write_errors_total",
                 "Failed attempts to write, fsync, rotate or checkpoint; alert on any",

@@ -1,23 +1,27 @@
 //! Copies every event of the topic to the log file exactly once: starts, connects and stops the threads.
 //!
 //! ```text
-//! reader (Kafka) ──pages──▶ writer (files) ──covered offsets──▶ reader ──▶ group
+//! reader (Kafka) ──pages──▶ writer (destination) ──covered offsets──▶ reader ──▶ group
 //! ```
 //!
-//! Two threads share a small channel, so that fetching and writing overlap. Start with `reader` and `writer`,
-//! then `event_log` (the order of writes), `checkpoint` and `recovery`.
+//! Two threads share a small channel, so that fetching and writing overlap. Start with `reader`, `writer` and
+//! `destination`, then `log::event_log` (the order of writes), `log::checkpoint` and `log::recovery`.
 
 mod ages;
 mod claim;
+mod destination;
 mod discover;
 mod failure;
+mod hangup;
 mod log;
 mod lost;
 mod mark;
 mod metrics;
+mod offset_reset;
 mod open;
 mod ownership;
 mod pages;
+mod progress;
 mod reader;
 mod start;
 mod state;
@@ -47,21 +51,21 @@ pub use failure::{EXIT_UNDECIDED, Failure};
 pub use log::lines;
 
 use claim::Claim;
-use log::archiver::Archive;
-use log::checkpoint::Offsets;
-use log::hangup::Hangups;
-use log::lock::LogLock;
-use log::paths::Paths;
-use log::rotation::Rotation;
-use log::storage::parent;
-use open::Started;
+use destination::Destination;
+use hangup::Hangups;
+use log::metrics::LogMetrics;
+use log::open::LogOpener;
+use open::Opened;
+use progress::Offsets;
 use reader::{Batch, Reader};
 use state::State;
-use writer::{Parts, Writer};
+use writer::Writer;
 
 /// Describes every metric of the consumer, for the documentation.
 pub fn metric_descriptions() -> Vec<Description> {
-    metrics::ConsumerMetrics::new().registry.descriptions()
+    let registry = metrics::ConsumerMetrics::default().registry;
+    LogMetrics::new(&registry);
+    registry.descriptions()
 }
 
 /// Fetches queued for the writer: one keeps both threads busy, and each can hold megabytes.
@@ -82,64 +86,51 @@ pub fn run<S: Source + 'static>(
     shutdown: &Shutdown,
     mut source: S,
 ) -> Result<(), Failure> {
-    let paths = Paths::of(&config.reading.shard.log_file(&config.log.file));
-    std::fs::create_dir_all(parent(&paths.log)).map_err(|error| {
-        Failure::failed(format!("cannot create {}: {error}", parent(&paths.log).display()))
-    })?;
-    paths.check().map_err(Failure::bad_config)?;
-    let mut lock = LogLock::take(&paths.lock).map_err(Failure::failed)?;
-    let hangups = Hangups::listen().map_err(cannot_start)?;
     let state = Arc::new(State::default());
+    let mut log = LogOpener::new(config, &state.metrics.registry)?;
+    let hangups = Hangups::listen().map_err(cannot_start)?;
     let _status = status_page(config, &state)?;
-    let opened = open::open_log(config, (&paths, &mut lock), &mut source, &state, shutdown)?;
-    let Some(Started { log, claim, unread }) = opened else { return Ok(()) };
+    let opened = open::open(config, &mut log, &mut source, &state, shutdown)?;
+    let Some(opened) = opened else { return Ok(()) };
     ::log::info!(
         "logging topic={} shard={} to {}, starting at {}",
         config.kafka.topic,
         config.reading.shard,
-        paths.log.display(),
-        in_words(log.offsets())
+        config.reading.shard.log_file(&config.log.file).display(),
+        in_words(&opened.destination.covered().offsets)
     );
+    copy(config, shutdown, source, opened, &hangups, &state)
+}
 
+/// Runs the threads, each of which ends once the one before it has dropped its channel: reader, then writer.
+fn copy<S: Source + 'static>(
+    config: &ConsumerConfig,
+    shutdown: &Shutdown,
+    source: S,
+    Opened { destination, claim, unread }: Opened<impl Destination>,
+    hangups: &Hangups,
+    state: &Arc<State>,
+) -> Result<(), Failure> {
     let (pages, batches) = bounded::<Batch>(PAGES_MAX);
-    let (closed_logs, to_archive) = bounded(1);
-    let archive = Archive {
-        log: paths.log.clone(),
-        keep: config.log.rotate_keep as usize,
-        gzip: config.log.rotate_gzip,
-    };
     let reader = Reader::new(
         (source, claim),
-        (&config.kafka.topic, log.topic_id()),
+        (destination.covered(), &unread),
         &config.reading,
-        (log.offsets(), log.trails(), &unread),
         pages,
         state.clone(),
         shutdown.clone(),
     );
-    let writer = Writer::new(Parts {
-        log,
-        lock,
-        rotation: Rotation { max_bytes: config.log.rotate_bytes, daily: config.log.rotate_daily },
-        fsync: config.log.fsync,
-        echo: Echo::start(config.event_echo, "📥 Received event:").map_err(cannot_start)?,
-        topic: config.kafka.topic.clone(),
-        pages: batches,
-        hangups: hangups.messages.clone(),
-        closed_logs,
-        state: state.clone(),
-        shutdown: shutdown.clone(),
-    });
-    // Each thread ends once the one before it has dropped its channel: reader, writer, archiver.
-    let archiver = spawn("archiver", move || archive.run(&to_archive)).map_err(cannot_start)?;
+    let echo = Echo::start(config.event_echo, "📥 Received event:").map_err(cannot_start)?;
+    let inputs = (batches, hangups.messages.clone());
+    let writer = Writer::new(destination, echo, inputs, state.clone(), shutdown.clone());
     let writer = spawn("writer", move || writer.run()).map_err(cannot_start)?;
     let reader = spawn("reader", move || reader.run()).map_err(cannot_start)?;
     let read = join(reader);
     let written = join(writer);
-    join(archiver)?;
     let ((source, claim), result) = read?;
+    let written = written?;
+    commit_the_rest(source, claim, state);
     written?;
-    commit_the_rest(source, claim, &state);
     result?;
     if shutdown.requested() { Ok(()) } else { Err(Failure::failed("the writer thread ended unexpectedly")) }
 }

@@ -6,8 +6,8 @@
 
 use crate::broker::Committed;
 use crate::config::Shard;
-use crate::consumer::log::checkpoint::Offsets;
 use crate::consumer::mark::Mark;
+use crate::consumer::progress::Offsets;
 
 /// A consumer that claims partitions.
 #[derive(Clone, Copy, Debug)]
@@ -30,15 +30,15 @@ pub struct Claimant<'a> {
     pub take_over: &'a [String],
 }
 
-/// What our checkpoint says.
+/// What our stored progress says.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
     /// Next offsets, none if they are of another topic of the same name.
     pub offsets: &'a Offsets,
     /// The number of the start that wrote it; earlier versions wrote none.
     pub claim: Option<u64>,
-    /// The machine went down before it was forced to the disk, so an older one may be what is left.
-    pub power_was_lost: bool,
+    /// An older one may be what is left.
+    pub may_be_old: bool,
 }
 
 /// What the group's marks decide about where to continue.
@@ -143,7 +143,7 @@ fn hold(us: &Claimant<'_>, mark: &Mark, offset: i64, known: Option<(Known<'_>, O
 fn is_latest(us: &Claimant<'_>, mark: &Mark, offset: i64, known: Known<'_>, next: Option<i64>) -> bool {
     let claim = known.claim.unwrap_or(mark.claim);
     let is_covered = claim == mark.claim && next.is_none_or(|next| next >= offset);
-    claim > mark.claim || is_covered || (known.power_was_lost && mark.is_at(us.place))
+    claim > mark.claim || is_covered || (known.may_be_old && mark.is_at(us.place))
 }
 
 fn taken_over(partition: i32, offset: i64, mark: &Mark) -> String {

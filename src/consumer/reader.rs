@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{RecvTimeoutError, Sender, select_biased};
+use crossbeam::channel::{Sender, select_biased};
 
 use crate::broker::{BrokerError, Fetched, Page, Position, Source, Trails};
 use crate::config::ReadingConfig;
 use crate::consumer::claim::{Claim, ClaimError};
 use crate::consumer::failure::Failure;
-use crate::consumer::log::checkpoint::Offsets;
+use crate::consumer::progress::{Offsets, Progress};
 use crate::consumer::state::{State, now_seconds, partition_name};
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
@@ -49,36 +49,35 @@ pub struct Reader<S> {
     pub state: Arc<State>,
     shutdown: Shutdown,
     backoff: Backoff,
-    pub partitions_due: Instant,
+    pub next_partition_check: Instant,
     /// What the last commit said, if it still stands.
     pub committed: Option<Offsets>,
     /// Why the last commit failed, as it was told.
     commit_failure: Option<String>,
-    pub commit_due: Instant,
-    recommit_due: Instant,
+    pub next_commit: Instant,
+    next_recommit: Instant,
 }
 
 /// The read position in one partition.
 pub struct Cursor {
     pub offset: i64,
     pub backoff: Backoff,
-    pub rests_until: Option<Instant>,
+    pub paused_until: Option<Instant>,
 }
 
 impl Cursor {
     /// A cursor that reads from `offset`.
     pub fn at(offset: i64) -> Self {
-        Self { offset, backoff: Backoff::new(FIRST_WAIT, MAX_WAIT), rests_until: None }
+        Self { offset, backoff: Backoff::new(FIRST_WAIT, MAX_WAIT), paused_until: None }
     }
 }
 
 impl<S: Source> Reader<S> {
-    /// Reads on from `offsets`, before which `trails` were read. The start could not ask those in `unread`.
+    /// Continues after `progress`. The start could not ask the partitions in `unread`.
     pub fn new(
         (source, claim): (S, Claim),
-        (topic, topic_id): (&str, Option<&str>),
+        (progress, unread): (&Progress, &[i32]),
         config: &ReadingConfig,
-        (offsets, trails, unread): (&Offsets, &Trails, &[i32]),
         pages: Sender<Batch>,
         state: Arc<State>,
         shutdown: Shutdown,
@@ -86,8 +85,8 @@ impl<S: Source> Reader<S> {
         let now = Instant::now();
         let cursor = |(&partition, &offset): (&i32, &i64)| {
             // Counts as failed until it is read.
-            let rests_until = unread.contains(&partition).then_some(now);
-            (partition, Cursor { rests_until, ..Cursor::at(offset) })
+            let paused_until = unread.contains(&partition).then_some(now);
+            (partition, Cursor { paused_until, ..Cursor::at(offset) })
         };
         // They may have no cursor yet.
         let max_age = Duration::from_millis(config.metadata_max_age_ms);
@@ -95,50 +94,44 @@ impl<S: Source> Reader<S> {
         Self {
             source,
             claim,
-            topic: topic.to_owned(),
-            topic_id: topic_id.map(str::to_owned),
-            partitions_due: now + first_look,
+            topic: progress.topic.clone(),
+            topic_id: progress.topic_id.clone(),
+            next_partition_check: now + first_look,
             config: config.clone(),
-            cursors: offsets.iter().map(cursor).collect(),
-            trails: trails.clone(),
+            cursors: progress.offsets.iter().map(cursor).collect(),
+            trails: progress.trails.clone(),
             pages,
             state,
             shutdown,
             backoff: Backoff::new(FIRST_WAIT, MAX_WAIT),
             committed: None,
             commit_failure: None,
-            commit_due: now,
-            recommit_due: now + RECOMMIT_INTERVAL,
+            next_commit: now,
+            next_recommit: now + RECOMMIT_INTERVAL,
         }
     }
 
     /// Reads until shutdown, until a failure that needs a human, or until the writer ends. Returns the
     /// source.
     pub fn run(mut self) -> ((S, Claim), Result<(), Failure>) {
-        let result = loop {
-            if self.shutdown.requested() {
-                break Ok(());
-            }
-            match self.turn() {
-                Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(failure) => break Err(failure),
-            }
-        };
-        ((self.source, self.claim), result)
+        let mut result = Ok(true);
+        while matches!(result, Ok(true)) && !self.shutdown.requested() {
+            result = self.step();
+        }
+        ((self.source, self.claim), result.map(|_| ()))
     }
 
     /// Does one fetch and any commit or partition lookup that is due. Returns false once the writer is gone.
-    fn turn(&mut self) -> Result<bool, Failure> {
+    fn step(&mut self) -> Result<bool, Failure> {
         let now = Instant::now();
-        if now >= self.partitions_due {
+        if now >= self.next_partition_check {
             self.find_new_partitions(now)?;
         }
         self.commit_if_due(now)?;
         let positions: Vec<Position> = self
             .cursors
             .iter()
-            .filter(|(_, cursor)| cursor.rests_until.is_none_or(|until| until <= now))
+            .filter(|(_, cursor)| cursor.paused_until.is_none_or(|until| until <= now))
             .map(|(&partition, cursor)| Position { partition, offset: cursor.offset })
             .collect();
         if positions.is_empty() {
@@ -148,21 +141,21 @@ impl<S: Source> Reader<S> {
         match self.source.follow(&positions, &self.trails) {
             Ok(fetched) => {
                 self.kafka_answered();
-                let batch = self.take(fetched)?;
+                let batch = self.accept(fetched)?;
                 Ok(batch.is_empty() || self.hand_over(batch))
             }
             Err(error) => self.kafka_failed(&error).map(|()| true),
         }
     }
 
-    fn take(&mut self, fetched: Vec<Fetched>) -> Result<Batch, Failure> {
+    fn accept(&mut self, fetched: Vec<Fetched>) -> Result<Batch, Failure> {
         let mut batch = Batch::new();
         for Fetched { partition, page } in fetched {
             let Some(cursor) = self.cursors.get_mut(&partition) else { continue };
             match page {
                 Ok(page) => {
                     cursor.backoff.reset();
-                    if cursor.rests_until.take().is_some() {
+                    if cursor.paused_until.take().is_some() {
                         self.state.solved(&partition_name(partition));
                     }
                     let moved = page.next_offset > cursor.offset;
@@ -178,7 +171,7 @@ impl<S: Source> Reader<S> {
                     }
                 }
                 // Throttling is not a failure: broker and partition are fine.
-                Err(BrokerError::Throttled(until, _)) => cursor.rests_until = Some(until),
+                Err(BrokerError::Throttled(until, _)) => cursor.paused_until = Some(until),
                 Err(error) => self.partition_failed(partition, &error)?,
             }
         }
@@ -195,18 +188,18 @@ impl<S: Source> Reader<S> {
     }
 
     fn commit_if_due(&mut self, now: Instant) -> Result<(), Failure> {
-        if now < self.commit_due {
+        if now < self.next_commit {
             return Ok(());
         }
         let covered = self.state.covered();
-        if self.committed.as_ref() == Some(&covered) && now < self.recommit_due {
+        if self.committed.as_ref() == Some(&covered) && now < self.next_recommit {
             return Ok(());
         }
-        self.commit_due = now + COMMIT_INTERVAL;
+        self.next_commit = now + COMMIT_INTERVAL;
         match self.claim.commit(&mut self.source, &covered) {
             Ok(()) => {
                 self.committed = Some(covered);
-                self.recommit_due = now + RECOMMIT_INTERVAL;
+                self.next_recommit = now + RECOMMIT_INTERVAL;
                 self.commit_failure = None;
             }
             Err(ClaimError::Lost(reason)) => return Err(Failure::undecided(reason)),
@@ -217,7 +210,7 @@ impl<S: Source> Reader<S> {
 
     fn commit_failed(&mut self, now: Instant, error: &BrokerError) {
         self.count(error);
-        self.commit_due = now + if matches!(error, BrokerError::Denied(_)) { DENIED_WAIT } else { MAX_WAIT };
+        self.next_commit = now + if matches!(error, BrokerError::Denied(_)) { DENIED_WAIT } else { MAX_WAIT };
         let reason = error.to_string();
         if self.commit_failure.as_ref() != Some(&reason) {
             log::warn!("committing to group {} failed, will retry: {reason}", self.config.group);
@@ -253,8 +246,6 @@ impl<S: Source> Reader<S> {
     }
 
     fn wait(&self, time: Duration) {
-        let ended = self.shutdown.closed().recv_timeout(time);
-        debug_assert!(ended != Ok(()), "the channel carries nothing");
-        let _: Result<(), RecvTimeoutError> = ended;
+        let _ = self.shutdown.closed().recv_timeout(time);
     }
 }

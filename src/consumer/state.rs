@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use crate::consumer::log::checkpoint::Offsets;
 use crate::consumer::metrics::ConsumerMetrics;
+use crate::consumer::progress::Offsets;
 
 /// Shared by the reader, the writer and the status page.
 #[derive(Default)]

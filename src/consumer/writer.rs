@@ -1,23 +1,18 @@
-//! Writes the pages from the reader to the log in a thread of its own, and keeps the checkpoint up to date.
+//! Writes the pages from the reader to the destination in a thread of its own.
 //!
-//! This thread owns the files and the lock. If a write fails, it is retried until it succeeds; meanwhile the
-//! full channel stops the reader.
+//! If a write fails, it is retried until it succeeds; meanwhile the full channel stops the reader.
 
+use std::mem::take;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, after, select};
+use crossbeam::channel::{Receiver, after, select};
 
-use crate::broker::{Page, Trails};
-use crate::config::Fsync;
+use crate::broker::Page;
 use crate::consumer::ages::Ages;
-use crate::consumer::log::checkpoint::Offsets;
-use crate::consumer::log::event_log::{EventLog, cover_within};
-use crate::consumer::log::lines::{LINE_OVERHEAD, Lines};
-use crate::consumer::log::lock::LogLock;
-use crate::consumer::log::rejects::reject_line;
-use crate::consumer::log::rotation::{Rotation, day_of};
-use crate::consumer::log::storage::Storage;
+use crate::consumer::destination::{Destination, DestinationError, Record};
+use crate::consumer::failure::Failure;
+use crate::consumer::progress::Progress;
 use crate::consumer::reader::Batch;
 use crate::consumer::state::{State, now_millis};
 use crate::echo::Echo;
@@ -25,122 +20,92 @@ use crate::event::one_line;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 
-/// Most bytes of lines that are written and forced to disk in one go.
-const SEGMENT_MAX_BYTES: usize = 8 << 20;
+/// Most bytes that are staged before they are settled.
+const STAGED_MAX_BYTES: usize = 8 << 20;
 /// First and longest wait after a failed write.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// Interval at which the files are checked while no pages arrive.
+/// Interval at which the destination is settled while no pages arrive.
 const IDLE_TICK: Duration = Duration::from_secs(1);
-/// Number of records formatted per reading of the clock.
-const RECORDS_A_CLOCK: usize = 64;
+/// Number of records staged per reading of the clock.
+const RECORDS_PER_CLOCK: usize = 64;
 
 /// Everything that wakes up the thread.
 enum Input {
     Pages(Batch),
-    /// SIGHUP: the log may have been moved.
-    Look,
-    /// Nothing arrived; lines may be due for fsync.
-    Idle,
+    /// SIGHUP, or time to settle.
+    Settle,
     /// The reader has ended.
     Ended,
 }
 
-/// Returned when the shutdown begins while the files cannot be written.
-struct GivenUp;
-
-/// Everything a writer needs.
-pub struct Parts<S: Storage> {
-    /// The files.
-    pub log: EventLog<S>,
-    /// Held as long as the files are open.
-    pub lock: LogLock,
-    /// When to close the log.
-    pub rotation: Rotation,
-    /// When lines are forced to disk.
-    pub fsync: Fsync,
-    /// Prints events to stdout.
-    pub echo: Echo,
-    /// Name of the topic, for rejected records.
-    pub topic: String,
-    /// Pages from the reader.
-    pub pages: Receiver<Batch>,
-    /// One message per SIGHUP.
-    pub hangups: Receiver<()>,
-    /// One message after each closed log, if there is room.
-    pub closed_logs: Sender<()>,
-    /// Shared with the other threads.
-    pub state: Arc<State>,
-    /// Ends the retries of failed writes.
-    pub shutdown: Shutdown,
-}
-
 /// The state of the writing thread.
-pub struct Writer<S: Storage> {
-    parts: Parts<S>,
-    lines: Lines,
-    rejected: Lines,
-    offsets: Offsets,
-    trails: Trails,
-    first_day: i64,
-    /// Number of records, and of events among them, in `lines` and `rejected`.
+pub struct Writer<D> {
+    destination: D,
+    /// Prints events to stdout.
+    echo: Echo,
+    pages: Receiver<Batch>,
+    /// One message per SIGHUP.
+    hangups: Receiver<()>,
+    state: Arc<State>,
+    shutdown: Shutdown,
+    /// The progress after everything staged.
+    read: Progress,
+    /// Number of records, and of bytes, that were staged since they were settled last.
     records: u64,
-    events: u64,
-    /// Ages of all records that no checkpoint covers yet.
+    bytes: usize,
+    /// Ages of all records that are not durable yet.
     ages: Ages,
-    last_reject: Option<String>,
-    /// When the oldest lines that are not covered yet were staged.
-    waiting_since: Option<Instant>,
-    line_block: Vec<u8>,
-    rejected_block: Vec<u8>,
+    /// When the destination must be settled even if no pages arrive.
+    settle_at: Option<Instant>,
 }
 
-impl<S: Storage> Writer<S> {
-    /// Creates a writer that continues where the log ends.
-    pub fn new(parts: Parts<S>) -> Self {
-        Self {
-            offsets: parts.log.offsets().clone(),
-            trails: parts.log.trails().clone(),
-            first_day: parts.log.first_day(),
-            parts,
-            lines: Lines::new(),
-            rejected: Lines::new(),
-            records: 0,
-            events: 0,
-            ages: Ages::default(),
-            last_reject: None,
-            waiting_since: None,
-            line_block: Vec::new(),
-            rejected_block: Vec::new(),
-        }
+impl<D: Destination> Writer<D> {
+    /// Creates a writer that continues where the destination ends.
+    pub fn new(
+        destination: D,
+        echo: Echo,
+        (pages, hangups): (Receiver<Batch>, Receiver<()>),
+        state: Arc<State>,
+        shutdown: Shutdown,
+    ) -> Self {
+        let read = destination.covered().clone();
+        let (ages, records, bytes, settle_at) = (Ages::default(), 0, 0, None);
+        Self { destination, echo, pages, hangups, state, shutdown, read, records, bytes, ages, settle_at }
     }
 
-    /// Writes until the reader has ended and all its pages are covered.
-    pub fn run(mut self) {
-        self.parts.state.cover(self.parts.log.offsets());
+    /// Writes until the reader has ended and all its pages are durable.
+    ///
+    /// # Errors
+    /// The destination refuses to continue.
+    pub fn run(mut self) -> Result<(), Failure> {
+        self.state.cover(&self.destination.covered().offsets);
         let ended = self.serve();
-        self.parts.echo.turn(i64::MAX);
-        let closed = ended.is_ok().then(|| self.parts.log.close());
-        match closed {
-            Some(Ok(())) => {
-                self.parts.state.cover(self.parts.log.offsets());
-                self.parts.state.close();
+        self.echo.turn(i64::MAX);
+        match ended.map(|()| self.destination.close()) {
+            Ok(Ok(())) => {
+                self.state.cover(&self.destination.covered().offsets);
+                self.state.close();
             }
-            Some(Err(error)) => log::warn!("stopping without a final checkpoint (nothing is lost): {error}"),
-            None => {
-                log::warn!("stopping with lines not on disk; their records are read again at the next start")
+            Ok(Err(DestinationError::Retryable(reason) | DestinationError::Refused(reason))) => {
+                log::warn!("stopping without a final checkpoint (nothing is lost): {reason}");
             }
+            Err(DestinationError::Retryable(_)) => {
+                log::warn!("stopping with lines not on disk; their records are read again at the next start");
+            }
+            Err(DestinationError::Refused(reason)) => return Err(Failure::undecided(reason)),
         }
+        Ok(())
     }
 
-    fn serve(&mut self) -> Result<(), GivenUp> {
+    /// Ends with a retryable error only if the shutdown has begun.
+    fn serve(&mut self) -> Result<(), DestinationError> {
         loop {
             match self.next() {
                 Input::Pages(batch) => self.write(batch)?,
-                Input::Look => self.settle(false)?,
-                Input::Idle => {
-                    self.parts.echo.turn(now_millis() / 1000);
-                    self.settle(self.is_due())?;
+                Input::Settle => {
+                    self.echo.turn(now_millis() / 1000);
+                    self.settle(false)?;
                 }
                 Input::Ended => return self.settle(true),
             }
@@ -148,156 +113,119 @@ impl<S: Storage> Writer<S> {
     }
 
     fn next(&self) -> Input {
-        let wait = self.waiting_since.map_or(IDLE_TICK, |since| {
-            cover_within(self.parts.fsync).saturating_sub(since.elapsed()).min(IDLE_TICK)
-        });
+        let left = self.settle_at.map_or(IDLE_TICK, |at| at.saturating_duration_since(Instant::now()));
         select! {
-            recv(self.parts.pages) -> batch => batch.map_or(Input::Ended, Input::Pages),
-            recv(self.parts.hangups) -> hangup => if hangup.is_ok() { Input::Look } else { Input::Idle },
-            recv(after(wait)) -> _ => Input::Idle,
+            recv(self.pages) -> batch => batch.map_or(Input::Ended, Input::Pages),
+            recv(self.hangups) -> _ => Input::Settle,
+            recv(after(left.min(IDLE_TICK))) -> _ => Input::Settle,
         }
     }
 
-    /// Formats `batch` and any further batches that are ready, then writes them in one go.
-    fn write(&mut self, batch: Batch) -> Result<(), GivenUp> {
+    /// Stages `batch` and any further batches that are ready, then settles them in one go.
+    fn write(&mut self, batch: Batch) -> Result<(), DestinationError> {
         let mut next = Some(batch);
         while let Some(batch) = next {
             self.enter_terms(&batch)?;
             for (partition, page) in batch {
-                self.format(partition, &page)?;
+                self.stage(partition, &page)?;
             }
-            let full = self.lines.len() + self.rejected.len() >= SEGMENT_MAX_BYTES / 2;
-            next = if full { None } else { self.parts.pages.try_recv().ok() };
+            let is_full = self.bytes >= STAGED_MAX_BYTES / 2;
+            next = if is_full { None } else { self.pages.try_recv().ok() };
         }
-        self.commit(self.is_due())
+        self.settle(false)
     }
 
-    /// Covers what came before if `batch` comes from other leaders. So a start knows in which leader epoch each line
-    /// past the checkpoint was read.
-    fn enter_terms(&mut self, batch: &Batch) -> Result<(), GivenUp> {
+    /// Covers what came before if `batch` comes from other leaders. So a start knows in which leader epoch each record
+    /// past the progress was read.
+    fn enter_terms(&mut self, batch: &Batch) -> Result<(), DestinationError> {
         let mut is_new = false;
         for (partition, page) in batch {
-            self.offsets.entry(*partition).or_insert(page.begin());
-            is_new |= self.trails.entry(*partition).or_default().enter(page.term());
+            self.read.offsets.entry(*partition).or_insert(page.begin());
+            is_new |= self.read.trails.entry(*partition).or_default().enter(page.term());
         }
-        if is_new { self.commit(true) } else { Ok(()) }
+        if is_new { self.settle(true) } else { Ok(()) }
     }
 
-    fn format(&mut self, partition: i32, page: &Page) -> Result<(), GivenUp> {
+    fn stage(&mut self, partition: i32, page: &Page) -> Result<(), DestinationError> {
         let mut now = now_millis();
         for (at, (time, offset, value)) in page.timed_records().enumerate() {
             // A compressed batch is always fetched whole, so a page may contain records before our position.
-            if self.offsets.get(&partition).is_some_and(|&next| offset < next) {
+            if self.read.offsets.get(&partition).is_some_and(|&next| offset < next) {
                 continue;
             }
-            if at % RECORDS_A_CLOCK == 0 {
+            if at % RECORDS_PER_CLOCK == 0 {
                 now = now_millis();
             }
-            self.format_one(partition, page, (offset, value), now)?;
-            self.offsets.insert(partition, offset + 1);
+            self.stage_one(partition, page, (offset, value), now)?;
+            self.read.offsets.insert(partition, offset + 1);
             self.records += 1;
-            self.ages.wait(time);
-            if self.lines.len() + self.rejected.len() >= SEGMENT_MAX_BYTES {
-                self.remember(partition, page);
-                self.commit(self.is_due())?;
+            self.ages.add(time);
+            if self.bytes >= STAGED_MAX_BYTES {
+                self.cover_trail(partition, page);
+                self.settle(false)?;
             }
         }
-        let next = self.offsets[&partition].max(page.next_offset);
-        self.offsets.insert(partition, next);
-        self.remember(partition, page);
+        let next = self.read.offsets[&partition].max(page.next_offset);
+        self.read.offsets.insert(partition, next);
+        self.cover_trail(partition, page);
         Ok(())
     }
 
-    /// What `page` holds before the next offset is formatted, and may be covered from now on.
-    fn remember(&mut self, partition: i32, page: &Page) {
-        self.trails.entry(partition).or_default().cover(page, self.offsets[&partition]);
+    /// Adds what `page` holds before the next offset to what was read.
+    fn cover_trail(&mut self, partition: i32, page: &Page) {
+        self.read.trails.entry(partition).or_default().cover(page, self.read.offsets[&partition]);
     }
 
-    fn format_one(
+    fn stage_one(
         &mut self,
         partition: i32,
         page: &Page,
         (offset, value): (i64, &[u8]),
         now: i64,
-    ) -> Result<(), GivenUp> {
+    ) -> Result<(), DestinationError> {
         let line = one_line(value);
-        let text = line.as_ref().map(|line| std::str::from_utf8(line));
-        match text {
-            Ok(Ok(text)) => {
-                let len = self.parts.log.bytes() + self.lines.len() as u64;
-                let (bytes, today) = ((text.len() + LINE_OVERHEAD) as u64, day_of(now));
-                if self.parts.rotation.closes_before(len, self.first_day, bytes, today) {
-                    self.remember(partition, page);
-                    self.close_log(now)?;
-                }
-                if self.lines.is_empty() && self.parts.log.bytes() == 0 {
-                    self.first_day = today;
-                }
-                self.lines.add(now, text);
-                self.events += 1;
-                self.parts.echo.show(text.as_bytes(), now / 1000);
+        let event = line.as_ref().map(|line| std::str::from_utf8(line).expect("an event is UTF-8"));
+        let record = Record { partition, offset, value, event, now };
+        self.bytes += match self.destination.stage(&record) {
+            Some(bytes) => bytes,
+            None => {
+                self.cover_trail(partition, page);
+                self.settle(true)?;
+                self.destination.stage(&record).expect("a settled destination has room")
             }
-            Ok(Err(_)) => unreachable!("an event is UTF-8"),
+        };
+        match event {
+            Ok(text) => self.echo.show(text.as_bytes(), now / 1000),
             Err(error) => {
-                self.last_reject = Some(format!("partition {partition} offset {offset}: {error}"));
-                let metrics = &self.parts.state.metrics;
-                metrics.rejected.with_label_values(&[error.kind.as_str()]).inc();
-                self.rejected.add(now, &reject_line(&self.parts.topic, partition, offset, error, value));
+                self.state.metrics.rejected.with_label_values(&[error.kind.as_str()]).inc();
             }
         }
         Ok(())
     }
 
-    fn is_due(&self) -> bool {
-        self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed()) >= cover_within(self.parts.fsync)
-    }
-
-    /// Stages the formatted lines in the log and settles it.
-    fn commit(&mut self, cover: bool) -> Result<(), GivenUp> {
-        let bytes = self.lines.len() as u64;
-        self.lines.take(&mut self.line_block);
-        self.rejected.take(&mut self.rejected_block);
-        let read = (&self.offsets, &self.trails);
-        self.parts.log.stage(&mut self.line_block, &mut self.rejected_block, read, self.first_day);
-        for block in [&mut self.line_block, &mut self.rejected_block] {
-            block.clear();
-            // The buffers are reused, so give back the memory of a huge record.
-            block.shrink_to(2 * SEGMENT_MAX_BYTES);
-        }
-        self.waiting_since.get_or_insert_with(Instant::now);
-        self.settle(cover)?;
-        if let Some(last) = self.last_reject.take() {
-            log::warn!(
-                "wrote {} records that are not valid events to the rejected file; the last: {last}",
-                self.records - self.events
-            );
-        }
-        let metrics = &self.parts.state.metrics;
-        metrics.records.inc_by(std::mem::take(&mut self.records));
-        metrics.events.inc_by(std::mem::take(&mut self.events));
-        metrics.log_bytes.inc_by(bytes);
-        Ok(())
-    }
-
-    fn close_log(&mut self, now: i64) -> Result<(), GivenUp> {
-        self.commit(true)?;
-        self.until_it_works(|parts| parts.log.rotate(now).map_err(|error| error.to_string()))?;
-        self.parts.state.metrics.rotations.inc();
-        // If the channel is full, the archiver will run anyway.
-        let _ = self.parts.closed_logs.try_send(());
-        Ok(())
-    }
-
-    fn settle(&mut self, cover: bool) -> Result<(), GivenUp> {
-        self.until_it_works(|parts| {
-            parts.lock.keep()?;
-            parts.log.settle(cover).map_err(|error| error.to_string())
-        })?;
-        if !self.parts.log.is_behind() {
-            if let (Some(_), Some(took)) = (self.waiting_since.take(), self.parts.log.synced_in()) {
-                self.parts.state.metrics.fsync_seconds.observe(took.as_secs_f64());
+    /// Settles the destination, if need be after some retries.
+    fn settle(&mut self, now: bool) -> Result<(), DestinationError> {
+        let Self { destination, state, shutdown, .. } = self;
+        let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
+        let left = loop {
+            let error = match destination.settle(&self.read, now) {
+                Ok(left) => break left,
+                Err(error) => error,
+            };
+            let DestinationError::Retryable(reason) = &error else { return Err(error) };
+            state.metrics.write_errors.inc();
+            state.problem(D::NAME, &format!("{reason}; retrying, nothing is lost"));
+            if shutdown.requested() {
+                return Err(error);
             }
-            self.parts.state.cover(self.parts.log.offsets());
+            let _ = shutdown.closed().recv_timeout(backoff.next_wait(fastrand::f64()));
+        };
+        state.solved(D::NAME);
+        state.metrics.records.inc_by(take(&mut self.records));
+        self.bytes = 0;
+        self.settle_at = left.map(|left| Instant::now() + left);
+        if left.is_none() {
+            state.cover(&destination.covered().offsets);
             self.observe_ages();
         }
         Ok(())
@@ -305,28 +233,10 @@ impl<S: Storage> Writer<S> {
 
     fn observe_ages(&mut self) {
         // A local histogram avoids one atomic operation per record.
-        let ages = self.parts.state.metrics.end_to_end_seconds.local();
+        let ages = self.state.metrics.end_to_end_seconds.local();
         for (seconds, records) in self.ages.covered(now_millis()) {
             (0..records).for_each(|_| ages.observe(seconds));
         }
         ages.flush();
-    }
-
-    fn until_it_works(
-        &mut self,
-        mut step: impl FnMut(&mut Parts<S>) -> Result<(), String>,
-    ) -> Result<(), GivenUp> {
-        let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
-        while let Err(reason) = step(&mut self.parts) {
-            self.parts.state.metrics.write_errors.inc();
-            self.parts.state.problem("log", &format!("{reason}; retrying, nothing is lost"));
-            let wait = backoff.next_wait(fastrand::f64());
-            if self.parts.shutdown.requested() {
-                return Err(GivenUp);
-            }
-            let _ = self.parts.shutdown.closed().recv_timeout(wait);
-        }
-        self.parts.state.solved("log");
-        Ok(())
     }
 }

@@ -5,13 +5,15 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
-use crossbeam::channel::Receiver;
+use crossbeam::channel::{Receiver, Sender, bounded};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::consumer::log::rotation::{self, Closed};
 use crate::consumer::log::storage::{beside, parent};
+use crate::thread::spawn;
 
 /// Settings for closed logs.
 #[derive(Clone, Debug)]
@@ -24,9 +26,39 @@ pub struct Archive {
     pub gzip: bool,
 }
 
+/// The running thread. Dropping it waits until the thread has finished its work.
+pub struct Archiver(Option<(Sender<()>, JoinHandle<()>)>);
+
+impl Archiver {
+    /// Wakes the thread after a log was closed.
+    pub fn log_closed(&self) {
+        // If the channel is full, the thread will run anyway.
+        self.0.iter().for_each(|(closed_logs, _)| _ = closed_logs.try_send(()));
+    }
+}
+
+impl Drop for Archiver {
+    fn drop(&mut self) {
+        // If it panicked, that was logged, and the next start completes its work.
+        if let Some((closed_logs, thread)) = self.0.take() {
+            drop(closed_logs);
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Archive {
-    /// Calls [`Self::tidy`] now and after each message, until the sender is dropped.
-    pub fn run(&self, closed_logs: &Receiver<()>) {
+    /// Starts a thread that calls [`Self::tidy`] now and after each closed log.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(self) -> io::Result<Archiver> {
+        let (send, closed_logs) = bounded(1);
+        let thread = spawn("archiver", move || self.run(&closed_logs))?;
+        Ok(Archiver(Some((send, thread))))
+    }
+
+    fn run(&self, closed_logs: &Receiver<()>) {
         loop {
             if let Err(error) = self.tidy() {
                 log::warn!(

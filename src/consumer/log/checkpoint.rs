@@ -1,47 +1,37 @@
-//! Encodes and decodes the checkpoint: the offsets and file lengths up to which every record is written once.
+//! Encodes and decodes the checkpoint: the progress, and the file lengths up to which it is written.
 //!
 //! Pure. `event_log` writes the checkpoint file, and `recovery` reads it.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use crate::broker::Trails;
+use crate::consumer::progress::Progress;
 
 /// Version of the format that is written. Newer versions are refused.
-const VERSION: u32 = 2;
+const VERSION: u64 = 2;
 
 /// Oldest version that can be read: it has no trails and no sequence.
-const OLDEST_VERSION: u32 = 1;
+const OLDEST_VERSION: u64 = 1;
 
 /// Number of bytes before a mark that are compared to verify that a file is the one the mark describes.
 pub const TAIL_BYTES: u64 = 256;
 
-/// Next offset to read in each partition.
-pub type Offsets = BTreeMap<i32, i64>;
-
-/// Offsets and the file lengths that belong to them. Always replaced as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The progress and the files that belong to it. Always replaced as a whole, and stored as one JSON object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Checkpoint {
-    version: u32,
-    /// The topic.
-    pub topic: String,
-    /// The topic's identity, if the broker has one: another topic may have the same name.
-    pub topic_id: Option<String>,
-    /// The shard of the topic, `i/n`.
-    pub shard: String,
-    /// The log's identity in the group; earlier versions wrote none.
-    #[serde(default)]
-    pub log_id: Option<String>,
-    /// Number of the start that wrote it, as in the marks of that log; earlier versions wrote none.
-    #[serde(default)]
-    pub claim: Option<u64>,
-    /// Next offset to read in each partition.
-    pub offsets: Offsets,
-    /// Leader epochs and checksums of records before these offsets.
-    #[serde(default)]
-    pub trails: Trails,
+    version: u64,
+    /// What was read.
+    #[serde(flatten)]
+    pub progress: Progress,
+    /// Where it is.
+    #[serde(flatten)]
+    pub files: LogMarks,
+}
+
+/// How far the files of a log are covered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogMarks {
     /// Number of logs closed so far.
     #[serde(default)]
     pub sequence: u64,
@@ -59,6 +49,16 @@ pub struct Checkpoint {
     pub stopped: bool,
 }
 
+impl LogMarks {
+    /// True if the machine went down after they were written and before they were forced to the disk.
+    pub fn lost_power(&self, boot: &str) -> bool {
+        self.unsynced_boot.as_ref().is_some_and(|then| then != boot)
+    }
+
+    /// The names of its fields; all others belong to the progress.
+    const FIELDS: [&str; 7] = ["sequence", "log", "rejected", "rotate_to", "day", "unsynced_boot", "stopped"];
+}
+
 /// How far one file is covered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,35 +74,9 @@ pub struct FileMark {
 }
 
 impl Checkpoint {
-    /// Creates a checkpoint of `topic` and `shard` at `offsets`, with files in the given states.
-    pub fn new(topic: &str, shard: &str, offsets: Offsets, log: FileMark, rejected: FileMark) -> Self {
-        Self {
-            version: VERSION,
-            topic: topic.to_owned(),
-            topic_id: None,
-            shard: shard.to_owned(),
-            log_id: None,
-            claim: None,
-            offsets,
-            trails: Trails::new(),
-            sequence: 0,
-            log,
-            rejected,
-            rotate_to: None,
-            day: 0,
-            unsynced_boot: None,
-            stopped: false,
-        }
-    }
-
-    /// True if the machine went down after it was written and before it was forced to the disk.
-    pub fn lost_power(&self, boot: &str) -> bool {
-        self.unsynced_boot.as_ref().is_some_and(|then| then != boot)
-    }
-
-    /// True if its topic was deleted, and the one of this id created under the same name.
-    pub fn is_of_another(&self, topic_id: Option<&str>) -> bool {
-        self.topic_id.is_some() && topic_id.is_some() && self.topic_id.as_deref() != topic_id
+    /// A checkpoint in the current format.
+    pub fn new(progress: Progress, files: LogMarks) -> Self {
+        Self { version: VERSION, progress, files }
     }
 
     /// Encodes the checkpoint as one line of JSON.
@@ -117,16 +91,22 @@ impl Checkpoint {
     /// # Errors
     /// The content is not a checkpoint, or has an unsupported version; the message says what is wrong.
     pub fn decode(text: &[u8]) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
+        Self::parse(text).map_err(|error| error.to_string())
+    }
+
+    fn parse(text: &[u8]) -> serde_json::Result<Self> {
+        let mut fields: Map<String, Value> = serde_json::from_slice(text)?;
+        let version = fields.remove("version").unwrap_or_default();
+        if !version.as_u64().is_some_and(|version| (OLDEST_VERSION..=VERSION).contains(&version)) {
+            let reason = format!("it has version {version}, but this program writes version {VERSION}");
+            return Err(serde::de::Error::custom(reason));
         }
-        let Versioned { version } = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-        if !(OLDEST_VERSION..=VERSION).contains(&version) {
-            return Err(format!("it has version {version}, but this program writes version {VERSION}"));
-        }
-        let checkpoint: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-        Ok(Self { version: VERSION, ..checkpoint })
+        let (files, progress): (Map<_, _>, Map<_, _>) =
+            fields.into_iter().partition(|(name, _)| LogMarks::FIELDS.contains(&name.as_str()));
+        Ok(Self::new(
+            Progress::deserialize(Value::Object(progress))?,
+            LogMarks::deserialize(Value::Object(files))?,
+        ))
     }
 }
 
@@ -141,15 +121,34 @@ pub fn tail_crc(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Trail;
 
     fn sample() -> Checkpoint {
+        let progress = Progress {
+            topic: "events".into(),
+            topic_id: None,
+            shard: "0/1".into(),
+            log_id: None,
+            claim: None,
+            offsets: [(0, 5), (2, 0)].into(),
+            trails: [(2, Trail::default())].into(),
+        };
         let log = FileMark { name: "events.log".into(), bytes: 100, inode: 7, tail_crc: 9 };
-        Checkpoint::new("events", "0/1", Offsets::from([(0, 5), (2, 0)]), log, FileMark::default())
+        Checkpoint::new(progress, LogMarks { log, ..LogMarks::default() })
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn what_is_written_is_read_and_the_format_stays() {
         assert_eq!(Checkpoint::decode(&sample().encode()), Ok(sample()));
+        let text = concat!(
+            r#"{"version":2,"topic":"events","topic_id":null,"shard":"0/1","log_id":null,"claim":null,"#,
+            r#""offsets":{"0":5,"2":0},"trails":{"2":{"term":null,"epochs":[]}},"sequence":0,"#,
+            r#""log":{"name":"events.log","bytes":100,"inode":7,"tail_crc":9},"#,
+            r#""rejected":{"name":"","bytes":0,"inode":0,"tail_crc":0},"#,
+            r#""rotate_to":null,"day":0,"unsynced_boot":null,"stopped":false}"#,
+            "\n"
+        );
+        assert_eq!(String::from_utf8(sample().encode()).expect("text"), text);
     }
 
     #[test]
@@ -159,7 +158,10 @@ mod tests {
             assert!(Checkpoint::decode(&text[..len]).is_err(), "{len}");
         }
         assert!(Checkpoint::decode(b"{\"version\":1}").is_err());
-        let newer = String::from_utf8(text).expect("text").replace("\"version\":2", "\"version\":3");
+        let text = String::from_utf8(text).expect("text");
+        let unknown = text.replace("\"day\":0", "\"day\":0,\"night\":1");
+        assert!(Checkpoint::decode(unknown.as_bytes()).unwrap_err().contains("night"));
+        let newer = text.replace("\"version\":2", "\"version\":3");
         assert!(Checkpoint::decode(newer.as_bytes()).unwrap_err().contains("version 3"));
     }
 
@@ -167,9 +169,11 @@ mod tests {
     fn a_checkpoint_of_version_1_is_read_and_becomes_one_of_version_2() {
         let text = String::from_utf8(sample().encode()).expect("text");
         let old = text.replace("\"version\":2", "\"version\":1");
-        let old = old.replace("\"trails\":{},\"sequence\":0,", "");
+        let old = old.replace("\"trails\":{\"2\":{\"term\":null,\"epochs\":[]}},\"sequence\":0,", "");
         assert!(!old.contains("trails") && !old.contains("sequence"), "{old}");
-        assert_eq!(Checkpoint::decode(old.as_bytes()), Ok(sample()));
+        let mut expected = sample();
+        expected.progress.trails.clear();
+        assert_eq!(Checkpoint::decode(old.as_bytes()), Ok(expected));
     }
 
     #[test]

@@ -10,11 +10,14 @@ use std::path::{Path, PathBuf};
 use crate::consumer::log::checkpoint::{FileMark, TAIL_BYTES, tail_crc};
 use crate::consumer::log::storage::{AppendFile, Stat, Storage};
 
+/// Most memory of an empty buffer.
+const BUFFER_MAX_BYTES: usize = 16 << 20;
+
 /// Where the open file is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// At its path.
-    There,
+    AtPath,
     /// Another program renamed it.
     Moved,
     /// It has no name any more: it was deleted, or moved to another file system, which copies and deletes it.
@@ -27,7 +30,7 @@ pub struct DurableFile<F> {
     file: F,
     inode: u64,
     /// Number of confirmed bytes: on disk, or (without fsync) handed to the kernel.
-    sure: u64,
+    confirmed: u64,
     /// The last [`TAIL_BYTES`] confirmed bytes.
     tail: Vec<u8>,
     /// Bytes that follow the confirmed ones.
@@ -38,9 +41,9 @@ pub struct DurableFile<F> {
     kept: usize,
     /// An error left the file's length unknown; anything past the confirmed and written bytes must be cut
     /// off.
-    uncertain: bool,
+    length_unknown: bool,
     /// Kept bytes were cut off after an error and have not been rewritten while the file was in place.
-    lacking: bool,
+    lost_kept: bool,
 }
 
 impl<F: AppendFile> DurableFile<F> {
@@ -56,13 +59,13 @@ impl<F: AppendFile> DurableFile<F> {
             path: path.to_path_buf(),
             file,
             inode,
-            sure: len,
+            confirmed: len,
             tail,
             pending: Vec::new(),
             written: 0,
             kept: 0,
-            uncertain: false,
-            lacking: false,
+            length_unknown: false,
+            lost_kept: false,
         })
     }
 
@@ -73,6 +76,8 @@ impl<F: AppendFile> DurableFile<F> {
         } else {
             self.pending.append(bytes);
         }
+        // The buffer is reused, so give back the memory of a huge record.
+        bytes.shrink_to(BUFFER_MAX_BYTES);
     }
 
     /// Hands all pending bytes to the kernel.
@@ -81,7 +86,7 @@ impl<F: AppendFile> DurableFile<F> {
     /// The write failed. The file is cut back to its previous content, now or at the next call; the pending
     /// bytes stay in memory.
     pub fn write(&mut self) -> io::Result<()> {
-        self.make_certain()?;
+        self.repair_length()?;
         if self.written == self.pending.len() {
             return Ok(());
         }
@@ -93,17 +98,17 @@ impl<F: AppendFile> DurableFile<F> {
 
     /// Declares that the written bytes belong to this file from now on.
     pub fn keep(&mut self) {
-        (self.kept, self.lacking) = (self.written, false);
+        (self.kept, self.lost_kept) = (self.written, false);
     }
 
     /// True if bytes that belong to this file were cut off after an error.
-    pub fn lacks(&self) -> bool {
-        self.lacking
+    pub fn has_lost_kept(&self) -> bool {
+        self.lost_kept
     }
 
     /// Declares that no unconfirmed bytes belong to this file any more.
-    pub fn release(&mut self) {
-        (self.kept, self.lacking) = (0, false);
+    pub fn disown(&mut self) {
+        (self.kept, self.lost_kept) = (0, false);
     }
 
     /// Verifies that all bytes that belong to this file are in it: on disk with `sync`, otherwise in the
@@ -112,20 +117,20 @@ impl<F: AppendFile> DurableFile<F> {
     /// # Errors
     /// The fsync failed, or another program changed the file. After a failed fsync the kernel may have
     /// dropped the bytes, so the file is cut back to the confirmed bytes and all others are written again.
-    pub fn prove(&mut self, sync: bool) -> io::Result<()> {
+    pub fn verify(&mut self, sync: bool) -> io::Result<()> {
         if self.kept == 0 {
             return Ok(());
         }
         assert!(self.written >= self.kept, "only written bytes can be verified");
         if sync {
-            let result = self.file.sync().inspect_err(|_| self.take_out());
+            let result = self.file.sync().inspect_err(|_| self.discard_unconfirmed());
             self.settle(result)?;
         }
         // A second writer, or a tool that truncates the file (logrotate's copytruncate), would invalidate
         // every later mark. Better to notice that here than at the next start.
-        let (len, expected) = (self.file.stat()?.len, self.sure + self.written as u64);
+        let (len, expected) = (self.file.stat()?.len, self.confirmed + self.written as u64);
         if len != expected {
-            self.take_out();
+            self.discard_unconfirmed();
             return Err(io::Error::other(format!(
                 "it has {len} bytes instead of {expected}: another program writes to it or truncates it \
                  (use rename and SIGHUP instead of copytruncate)"
@@ -135,9 +140,9 @@ impl<F: AppendFile> DurableFile<F> {
     }
 
     /// Marks the verified bytes as confirmed.
-    pub fn accept(&mut self) {
+    pub fn confirm(&mut self) {
         self.remember_tail();
-        self.sure += self.kept as u64;
+        self.confirmed += self.kept as u64;
         self.pending.drain(..self.kept);
         self.written -= self.kept;
         self.kept = 0;
@@ -148,16 +153,16 @@ impl<F: AppendFile> DurableFile<F> {
     ///
     /// # Errors
     /// A file operation failed, or the file at the path is not empty. The old file stays in use.
-    pub fn start_anew<S: Storage<File = F>>(&mut self, storage: &S) -> io::Result<()> {
+    pub fn start_new<S: Storage<File = F>>(&mut self, storage: &S) -> io::Result<()> {
         if self.written > 0 {
-            self.take_out();
+            self.discard_unconfirmed();
         }
-        self.make_certain()?;
+        self.repair_length()?;
         let mut next = Self::open(storage, &self.path)?;
-        if next.sure > 0 {
+        if next.confirmed > 0 {
             return Err(io::Error::other(format!(
                 "another file with {} bytes is in its place: move it away, or put the right one back",
-                next.sure
+                next.confirmed
             )));
         }
         next.pending = std::mem::take(&mut self.pending);
@@ -171,7 +176,7 @@ impl<F: AppendFile> DurableFile<F> {
     /// A system call failed.
     pub fn place<S: Storage<File = F>>(&self, storage: &S) -> io::Result<Place> {
         Ok(match self.in_place(storage)? {
-            true => Place::There,
+            true => Place::AtPath,
             false if self.file.stat()?.links == 0 => Place::Deleted,
             false => Place::Moved,
         })
@@ -189,7 +194,7 @@ impl<F: AppendFile> DurableFile<F> {
     pub fn mark(&self) -> FileMark {
         FileMark {
             name: self.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            bytes: self.sure,
+            bytes: self.confirmed,
             inode: self.inode,
             tail_crc: tail_crc(&self.tail),
         }
@@ -197,7 +202,7 @@ impl<F: AppendFile> DurableFile<F> {
 
     /// Number of confirmed and pending bytes.
     pub fn bytes(&self) -> u64 {
-        self.sure + self.pending.len() as u64
+        self.confirmed + self.pending.len() as u64
     }
 
     /// Number of bytes that are not confirmed yet.
@@ -215,36 +220,36 @@ impl<F: AppendFile> DurableFile<F> {
 
     fn settle(&mut self, result: io::Result<()>) -> io::Result<()> {
         if result.is_err() {
-            self.uncertain = true;
+            self.length_unknown = true;
             // Report the first error; if cutting the file fails too, it is retried before the next write.
-            let _ = self.make_certain();
+            let _ = self.repair_length();
         }
         result
     }
 
     /// Discards all unconfirmed bytes from the file, now or before the next write.
-    fn take_out(&mut self) {
-        self.lacking |= self.kept > 0;
-        (self.uncertain, self.written) = (true, 0);
+    fn discard_unconfirmed(&mut self) {
+        self.lost_kept |= self.kept > 0;
+        (self.length_unknown, self.written) = (true, 0);
     }
 
-    fn make_certain(&mut self) -> io::Result<()> {
-        if !self.uncertain {
+    fn repair_length(&mut self) -> io::Result<()> {
+        if !self.length_unknown {
             return Ok(());
         }
         let len = self.file.stat()?.len;
-        if len < self.sure {
+        if len < self.confirmed {
             return Err(io::Error::other(format!(
                 "it has {len} bytes, but {} were confirmed: another program truncated it; put them back, or \
                  stop the consumer, move the file and its checkpoint away, and start again",
-                self.sure
+                self.confirmed
             )));
         }
-        if len < self.sure + self.written as u64 {
-            self.take_out();
+        if len < self.confirmed + self.written as u64 {
+            self.discard_unconfirmed();
         }
-        self.file.set_len(self.sure + self.written as u64)?;
-        self.uncertain = false;
+        self.file.set_len(self.confirmed + self.written as u64)?;
+        self.length_unknown = false;
         Ok(())
     }
 

@@ -4,68 +4,22 @@
 //! retried. `lines` formats the lines, and `recovery` finds the place to continue at startup.
 
 use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::broker::Trails;
 use crate::config::Fsync;
-use crate::consumer::log::checkpoint::{Checkpoint, Offsets};
+use crate::consumer::destination::DestinationError;
+use crate::consumer::log::checkpoint::{Checkpoint, LogMarks};
 use crate::consumer::log::durable_file::{DurableFile, Place};
 use crate::consumer::log::paths::Paths;
 use crate::consumer::log::rotation::{closed_name, next_number};
-use crate::consumer::log::storage::{Storage, replace};
+use crate::consumer::log::storage::{Storage, doing, replace};
+use crate::consumer::progress::Progress;
 
 /// With `LOG_FSYNC` set to an interval, the most bytes kept in memory before they are forced to disk early.
-pub const UNSYNCED_MAX_BYTES: usize = 8 << 20;
+const UNSYNCED_MAX_BYTES: usize = 8 << 20;
 
 /// Most attempts at one write while other programs keep renaming the file.
 const WRITES_MAX: usize = 10;
-
-/// An I/O error with the operation and file that it concerns.
-#[derive(Debug)]
-pub struct LogError {
-    /// What was being done, with the path.
-    pub doing: String,
-    /// The error of the operating system.
-    pub source: io::Error,
-}
-
-impl std::fmt::Display for LogError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.doing, self.source)?;
-        match self.source.kind() {
-            io::ErrorKind::FileTooLarge => f.write_str(
-                "; raise the limit (`ulimit -f`, LimitFSIZE= of systemd), or rotate earlier with \
-                 LOG_ROTATE_BYTES",
-            ),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl std::error::Error for LogError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
-/// Adds to an error what was being done to which file.
-pub fn doing<T>(what: &str, path: &Path, result: io::Result<T>) -> Result<T, LogError> {
-    result.map_err(|source| LogError { doing: format!("{what} {}", path.display()), source })
-}
-
-/// Next offsets and the trails of what was read before them.
-#[derive(Clone, Default)]
-struct Read {
-    offsets: Offsets,
-    trails: Trails,
-}
-
-impl Read {
-    fn of(checkpoint: &Checkpoint) -> Self {
-        Self { offsets: checkpoint.offsets.clone(), trails: checkpoint.trails.clone() }
-    }
-}
 
 /// The open files and what they cover.
 pub struct EventLog<S: Storage> {
@@ -75,10 +29,10 @@ pub struct EventLog<S: Storage> {
     boot: Option<String>,
     log: DurableFile<S::File>,
     rejected: DurableFile<S::File>,
-    /// Offsets and trails after everything staged.
-    staged: Read,
-    /// Offsets and trails after the bytes that both files keep.
-    kept: Read,
+    /// The progress after everything staged.
+    staged: Progress,
+    /// The progress after the bytes that both files keep.
+    kept: Progress,
     /// The checkpoint for the confirmed bytes; `saved` is the one on disk.
     covered: Checkpoint,
     saved: Option<Checkpoint>,
@@ -87,7 +41,7 @@ pub struct EventLog<S: Storage> {
 }
 
 impl<S: Storage> EventLog<S> {
-    /// Assembles the log from what `recovery` found and writes `checkpoint`.
+    /// Assembles the log from what `recovery` found and writes a checkpoint.
     ///
     /// # Errors
     /// The checkpoint cannot be written.
@@ -97,9 +51,9 @@ impl<S: Storage> EventLog<S> {
         fsync: Fsync,
         boot: &str,
         files: (DurableFile<S::File>, DurableFile<S::File>),
-        mut checkpoint: Checkpoint,
-    ) -> Result<Self, LogError> {
-        checkpoint.stopped = false;
+        progress: Progress,
+        marks: LogMarks,
+    ) -> Result<Self, DestinationError> {
         let (log, rejected) = files;
         let mut this = Self {
             storage,
@@ -108,9 +62,9 @@ impl<S: Storage> EventLog<S> {
             boot: (fsync == Fsync::Never).then(|| boot.to_owned()),
             log,
             rejected,
-            staged: Read::of(&checkpoint),
-            kept: Read::of(&checkpoint),
-            covered: checkpoint,
+            staged: progress.clone(),
+            kept: progress.clone(),
+            covered: Checkpoint::new(progress, LogMarks { stopped: false, ..marks }),
             saved: None,
             synced_in: None,
         };
@@ -118,21 +72,14 @@ impl<S: Storage> EventLog<S> {
         Ok(this)
     }
 
-    /// Queues finished lines with their offsets and trails. Nothing is written to disk yet.
-    pub fn stage(
-        &mut self,
-        lines: &mut Vec<u8>,
-        rejected: &mut Vec<u8>,
-        (offsets, trails): (&Offsets, &Trails),
-        today: i64,
-    ) {
+    /// Queues finished lines; `read` is the progress after them. Nothing is written to disk yet.
+    pub fn stage(&mut self, lines: &mut Vec<u8>, rejected: &mut Vec<u8>, read: &Progress, today: i64) {
         if self.log.bytes() == 0 {
-            self.covered.day = today;
+            self.covered.files.day = today;
         }
         self.log.push(lines);
         self.rejected.push(rejected);
-        self.staged.offsets.clone_from(offsets);
-        self.staged.trails.clone_from(trails);
+        self.staged.clone_from(read);
     }
 
     /// Writes what is staged. With `cover`, or when too much is pending, also fsyncs it and updates the
@@ -140,13 +87,13 @@ impl<S: Storage> EventLog<S> {
     ///
     /// # Errors
     /// A file operation failed; call again until it succeeds. Retrying neither loses nor duplicates anything.
-    pub fn settle(&mut self, cover: bool) -> Result<(), LogError> {
+    pub fn settle(&mut self, cover: bool) -> Result<(), DestinationError> {
         self.finish_rotation()?;
         self.write()?;
         if !cover && self.log.pending() + self.rejected.pending() < UNSYNCED_MAX_BYTES {
             return Ok(());
         }
-        self.prove([Place::There; 2])?;
+        self.verify([Place::AtPath; 2])?;
         self.save()
     }
 
@@ -155,23 +102,23 @@ impl<S: Storage> EventLog<S> {
     ///
     /// # Errors
     /// A file operation failed; [`Self::settle`] resumes the rotation.
-    pub fn rotate(&mut self, now_millis: i64) -> Result<(), LogError> {
+    pub fn rotate(&mut self, now_millis: i64) -> Result<(), DestinationError> {
         assert!(self.log.pending() == 0, "only a settled log can be closed");
-        if self.covered.rotate_to.is_none() && self.log.bytes() == 0 {
-            return self.save();
-        }
-        if self.covered.rotate_to.is_none() {
+        if self.covered.files.rotate_to.is_none() {
+            if self.log.bytes() == 0 {
+                return self.save();
+            }
             let names = doing("list", self.paths.dir(), self.storage.names(self.paths.dir()))?;
-            let name = self.covered.log.name.clone();
-            let number = next_number(&name, self.covered.sequence, names.iter().map(String::as_str));
+            let name = self.covered.files.log.name.clone();
+            let number = next_number(&name, self.covered.files.sequence, names.iter().map(String::as_str));
             let number =
                 number.ok_or_else(|| io::Error::other("a closed log has the highest number: move it away"));
             let number = doing("number the closed logs of", &self.paths.log, number)?;
             if self.fsync == Fsync::Never {
                 doing("fsync", &self.paths.log, self.log.sync())?;
             }
-            self.covered.sequence = number;
-            self.covered.rotate_to = Some(closed_name(&name, number, now_millis));
+            self.covered.files.sequence = number;
+            self.covered.files.rotate_to = Some(closed_name(&name, number, now_millis));
         }
         self.finish_rotation()
     }
@@ -180,9 +127,9 @@ impl<S: Storage> EventLog<S> {
     ///
     /// # Errors
     /// A file operation failed. Giving up then neither loses nor duplicates anything.
-    pub fn close(&mut self) -> Result<(), LogError> {
+    pub fn close(&mut self) -> Result<(), DestinationError> {
         self.settle(true)?;
-        self.covered.stopped = true;
+        self.covered.files.stopped = true;
         self.save()
     }
 
@@ -191,19 +138,14 @@ impl<S: Storage> EventLog<S> {
         self.synced_in
     }
 
-    /// Offsets covered by the checkpoint on disk.
-    pub fn offsets(&self) -> &Offsets {
-        &self.saved.as_ref().unwrap_or(&self.covered).offsets
+    /// The progress of the checkpoint on disk.
+    pub fn covered(&self) -> &Progress {
+        &self.saved.as_ref().unwrap_or(&self.covered).progress
     }
 
-    /// The trails of what was read before these offsets.
-    pub fn trails(&self) -> &Trails {
-        &self.saved.as_ref().unwrap_or(&self.covered).trails
-    }
-
-    /// Identity of the topic that the offsets belong to.
-    pub fn topic_id(&self) -> Option<&str> {
-        self.covered.topic_id.as_deref()
+    /// The progress after everything staged.
+    pub fn staged(&self) -> &Progress {
+        &self.staged
     }
 
     /// Bytes of the log, including staged ones.
@@ -213,19 +155,19 @@ impl<S: Storage> EventLog<S> {
 
     /// UTC day of the log's first line, in days since the epoch.
     pub fn first_day(&self) -> i64 {
-        self.covered.day
+        self.covered.files.day
     }
 
     /// True if something staged is not covered yet.
     pub fn is_behind(&self) -> bool {
-        self.log.pending() + self.rejected.pending() > 0 || self.staged.offsets != *self.offsets()
+        self.log.pending() + self.rejected.pending() > 0 || self.staged.offsets != self.covered().offsets
     }
 
     /// Writes what is staged to files that are at their paths both before and after the write.
     ///
     /// A program that renames a file may have read it to its end before our write. So if the file was moved
     /// meanwhile, the write is cut off again and repeated in the next file.
-    fn write(&mut self) -> Result<(), LogError> {
+    fn write(&mut self) -> Result<(), DestinationError> {
         for _ in 0..WRITES_MAX {
             self.follow_moves()?;
             doing("append to", &self.paths.log, self.log.write())?;
@@ -246,42 +188,41 @@ impl<S: Storage> EventLog<S> {
     }
 
     /// Verifies the bytes that both files keep and marks them as confirmed; `save` then covers them.
-    fn prove(&mut self, places: [Place; 2]) -> Result<(), LogError> {
+    fn verify(&mut self, places: [Place; 2]) -> Result<(), DestinationError> {
         let sync = self.fsync != Fsync::Never;
         let began = Instant::now();
         let files = [(&mut self.log, &self.paths.log), (&mut self.rejected, &self.paths.rejected)];
         for ((file, path), place) in files.into_iter().zip(places) {
             // Only programs that already have a deleted file open can read it, so fsync is pointless.
             if place != Place::Deleted {
-                doing("fsync", path, file.prove(sync))?;
+                doing("fsync", path, file.verify(sync))?;
             }
         }
         self.synced_in = sync.then(|| began.elapsed());
-        self.log.accept();
-        self.rejected.accept();
-        self.covered.offsets.clone_from(&self.kept.offsets);
-        self.covered.trails.clone_from(&self.kept.trails);
+        self.log.confirm();
+        self.rejected.confirm();
+        self.covered.progress.clone_from(&self.kept);
         Ok(())
     }
 
     /// Starts an empty file at the same path if another program renamed or deleted the old one.
-    fn follow_moves(&mut self) -> Result<(), LogError> {
+    fn follow_moves(&mut self) -> Result<(), DestinationError> {
         let places = [
             doing("inspect", &self.paths.log, self.log.place(&self.storage))?,
             doing("inspect", &self.paths.rejected, self.rejected.place(&self.storage))?,
         ];
-        if places == [Place::There; 2] {
+        if places == [Place::AtPath; 2] {
             return self.save();
         }
         self.finish_moved(places)?;
         let files = [(&mut self.log, &self.paths.log), (&mut self.rejected, &self.paths.rejected)];
         for ((file, path), place) in files.into_iter().zip(places) {
-            if place == Place::There {
+            if place == Place::AtPath {
                 continue;
             }
             // A power cut must not undo the rename once the checkpoint refers to the new file.
             doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
-            doing("start a new", path, file.start_anew(&self.storage))?;
+            doing("start a new", path, file.start_new(&self.storage))?;
             log::warn!("another program moved or deleted {}; continuing in a new file", path.display());
         }
         self.save()
@@ -289,23 +230,23 @@ impl<S: Storage> EventLog<S> {
 
     /// Covers the bytes that the moved files keep. gzip or a program that follows the log may already have
     /// read them there, so they must not be written again.
-    fn finish_moved(&mut self, places: [Place; 2]) -> Result<(), LogError> {
-        if self.log.lacks() || self.rejected.lacks() {
+    fn finish_moved(&mut self, places: [Place; 2]) -> Result<(), DestinationError> {
+        if self.log.has_lost_kept() || self.rejected.has_lost_kept() {
             // Bytes were cut off after a disk error. Readers may or may not have seen them, and a duplicate
             // is better than a lost event.
-            self.log.release();
-            self.rejected.release();
-            self.kept = Read::of(&self.covered);
+            self.log.disown();
+            self.rejected.disown();
+            self.kept.clone_from(&self.covered.progress);
         }
-        self.prove(places)?;
+        self.verify(places)?;
         // A full disk may have no room for the checkpoint until the deleted file is closed.
         if places.contains(&Place::Deleted) { Ok(()) } else { self.save() }
     }
 
-    fn finish_rotation(&mut self) -> Result<(), LogError> {
-        let Some(to) = &self.covered.rotate_to else { return Ok(()) };
+    fn finish_rotation(&mut self) -> Result<(), DestinationError> {
+        let Some(to) = &self.covered.files.rotate_to else { return Ok(()) };
         let to = self.paths.log.with_file_name(to);
-        if self.saved.as_ref().is_none_or(|saved| saved.rotate_to.is_none()) {
+        if self.saved.as_ref().is_none_or(|saved| saved.files.rotate_to.is_none()) {
             self.save()?;
         }
         // On a retry after a failure, the file in place may already be the new one.
@@ -314,16 +255,16 @@ impl<S: Storage> EventLog<S> {
             doing("rename the log to", &to, self.storage.rename(&self.paths.log, &to))?;
         }
         doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
-        doing("start a new", &self.paths.log, self.log.start_anew(&self.storage))?;
+        doing("start a new", &self.paths.log, self.log.start_new(&self.storage))?;
         doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
-        self.covered.rotate_to = None;
+        self.covered.files.rotate_to = None;
         self.save()
     }
 
-    fn save(&mut self) -> Result<(), LogError> {
-        self.covered.log = self.log.mark();
-        self.covered.rejected = self.rejected.mark();
-        self.covered.unsynced_boot.clone_from(&self.boot);
+    fn save(&mut self) -> Result<(), DestinationError> {
+        self.covered.files.log = self.log.mark();
+        self.covered.files.rejected = self.rejected.mark();
+        self.covered.files.unsynced_boot.clone_from(&self.boot);
         if self.saved.as_ref() == Some(&self.covered) {
             return Ok(());
         }
@@ -336,13 +277,5 @@ impl<S: Storage> EventLog<S> {
         )?;
         self.saved = Some(self.covered.clone());
         Ok(())
-    }
-}
-
-/// The longest time that lines may wait before they are forced to disk.
-pub fn cover_within(fsync: Fsync) -> Duration {
-    match fsync {
-        Fsync::Interval(limit) => limit,
-        Fsync::Batch | Fsync::Never => Duration::ZERO,
     }
 }

@@ -24,17 +24,13 @@ pub struct Lines {
     time: String,
     /// Number of bytes that must have been collected.
     expected: usize,
+    /// The block that was taken last.
+    block: Vec<u8>,
 }
 
 impl Default for Lines {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Lines {
     /// Creates a separate simplelog instance: the global one would also write other log records to the file.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let config = ConfigBuilder::new()
             .set_time_level(LevelFilter::Off)
             .set_max_level(LevelFilter::Off)
@@ -50,9 +46,12 @@ impl Lines {
             millis: i64::MIN,
             time: String::new(),
             expected: 0,
+            block: Vec::new(),
         }
     }
+}
 
+impl Lines {
     /// Adds one line with the time `now_millis`, in milliseconds since the epoch. `text` must not contain a
     /// line break.
     pub fn add(&mut self, now_millis: i64, text: &str) {
@@ -75,13 +74,15 @@ impl Lines {
         self.expected == 0
     }
 
-    /// Moves the lines into `into`, which must be empty; its memory is reused for the next lines.
-    pub fn take(&mut self, into: &mut Vec<u8>) {
-        std::mem::swap(&mut *self.handover.lock(), into);
+    /// Takes the lines as one block, whose memory is reused for later ones.
+    pub fn take(&mut self) -> &mut Vec<u8> {
+        self.block.clear();
+        std::mem::swap(&mut *self.handover.lock(), &mut self.block);
         self.logger.flush();
-        std::mem::swap(&mut *self.handover.lock(), into);
-        assert_eq!(into.len(), self.expected, "simplelog dropped a line or split one");
+        std::mem::swap(&mut *self.handover.lock(), &mut self.block);
+        assert_eq!(self.block.len(), self.expected, "simplelog dropped a line or split one");
         self.expected = 0;
+        &mut self.block
     }
 }
 
@@ -121,14 +122,12 @@ mod tests {
     use super::*;
 
     fn taken(lines: &mut Lines) -> String {
-        let mut block = Vec::new();
-        lines.take(&mut block);
-        String::from_utf8(block).expect("text")
+        String::from_utf8(lines.take().clone()).expect("text")
     }
 
     #[test]
     fn a_line_is_that_of_the_original() {
-        let mut lines = Lines::new();
+        let mut lines = Lines::default();
         lines.add(
             1_751_933_521_782,
             r#"{"event": "purchase", "user_id": 203, "timestamp": "2025-07-08T00:12:01.781Z"}"#,
@@ -142,7 +141,7 @@ mod tests {
 
     #[test]
     fn blocks_follow_each_other_without_gap_or_repeat() {
-        let mut lines = Lines::new();
+        let mut lines = Lines::default();
         for (millis, text) in [(0, "{}"), (0, "{\"a\":\"é\"}"), (1, "{}")] {
             lines.add(millis, text);
         }

@@ -2,9 +2,7 @@
 //!
 //! It also keeps the identity of the log, for the next one when the log and its checkpoint were moved away.
 
-use std::collections::hash_map::RandomState;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -64,14 +62,6 @@ impl LogLock {
         self.log_id.as_deref()
     }
 
-    /// Replaces that identity.
-    pub fn set_log_id(&mut self, log_id: &str) {
-        if self.log_id.as_deref() != Some(log_id) {
-            self.log_id = Some(log_id.to_owned());
-            self.write();
-        }
-    }
-
     /// Who holds the lock is a help for people; a full disk must not stop the start because of it. The identity comes
     /// first and is never cut off, so that a full disk does not lose it.
     fn write(&mut self) {
@@ -84,28 +74,22 @@ impl LogLock {
             .and_then(|()| self.file.set_len(text.len() as u64));
     }
 
-    /// Takes the lock again if its file was moved or deleted, so that no other process can take it unnoticed.
+    /// Takes the lock again if its file was moved or deleted, so that no other process can take it unnoticed, and
+    /// remembers that the log `log_id` is written here.
     ///
     /// # Errors
     /// See [`Self::take`].
-    pub fn keep(&mut self) -> Result<(), String> {
+    pub fn keep(&mut self, log_id: &str) -> Result<(), String> {
         let failed = |error: io::Error| format!("cannot check the lock {}: {error}", self.path.display());
         let ours = self.file.metadata().map_err(failed)?.ino();
         match std::fs::metadata(&self.path) {
-            Ok(meta) if meta.ino() == ours => Ok(()),
-            Ok(_) => self.retake(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.retake(),
-            Err(error) => Err(failed(error)),
+            Ok(meta) if meta.ino() == ours => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => *self = Self::take(&self.path)?,
         }
-    }
-
-    fn retake(&mut self) -> Result<(), String> {
-        let log_id = self.log_id.take();
-        let taken = Self::take(&self.path);
-        self.log_id.clone_from(&log_id);
-        *self = taken?;
-        if let Some(log_id) = log_id {
-            self.set_log_id(&log_id);
+        if self.log_id.as_deref() != Some(log_id) {
+            self.log_id = Some(log_id.to_owned());
+            self.write();
         }
         Ok(())
     }
@@ -114,12 +98,6 @@ impl LogLock {
 /// Includes the host, because in a container every consumer is process 1.
 fn ourselves() -> String {
     format!("process {} on host {}", std::process::id(), linux::host_name())
-}
-
-/// An identity that nothing else has.
-pub fn new_id() -> String {
-    // The only source of the system's randomness in std; two machines that start at once must differ.
-    format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
 #[cfg(test)]
@@ -134,20 +112,18 @@ mod tests {
         let refused = LogLock::take(&path).expect_err("held");
         assert!(refused.contains(&format!("held by {}", ourselves())), "{refused}");
         std::fs::remove_file(&path).expect("remove");
-        first.keep().expect("taken again");
-        assert!(LogLock::take(&path).is_err());
         assert_eq!(first.log_id(), None, "no log was here before");
-        first.set_log_id("the log");
+        first.keep("the log").expect("taken again");
+        assert!(LogLock::take(&path).is_err());
         std::fs::remove_file(&path).expect("remove");
-        first.keep().expect("taken again");
+        first.keep("the log").expect("taken again");
         let refused = LogLock::take(&path).expect_err("held");
         assert!(refused.contains(&format!("held by {}", ourselves())), "{refused}");
         drop(first);
         let mut again = LogLock::take(&path).expect("free again");
         assert_eq!(again.log_id(), Some("the log"), "kept over the deletion and the restart");
-        again.set_log_id("the next log");
+        again.keep("the next log").expect("held");
         drop(again);
         assert_eq!(LogLock::take(&path).expect("free").log_id(), Some("the next log"));
-        assert_ne!(new_id(), new_id());
     }
 }

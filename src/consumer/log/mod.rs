@@ -2,11 +2,13 @@
 
 pub mod archiver;
 pub mod checkpoint;
+pub mod destination;
 pub mod durable_file;
 pub mod event_log;
-pub mod hangup;
 pub mod lines;
 pub mod lock;
+pub mod metrics;
+pub mod open;
 pub mod paths;
 pub mod recovery;
 pub mod rejects;

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::consumer::destination::DestinationError;
+
 /// Metadata of a directory entry. Links are not followed, because renaming a link would not move its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -95,6 +97,19 @@ pub fn replace<S: Storage>(storage: &S, path: &Path, bytes: &[u8], durably: bool
         storage.sync_dir(parent(path))?;
     }
     Ok(())
+}
+
+/// Adds to an error what was being done to which file. It is worth a retry.
+pub fn doing<T>(what: &str, path: &Path, result: io::Result<T>) -> Result<T, DestinationError> {
+    result.map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::FileTooLarge => {
+                "; raise the limit (`ulimit -f`, LimitFSIZE= of systemd), or rotate earlier with LOG_ROTATE_BYTES"
+            }
+            _ => "",
+        };
+        DestinationError::Retryable(format!("{what} {}: {error}{hint}", path.display()))
+    })
 }
 
 /// `path` with `suffix` appended to its name.

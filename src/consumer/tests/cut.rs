@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::broker::{BrokerError, Committed, Compared, Fetched, Found, Parting, Position, Source};
+use crate::broker::{BrokerError, Committed, Compared, Fetched, Found, Parting, Position, Source, Trails};
 use crate::config::{ReadingConfig, Shard};
 use crate::consumer::EXIT_UNDECIDED;
 use crate::consumer::claim::Claim;
@@ -64,15 +64,22 @@ fn exit_code(found: Found, reset: OffsetReset) -> u8 {
         fetch_max_bytes: 1 << 24,
         metadata_max_age_ms: 60_000,
     };
-    let offsets = Offsets::from([(0, 120)]);
-    let claim = Claim::new("g", Mark::new("log", shard, "here", None, 1), offsets.clone());
+    let progress = Progress {
+        topic: "t".into(),
+        topic_id: None,
+        shard: "0/1".into(),
+        log_id: None,
+        claim: None,
+        offsets: [(0, 120)].into(),
+        trails: Trails::new(),
+    };
+    let claim = Claim::new("g", Mark::new("log", shard, "here", None, 1), progress.offsets.clone());
     let (pages, _batches) = crossbeam::channel::bounded(1);
     let (_trigger, shutdown) = Shutdown::manual();
     let reader = Reader::new(
         (Cut { found }, claim),
-        ("t", None),
+        (&progress, &[]),
         &config,
-        (&offsets, &Trails::new(), &[]),
         pages,
         Arc::new(State::default()),
         shutdown,

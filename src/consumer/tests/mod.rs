@@ -6,20 +6,23 @@ mod ownership;
 mod parted;
 mod refusals;
 mod sim_disk;
+mod start;
 
 use std::path::Path;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::broker::{Bounds, Trails};
+use crate::broker::Bounds;
 use crate::config::{Fsync, OffsetReset};
-use crate::consumer::log::checkpoint::Offsets;
+use crate::consumer::destination::DestinationError;
 use crate::consumer::log::event_log::EventLog;
 use crate::consumer::log::lines::Lines;
 use crate::consumer::log::paths::Paths;
-use crate::consumer::log::recovery::{RecoveryError, Topic, read_checkpoint, recover};
+use crate::consumer::log::recovery::{read_checkpoint, recover};
 use crate::consumer::log::storage::Storage;
+use crate::consumer::progress::{Offsets, Progress};
+use crate::consumer::start::{Topic, resume};
 use sim_disk::SimDisk;
 
 const PARTITIONS: i32 = 2;
@@ -61,25 +64,33 @@ fn topic() -> Topic<'static> {
     }
 }
 
+/// Opens the log as a start does, and returns the notes for the operator.
+fn open(
+    disk: &SimDisk,
+    topic: &Topic<'_>,
+    fsync: Fsync,
+    boot: &str,
+) -> Result<(EventLog<SimDisk>, Vec<String>), DestinationError> {
+    let paths = Paths::of(Path::new(LOG));
+    let checkpoint = read_checkpoint(disk, &paths)?;
+    let (stored, marks) = checkpoint.map(|found| (found.progress, found.files)).unzip();
+    let (progress, start) = resume(stored, topic).map_err(DestinationError::Refused)?;
+    recover(disk.clone(), &paths, marks, (progress, start.rereadable), fsync, boot)
+}
+
 /// Simulates one process: recovers and logs the rest of the topic. Ends early when the disk crashes.
 fn run(disk: &SimDisk, fsync: Fsync, moved_before: MovedBefore) {
-    let paths = Paths::of(Path::new(LOG));
-    let Some(mut log) = tries(disk, || {
-        let checkpoint = read_checkpoint(disk, &paths)?;
-        recover(disk.clone(), &paths, checkpoint, &topic(), fsync, BOOT)
-    }) else {
-        return;
-    };
-    let mut log = &mut log.log;
-    let mut offsets = log.offsets().clone();
+    let Some((mut log, _)) = tries(disk, || open(disk, &topic(), fsync, BOOT)) else { return };
+    let mut log = &mut log;
+    let mut read = log.covered().clone();
     for number in 0.. {
-        if offsets.values().all(|&next| next == RECORDS) {
+        if read.offsets.values().all(|&next| next == RECORDS) {
             break;
         }
         if moved_before == Some(number) {
             disk.rename_by_others(Path::new(LOG), Path::new("logs/events.log.1"));
         }
-        stage(log, &mut offsets);
+        stage(log, &mut read);
         let cover = fsync == Fsync::Batch || number % 2 == 1;
         let done = steps(disk, log, |log| log.settle(cover))
             .and_then(|log| {
@@ -94,32 +105,29 @@ fn run(disk: &SimDisk, fsync: Fsync, moved_before: MovedBefore) {
     steps(disk, log, EventLog::close);
 }
 
-fn stage(log: &mut EventLog<SimDisk>, offsets: &mut Offsets) {
-    let (mut lines, mut rejected) = (Lines::new(), Lines::new());
-    for (&partition, next) in offsets.iter_mut() {
+fn stage(log: &mut EventLog<SimDisk>, read: &mut Progress) {
+    let (mut lines, mut rejected) = (Lines::default(), Lines::default());
+    for (&partition, next) in &mut read.offsets {
         for offset in *next..(*next + BATCH).min(RECORDS) {
             let to = if is_rejected(offset) { &mut rejected } else { &mut lines };
             to.add(0, &value(partition, offset));
             *next = offset + 1;
         }
     }
-    let (mut line_block, mut rejected_block) = (Vec::new(), Vec::new());
-    lines.take(&mut line_block);
-    rejected.take(&mut rejected_block);
-    log.stage(&mut line_block, &mut rejected_block, (offsets, &Trails::new()), 0);
+    log.stage(lines.take(), rejected.take(), read, 0);
 }
 
-fn steps<'a, E: std::fmt::Display>(
+fn steps<'a>(
     disk: &SimDisk,
     log: &'a mut EventLog<SimDisk>,
-    mut step: impl FnMut(&mut EventLog<SimDisk>) -> Result<(), E>,
+    mut step: impl FnMut(&mut EventLog<SimDisk>) -> Result<(), DestinationError>,
 ) -> Option<&'a mut EventLog<SimDisk>> {
-    tries(disk, || step(log).map_err(|error| error.to_string()))?;
+    tries(disk, || step(log))?;
     Some(log)
 }
 
 /// Retries until it succeeds. Returns `None` if the process has died.
-fn tries<T, E: std::fmt::Debug>(disk: &SimDisk, mut step: impl FnMut() -> Result<T, E>) -> Option<T> {
+fn tries<T>(disk: &SimDisk, mut step: impl FnMut() -> Result<T, DestinationError>) -> Option<T> {
     for number in 0.. {
         match step() {
             _ if disk.crashed() => return None,

@@ -2,9 +2,9 @@
 
 use crate::broker::Committed;
 use crate::config::Shard;
-use crate::consumer::log::checkpoint::Offsets;
 use crate::consumer::mark::Mark;
 use crate::consumer::ownership::{Claimant, Known, Ownership, decide};
+use crate::consumer::progress::Offsets;
 
 const PLACE: &str = "host:/logs/events.log";
 
@@ -42,7 +42,7 @@ fn about(
 ) -> Result<Ownership, String> {
     let offsets = checkpoint.map(|(_, offset)| Offsets::from([(0, offset)])).unwrap_or_default();
     let claim = checkpoint.map(|(claim, _)| claim);
-    let known = checkpoint.map(|_| Known { offsets: &offsets, claim, power_was_lost: false });
+    let known = checkpoint.map(|_| Known { offsets: &offsets, claim, may_be_old: false });
     decide(us, &[0], &[committed], known)
 }
 
@@ -97,7 +97,7 @@ fn an_old_copy_of_our_checkpoint_is_refused_unless_our_own_log_is_named() {
 #[test]
 fn a_checkpoint_without_a_claim_or_from_before_a_power_cut_may_still_decide() {
     let offsets = Offsets::from([(0, 8)]);
-    let known = |claim, power_was_lost| Some(Known { offsets: &offsets, claim, power_was_lost });
+    let known = |claim, may_be_old| Some(Known { offsets: &offsets, claim, may_be_old });
     let found = |offset| [at(offset, "ours", "0/2", false)];
     decide(&US, &[0], &found(8), known(None, false)).expect("of an earlier version");
     refused(decide(&US, &[0], &found(9), known(None, false)), &["older"]);
@@ -105,7 +105,7 @@ fn a_checkpoint_without_a_claim_or_from_before_a_power_cut_may_still_decide() {
     let elsewhere = Claimant { place: "other:/logs/events.log", ..US };
     refused(decide(&elsewhere, &[0], &found(9), known(Some(3), true)), &["older"]);
     let nothing = Offsets::new();
-    let added = Known { offsets: &nothing, claim: Some(4), power_was_lost: false };
+    let added = Known { offsets: &nothing, claim: Some(4), may_be_old: false };
     let added = decide(&US, &[0], &found(9), Some(added)).expect("claimed, and nothing of it was read");
     assert_eq!(added.committed, [(0, 9)].into());
 }
@@ -186,7 +186,7 @@ fn offsets_of_another_topic_of_the_same_name_count_for_nothing() {
     }
     // Our checkpoint is of the topic before: what the other one has read of this one is right.
     let nothing = Offsets::new();
-    let known = Known { offsets: &nothing, claim: Some(1), power_was_lost: false };
+    let known = Known { offsets: &nothing, claim: Some(1), may_be_old: false };
     let ownership = decide(&US, &[0], &[at(20, "other", "0/1", true)], Some(known)).expect("followed");
     assert_eq!(ownership.taken_over, [(0, 20)].into());
 }
@@ -195,7 +195,7 @@ fn offsets_of_another_topic_of_the_same_name_count_for_nothing() {
 fn partitions_of_other_shards_are_left_alone() {
     let committed = [at(1, "ours", "0/2", false), at(2, "other", "1/2", false)];
     let offsets = Offsets::from([(0, 1)]);
-    let known = Known { offsets: &offsets, claim: Some(4), power_was_lost: false };
+    let known = Known { offsets: &offsets, claim: Some(4), may_be_old: false };
     let same = decide(&US, &[0, 1], &committed, Some(known)).expect("a sibling runs");
     let ours = Offsets::from([(0, 1)]);
     assert_eq!(same, Ownership { claim: 5, committed: ours, ..Ownership::default() });

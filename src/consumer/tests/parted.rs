@@ -66,12 +66,11 @@ fn logs(is_new: bool) -> Vec<Log> {
 fn run(disk: &SimDisk, is_new: bool) {
     let paths = Paths::of(Path::new(LOG));
     let mut logs = logs(is_new);
-    let found = tries(disk, || {
-        let checkpoint = read_checkpoint(disk, &paths)?;
+    let opened = tries(disk, || {
+        let trails = read_checkpoint(disk, &paths)?.map(|found| found.progress.trails).unwrap_or_default();
         let mut topic = Topic { reset: OffsetReset::Divergence, ..topic() };
         topic.bounds.iter_mut().zip(&logs).for_each(|(bounds, log)| bounds.latest = log.len);
         for (log, partition) in logs.iter_mut().zip(0..) {
-            let trails = checkpoint.as_ref().map(|found| found.trails.clone()).unwrap_or_default();
             let trail = trails.get(&partition).cloned().unwrap_or_default();
             let parting = trail.parting(log).expect("the leader answers");
             topic.compared.push(Compared {
@@ -80,28 +79,27 @@ fn run(disk: &SimDisk, is_new: bool) {
                 same_term: trail.term() == log.term(),
             });
         }
-        recover(disk.clone(), &paths, checkpoint, &topic, Fsync::Batch, BOOT)
+        open(disk, &topic, Fsync::Batch, BOOT)
     });
-    let Some(mut found) = found else { return };
-    let mut log = &mut found.log;
-    let (mut offsets, mut trails) = (log.offsets().clone(), log.trails().clone());
+    let Some((mut log, _)) = opened else { return };
+    let mut log = &mut log;
+    let mut read = log.covered().clone();
     // As the writer does: the checkpoint names the term before lines of it follow.
-    logs.iter().for_each(|log| _ = trails.entry(log.partition).or_default().enter(log.term()));
-    log.stage(&mut Vec::new(), &mut Vec::new(), (&offsets, &trails), 0);
+    logs.iter().for_each(|log| _ = read.trails.entry(log.partition).or_default().enter(log.term()));
+    log.stage(&mut Vec::new(), &mut Vec::new(), &read, 0);
     let Some(next) = steps(disk, log, |log| log.settle(true)) else { return };
     log = next;
-    while logs.iter().any(|log| offsets[&log.partition] < log.len) {
-        let (mut lines, mut block) = (Lines::new(), Vec::new());
+    while logs.iter().any(|log| read.offsets[&log.partition] < log.len) {
+        let mut lines = Lines::default();
         for log in &logs {
-            let page = log.page(offsets[&log.partition]);
+            let page = log.page(read.offsets[&log.partition]);
             for (_, value) in page.records() {
                 lines.add(0, std::str::from_utf8(value).expect("text"));
             }
-            trails.entry(log.partition).or_default().cover(&page, page.next_offset);
-            offsets.insert(log.partition, page.next_offset);
+            read.trails.entry(log.partition).or_default().cover(&page, page.next_offset);
+            read.offsets.insert(log.partition, page.next_offset);
         }
-        lines.take(&mut block);
-        log.stage(&mut block, &mut Vec::new(), (&offsets, &trails), 0);
+        log.stage(lines.take(), &mut Vec::new(), &read, 0);
         let Some(next) = steps(disk, log, |log| log.settle(true)) else { return };
         log = next;
     }

@@ -3,19 +3,14 @@
 
 use super::*;
 
-fn paths() -> Paths {
-    Paths::of(Path::new(LOG))
-}
-
 fn start(disk: &SimDisk, topic: &Topic<'_>, fsync: Fsync, boot: &str) -> Result<Vec<String>, String> {
-    let checkpoint = read_checkpoint(disk, &paths()).map_err(reason)?;
-    recover(disk.clone(), &paths(), checkpoint, topic, fsync, boot).map(|found| found.notes).map_err(reason)
+    open(disk, topic, fsync, boot).map(|(_, notes)| notes).map_err(reason)
 }
 
-fn reason(error: RecoveryError) -> String {
+fn reason(error: DestinationError) -> String {
     match error {
-        RecoveryError::Io(error) => panic!("I/O error: {error}"),
-        RecoveryError::Refused(reason) => reason,
+        DestinationError::Retryable(reason) => panic!("I/O error: {reason}"),
+        DestinationError::Refused(reason) => reason,
     }
 }
 
@@ -92,14 +87,8 @@ fn a_torn_tail_that_cannot_be_read_again_is_kept_beside() {
 }
 
 #[test]
-fn another_topic_or_shard_and_an_unreadable_checkpoint_are_refused() {
+fn an_unreadable_checkpoint_is_refused() {
     let disk = logged(Fsync::Batch, true);
-    let other_topic = Topic { name: "orders", ..topic() };
-    let other_shard = Topic { shard: "0/2".into(), ..topic() };
-    for other in [other_topic, other_shard] {
-        let refused = start(&disk, &other, Fsync::Batch, BOOT).expect_err("refused");
-        assert!(refused.contains("topic events shard 0/1") && refused.contains("LOG_FILE"), "{refused}");
-    }
     disk.put(Path::new("logs/events.log.checkpoint"), b"{\"version\":2");
     let refused = start(&disk, &topic(), Fsync::Batch, BOOT).expect_err("refused");
     assert!(refused.contains("cannot be read") && refused.contains("group"), "{refused}");
@@ -113,11 +102,9 @@ fn a_topic_that_was_created_again_is_refused_or_read_from_its_beginning() {
         start(&disk, &again, Fsync::Batch, BOOT).expect_err("refused although every offset is in range");
     assert!(refused.contains("deleted and created again") && refused.contains("KAFKA_GROUP"), "{refused}");
     again.reset = OffsetReset::Earliest;
-    let checkpoint = read_checkpoint(&disk, &paths()).expect("there");
-    let found =
-        recover(disk, &paths(), checkpoint, &again, Fsync::Batch, BOOT).map_err(reason).expect("starts");
-    assert_eq!(found.log.offsets(), &Offsets::from([(0, 0), (1, 0)]));
-    assert_eq!(found.log.topic_id(), Some("second"));
+    let (log, _) = open(&disk, &again, Fsync::Batch, BOOT).expect("starts");
+    assert_eq!(log.covered().offsets, Offsets::from([(0, 0), (1, 0)]));
+    assert_eq!(log.covered().topic_id.as_deref(), Some("second"));
 }
 
 #[test]
@@ -135,11 +122,11 @@ fn without_a_checkpoint_the_group_decides_and_an_open_line_is_kept_beside() {
     disk.put(Path::new(LOG), b"an old line\nan open li");
     let mut topic = topic();
     topic.committed = Offsets::from([(0, 5)]);
-    let checkpoint = read_checkpoint(&disk, &paths()).expect("none");
-    let found = recover(disk.clone(), &paths(), checkpoint, &topic, Fsync::Batch, BOOT)
-        .map_err(reason)
-        .expect("starts");
-    assert_eq!(found.log.offsets(), &Offsets::from([(0, 5), (1, 0)]));
+    let (log, _) = open(&disk, &topic, Fsync::Batch, BOOT).expect("starts");
+    assert_eq!(log.covered().offsets, Offsets::from([(0, 5), (1, 0)]));
     assert_eq!((log_of(&disk), torn(&disk)), (b"an old line\n".to_vec(), b"an open li".to_vec()));
-    assert!(disk.stat(&paths().checkpoint).expect("stat").is_some(), "written before the first line");
+    assert!(
+        disk.stat(Path::new("logs/events.log.checkpoint")).expect("stat").is_some(),
+        "written before the first line"
+    );
 }

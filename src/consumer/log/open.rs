@@ -1,0 +1,101 @@
+//! Takes the lock of a log, reads its checkpoint, and opens it.
+
+use std::fs;
+
+use crate::config::{ConsumerConfig, LogConfig};
+use crate::consumer::destination::{DestinationError, Opener, Stored};
+use crate::consumer::failure::Failure;
+use crate::consumer::log::archiver::Archive;
+use crate::consumer::log::checkpoint::Checkpoint;
+use crate::consumer::log::destination::{LogDestination, Staged};
+use crate::consumer::log::lock::LogLock;
+use crate::consumer::log::metrics::LogMetrics;
+use crate::consumer::log::paths::Paths;
+use crate::consumer::log::recovery::{read_checkpoint, recover};
+use crate::consumer::log::rotation::Rotation;
+use crate::consumer::log::storage::Disk;
+use crate::consumer::progress::Progress;
+use crate::linux;
+use crate::metrics::Metrics;
+
+/// A log that nobody else can open.
+pub struct LogOpener {
+    config: ConsumerConfig,
+    paths: Paths,
+    place: String,
+    boot: String,
+    predecessor: Option<String>,
+    /// Until they belong to the open log.
+    parts: Option<(LogLock, LogMetrics)>,
+}
+
+impl LogOpener {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// Another consumer has it, or the files cannot be used.
+    pub fn new(config: &ConsumerConfig, metrics: &Metrics) -> Result<Self, Failure> {
+        let paths = Paths::of(&config.reading.shard.log_file(&config.log.file));
+        fs::create_dir_all(paths.dir())
+            .map_err(|error| Failure::failed(format!("cannot create {}: {error}", paths.dir().display())))?;
+        paths.check().map_err(Failure::bad_config)?;
+        let lock = LogLock::take(&paths.lock).map_err(Failure::failed)?;
+        let path = std::path::absolute(&paths.log).unwrap_or_else(|_| paths.log.clone());
+        Ok(Self {
+            config: config.clone(),
+            place: format!("{}:{}", linux::host_name(), path.display()),
+            boot: linux::boot_id(),
+            predecessor: lock.log_id().map(str::to_owned),
+            parts: Some((lock, LogMetrics::new(metrics))),
+            paths,
+        })
+    }
+
+    fn check_source(&self, Progress { topic, shard, .. }: &Progress) -> Result<(), DestinationError> {
+        let ours = (&self.config.kafka.topic, self.config.reading.shard);
+        if (topic, shard) == (ours.0, &ours.1.to_string()) {
+            return Ok(());
+        }
+        Err(DestinationError::Refused(format!(
+            "{} belongs to topic {topic} shard {shard}, but KAFKA_TOPIC={} and CONSUMER_SHARD={}. Options: set them back; \
+             or give another LOG_FILE; or, for another number of shards, stop all of them with SIGTERM and wait for exit \
+             code 0 (one that was killed: start it once more as it was, then stop it) and move the old logs and \
+             checkpoints away: each new shard continues exactly where the old logs end",
+            self.paths.checkpoint.display(),
+            ours.0,
+            ours.1
+        )))
+    }
+}
+
+impl Opener for LogOpener {
+    type Destination = LogDestination;
+
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn predecessor(&self) -> Option<&str> {
+        self.predecessor.as_deref()
+    }
+
+    fn stored(&self) -> Result<Option<Stored>, DestinationError> {
+        let Some(Checkpoint { progress, files, .. }) = read_checkpoint(&Disk, &self.paths)? else {
+            return Ok(None);
+        };
+        self.check_source(&progress)?;
+        Ok(Some(Stored { progress, may_be_old: files.lost_power(&self.boot) }))
+    }
+
+    fn open(&mut self, progress: Progress, rereadable: bool) -> Result<LogDestination, DestinationError> {
+        let stored = read_checkpoint(&Disk, &self.paths)?.map(|checkpoint| checkpoint.files);
+        let LogConfig { fsync, rotate_bytes, rotate_daily, rotate_keep, rotate_gzip, .. } = self.config.log;
+        let (files, notes) = recover(Disk, &self.paths, stored, (progress, rereadable), fsync, &self.boot)?;
+        let archive = Archive { log: self.paths.log.clone(), keep: rotate_keep as usize, gzip: rotate_gzip };
+        let archiver = archive.start().map_err(|error| DestinationError::Retryable(error.to_string()))?;
+        notes.iter().for_each(|note| log::warn!("{note}"));
+        let rotation = Rotation { max_bytes: rotate_bytes, daily: rotate_daily };
+        let (lock, metrics) = self.parts.take().expect("a log is opened once");
+        Ok(LogDestination { files, lock, rotation, fsync, archiver, metrics, staged: Staged::default() })
+    }
+}
