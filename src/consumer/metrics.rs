@@ -28,8 +28,6 @@ pub struct ConsumerMetrics {
     pub offset: IntGaugeVec,
     /// Unix time at which the checkpoint was last known to be up to date.
     pub covered_time: Gauge,
-    /// Seconds since then.
-    pub covered_age: Gauge,
     /// Failed broker calls, by kind of error.
     pub kafka_errors: IntCounterVec,
     /// 1 while Kafka answers.
@@ -73,10 +71,6 @@ impl Default for ConsumerMetrics {
             covered_time: m.gauge(
                 "pipeline_checkpoint_timestamp_seconds",
                 "Unix time at which the checkpoint last covered everything that was read",
-            ),
-            covered_age: m.gauge(
-                "pipeline_checkpoint_age_seconds",
-                "Seconds since the checkpoint last covered everything that was read",
             ),
             kafka_errors: m.counters(
                 "pipeline_kafka_errors_total",

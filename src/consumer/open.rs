@@ -264,13 +264,9 @@ mod tests {
     #[test]
     fn progress_in_a_topic_that_is_gone_counts_as_one_of_the_next_only_when_none_of_its_offsets_is_left() {
         let of_before = Progress {
-            topic: "t".into(),
             topic_id: Some("before".into()),
-            shard: "0/1".into(),
-            log_id: None,
-            claim: None,
             offsets: [(0, 5), (1, 6)].into(),
-            trails: [].into(),
+            ..Progress::default()
         };
         for (taken_over, id) in [(vec![(0, 1), (1, 2)], "now"), (vec![(0, 1)], "before"), (vec![], "before")]
         {

@@ -119,7 +119,7 @@ enum Hold {
     Ours,
     /// We do, but our checkpoint is not the latest of our log.
     Stale,
-    /// Nobody writes the log that it belonged to.
+    /// No consumer writes the log that it belonged to.
     Left,
     /// Another log, whose consumer runs or was killed.
     Held,

@@ -1,6 +1,6 @@
 //! The pages of the consumer: `/metrics`, `/livez`, `/readyz` and `/version`.
 
-use crate::consumer::state::{State, now_seconds};
+use crate::consumer::state::State;
 use crate::metrics::CONTENT_TYPE;
 use crate::readiness::not_ready;
 use crate::status_page::Page;
@@ -11,10 +11,7 @@ const OK: &str = r#"{"status":"ok"}"#;
 pub fn page(path: &str, state: &State) -> Option<Page> {
     let page = match path {
         "/metrics" => {
-            let metrics = &state.metrics;
-            let covered_at = metrics.covered_time.get();
-            metrics.covered_age.set(if covered_at > 0.0 { now_seconds() - covered_at } else { 0.0 });
-            Page { status: "200 OK", content_type: CONTENT_TYPE, body: metrics.registry.render() }
+            Page { status: "200 OK", content_type: CONTENT_TYPE, body: state.metrics.registry.render() }
         }
         "/livez" | "/health" => Page::json("200 OK", OK),
         "/readyz" | "/ready" | "/healthz" => {

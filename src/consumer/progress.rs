@@ -10,7 +10,7 @@ use crate::broker::Trails;
 pub type Offsets = BTreeMap<i32, i64>;
 
 /// Belongs to exactly what a destination holds, so each destination stores it together with that.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
     /// The topic.

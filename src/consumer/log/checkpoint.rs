@@ -126,12 +126,10 @@ mod tests {
     fn sample() -> Checkpoint {
         let progress = Progress {
             topic: "events".into(),
-            topic_id: None,
             shard: "0/1".into(),
-            log_id: None,
-            claim: None,
             offsets: [(0, 5), (2, 0)].into(),
             trails: [(2, Trail::default())].into(),
+            ..Progress::default()
         };
         let log = FileMark { name: "events.log".into(), bytes: 100, inode: 7, tail_crc: 9 };
         Checkpoint::new(progress, LogMarks { log, ..LogMarks::default() })

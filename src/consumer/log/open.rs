@@ -18,7 +18,7 @@ use crate::consumer::progress::Progress;
 use crate::linux;
 use crate::metrics::Metrics;
 
-/// A log that nobody else can open.
+/// A log that is not open yet; its lock keeps other consumers away.
 pub struct LogOpener {
     config: ConsumerConfig,
     paths: Paths,

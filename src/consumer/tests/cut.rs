@@ -64,15 +64,7 @@ fn exit_code(found: Found, reset: OffsetReset) -> u8 {
         fetch_max_bytes: 1 << 24,
         metadata_max_age_ms: 60_000,
     };
-    let progress = Progress {
-        topic: "t".into(),
-        topic_id: None,
-        shard: "0/1".into(),
-        log_id: None,
-        claim: None,
-        offsets: [(0, 120)].into(),
-        trails: Trails::new(),
-    };
+    let progress = Progress { topic: "t".into(), offsets: [(0, 120)].into(), ..Progress::default() };
     let claim = Claim::new("g", Mark::new("log", shard, "here", None, 1), progress.offsets.clone());
     let (pages, _batches) = crossbeam::channel::bounded(1);
     let (_trigger, shutdown) = Shutdown::manual();

@@ -2,6 +2,7 @@
 //! After the restart, the log must hold every record once.
 
 mod cut;
+mod destination;
 mod ownership;
 mod parted;
 mod refusals;

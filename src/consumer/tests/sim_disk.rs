@@ -1,6 +1,7 @@
 //! Simulates a file system that can stop at any operation and shows what a kill or a power cut leaves behind.
 //!
 //! Harsher than a journaling file system: of everything that was not forced to disk, any part may survive.
+//! Longer than most files, because it is one file system: its operations, its faults and what survives them.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,0 +1,93 @@
+//! The writer with a destination that is not a log: a table with its offsets in the same transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::bounded;
+use parking_lot::Mutex;
+
+use crate::broker::Page;
+use crate::config::EventEcho;
+use crate::consumer::destination::{Destination, DestinationError, Record};
+use crate::consumer::failure::{EXIT_UNDECIDED, Failure};
+use crate::consumer::progress::Progress;
+use crate::consumer::state::State;
+use crate::consumer::writer::Writer;
+use crate::echo::Echo;
+use crate::shutdown::Shutdown;
+
+#[derive(Default)]
+struct Table {
+    rows: Arc<Mutex<Vec<String>>>,
+    transaction: Vec<String>,
+    progress: Progress,
+    /// What the next commits fail with, the last one first.
+    failures: Vec<DestinationError>,
+}
+
+impl Destination for Table {
+    const NAME: &'static str = "table";
+
+    fn covered(&self) -> &Progress {
+        &self.progress
+    }
+
+    fn stage(&mut self, record: &Record<'_>) -> Option<usize> {
+        let text = record.event.unwrap_or_else(|error| error.kind.as_str());
+        (self.transaction.len() < 2).then(|| {
+            self.transaction.push(format!("{} {text}", record.offset));
+            record.value.len()
+        })
+    }
+
+    fn settle(&mut self, read: &Progress, _: bool) -> Result<Option<Duration>, DestinationError> {
+        if let Some(error) = self.failures.pop() {
+            return Err(error);
+        }
+        self.rows.lock().append(&mut self.transaction);
+        self.progress.clone_from(read);
+        Ok(None)
+    }
+
+    fn close(&mut self) -> Result<(), DestinationError> {
+        Ok(())
+    }
+}
+
+/// Writes five records and returns the rows, the state, and how it ended.
+fn written(failures: Vec<DestinationError>) -> (Vec<String>, State, Result<(), Failure>) {
+    let mut page = Page::new(5, 5);
+    for offset in 0..5 {
+        page.push(offset, None, if offset == 3 { b"nonsense" } else { b"{}" });
+    }
+    let (send, pages) = bounded(1);
+    send.send(vec![(0, page)]).expect("room");
+    drop(send);
+    let (_hangup, hangups) = bounded(1);
+    let (_trigger, shutdown) = Shutdown::manual();
+    let echo = Echo::start(EventEcho::Off, "").expect("no thread");
+    let table = Table { failures, ..Table::default() };
+    let (rows, state) = (table.rows.clone(), Arc::new(State::default()));
+    let ended = Writer::new(table, echo, (pages, hangups), state.clone(), shutdown).run();
+    let rows = rows.lock().clone();
+    (rows, Arc::into_inner(state).expect("the writer has ended"), ended)
+}
+
+#[test]
+fn a_full_transaction_is_settled_and_one_that_fails_is_tried_again() {
+    let full = || DestinationError::Retryable("disk full".into());
+    let (rows, state, ended) = written(vec![full(), full()]);
+    ended.expect("all was written");
+    assert_eq!(rows, ["0 {}", "1 {}", "2 {}", "3 not_json", "4 {}"]);
+    assert_eq!((state.covered(), state.is_closed()), ([(0, 5)].into(), true));
+    assert_eq!((state.metrics.write_errors.get(), state.metrics.records.get()), (2, 5));
+    assert!(state.problems().is_empty());
+}
+
+#[test]
+fn a_destination_that_refuses_ends_the_consumer_for_a_human() {
+    let (rows, state, ended) = written(vec![DestinationError::Refused("another schema".into())]);
+    let failure = ended.expect_err("refused");
+    assert_eq!((failure.exit_code, failure.reason.as_str()), (EXIT_UNDECIDED, "another schema"));
+    assert!(rows.is_empty() && !state.is_closed());
+}
