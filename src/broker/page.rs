@@ -79,15 +79,22 @@ impl Page {
         &self.epochs
     }
 
-    /// Returns the first and the last record in `begin..end`.
-    pub fn ends_of(&self, begin: i64, end: i64) -> [Option<(i64, &[u8])>; 2] {
+    /// Returns some records in `begin..end`, in order: the first, the last, and those that are 2, 4, 8, … records
+    /// before the end.
+    pub fn spread_over(&self, begin: i64, end: i64) -> Vec<(i64, &[u8])> {
         let from = self.ends.partition_point(|&(offset, _)| offset < begin);
         let to = self.ends.partition_point(|&(offset, _)| offset < end);
         let record = |index: usize| {
             let start = if index == 0 { 0 } else { self.ends[index - 1].1 };
             (self.ends[index].0, &self.bytes[start..self.ends[index].1])
         };
-        if from < to { [Some(record(from)), Some(record(to - 1))] } else { [None, None] }
+        let count = to.saturating_sub(from);
+        let distances = std::iter::successors(Some(1), |distance| Some(distance * 2));
+        let mut found: Vec<_> =
+            distances.take_while(|&back| back < count).map(|back| record(to - back)).collect();
+        found.extend((count > 0).then(|| record(from)));
+        found.reverse();
+        found
     }
 
     /// Iterates over the offset and value of each record. A null value reads as empty.

@@ -1,9 +1,10 @@
 //! Remembers what was read of a partition, to detect a log that lost or replaced some of it. Does no I/O.
 //!
-//! It keeps only a few marks. A leader gives every record its leader epoch, and within one epoch a log only
-//! grows. A log therefore has what we read if it reaches as far in our last epoch and if a record of that
-//! epoch is still the one that we read. The record is needed because a log restored from a copy can use the
-//! same epoch again for other records.
+//! It keeps only a few marks: offsets and checksums of records. A leader gives every record its leader epoch.
+//! A log has what we read in an epoch if it reaches as far in it, and if the records at our marks are still the
+//! ones that we read. The marks are needed because an epoch can be used again for other records: by a log
+//! restored from a copy, and by a broker that was killed, lost the end of its log and leads again in the same
+//! epoch.
 
 use std::collections::BTreeMap;
 
@@ -15,33 +16,52 @@ use crate::broker::page::Page;
 /// Epochs that are remembered in each partition, the newest ones.
 const MAX_SPANS: usize = 8;
 
+/// Marks that are kept in the newest epoch, in the one before it, and in each older one. They become rarer with
+/// the distance from the end, so that what was lost there is found to within a multiple of its length.
+const MAX_MARKS: [usize; 3] = [16, 8, 2];
+
 /// The records of one leader epoch that were read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Row", into = "Row")]
 struct Span {
     epoch: i32,
     /// First offset read in this epoch, and the one after the last. There may be no record at either.
     begin: i64,
     end: i64,
-    /// First and last record of the span, if known.
-    first: Option<Mark>,
-    last: Option<Mark>,
+    /// Some of its records, in order: always the first and the last, if there are any.
+    marks: Vec<Mark>,
 }
 
 /// A span as the checkpoint has it, which is written often: without names.
-type Row = (i32, i64, i64, Option<(i64, u32)>, Option<(i64, u32)>);
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Row {
+    /// Each mark by its distance from the end, which has fewer digits than its offset.
+    Marks(i32, i64, i64, Vec<(i64, u32)>),
+    /// As earlier builds wrote it, with the offsets of the first and the last record.
+    Ends(i32, i64, i64, Option<(i64, u32)>, Option<(i64, u32)>),
+}
 
 impl From<Row> for Span {
-    fn from((epoch, begin, end, first, last): Row) -> Self {
-        let mark = |found: Option<(i64, u32)>| found.map(|(offset, crc)| Mark { offset, crc });
-        Self { epoch, begin, end, first: mark(first), last: mark(last) }
+    fn from(row: Row) -> Self {
+        let (epoch, begin, end, mut marks) = match row {
+            Row::Marks(epoch, begin, end, marks) => {
+                let mark = |(back, crc): (i64, u32)| Mark { offset: end.saturating_sub(back), crc };
+                (epoch, begin, end, marks.into_iter().map(mark).collect::<Vec<_>>())
+            }
+            Row::Ends(epoch, begin, end, first, last) => {
+                let marks = [first, last].into_iter().flatten().map(|(offset, crc)| Mark { offset, crc });
+                (epoch, begin, end, marks.collect())
+            }
+        };
+        marks.dedup();
+        Self { epoch, begin, end, marks }
     }
 }
 
 impl From<Span> for Row {
-    fn from(Span { epoch, begin, end, first, last }: Span) -> Self {
-        let pair = |mark: Option<Mark>| mark.map(|mark| (mark.offset, mark.crc));
-        (epoch, begin, end, pair(first), pair(last))
+    fn from(Span { epoch, begin, end, marks }: Span) -> Self {
+        Self::Marks(epoch, begin, end, marks.iter().map(|mark| (end - mark.offset, mark.crc)).collect())
     }
 }
 
@@ -68,6 +88,9 @@ pub type Trails = BTreeMap<i32, Trail>;
 
 /// The log of a partition's leader, as far as a trail needs it.
 pub(crate) trait LeaderLog {
+    /// The epoch in which it is led now.
+    fn current_epoch(&self) -> i32;
+
     /// Returns the largest epoch in the log up to `epoch`, and the offset after its last record.
     fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError>;
 
@@ -118,31 +141,28 @@ impl Trail {
             if end <= begin {
                 continue;
             }
-            let mark = |found: Option<(i64, &[u8])>| {
-                found.map(|(offset, value)| Mark { offset, crc: crc_of(value) })
-            };
-            let [first, last] = page.ends_of(begin, end);
+            let found = page.spread_over(begin, end).into_iter();
+            let marks = found.map(|(offset, value)| Mark { offset, crc: crc_of(value) });
             match self.spans.last_mut() {
                 Some(span) if span.epoch == epoch => {
                     span.end = end;
-                    span.first = span.first.or_else(|| mark(first));
-                    span.last = mark(last).or(span.last);
+                    span.marks.extend(marks);
                 }
-                _ => self.spans.push(Span { epoch, begin, end, first: mark(first), last: mark(last) }),
+                _ => self.spans.push(Span { epoch, begin, end, marks: marks.collect() }),
             }
         }
         let excess = self.spans.len().saturating_sub(MAX_SPANS);
         self.spans.drain(..excess);
+        let kept = MAX_MARKS.into_iter().chain(std::iter::repeat(MAX_MARKS[2]));
+        self.spans.iter_mut().rev().zip(kept).for_each(|(span, max)| span.thin_out(max));
     }
 
     /// Forgets what was read from `offset` on.
     pub fn back_to(&mut self, offset: i64) {
         self.spans.retain(|span| span.begin < offset);
         if let Some(span) = self.spans.last_mut().filter(|span| span.end > offset) {
-            let is_kept = |mark: &Mark| mark.offset < offset;
             span.end = offset;
-            span.first = span.first.filter(is_kept);
-            span.last = span.last.filter(is_kept).or(span.first);
+            span.marks.retain(|mark| mark.offset < offset);
         }
     }
 
@@ -160,10 +180,10 @@ impl Trail {
         let mut is_all = true;
         for span in self.spans.iter().rev() {
             let (epoch, end) = log.end_of(span.epoch)?;
-            let reached = span.end.min(end);
-            // An epoch that ends ahead of ours is another one of the same number.
-            if epoch == span.epoch && reached > span.begin && !is_other(span, reached, log)? {
-                return Ok((!is_all || reached < span.end).then_some(Parting::At(reached)));
+            if epoch == span.epoch
+                && let Some(common) = span.common_end(end, log)?
+            {
+                return Ok((!is_all || common < span.end).then_some(Parting::At(common)));
             }
             // A copy made of a compacted log does not know an epoch without records.
             let is_emptied = epoch < span.epoch && end >= span.end;
@@ -173,18 +193,57 @@ impl Trail {
     }
 }
 
-/// True if the log has a different record at one of the marks of `span` before `reached`.
-fn is_other(span: &Span, reached: i64, log: &mut impl LeaderLog) -> Result<bool, BrokerError> {
-    let marks = [span.last, span.first.filter(|first| Some(*first) != span.last)];
-    for mark in marks.into_iter().flatten().filter(|mark| mark.offset < reached) {
-        // Retention and compaction take records away; what is left decides.
-        if let First::Record(_, crc) = log.first_in(mark.offset, mark.offset + 1)?
-            && crc != mark.crc
+impl Span {
+    /// Offset up to which `log`, in which this epoch ends at `end`, has the same records; `None` if it has none of
+    /// them. Where this cannot be said exactly, it is too small rather than too large.
+    fn common_end(&self, end: i64, log: &mut impl LeaderLog) -> Result<Option<i64>, BrokerError> {
+        let reached = self.end.min(end);
+        // An epoch that ends ahead of ours is another one of the same number.
+        if reached <= self.begin {
+            return Ok(None);
+        }
+        let marks = &self.marks[..self.marks.partition_point(|mark| mark.offset < reached)];
+        // It lost its end, and may have written other records since, up to where it ends now.
+        let was_cut = reached < self.end && log.current_epoch() == self.epoch;
+        if let ([first, ..], [.., last], false) = (marks, marks, was_cut)
+            && last.is_in(log)? == Some(true)
+            && first.is_in(log)? != Some(false)
         {
-            return Ok(true);
+            return Ok(Some(reached));
+        }
+        let mut common = None;
+        for mark in marks {
+            match mark.is_in(log)? {
+                Some(true) => common = Some(mark.offset + 1),
+                Some(false) => return Ok(common),
+                // Retention and compaction take records away; what is left decides.
+                None => {}
+            }
+        }
+        Ok(if was_cut { common } else { Some(reached) })
+    }
+
+    /// Drops marks until `max` are left, each time the one that leaves the smallest gap, as the ratio of its ends'
+    /// distances from the end.
+    fn thin_out(&mut self, max: usize) {
+        while self.marks.len() > max {
+            let distance = |at: usize| (self.end - self.marks[at].offset) as f64;
+            let gap = |at: &usize| distance(at - 1) / distance(at + 1);
+            let inner = 1..self.marks.len() - 1;
+            let Some(least) = inner.min_by(|a, b| gap(a).total_cmp(&gap(b))) else { return };
+            self.marks.remove(least);
         }
     }
-    Ok(false)
+}
+
+impl Mark {
+    /// Whether `log` has this record; `None` if what was there is gone.
+    fn is_in(&self, log: &mut impl LeaderLog) -> Result<Option<bool>, BrokerError> {
+        Ok(match log.first_in(self.offset, self.offset + 1)? {
+            First::Record(_, crc) => Some(crc == self.crc),
+            First::Nothing | First::Unknown => None,
+        })
+    }
 }
 
 /// CRC-32 by which a record's value is recognised.

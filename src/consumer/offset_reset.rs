@@ -72,7 +72,9 @@ pub fn parted(
     let problem = format!(
         "topic {topic} partition {partition}: the records logged from offset {from} up to {} are no longer \
          in the topic, which has other records there, or none, and ends at {latest}: a broker lost \
-         acknowledged records (unclean leader election, power cut, data restored from a copy)",
+         acknowledged records (unclean leader election, power cut, data restored from a copy). If it kept \
+         its leader epoch, it may still have some of those that follow this offset; they are duplicated \
+         when reading continues there",
         next - 1
     );
     let deleted = if from < earliest && at.is_some() {

@@ -26,6 +26,10 @@ pub struct TermLog<'a> {
 }
 
 impl LeaderLog for TermLog<'_> {
+    fn current_epoch(&self) -> i32 {
+        self.current
+    }
+
     fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError> {
         let (partition, current) = (self.partition, self.current);
         let outcomes = self.source.ask(&self.term.host, &[Question { partition, current, epoch }])?;

@@ -11,6 +11,10 @@ struct Log {
 }
 
 impl LeaderLog for Log {
+    fn current_epoch(&self) -> i32 {
+        self.current_epoch
+    }
+
     fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError> {
         // As LeaderEpochFileCache.endOffsetFor answers.
         let kept = || self.records.iter().zip(0..).filter(|(_, offset)| *offset >= self.earliest);
@@ -163,6 +167,9 @@ fn an_epoch_that_compaction_emptied_is_still_the_same() {
         is_emptied: bool,
     }
     impl LeaderLog for Rebuilt {
+        fn current_epoch(&self) -> i32 {
+            4
+        }
         fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError> {
             Ok(if epoch < 4 { (2, 60) } else { (4, 80) })
         }
@@ -192,4 +199,86 @@ fn equal_bytes_at_the_last_offset_do_not_hide_another_first_record() {
     let trail = trail(&READ, 0, 6);
     let again = [&READ[..4], &[(3, "other"), (3, "f"), (3, "g")]].concat();
     assert_eq!(parting(&trail, &mut log(&again)), Some(Parting::At(4)));
+}
+
+/// A broker that is killed can lead again in the same epoch, without what it had not forced to the disk.
+#[test]
+fn an_epoch_that_went_on_after_its_end_was_lost_parts_where_it_was_cut() {
+    let read: Vec<(i32, &str)> = ["a", "b", "c", "d", "e", "f"].iter().map(|value| (0, *value)).collect();
+    let trail = trail(&read, 0, 2);
+    for kept in 1..read.len() {
+        for more in 0..9 {
+            let again = [&read[..kept], &vec![(0, "other"); more]].concat();
+            let found = parting(&trail, &mut log(&again));
+            assert_eq!(found, Some(Parting::At(kept as i64)), "{kept} kept, {more} more");
+        }
+    }
+}
+
+/// However much was read and lost, nothing is skipped, and only a multiple of what was lost is read again.
+#[test]
+fn what_was_lost_of_a_long_epoch_is_found_to_within_a_multiple() {
+    /// The first `kept` records are those that were read, up to `len` there are others.
+    struct Cut {
+        kept: i64,
+        len: i64,
+        current_epoch: i32,
+    }
+    impl LeaderLog for Cut {
+        fn current_epoch(&self) -> i32 {
+            self.current_epoch
+        }
+        fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError> {
+            Ok((epoch, self.len))
+        }
+        fn first_in(&mut self, offset: i64, _: i64) -> Result<First, BrokerError> {
+            let value = if offset < self.kept { format!("{offset}") } else { format!("other {offset}") };
+            let is_there = offset < self.len;
+            Ok(if is_there { First::Record(offset, crc_of(value.as_bytes())) } else { First::Unknown })
+        }
+    }
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut read, mut next) = (Trail::default(), 0);
+    for round in 0..3_000 {
+        let size = random.i64(1..=[1, 10, 500][round % 3]);
+        let mut page = Page::new(next, 0);
+        (next..next + size).for_each(|offset| page.push(offset, None, format!("{offset}").as_bytes()));
+        next += size;
+        page.reach(0, next);
+        read.cover(&page, next);
+        assert!(read.spans[0].marks.len() <= MAX_MARKS[0]);
+        let lost = 1 << random.u32(0..20);
+        let kept = (next - lost.min(next)).max(1);
+        let lost = next - kept;
+        if lost == 0 {
+            continue;
+        }
+        for more in [0, 1, lost / 2, lost - 1, lost, 2 * lost] {
+            let mut cut = Cut { kept, len: kept + more, current_epoch: 0 };
+            let found = read.parting(&mut cut).expect("it answers");
+            let Some(Parting::At(at)) = found else { panic!("{found:?}") };
+            assert!(at <= kept, "{at}, but only {kept} of {next} were kept, and {more} are new");
+            assert!(kept - at <= 8 * lost, "{at} of {kept}, {lost} of {next} were lost");
+        }
+        let mut ended = Cut { kept, len: kept, current_epoch: 1 };
+        assert_eq!(read.parting(&mut ended).expect("it answers"), Some(Parting::At(kept)), "it has ended");
+    }
+    assert!(next > 200_000, "{next}");
+    let text = serde_json::to_string(&read).expect("JSON");
+    assert!(text.len() <= 400, "{} bytes: {text}", text.len());
+    assert_eq!(serde_json::from_str::<Trail>(&text).expect("it is read"), read);
+}
+
+#[test]
+fn what_earlier_builds_wrote_is_read() {
+    let text = r#"{"term":3,"epochs":[[2,0,4,[0,7],[3,8]],[3,4,5,[4,9],[4,9]],[5,5,6,null,null]]}"#;
+    let read: Trail = serde_json::from_str(text).expect("it is read");
+    let marks: Vec<Vec<(i64, u32)>> = read
+        .spans
+        .iter()
+        .map(|span| span.marks.iter().map(|mark| (mark.offset, mark.crc)).collect())
+        .collect();
+    assert_eq!(marks, [vec![(0, 7), (3, 8)], vec![(4, 9)], vec![]]);
+    let text = serde_json::to_string(&read).expect("JSON");
+    assert_eq!(serde_json::from_str::<Trail>(&text).expect("it is read"), read);
 }

@@ -75,14 +75,23 @@ impl<'a> Scene<'a> {
     /// What the topic has stands in the log as often as there, what it lost stands there once.
     #[track_caller]
     fn assert_once(&self, lost_by_kafka: usize) {
+        self.assert_followed(lost_by_kafka, 0);
+    }
+
+    /// The same, but `repeated` records of the topic stand in the log once more.
+    #[track_caller]
+    fn assert_followed(&self, lost_by_kafka: usize, repeated: usize) {
         self.wait_all_logged();
         let (logged, in_topic) = (self.logged(), self.in_topic());
         let lost = self.acknowledged.iter().filter(|number| !in_topic.contains_key(number)).count();
         assert_eq!(lost, lost_by_kafka, "acknowledged events that Kafka lost");
+        let mut more = 0;
         for (number, times) in &logged {
             let expected = in_topic.get(number).copied().unwrap_or(1);
-            assert_eq!(*times, expected, "event {number} of {}", self.next);
+            assert!(*times >= expected, "event {number} of {}: {times} times", self.next);
+            more += times - expected;
         }
+        assert_eq!(more, repeated, "records that are logged once more: {logged:?}");
         assert!(in_topic.keys().all(|number| logged.contains_key(number)));
     }
 
@@ -140,6 +149,12 @@ impl Copy {
 fn clone(from: &PathBuf, to: &PathBuf) {
     let status = Command::new("cp").arg("--archive").args([from, to]).status().expect("cp runs");
     assert!(status.success(), "cp {} {}", from.display(), to.display());
+}
+
+/// The offset at which a consumer says that it goes on.
+fn continued_at(said: &str) -> usize {
+    let offset = said.split("continuing at offset ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    offset.and_then(|offset| offset.parse().ok()).unwrap_or_else(|| panic!("no offset in: {said}"))
 }
 
 /// A leader that had taken events alone is replaced by a copy that does not have them.
@@ -245,10 +260,11 @@ fn restored_from_a_warm_copy(client: &'static str) {
     let status = consumer.wait(secs(120));
     let said = consumer.stderr();
     assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("continuing at offset 50"), "{said}");
+    let offset = continued_at(&said);
+    assert!(offset <= 50, "{said}");
     let mut consumer = scene.consumer(DIVERGENCE);
     scene.post(30);
-    scene.assert_once(100);
+    scene.assert_followed(100, 50 - offset);
     consumer.kill();
     let before = scene.site.lines().len();
     // The log is shorter than what was read, and is read from its beginning where that is decided.
@@ -270,6 +286,47 @@ fn after_a_warm_copy_was_restored_it_goes_on_where_the_logs_part() {
 fn after_a_warm_copy_was_restored_our_own_client_does_so_too() {
     if is_on_crate() {
         restored_from_a_warm_copy("wire");
+    }
+}
+
+/// The broker leads on in the epoch in which it lost its end, and writes `more` events before the consumer looks.
+fn grown_again_in_the_same_epoch(client: &'static str, more: usize) {
+    let cluster = alone();
+    let topic = cluster.topic_with(1, &[]);
+    let mut scene = Scene::new(&cluster, &topic, client);
+    let mut consumer = scene.consumer(DIVERGENCE);
+    scene.post(50);
+    let copy = Copy::of(&cluster);
+    scene.post(100);
+    scene.wait_all_logged();
+    assert!(consumer.terminate(secs(30)).success());
+    cluster.kill(1);
+    copy.restore();
+    cluster.restart(1);
+    scene.post(more);
+    let refused = scene.site.program(&[scene.client, NONE]).run(secs(120));
+    assert_eq!(refused.status.code(), Some(i32::from(EXIT_UNDECIDED)), "{}", refused.stderr);
+    let consumer = scene.consumer(DIVERGENCE);
+    let offset = continued_at(&consumer.stderr());
+    assert!(offset <= 50, "{}", consumer.stderr());
+    assert!(refused.stderr.contains(&format!("from offset {offset} up to")), "{}", refused.stderr);
+    scene.assert_followed(100, 50 - offset);
+}
+
+#[test]
+fn a_log_that_has_grown_again_in_the_same_epoch_is_followed_from_where_it_was_cut() {
+    grown_again_in_the_same_epoch("auto", 60);
+}
+
+#[test]
+fn a_log_that_has_grown_further_in_the_same_epoch_is_followed_from_where_it_was_cut() {
+    grown_again_in_the_same_epoch("auto", 150);
+}
+
+#[test]
+fn a_log_that_has_grown_again_in_the_same_epoch_is_followed_by_our_own_client() {
+    if is_on_crate() {
+        grown_again_in_the_same_epoch("wire", 60);
     }
 }
 
