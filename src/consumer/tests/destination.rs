@@ -56,7 +56,7 @@ impl Destination for Table {
 
 /// Writes five records and returns the rows, the state, and how it ended.
 fn written(failures: Vec<DestinationError>) -> (Vec<String>, State, Result<(), Failure>) {
-    let mut page = Page::new(5, 5);
+    let mut page = Page::new(0, 5);
     for offset in 0..5 {
         page.push(offset, None, if offset == 3 { b"nonsense" } else { b"{}" });
     }
