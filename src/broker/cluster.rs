@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::broker::client::Client;
-use crate::broker::commit::member::{Broker, open_broker};
 use crate::broker::connector::Connector;
 use crate::broker::error::BrokerError;
+use crate::broker::member::{Broker, open_broker};
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::Connection;
 use crate::broker::protocol::deadline::{left, share};
@@ -42,14 +42,14 @@ pub struct Cluster {
     connector: Connector,
     brokers: HashMap<String, Broker>,
     /// Brokers that failed: until when each is avoided, and whether it held us up.
-    resting: HashMap<String, (Instant, bool)>,
+    avoided: HashMap<String, (Instant, bool)>,
     /// Where the search for a working broker starts; advanced after each failure.
     first_host: usize,
     /// Brokers named in the last metadata.
     known_hosts: Vec<String>,
     metadata: Option<(Arc<Metadata>, Instant)>,
     /// The warning about the missing topic has been logged; reset once the topic exists.
-    told_missing: bool,
+    warned_missing: bool,
     /// Number of clients opened so far.
     sessions: u64,
 }
@@ -61,11 +61,11 @@ impl Cluster {
             config,
             connector,
             brokers: HashMap::new(),
-            resting: HashMap::new(),
+            avoided: HashMap::new(),
             first_host: 0,
             known_hosts: Vec::new(),
             metadata: None,
-            told_missing: false,
+            warned_missing: false,
             sessions: 0,
         }
     }
@@ -114,12 +114,12 @@ impl Cluster {
     }
 
     /// True while `host` is avoided because it failed and others can serve.
-    pub fn is_resting(&self, host: &str) -> bool {
-        self.resting.get(host).is_some_and(|(until, _)| Instant::now() < *until)
+    pub fn is_avoided(&self, host: &str) -> bool {
+        self.avoided.get(host).is_some_and(|(until, _)| Instant::now() < *until)
     }
 
-    fn holds_us_up(&self, host: &str) -> bool {
-        self.resting.get(host).is_some_and(|(until, slow)| *slow && Instant::now() < *until)
+    fn is_slow(&self, host: &str) -> bool {
+        self.avoided.get(host).is_some_and(|(until, slow)| *slow && Instant::now() < *until)
     }
 
     /// Fails while a quota keeps `host` from reading what we send. Sends nothing and opens no connection,
@@ -148,9 +148,9 @@ impl Cluster {
     ///
     /// # Errors
     /// Fails with [`BrokerError::Retryable`].
-    pub fn refuse_resting(&self, host: &str) -> Result<(), BrokerError> {
-        let others = self.known_hosts.iter().any(|other| other != host && !self.is_resting(other));
-        if others && self.holds_us_up(host) {
+    pub fn check_not_avoided(&self, host: &str) -> Result<(), BrokerError> {
+        let others = self.known_hosts.iter().any(|other| other != host && !self.is_avoided(other));
+        if others && self.is_slow(host) {
             return Err(BrokerError::Retryable(format!(
                 "broker {host} did not answer in time; it is retried after {} s",
                 REST.as_secs()
@@ -166,7 +166,7 @@ impl Cluster {
     pub fn any_broker(&mut self, deadline: Instant) -> Result<String, BrokerError> {
         let metadata = self.metadata(deadline)?;
         let leaders = || metadata.partitions.iter().filter_map(|partition| partition.leader.as_ref());
-        let leader = leaders().find(|host| !self.is_resting(host)).or_else(|| leaders().next());
+        let leader = leaders().find(|host| !self.is_avoided(host)).or_else(|| leaders().next());
         leader
             .cloned()
             .ok_or_else(|| BrokerError::Retryable("no broker leads a partition of the topic".into()))
@@ -260,7 +260,7 @@ impl Cluster {
     ) -> Result<T, BrokerError> {
         match &outcome {
             Ok(_) => {
-                self.resting.remove(host);
+                self.avoided.remove(host);
             }
             // The connection is intact, and a new one would evade the quota.
             Err(BrokerError::Throttled(..)) => {}
@@ -270,7 +270,7 @@ impl Cluster {
                 self.metadata = None;
                 let slow = started.elapsed() >= SLOW;
                 let rest = if slow { REST } else { SHORT_REST };
-                self.resting.insert(host.to_owned(), (Instant::now() + rest, slow));
+                self.avoided.insert(host.to_owned(), (Instant::now() + rest, slow));
             }
         }
         outcome
@@ -284,7 +284,7 @@ impl Cluster {
             let share = share(deadline, hosts.len() - tried);
             match self.check_quota(host, share).and_then(|()| self.metadata_from(host, share)) {
                 Ok(metadata) => {
-                    self.told_missing = false;
+                    self.warned_missing = false;
                     self.known_hosts.clone_from(&metadata.brokers);
                     // Brokers that have left the cluster must not keep their sockets.
                     self.brokers.retain(|host, _| hosts.contains(host) || metadata.brokers.contains(host));
@@ -315,7 +315,7 @@ impl Cluster {
         hosts.extend(self.known_hosts.iter().filter(|host| !self.config.brokers.contains(host)).cloned());
         let first = self.first_host % hosts.len().max(1);
         hosts.rotate_left(first);
-        hosts.sort_by_key(|host| self.is_resting(host));
+        hosts.sort_by_key(|host| self.is_avoided(host));
         hosts
     }
 
@@ -342,7 +342,8 @@ impl Cluster {
                 Ok(_) => Code::LEADER_NOT_AVAILABLE,
                 Err(code) => code,
             };
-            if code == Code::UNKNOWN_TOPIC_OR_PARTITION && !std::mem::replace(&mut self.told_missing, true) {
+            if code == Code::UNKNOWN_TOPIC_OR_PARTITION && !std::mem::replace(&mut self.warned_missing, true)
+            {
                 log::warn!("topic {topic} does not exist; asking broker {host} to create it");
             }
             let creating = matches!(code, Code::UNKNOWN_TOPIC_OR_PARTITION | Code::LEADER_NOT_AVAILABLE);

@@ -12,6 +12,7 @@ mod commit;
 mod connector;
 mod error;
 mod kafka_crate;
+mod member;
 mod page;
 mod preflight;
 mod protocol;

@@ -16,7 +16,7 @@ pub struct Page {
     rows: Vec<(usize, Option<i64>)>,
     /// Leader epochs, each with its end offset (exclusive); empty if unknown.
     epochs: Vec<(i32, i64)>,
-    /// Leader epoch of the broker that gave it out, if that is known.
+    /// Leader epoch of the broker that returned it, if that is known.
     term: Option<i32>,
 }
 
@@ -43,19 +43,19 @@ impl Page {
     }
 
     /// Marks everything since the last call, up to `end`, as written under the leader epoch `epoch`.
-    pub fn reach(&mut self, epoch: i32, end: i64) {
+    pub fn mark_epoch(&mut self, epoch: i32, end: i64) {
         match self.epochs.last_mut() {
             Some(last) if last.0 == epoch => last.1 = end,
             _ => self.epochs.push((epoch, end)),
         }
     }
 
-    /// It was given out by the leader of this epoch.
-    pub fn led_in(&mut self, term: Option<i32>) {
+    /// Sets the epoch of the leader that returned it.
+    pub fn set_term(&mut self, term: Option<i32>) {
         self.term = term;
     }
 
-    /// Leader epoch of the broker that gave it out; `None` if that is not known.
+    /// Leader epoch of the broker that returned it; `None` if that is not known.
     pub fn term(&self) -> Option<i32> {
         self.term
     }
@@ -65,7 +65,7 @@ impl Page {
         self.begin
     }
 
-    /// Drops what stands at `end` and after it.
+    /// Drops the records from `end` on.
     pub fn cut(&mut self, end: i64) {
         let records = self.ends.partition_point(|&(offset, _)| offset < end);
         self.ends.truncate(records);

@@ -1,4 +1,4 @@
 //! The consumer group's committed offsets, kept by its coordinator.
 
-pub mod group;
-pub mod member;
+pub mod coordinator;
+mod refusal;

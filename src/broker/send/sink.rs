@@ -54,7 +54,7 @@ impl KafkaSink {
             }
         }
         let is_awake = |&(_, host): &(i32, &str)| {
-            !self.cluster.is_resting(host) && (free.is_empty() || free.contains(&host))
+            !self.cluster.is_avoided(host) && (free.is_empty() || free.contains(&host))
         };
         // A record behind a part in doubt would have to wait with it.
         let is_clear = |&(id, _): &(i32, &str)| repeated.iter().all(|part| part.partition != id);
@@ -151,7 +151,7 @@ impl KafkaSink {
         if left(deadline).is_zero() {
             return Err(BrokerError::Retryable("no time was left to send it".into()));
         }
-        self.cluster.refuse_resting(host)?;
+        self.cluster.check_not_avoided(host)?;
         self.cluster.check_quota(host, deadline)?;
         let batches: Vec<Batch<'_>> = parts
             .iter()
@@ -281,7 +281,7 @@ impl KafkaSink {
         };
         if !self.keyed {
             // It did not answer a moment ago, and the others must not wait for it at each probe.
-            self.cluster.refuse_resting(host)?;
+            self.cluster.check_not_avoided(host)?;
         }
         self.cluster.check_quota(host, deadline)?;
         self.cluster.on_client(host, deadline, |client, control| {

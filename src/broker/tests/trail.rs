@@ -50,7 +50,7 @@ fn trail(records: &[(i32, &'static str)], begin: i64, size: usize) -> Trail {
         for (epoch, value) in records {
             page.push(next, None, value.as_bytes());
             next += 1;
-            page.reach(*epoch, next);
+            page.mark_epoch(*epoch, next);
         }
         trail.cover(&page, i64::MAX);
     }
@@ -137,7 +137,7 @@ fn part_of_a_page_is_covered_as_if_it_had_ended_there() {
     let mut page = Page::new(0, 0);
     for ((epoch, value), offset) in READ.iter().zip(0..) {
         page.push(offset, None, value.as_bytes());
-        page.reach(*epoch, offset + 1);
+        page.mark_epoch(*epoch, offset + 1);
     }
     for until in 0..=READ.len() {
         let mut part = Trail::default();
@@ -186,7 +186,7 @@ fn an_epoch_that_compaction_emptied_is_still_the_same() {
     let mut page = Page::new(0, 80);
     for (epoch, end) in [(2, 50), (3, 60)] {
         (page.next_offset..end).for_each(|offset| page.push(offset, None, b"x"));
-        page.reach(epoch, end);
+        page.mark_epoch(epoch, end);
     }
     read.cover(&page, 60);
     assert_eq!(read.parting(&mut Rebuilt { is_emptied: true }).expect("it answers"), None);

@@ -13,7 +13,6 @@ mod fuzz;
 mod probe;
 mod records;
 mod sequence;
-mod turns;
 
 #[cfg(test)]
 #[path = "tests/leaders.rs"]
@@ -39,7 +38,6 @@ use crate::broker::protocol::frame::{Malformed, Writer};
 use crate::broker::record::{Fetched, Position, Record};
 use records::Trouble;
 use sequence::Sequences;
-use turns::Turns;
 
 const PRODUCE: Api = Api { name: "Produce", key: 0, version: 3 };
 const PRODUCE_WITH_REASONS: Api = Api { version: 8, ..PRODUCE };
@@ -77,7 +75,6 @@ impl WireConnector {
             produce: if gives_reasons(versions) { PRODUCE_WITH_REASONS } else { PRODUCE },
             asks_quietly: probe::is_served(versions),
             proven: HashMap::new(),
-            turns: Turns::default(),
         })
     }
 }
@@ -95,7 +92,6 @@ struct WireClient {
     /// Number of in-sync replicas with which a Produce request proved that a partition would acknowledge.
     proven: HashMap<i32, usize>,
     sequences: Arc<Mutex<Sequences>>,
-    turns: Turns,
 }
 
 impl Client for WireClient {
@@ -180,12 +176,10 @@ impl Client for WireClient {
         let share = fetch::fetch_share(positions.len());
         let share_bytes = if limits.one_batch { ONE_BATCH } else { i32::try_from(share).unwrap_or(i32::MAX) };
         let max_bytes = share_bytes.saturating_mul(positions.len() as i32);
-        let mut turn = positions.to_vec();
-        turn.rotate_left(self.turns.next(positions.iter().map(|at| at.partition)));
-        let wanted: Vec<(Position, i32)> = turn.iter().map(|at| (*at, share_bytes)).collect();
+        let wanted: Vec<(Position, i32)> = positions.iter().map(|at| (*at, share_bytes)).collect();
         let request = fetch::request(&self.topic, &wanted, (max_bytes, READ_COMMITTED), limits.wait);
         let answer = fetch::fetch(control, &self.topic, request, limits, |r| {
-            answer::pages(r, &self.topic, &turn, (share, limits.max_bytes))
+            answer::pages(r, &self.topic, positions, (share, limits.max_bytes))
         })?;
         let mut pages = match answer {
             Ok(pages) => pages,

@@ -91,12 +91,12 @@ fn read_batches(
                 read_records(&plain, &header, page, limit.held)
             };
             if !all_read.map_err(|Malformed| Trouble::Unreadable(at, "in a malformed batch".into()))? {
-                page.reach(header.epoch, page.next_offset);
+                page.mark_epoch(header.epoch, page.next_offset);
                 break;
             }
         }
         page.next_offset = header.last + 1;
-        page.reach(header.epoch, page.next_offset);
+        page.mark_epoch(header.epoch, page.next_offset);
     }
     Ok(())
 }

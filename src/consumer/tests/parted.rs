@@ -38,9 +38,9 @@ impl Log {
         let mut page = Page::new(from, self.len);
         for offset in from..(from + BATCH).min(self.len) {
             page.push(offset, None, self.value(offset).as_bytes());
-            page.reach(self.epoch(offset), offset + 1);
+            page.mark_epoch(self.epoch(offset), offset + 1);
         }
-        page.led_in(self.term());
+        page.set_term(self.term());
         page
     }
 }
