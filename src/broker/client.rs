@@ -6,10 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::broker::error::BrokerError;
-use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::Connection;
-use crate::broker::protocol::control::PerPartition;
-use crate::broker::protocol::fetch::FetchLimits;
+use crate::broker::protocol::{Code, Connection, FetchLimits, PerPartition};
 use crate::broker::record::{Fetched, Position, Record};
 
 /// Outcome of a batch that reached its partition's leader.
@@ -43,6 +40,15 @@ impl Verdict {
 pub struct Batch<'a> {
     pub partition: i32,
     pub records: Vec<Record<'a>>,
+}
+
+/// Key and value of a record.
+pub type OwnedRecord = (Option<Vec<u8>>, Vec<u8>);
+
+/// A batch that may have been written without our knowing. Sent again unchanged, it is not written twice.
+pub struct BatchInDoubt {
+    pub partition: i32,
+    pub records: Vec<OwnedRecord>,
 }
 
 /// Carries records of one topic to and from one broker, with `acks=all`.

@@ -1,6 +1,7 @@
 //! Manages a cluster's brokers: finds a working one, tracks leaders, and drops failed connections.
 //!
-//! Every call is bounded by the deadline that it is given.
+//! Every call is bounded by the deadline that it is given. Longer than most files, because connections,
+//! leaders and avoided brokers change together after each failure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,11 +12,7 @@ use crate::broker::client::Client;
 use crate::broker::connector::Connector;
 use crate::broker::error::BrokerError;
 use crate::broker::member::{Broker, open_broker};
-use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::Connection;
-use crate::broker::protocol::deadline::{left, share};
-use crate::broker::protocol::metadata::{Metadata, load};
-use crate::broker::record::Record;
+use crate::broker::protocol::{Code, Connection, Metadata, left, metadata, share};
 use crate::config::KafkaConfig;
 
 /// Leaders are looked up again after this time, so that new partitions and moved leaders are found.
@@ -39,7 +36,7 @@ const CREATION_POLL: Duration = Duration::from_millis(50);
 /// Connections to a cluster for the sake of one topic.
 pub struct Cluster {
     config: KafkaConfig,
-    connector: Connector,
+    pub connector: Connector,
     brokers: HashMap<String, Broker>,
     /// Brokers that failed: until when each is avoided, and whether it held us up.
     avoided: HashMap<String, (Instant, bool)>,
@@ -130,18 +127,13 @@ impl Cluster {
     /// Fails with [`BrokerError::Throttled`].
     pub fn check_quota(&mut self, host: &str, deadline: Instant) -> Result<(), BrokerError> {
         let Some(broker) = self.brokers.get_mut(host) else { return Ok(()) };
-        let asked = broker.control.take_asked(deadline);
+        let asked = broker.control.take_quota_answer(deadline);
         if asked.is_err() || !broker.control.is_usable() {
             log::debug!("dropping the connections to broker {host}: {asked:?}");
             self.brokers.remove(host);
             return Ok(());
         }
         broker.control.check_quota()
-    }
-
-    /// See [`Connector::is_in_doubt`].
-    pub fn is_in_doubt(&self, partition: i32, records: &[Record<'_>]) -> bool {
-        self.connector.is_in_doubt(partition, records)
     }
 
     /// Fails at once while `host` is avoided because it held us up, unless no other broker is available.
@@ -329,7 +321,7 @@ impl Cluster {
         loop {
             let topic = self.config.topic.clone();
             let answer = self.on_broker(host, deadline, |broker| {
-                load(&mut broker.control, &broker.versions, &topic, deadline)
+                metadata::load(&mut broker.control, &broker.versions, &topic, deadline)
             });
             let answer = match answer {
                 Err(throttled @ BrokerError::Throttled(..)) => return Err(throttled),

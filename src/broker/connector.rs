@@ -5,13 +5,11 @@
 use std::io;
 use std::time::Instant;
 
-use crate::broker::client::Client;
+use crate::broker::client::{BatchInDoubt, Client};
 use crate::broker::error::BrokerError;
 use crate::broker::kafka_crate::CrateConnector;
 use crate::broker::preflight::{self, Served};
-use crate::broker::protocol::connection::Connection;
-use crate::broker::protocol::control::Versions;
-use crate::broker::record::Record;
+use crate::broker::protocol::{Connection, Versions};
 #[cfg(feature = "wire")]
 use crate::broker::wire::WireConnector;
 #[cfg(feature = "tls")]
@@ -59,17 +57,21 @@ impl Connector {
         Ok(())
     }
 
-    /// True while `records` may have been written to `partition` as one batch, and sending it there again
-    /// would not write them twice. Never true for the kafka crate, whose requests have no sequence numbers.
-    pub fn is_in_doubt(&self, partition: i32, records: &[Record<'_>]) -> bool {
+    /// The batches that may have been written without our knowing. Always empty for the kafka crate, whose
+    /// requests have no sequence numbers.
+    pub fn in_doubt(&self) -> Vec<BatchInDoubt> {
         #[cfg(feature = "wire")]
-        let is_in_doubt = self.wire.is_in_doubt(partition, records);
+        return self.wire.sequences().in_doubt();
         #[cfg(not(feature = "wire"))]
-        let is_in_doubt = {
-            let _ = (partition, records);
-            false
-        };
-        is_in_doubt
+        Vec::new()
+    }
+
+    /// Forgets the batch in doubt of `partition`, because its records are not sent again.
+    pub fn abandon(&self, partition: i32) {
+        #[cfg(feature = "wire")]
+        self.wire.sequences().abandon(partition);
+        #[cfg(not(feature = "wire"))]
+        let _ = partition;
     }
 
     /// Opens the client for `host`, which supports `versions` and leads partitions of the topic; `control` is

@@ -7,8 +7,7 @@ use std::time::Instant;
 use crate::broker::client::Client;
 use crate::broker::connector::Connector;
 use crate::broker::error::BrokerError;
-use crate::broker::protocol::connection::{Connection, MUTING_PRODUCE, PRODUCE_KEY};
-use crate::broker::protocol::control::Versions;
+use crate::broker::protocol::{Connection, MUTING_PRODUCE, PRODUCE_KEY, Versions};
 use crate::broker::secure;
 use crate::config::KafkaConfig;
 

@@ -1,7 +1,7 @@
 //! Chooses the client for a broker by the requests it supports, before sending it any record. Does no I/O.
 
 use crate::broker::error::BrokerError;
-use crate::broker::protocol::control::Versions;
+use crate::broker::protocol::Versions;
 use crate::config::KafkaClient;
 
 /// Requests and versions that show whether the broker supports the kafka crate.

@@ -6,10 +6,7 @@ use std::time::Instant;
 use crate::broker::cluster::Cluster;
 use crate::broker::commit::refusal;
 use crate::broker::error::BrokerError;
-use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::Connection;
-use crate::broker::protocol::control::{PerPartition, outcome_of};
-use crate::broker::protocol::group;
+use crate::broker::protocol::{Code, Connection, PerPartition, group, outcome_of};
 use crate::broker::record::{Committed, Position};
 
 /// The known coordinator (host:port) of each group.

@@ -1,7 +1,7 @@
 //! Turns error codes of group requests into errors that say what an operator can do. Does no I/O.
 
 use crate::broker::error::BrokerError;
-use crate::broker::protocol::code::Code;
+use crate::broker::protocol::Code;
 
 /// Brokers that Kafka needs for its offsets topic unless `offsets.topic.replication.factor` says otherwise.
 const OFFSETS_COPIES: usize = 3;

@@ -2,6 +2,8 @@
 //!
 //! The crate silently drops plain records ahead of a compressed batch, and one batch that it cannot decode
 //! spoils the response for every partition. Both show up as a gap, as nothing, or as an undecodable response.
+//!
+//! Longer than most files: each way to read falls back to the next one, and all share the session's state.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +14,12 @@ use kafka::error::KafkaCode;
 
 use crate::broker::error::BrokerError;
 use crate::broker::kafka_crate::next::{Next, next};
-use crate::broker::kafka_crate::{CrateClient, code_of};
+use crate::broker::kafka_crate::session::{Session, code_of};
 use crate::broker::page::Page;
-use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::Connection;
-use crate::broker::protocol::control::{outcome_of, per_partition};
-use crate::broker::protocol::deadline::transfer_time;
-use crate::broker::protocol::fetch::{self, FETCH_BYTES, FetchLimits, ONE_BATCH, Part, READ_UNCOMMITTED};
-use crate::broker::protocol::peek::peek;
+use crate::broker::protocol::{
+    Code, Connection, FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH, READ_UNCOMMITTED, fetch, outcome_of,
+    peek, per_partition, transfer_time,
+};
 use crate::broker::record::{Fetched, Position};
 
 /// Number of fetches in which a partition is read by its batch headers, after the crate read nothing or too
@@ -33,13 +33,13 @@ const PEEK_BYTES: i32 = 256 << 10;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// First reduction of the fetch size after a quota was exceeded, in powers of two.
-const FIRST_SHRINK: u32 = 4;
+const FIRST_SHIFT: u32 = 4;
 /// Largest reduction, in powers of two.
-const MAX_SHRINK: u32 = 6;
+const MAX_SHIFT: u32 = 6;
 /// Minimum bytes per partition after a reduction.
 const MIN_SHARE: usize = 16 << 10;
 /// Number of fetches within the quota after which the reduction becomes one less.
-const CALM_FETCHES: u32 = 64;
+const FETCHES_TO_GROW: u32 = 64;
 
 /// The crate's result for one partition.
 enum Read {
@@ -49,7 +49,7 @@ enum Read {
     Doubtful,
 }
 
-impl CrateClient {
+impl Session {
     /// Reads on from `positions`.
     pub fn read_on(
         &mut self,
@@ -99,13 +99,13 @@ impl CrateClient {
         positions: &[Position],
         limits: FetchLimits,
     ) -> Result<Vec<(Position, Read)>, BrokerError> {
-        let bytes = (fetch::fetch_share(positions.len()) >> self.shrink).max(MIN_SHARE);
+        let bytes = (fetch::fetch_share(positions.len()) >> self.size_shift).max(MIN_SHARE);
         let wants: Vec<(Position, usize)> = positions.iter().map(|position| (*position, bytes)).collect();
         match self.fetch_bytes(&wants, limits)? {
             Some(responses) => {
-                self.calm += 1;
-                if self.calm >= CALM_FETCHES {
-                    (self.shrink, self.calm) = (self.shrink.saturating_sub(1), 0);
+                self.fetches_in_quota += 1;
+                if self.fetches_in_quota >= FETCHES_TO_GROW {
+                    (self.size_shift, self.fetches_in_quota) = (self.size_shift.saturating_sub(1), 0);
                 }
                 if !positions.iter().any(|at| partition_of(&responses, at.partition).is_some()) {
                     self.throttled(control, &wants, limits.deadline)?;
@@ -129,7 +129,7 @@ impl CrateClient {
         wants: &[(Position, usize)],
         deadline: Instant,
     ) -> Result<(), BrokerError> {
-        if !self.is_told {
+        if !self.says_muted {
             return Ok(());
         }
         let sized = |bytes: &usize| i32::try_from(*bytes).unwrap_or(i32::MAX);
@@ -139,12 +139,12 @@ impl CrateClient {
         let found = control.call(fetch::FETCH, request, deadline, |r| {
             r.throttle()?;
             per_partition(r, topic, |r| {
-                let Part { partition, code, .. } = Part::read(r)?;
+                let FetchedPart { partition, code, .. } = FetchedPart::read(r)?;
                 Ok((partition, code.check()))
             })
         })?;
-        self.shrink = (self.shrink + 1).clamp(FIRST_SHRINK, MAX_SHRINK);
-        self.calm = 0;
+        self.size_shift = (self.size_shift + 1).clamp(FIRST_SHIFT, MAX_SHIFT);
+        self.fetches_in_quota = 0;
         control.check_quota()?;
         if !wants.iter().any(|(at, _)| outcome_of(&found, at.partition).is_ok()) {
             return Ok(());

@@ -5,9 +5,11 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::sockets;
 use crate::thread::spawn;
@@ -94,7 +96,7 @@ impl CallLimit {
     /// `deadline`.
     pub fn run<T>(&self, target: Target, deadline: Instant, call: impl FnOnce() -> T) -> (T, bool) {
         {
-            let mut state = self.shared.lock();
+            let mut state = self.shared.state.lock();
             state.call = Some((deadline, target));
             state.expired = false;
             if state.asleep {
@@ -102,7 +104,7 @@ impl CallLimit {
             }
         }
         let outcome = call();
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         state.call = None;
         (outcome, state.expired)
     }
@@ -110,7 +112,7 @@ impl CallLimit {
 
 impl Drop for CallLimit {
     fn drop(&mut self) {
-        self.shared.lock().stopped = true;
+        self.shared.state.lock().stopped = true;
         self.shared.changed.notify_one();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -119,13 +121,9 @@ impl Drop for CallLimit {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn watch(&self) {
         let mut idle_ticks = 0;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         while !state.stopped {
             idle_ticks = if state.call.is_some() { 0 } else { idle_ticks + 1 };
             if let Some((deadline, target)) = &state.call
@@ -138,16 +136,14 @@ impl Shared {
                 if let Some(socket) = target.socket() {
                     let _ = socket.shutdown(Shutdown::Both);
                 }
-                state = self.lock();
+                state = self.state.lock();
             }
             state.asleep = idle_ticks > IDLE_TICKS;
-            state = if state.asleep {
-                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            if state.asleep {
+                self.changed.wait(&mut state);
             } else {
-                let (state, _) =
-                    self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
-                state
-            };
+                self.changed.wait_for(&mut state, TICK);
+            }
         }
     }
 }
@@ -221,7 +217,7 @@ mod tests {
         let (_listener, address) = silent_peer();
         let limit = CallLimit::start().expect("thread");
         let start = Instant::now();
-        while !limit.shared.lock().asleep {
+        while !limit.shared.state.lock().asleep {
             assert!(start.elapsed() < Duration::from_secs(60), "it never sleeps");
             std::thread::yield_now();
         }

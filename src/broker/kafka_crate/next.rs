@@ -4,7 +4,7 @@
 //! The crate drops plain records ahead of a compressed batch, cannot name a codec that it does not know, and
 //! shows neither control markers nor the gaps left by compaction. The headers show which of these it is.
 
-use crate::broker::protocol::stored::BatchHeader;
+use crate::broker::protocol::BatchHeader;
 
 /// How to continue from an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub fn next(headers: &[BatchHeader]) -> Next {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::protocol::peek::headers;
+    use crate::broker::protocol::headers;
     use crate::broker::protocol::stored::tests::batch;
 
     fn kinds(batches: &[Vec<u8>], offset: i64) -> Next {

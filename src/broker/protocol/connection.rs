@@ -61,9 +61,9 @@ pub struct Connection {
     /// This broker's responses say how long it mutes the connection.
     mutes: bool,
     /// The response to [`Connection::ask_quota`] has not been read yet.
-    asked: bool,
+    is_quota_asked: bool,
     /// When the broker is about to require authentication again.
-    ends: Option<Instant>,
+    expires: Option<Instant>,
 }
 
 impl Connection {
@@ -75,8 +75,8 @@ impl Connection {
             correlation: 0,
             muted_until: None,
             mutes: false,
-            asked: false,
-            ends: None,
+            is_quota_asked: false,
+            expires: None,
         }
     }
 
@@ -107,17 +107,17 @@ impl Connection {
     }
 
     /// Asks for the quota state of `api` with a request that holds nothing but `body`. The next call, or
-    /// [`Connection::take_asked`], reads the response. For a client on the same broker that gets no quota
+    /// [`Connection::take_quota_answer`], reads the response. For a client on the same broker that gets no quota
     /// information itself.
     ///
     /// # Errors
     /// Fails with [`BrokerError::Retryable`].
     pub fn ask_quota(&mut self, api: Api, body: Writer, deadline: Instant) -> Result<(), BrokerError> {
-        self.take_asked(deadline)?;
+        self.take_quota_answer(deadline)?;
         self.check_quota()?;
         let request = self.request(api, body);
         self.stream.send(&request, deadline).map_err(|error| self.failed(api.name, &error))?;
-        self.asked = true;
+        self.is_quota_asked = true;
         Ok(())
     }
 
@@ -125,13 +125,13 @@ impl Connection {
     ///
     /// # Errors
     /// Fails with [`BrokerError::Retryable`].
-    pub fn take_asked(&mut self, deadline: Instant) -> Result<(), BrokerError> {
-        if !self.asked {
+    pub fn take_quota_answer(&mut self, deadline: Instant) -> Result<(), BrokerError> {
+        if !self.is_quota_asked {
             return Ok(());
         }
         let limit = AnswerLimit { bytes: MAX_ANSWER_BYTES, head: None };
         let (answer, _) = self.receive(limit, deadline).map_err(|error| self.failed("quota", &error))?;
-        self.asked = false;
+        self.is_quota_asked = false;
         self.read(&answer, |r| {
             // A Produce response: no topics, then the throttle time.
             r.array(|_| Err::<(), Malformed>(Malformed))?;
@@ -141,8 +141,8 @@ impl Connection {
 
     /// Makes the connection count as unusable from `end` on.
     #[cfg(feature = "tls")]
-    pub fn end_at(&mut self, end: Instant) {
-        self.ends = Some(end);
+    pub fn expire_at(&mut self, end: Instant) {
+        self.expires = Some(end);
     }
 
     /// host:port as the caller requested it.
@@ -162,8 +162,8 @@ impl Connection {
     /// True if the connection is open, has no unexpected data, and the broker does not require authentication
     /// again.
     pub fn is_usable(&self) -> bool {
-        self.ends.is_none_or(|end| Instant::now() < end)
-            && (self.asked || linux::is_quiet(self.stream.socket()))
+        self.expires.is_none_or(|end| Instant::now() < end)
+            && (self.is_quota_asked || linux::is_quiet(self.stream.socket()))
     }
 
     /// Sends a request and returns what `read` makes of the whole response after the correlation id. If the
@@ -206,7 +206,7 @@ impl Connection {
         (limit, deadline): (AnswerLimit, Instant),
         read: impl FnOnce(&mut Reader<'_>, bool) -> Result<T, Malformed>,
     ) -> Result<T, BrokerError> {
-        self.take_asked(deadline)?;
+        self.take_quota_answer(deadline)?;
         if let Some(until) = self.muted_until() {
             if until >= deadline {
                 self.check_quota()?;
@@ -214,8 +214,8 @@ impl Connection {
             thread::sleep(left(until));
         }
         let request = self.request(api, body);
-        let (answer, is_cut) =
-            self.exchange(&request, limit, deadline).map_err(|error| self.failed(api.name, &error))?;
+        let answer = self.stream.send(&request, deadline).and_then(|()| self.receive(limit, deadline));
+        let (answer, is_cut) = answer.map_err(|error| self.failed(api.name, &error))?;
         self.read(&answer, |r| read(r, is_cut))
     }
 
@@ -248,21 +248,10 @@ impl Connection {
         }
     }
 
-    /// Returns the response, or the beginning of one that is too long and `true`.
-    fn exchange(
-        &mut self,
-        request: &[u8],
-        limit: AnswerLimit,
-        deadline: Instant,
-    ) -> io::Result<(Vec<u8>, bool)> {
-        self.stream.send(request, deadline)?;
-        self.receive(limit, deadline)
-    }
-
     fn receive(&mut self, limit: AnswerLimit, deadline: Instant) -> io::Result<(Vec<u8>, bool)> {
         let (answer, is_cut) = answer::receive(&mut *self.stream, limit, deadline)?;
         if is_cut {
-            self.ends = Some(Instant::now());
+            self.expires = Some(Instant::now());
         }
         Ok((answer, is_cut))
     }

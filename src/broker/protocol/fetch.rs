@@ -16,7 +16,6 @@ pub const ONE_BATCH: i32 = 1;
 
 /// Whether records of transactions that have not been committed are returned.
 pub const READ_UNCOMMITTED: i8 = 0;
-#[cfg(feature = "wire")]
 pub const READ_COMMITTED: i8 = 1;
 
 /// Maximum bytes of all partitions in one fetch; more is no faster. The consumer holds up to five times as
@@ -57,7 +56,7 @@ impl FetchLimits {
 }
 
 /// One partition in a response.
-pub struct Part<'a> {
+pub struct FetchedPart<'a> {
     pub partition: i32,
     pub code: Code,
     pub high_watermark: i64,
@@ -67,7 +66,7 @@ pub struct Part<'a> {
     pub stored: &'a [u8],
 }
 
-impl<'a> Part<'a> {
+impl<'a> FetchedPart<'a> {
     /// Reads one partition of a response.
     pub fn read(r: &mut Reader<'a>) -> Result<Self, Malformed> {
         let (partition, code, high_watermark) = (r.i32()?, Code(r.i16()?), r.i64()?);

@@ -1,18 +1,35 @@
 //! Kafka's protocol on one connection: frames, codes, requests and time limits.
 
-pub mod answer;
-pub mod code;
-pub mod connection;
+#![cfg_attr(not(feature = "tls"), allow(unused_imports, reason = "some are only for our own client, or TLS"))]
+
+mod answer;
+mod code;
+mod connection;
 pub mod control;
-pub mod deadline;
-pub mod epochs;
+mod deadline;
+mod epochs;
 pub mod fetch;
-pub mod frame;
+mod frame;
 pub mod group;
 pub mod metadata;
-pub mod oversize;
-pub mod peek;
+mod oversize;
+mod peek;
 pub mod stored;
-pub mod stream;
+mod stream;
 pub mod tcp;
-pub mod topic_id;
+mod topic_id;
+
+pub use code::Code;
+pub use connection::{Api, CLIENT_ID, Connection, MUTING_PRODUCE, PRODUCE_KEY, failure};
+pub use control::{PerPartition, Versions, answers_exactly, outcome_of, per_partition};
+pub use deadline::{ack_timeout, left, share, transfer_time};
+pub use epochs::{EPOCH_ENDS, Question, epoch_ends};
+pub use fetch::{FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH, READ_COMMITTED, READ_UNCOMMITTED};
+pub use frame::{Malformed, Reader, Writer};
+pub use metadata::Metadata;
+#[cfg(test)]
+pub use peek::headers;
+pub use peek::peek;
+pub use stored::{BatchHeader, HEADER_BYTES, next_batch};
+pub use stream::{Refused, Transport, Until};
+pub use topic_id::topic_id;

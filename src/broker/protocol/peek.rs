@@ -4,7 +4,7 @@ use crate::broker::error::BrokerError;
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::Connection;
 use crate::broker::protocol::control::{outcome_of, per_partition};
-use crate::broker::protocol::fetch::{self, FetchLimits, Part, READ_UNCOMMITTED};
+use crate::broker::protocol::fetch::{self, FetchLimits, FetchedPart, READ_UNCOMMITTED};
 use crate::broker::protocol::frame::Malformed;
 use crate::broker::protocol::oversize::Oversize;
 use crate::broker::protocol::stored::{BatchHeader, next_batch};
@@ -36,7 +36,7 @@ pub fn peek(
     let peeked = fetch::fetch(on, topic, request, limits, |r| {
         r.throttle()?;
         let peeks = per_partition(r, topic, |r| {
-            let Part { partition, code, high_watermark, stored, .. } = Part::read(r)?;
+            let FetchedPart { partition, code, high_watermark, stored, .. } = FetchedPart::read(r)?;
             let headers = headers(stored, at.offset)?;
             Ok((partition, code.check().map(|()| Peek { high_watermark, headers, oversize: None })))
         })?;

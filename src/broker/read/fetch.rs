@@ -6,10 +6,7 @@ use std::time::Duration;
 
 use crate::broker::cluster::Cluster;
 use crate::broker::error::BrokerError;
-use crate::broker::protocol::control::PerPartition;
-use crate::broker::protocol::epochs::{Question, epoch_ends};
-use crate::broker::protocol::fetch::{FETCH_BYTES, FetchLimits};
-use crate::broker::protocol::metadata::Metadata;
+use crate::broker::protocol::{FETCH_BYTES, FetchLimits, Metadata, PerPartition, Question, epoch_ends};
 use crate::broker::read::turns::Turns;
 use crate::broker::record::{Fetched, Position};
 

@@ -9,10 +9,7 @@ use std::time::Duration;
 
 use crate::broker::error::BrokerError;
 use crate::broker::page::Page;
-use crate::broker::protocol::control::outcome_of;
-use crate::broker::protocol::epochs::Question;
-use crate::broker::protocol::fetch::ONE_BATCH;
-use crate::broker::protocol::peek::peek;
+use crate::broker::protocol::{ONE_BATCH, Question, outcome_of, peek};
 use crate::broker::read::fetch::{Fetcher, unless_all_failed};
 use crate::broker::read::leader_log::Term;
 use crate::broker::read::terms::{Pass, Terms};

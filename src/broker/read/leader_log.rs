@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::broker::error::BrokerError;
-use crate::broker::protocol::control::outcome_of;
-use crate::broker::protocol::epochs::Question;
-use crate::broker::protocol::fetch::FetchLimits;
+use crate::broker::protocol::{FetchLimits, Question, outcome_of};
 use crate::broker::read::fetch::Fetcher;
 use crate::broker::record::Position;
 use crate::broker::trail::{First, LeaderLog, crc_of};

@@ -7,8 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::broker::error::BrokerError;
-use crate::broker::protocol::epochs::EPOCH_ENDS;
-use crate::broker::protocol::metadata::Metadata;
+use crate::broker::protocol::{EPOCH_ENDS, Metadata};
 use crate::broker::read::fetch::Fetcher;
 use crate::broker::read::leader_log::{Progress, Term, TermLog};
 use crate::broker::record::{Compared, Found};

@@ -14,10 +14,8 @@ use std::time::Instant;
 
 use crate::broker::error::BrokerError;
 #[cfg(feature = "tls")]
-use crate::broker::protocol::connection;
-use crate::broker::protocol::connection::Connection;
-use crate::broker::protocol::control::{self, Versions};
-use crate::broker::protocol::tcp;
+use crate::broker::protocol::failure;
+use crate::broker::protocol::{Connection, Versions, control, tcp};
 use crate::config::KafkaConfig;
 
 /// Opens a connection to `host` (host:port) that is ready for requests, and returns what the broker supports.
@@ -59,8 +57,8 @@ fn ready(
 /// Explains why TLS failed. A broker without TLS just closes the connection, like one that is shutting down,
 /// but it answers a request without TLS.
 #[cfg(feature = "tls")]
-fn explain(config: &KafkaConfig, host: &str, deadline: Instant, failure: tls::Failure) -> BrokerError {
-    let error = match failure {
+fn explain(config: &KafkaConfig, host: &str, deadline: Instant, why: tls::Failure) -> BrokerError {
+    let error = match why {
         tls::Failure::Files(why) => return BrokerError::Refused(why),
         tls::Failure::Handshake(error) => error,
     };
@@ -75,5 +73,5 @@ fn explain(config: &KafkaConfig, host: &str, deadline: Instant, failure: tls::Fa
              KAFKA_SECURITY_PROTOCOL to {protocol}"
         ));
     }
-    connection::failure(host, "TLS handshake", &error)
+    failure(host, "TLS handshake", &error)
 }

@@ -7,10 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::broker::error::BrokerError;
-use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::{Api, Connection};
-use crate::broker::protocol::control::Versions;
-use crate::broker::protocol::frame::{Malformed, Reader, Writer};
+use crate::broker::protocol::{Api, Code, Connection, Malformed, Reader, Versions, Writer};
 use crate::broker::secure::scram::{Hash, Scram};
 use crate::config::{SaslMechanism, Secret, SecurityConfig};
 
@@ -62,7 +59,7 @@ pub fn authenticate(
         SaslMechanism::ScramSha512 => dialogue.scram(Hash::Sha512),
     }?;
     if let Some(session) = session {
-        on.end_at(began + usable_part(session));
+        on.expire_at(began + usable_part(session));
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription as Alert, CertificateError, ClientConfig, ClientConnection, RootCertStore};
 
-use crate::broker::protocol::stream::{Refused, Transport, Until};
+use crate::broker::protocol::{Refused, Transport, Until};
 use crate::config::SecurityConfig;
 
 /// An encrypted connection.

@@ -142,7 +142,7 @@ impl Dispatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::protocol::code::Code;
+    use crate::broker::protocol::Code;
 
     fn part(partition: i32, records: &[usize]) -> Part {
         Part { partition, records: records.to_vec(), bytes: 100 * records.len(), is_repeated: false }

@@ -1,6 +1,7 @@
 //! Sending: partitions chosen, batches dispatched to their leaders, one at a time in each partition.
 
-pub mod dispatch;
-pub mod doubt;
-pub mod partition;
+mod dispatch;
+mod doubt;
+mod partition;
+mod probe;
 pub mod sink;

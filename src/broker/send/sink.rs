@@ -2,16 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::broker::client::{Batch, Produced};
+use crate::broker::client::{Batch, BatchInDoubt, Produced};
 use crate::broker::cluster::Cluster;
 use crate::broker::error::BrokerError;
-use crate::broker::protocol::code::Code;
-use crate::broker::protocol::control::{PerPartition, outcome_of};
-use crate::broker::protocol::deadline::{ack_timeout, left, share};
+use crate::broker::protocol::{Code, PerPartition, ack_timeout, left, outcome_of};
 use crate::broker::record::{Receipt, Record};
 use crate::broker::send::dispatch::{Dispatch, Refusal};
-use crate::broker::send::doubt::Doubts;
 use crate::broker::send::partition::{self, Part, Turn};
+use crate::broker::send::{doubt, probe};
 use crate::broker::topic::Sink;
 
 /// Time reserved for each further broker while waiting for one.
@@ -26,14 +24,12 @@ pub struct KafkaSink {
     turn: Turn,
     /// Some record had a key: then every partition must acknowledge. Otherwise the available ones are enough.
     keyed: bool,
-    /// Parts in doubt from the last call.
-    doubts: Doubts,
 }
 
 impl KafkaSink {
     pub(in crate::broker) fn new(cluster: Cluster) -> Self {
         // A random start, so that several producers do not all begin with the same partition.
-        Self { cluster, turn: Turn(fastrand::usize(..1 << 20)), keyed: false, doubts: Doubts::default() }
+        Self { cluster, turn: Turn(fastrand::usize(..1 << 20)), keyed: false }
     }
 
     fn split(
@@ -100,8 +96,9 @@ impl KafkaSink {
         let groups = match self.cluster.metadata(deadline) {
             Ok(metadata) => metadata.by_leader(partitions),
             Err(error) => {
-                let failed = |_: &mut Self, _: &Part| Err(Refusal::Failed(error.clone()));
-                self.settle(round, records, dispatch, failed);
+                for part in round {
+                    dispatch.settle(part, Err(Refusal::Failed(error.clone())));
+                }
                 return;
             }
         };
@@ -119,25 +116,10 @@ impl KafkaSink {
                 }
                 None => Err(BrokerError::Retryable("the partition has no leader at the moment".into())),
             };
-            self.settle(parts, records, dispatch, |sink, part| sink.answer(&answers, part, records));
-        }
-    }
-
-    fn settle(
-        &mut self,
-        parts: Vec<Part>,
-        records: &[Record<'_>],
-        dispatch: &mut Dispatch,
-        answer: impl Fn(&mut Self, &Part) -> Result<i64, Refusal>,
-    ) {
-        for part in parts {
-            let answer = answer(self, &part);
-            if matches!(answer, Err(Refusal::Failed(_)))
-                && self.cluster.is_in_doubt(part.partition, &of_part(&part, records))
-            {
-                self.doubts.keep(&part, records);
+            for part in parts {
+                let answer = self.answer(&answers, &part, records);
+                dispatch.settle(part, answer);
             }
-            dispatch.settle(part, answer);
         }
     }
 
@@ -232,61 +214,11 @@ impl KafkaSink {
 
     fn others_would_acknowledge(&mut self, deadline: Instant) -> bool {
         let Ok(metadata) = self.cluster.metadata(deadline) else { return false };
-        let ids = metadata.partitions.iter().map(|partition| partition.id);
-        let others: Vec<i32> = ids.filter(|&id| !self.doubts.has(id)).collect();
-        !others.is_empty() && self.prove(&others, deadline).is_ok()
-    }
-
-    /// Asks the leaders of `partitions`. A leader that is unreachable or missing matters only if keys decide
-    /// where records go, or if there is no other leader, because `split` passes it over.
-    fn prove(&mut self, partitions: &[i32], deadline: Instant) -> Result<(), BrokerError> {
-        let groups = self.cluster.metadata(deadline)?.by_leader(partitions.iter().copied());
-        let brokers = groups.len();
-        let (mut proven, mut passed_over) = (false, None);
-        for (done, (leader, partitions)) in groups.into_iter().enumerate() {
-            let deadline = share(deadline, brokers - done);
-            match self.prove_leader(leader.as_deref(), &partitions, deadline) {
-                Ok(outcomes) => {
-                    for partition in partitions {
-                        if let Err(code) = outcome_of(&outcomes, partition) {
-                            self.cluster.forget_leaders();
-                            return Err(not_acknowledging(self.cluster.topic(), partition, code));
-                        }
-                    }
-                    proven = true;
-                }
-                Err(unsupported @ BrokerError::Unsupported(_)) => return Err(unsupported),
-                // It is alive, and will accept records after the time that it named.
-                Err(BrokerError::Throttled(..)) => proven = true,
-                Err(error) if self.keyed => return Err(error),
-                Err(error) => passed_over = Some(error),
-            }
-        }
-        match passed_over {
-            Some(error) if !proven => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    fn prove_leader(
-        &mut self,
-        leader: Option<&str>,
-        partitions: &[i32],
-        deadline: Instant,
-    ) -> Result<PerPartition<()>, BrokerError> {
-        let Some(host) = leader else {
-            self.cluster.forget_leaders();
-            let topic = self.cluster.topic();
-            return Err(BrokerError::Retryable(format!("{topic}/{} has no leader", partitions[0])));
-        };
-        if !self.keyed {
-            // It did not answer a moment ago, and the others must not wait for it at each probe.
-            self.cluster.check_not_avoided(host)?;
-        }
-        self.cluster.check_quota(host, deadline)?;
-        self.cluster.on_client(host, deadline, |client, control| {
-            client.would_acknowledge(control, partitions, deadline)
-        })
+        let in_doubt = self.cluster.connector.in_doubt();
+        let is_other = |id: &i32| in_doubt.iter().all(|batch| batch.partition != *id);
+        let others: Vec<i32> = metadata.partitions.iter().map(|p| p.id).filter(is_other).collect();
+        !others.is_empty()
+            && probe::would_acknowledge(&mut self.cluster, self.keyed, &others, deadline).is_ok()
     }
 }
 
@@ -302,23 +234,21 @@ fn reserve(deadline: Instant, later: usize) -> Instant {
     Instant::now() + left - (RESERVE * later).min(left / later.saturating_add(1) * later)
 }
 
-fn not_acknowledging(topic: &str, partition: i32, code: Code) -> BrokerError {
-    BrokerError::Retryable(format!("{topic}/{partition}: the broker would not acknowledge a record: {code}"))
-}
-
 impl Sink for KafkaSink {
     fn send(&mut self, records: &[Record<'_>], limit: Duration) -> Vec<Result<Receipt, BrokerError>> {
         let deadline = Instant::now() + limit;
         self.keyed = self.keyed || records.iter().any(|record| record.key.is_some());
-        let doubts = std::mem::take(&mut self.doubts);
-        let repeated = doubts.repeated(records);
+        let in_doubt = self.cluster.connector.in_doubt();
+        let repeated = doubt::repeated(&in_doubt, records);
         let parts = match self.split(records, repeated.parts, deadline) {
             Ok(parts) => parts,
-            Err(error) => {
-                self.doubts = doubts;
-                return vec![Err(error); records.len()];
-            }
+            Err(error) => return vec![Err(error); records.len()],
         };
+        for BatchInDoubt { partition, .. } in &in_doubt {
+            if !parts.iter().any(|part| part.is_repeated && part.partition == *partition) {
+                self.cluster.connector.abandon(*partition);
+            }
+        }
         let all = [records, &repeated.given_up].concat();
         let mut dispatch = Dispatch::new(all.len(), parts);
         loop {
@@ -337,6 +267,6 @@ impl Sink for KafkaSink {
     fn probe(&mut self, limit: Duration) -> Result<(), BrokerError> {
         let deadline = Instant::now() + limit;
         let all: Vec<i32> = self.cluster.metadata(deadline)?.partitions.iter().map(|p| p.id).collect();
-        self.prove(&all, deadline)
+        probe::would_acknowledge(&mut self.cluster, self.keyed, &all, deadline)
     }
 }

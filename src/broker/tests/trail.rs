@@ -244,7 +244,7 @@ fn what_was_lost_of_a_long_epoch_is_found_to_within_a_multiple() {
         let mut page = Page::new(next, 0);
         (next..next + size).for_each(|offset| page.push(offset, None, format!("{offset}").as_bytes()));
         next += size;
-        page.reach(0, next);
+        page.mark_epoch(0, next);
         read.cover(&page, next);
         assert!(read.spans[0].marks.len() <= MAX_MARKS[0]);
         let lost = 1 << random.u32(0..20);

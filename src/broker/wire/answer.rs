@@ -1,11 +1,9 @@
 //! Decodes a fetch response into a page for each partition. Does no I/O.
 
 use crate::broker::page::Page;
-use crate::broker::protocol::control::{PerPartition, per_partition};
-use crate::broker::protocol::fetch::Part;
-use crate::broker::protocol::frame::{Malformed, Reader};
+use crate::broker::protocol::{FetchedPart, Malformed, PerPartition, Reader, per_partition};
 use crate::broker::record::Position;
-use crate::broker::wire::records::{self, Limit, Trouble};
+use crate::broker::wire::records::{self, Limit, PageError};
 
 /// Maximum bytes that all pages of a response take in memory, not counting the record that exceeds them.
 /// Nothing else bounds what small compressed batches expand to. Partitions left empty by this limit go first
@@ -22,12 +20,12 @@ pub fn pages(
     topic: &str,
     asked: &[Position],
     (share, unpacked): (usize, usize),
-) -> Result<PerPartition<Result<Page, Trouble>>, Malformed> {
+) -> Result<PerPartition<Result<Page, PageError>>, Malformed> {
     r.throttle()?;
     let mut open = asked.to_vec();
     let mut held = 0;
     per_partition(r, topic, |r| {
-        let Part { partition, code, high_watermark, aborted, stored } = Part::read(r)?;
+        let FetchedPart { partition, code, high_watermark, aborted, stored } = FetchedPart::read(r)?;
         // Each partition once, because a repeated one would be decoded twice.
         let position = open.iter().position(|at| at.partition == partition).ok_or(Malformed)?;
         let position = open.swap_remove(position);

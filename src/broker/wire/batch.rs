@@ -4,7 +4,8 @@
 //! count that a response claims (2^31 elements, which aborts the process), and cannot read past an incomplete
 //! batch.
 
-use crate::broker::protocol::stored::HEADER_BYTES;
+use crate::broker::client::OwnedRecord;
+use crate::broker::protocol::{HEADER_BYTES, Malformed, Reader};
 use crate::broker::record::Record;
 
 /// Start of the bytes that the checksum covers.
@@ -67,6 +68,20 @@ pub fn encode(records: &[Record<'_>], stamp: Stamp, now_ms: i64) -> Vec<u8> {
     bytes
 }
 
+/// Reads key and value of each record back from a batch that [`encode`] has made.
+pub fn decode(batch: &[u8]) -> Result<Vec<OwnedRecord>, Malformed> {
+    let mut r = Reader::new(&batch[HEADER_BYTES..]);
+    let mut records = Vec::new();
+    while !r.is_at_end() {
+        let _length_attributes_time_and_index = (r.varint()?, r.i8()?, r.varint()?, r.varint()?);
+        let mut nullable = || usize::try_from(r.varint()?).ok().map(|length| r.slice(length)).transpose();
+        let (key, value) = (nullable()?, nullable()?.unwrap_or_default());
+        let _headers = r.varint()?;
+        records.push((key.map(<[u8]>::to_vec), value.to_vec()));
+    }
+    Ok(records)
+}
+
 /// A batch that no broker accepts, because its checksum is wrong. A broker reports that only after checking
 /// that it leads the partition and has enough replicas.
 pub fn unacceptable() -> Vec<u8> {
@@ -116,7 +131,6 @@ fn push_varint(bytes: &mut Vec<u8>, value: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::protocol::frame::Reader;
 
     #[test]
     fn the_checksum_is_castagnolis() {
@@ -130,6 +144,15 @@ mod tests {
             push_varint(&mut bytes, value);
             assert_eq!((bytes.len(), Reader::new(&bytes).varint()), (varint_bytes(value), Ok(value)));
         }
+    }
+
+    #[test]
+    fn records_are_read_back_as_they_were() {
+        let records: [(Option<&[u8]>, &[u8]); 3] =
+            [(None, b"a"), (Some(b""), b""), (Some(b"key"), &[7; 300])];
+        let encoded = encode(&records.map(|(key, value)| Record { key, value }), Stamp::NONE, 5);
+        let owned = records.map(|(key, value)| (key.map(<[u8]>::to_vec), value.to_vec()));
+        assert_eq!(decode(&encoded), Ok(owned.to_vec()));
     }
 
     #[test]

@@ -12,10 +12,9 @@
 use std::time::Instant;
 
 use crate::broker::error::BrokerError;
-use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::{Api, Connection};
-use crate::broker::protocol::control::{self, PerPartition, Versions, outcome_of};
-use crate::broker::protocol::frame::{Malformed, Reader, Writer};
+use crate::broker::protocol::{
+    Api, Code, Connection, Malformed, PerPartition, Reader, Versions, Writer, control, outcome_of,
+};
 
 const METADATA: Api = Api { name: "Metadata", key: 3, version: 8 };
 const DESCRIBE_CONFIGS: Api = Api { name: "DescribeConfigs", key: 32, version: 1 };

@@ -8,7 +8,8 @@
 
 use std::collections::HashMap;
 
-use crate::broker::protocol::code::Code;
+use crate::broker::client::BatchInDoubt;
+use crate::broker::protocol::Code;
 use crate::broker::record::Record;
 use crate::broker::wire::batch::{self, Stamp};
 
@@ -40,9 +41,20 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// True while the batch of `records` for `partition` may have been written.
-    pub fn is_in_doubt(&self, partition: i32, records: &[Record<'_>]) -> bool {
-        self.in_doubt.get(&partition).is_some_and(|doubt| doubt.is_of(records))
+    /// The batches that may have been written without our knowing.
+    pub fn in_doubt(&self) -> Vec<BatchInDoubt> {
+        let batch = |(partition, doubt): (&i32, &InDoubt)| {
+            let records = batch::decode(&doubt.encoded).expect("encoded here");
+            BatchInDoubt { partition: *partition, records }
+        };
+        self.in_doubt.iter().map(batch).collect()
+    }
+
+    /// Forgets the batch in doubt of `partition`. Its number may have been taken, so a new id must follow.
+    pub fn abandon(&mut self, partition: i32) {
+        if self.in_doubt.remove(&partition).is_some() {
+            self.id = None;
+        }
     }
 
     /// True if batches must wait for [`Sequences::begin`].
@@ -62,8 +74,7 @@ impl Sequences {
         let Some(doubt) = self.in_doubt.get_mut(&partition) else { return };
         doubt.is_repeated = doubt.is_of(records);
         if !doubt.is_repeated {
-            self.in_doubt.remove(&partition);
-            self.id = None;
+            self.abandon(partition);
         }
     }
 
@@ -110,12 +121,23 @@ fn after(sequence: i32, records: usize) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::client::OwnedRecord;
 
     const RETRIABLE: Code = Code(7);
     const BEFORE_APPEND: Code = Code(19);
 
     fn records<'a>(values: &[&'a str]) -> Vec<Record<'a>> {
         values.iter().map(|value| Record { key: None, value: value.as_bytes() }).collect()
+    }
+
+    fn is_in_doubt(sequences: &Sequences, partition: i32, values: &[&str]) -> bool {
+        let is_value =
+            |((key, value), expected): (&OwnedRecord, &&str)| key.is_none() && value == expected.as_bytes();
+        sequences.in_doubt().iter().any(|batch| {
+            batch.partition == partition
+                && batch.records.len() == values.len()
+                && batch.records.iter().zip(values).all(is_value)
+        })
     }
 
     /// Producer id and first sequence of the batch that goes out.
@@ -138,7 +160,7 @@ mod tests {
         {
             assert_eq!(send(&mut s, partition, values, 7), (7, expected));
             s.settle(partition, Ok(0));
-            assert!(!s.is_in_doubt(partition, &records(values)));
+            assert!(!is_in_doubt(&s, partition, values));
         }
     }
 
@@ -147,8 +169,8 @@ mod tests {
         let mut s = Sequences::default();
         assert_eq!(send(&mut s, 0, &["a", "b"], 7), (7, 0));
         for code in [RETRIABLE, BEFORE_APPEND] {
-            assert!(s.is_in_doubt(0, &records(&["a", "b"])), "no answer");
-            assert!(!s.is_in_doubt(0, &records(&["a", "c"])), "never sent");
+            assert!(is_in_doubt(&s, 0, &["a", "b"]), "no answer");
+            assert!(!is_in_doubt(&s, 0, &["a", "c"]), "never sent");
             assert_eq!(send(&mut s, 0, &["a", "b"], 8), (7, 0));
             // The last attempt was not accepted, but the first may have been.
             s.settle(0, Err(code));
@@ -173,11 +195,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_abandoned_is_forgotten_and_retires_its_number() {
+        let mut s = Sequences::default();
+        send(&mut s, 0, &["a"], 7);
+        s.abandon(1);
+        assert!(is_in_doubt(&s, 0, &["a"]) && !s.needs_id(), "another partition");
+        s.abandon(0);
+        assert!(s.in_doubt().is_empty() && s.needs_id());
+    }
+
+    #[test]
     fn a_number_that_was_surely_not_taken_is_used_again() {
         let mut s = Sequences::default();
         send(&mut s, 0, &["a", "b"], 7);
         s.settle(0, Err(BEFORE_APPEND));
-        assert!(!s.is_in_doubt(0, &records(&["a", "b"])));
+        assert!(!is_in_doubt(&s, 0, &["a", "b"]));
         assert_eq!(send(&mut s, 0, &["c"], 8), (7, 0));
     }
 
@@ -187,7 +219,7 @@ mod tests {
             let mut s = Sequences::default();
             send(&mut s, 0, &["a"], 7);
             s.settle(0, Err(Code(code)));
-            assert_eq!((s.is_in_doubt(0, &records(&["a"])), s.needs_id()), (false, true), "{code}");
+            assert_eq!((is_in_doubt(&s, 0, &["a"]), s.needs_id()), (false, true), "{code}");
             assert_eq!(send(&mut s, 0, &["a"], 8), (8, 0));
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::broker::open_source;
-use crate::broker::protocol::frame::{Reader, Writer};
+use crate::broker::protocol::{Reader, Writer};
 use crate::broker::read::source::KafkaSource;
 use crate::broker::record::{Position, Record};
 use crate::broker::topic::Source;

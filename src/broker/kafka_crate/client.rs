@@ -1,0 +1,260 @@
+//! Opens clients of the crate, produces with them, and finds out why a broker rejects records.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka::client::{KafkaClient, ProduceConfirm, ProduceMessage, RequiredAcks};
+
+use crate::broker::client::{Batch, Client, Produced, Verdict};
+use crate::broker::error::BrokerError;
+use crate::broker::kafka_crate::limit::{CallLimit, Target};
+use crate::broker::kafka_crate::session::{Session, code_of};
+use crate::broker::protocol::{
+    Api, CLIENT_ID, Code, Connection, FetchLimits, MUTING_PRODUCE, PRODUCE_KEY, PerPartition, Versions,
+    Writer, control, left,
+};
+use crate::broker::record::{Fetched, Position};
+use crate::linux;
+
+/// The last version that may be sent without records; its response says whether a quota is exceeded.
+const PRODUCE: Api = Api { name: "Produce", key: PRODUCE_KEY, version: 2 };
+
+/// Opens clients based on the crate.
+pub struct CrateConnector {
+    topic: String,
+    limit: Arc<CallLimit>,
+}
+
+impl CrateConnector {
+    /// Creates a connector for the clients of one thread.
+    ///
+    /// # Errors
+    /// Fails if the system cannot start another thread.
+    pub fn new(topic: String) -> io::Result<Self> {
+        Ok(Self { topic, limit: Arc::new(CallLimit::start()?) })
+    }
+
+    /// Connects to `host`, which supports `versions` and leads partitions of the topic; `control` is a
+    /// connection to the same broker.
+    ///
+    /// # Errors
+    /// Fails with [`BrokerError::Retryable`].
+    pub fn open(
+        &self,
+        host: &str,
+        versions: &Versions,
+        control: &mut Connection,
+        deadline: Instant,
+    ) -> Result<Box<dyn Client>, BrokerError> {
+        let mut client = KafkaClient::new(vec![host.to_owned()]);
+        client.set_client_id(CLIENT_ID.to_owned());
+        // The crate would reconnect by itself, without our time limit; we check whether the socket is alive
+        // instead.
+        client.set_connection_idle_timeout(Duration::from_secs(u32::MAX.into()));
+        client.set_fetch_min_bytes(1);
+        // The broker computes these checksums while it down-converts, so they protect no better than TCP. The
+        // crate rebuilds its table for each message, which takes half of the time of a catch-up.
+        client.set_fetch_crc_validation(false);
+        let target = Target::opening(control.peer()?);
+        let mut opened = Session {
+            host: host.to_owned(),
+            topic: self.topic.clone(),
+            client,
+            target: target.clone(),
+            limit: self.limit.clone(),
+            gives_reasons: gives_reasons(versions),
+            says_muted: versions.serves(PRODUCE_KEY, MUTING_PRODUCE),
+            exact: HashMap::new(),
+            size_shift: 0,
+            fetches_in_quota: 0,
+        };
+        opened.load_metadata(deadline)?;
+        let Some(socket) = target.socket() else {
+            return Err(BrokerError::Retryable(format!("broker {host}: the connection was lost at once")));
+        };
+        let _ = socket.set_nodelay(true);
+        opened.target = Target::Socket(socket);
+        Ok(Box::new(opened))
+    }
+}
+
+impl Client for Session {
+    fn is_usable(&self) -> bool {
+        matches!(&self.target, Target::Socket(socket) if linux::is_quiet(socket))
+    }
+
+    fn produce(
+        &mut self,
+        control: &mut Connection,
+        batches: &[Batch<'_>],
+        ack_timeout: Duration,
+        deadline: Instant,
+    ) -> Result<PerPartition<Produced>, BrokerError> {
+        let (led, mut outcomes) = self.led(batches.iter().map(|batch| batch.partition), deadline)?;
+        if led.is_empty() {
+            return Ok(outcomes);
+        }
+        let topic = self.topic.clone();
+        let messages = batches.iter().filter(|batch| led.contains(&batch.partition)).flat_map(|batch| {
+            let (topic, partition) = (topic.as_str(), batch.partition);
+            batch.records.iter().map(move |r| ProduceMessage::new(topic, partition, r.key, Some(r.value)))
+        });
+        let confirms = self
+            .bounded("produce", deadline, |client| {
+                client.produce_messages(RequiredAcks::All, ack_timeout, messages)
+            })?
+            .map_err(|error| self.failed("produce", &error))?;
+        outcomes.extend(self.matched(&led, confirms)?);
+        self.explain(control, batches, &mut outcomes, ack_timeout, deadline);
+        self.ask_quota(control, deadline);
+        Ok(outcomes)
+    }
+
+    /// Sends an empty message set: the broker checks leader and replicas before it looks for records.
+    fn would_acknowledge(
+        &mut self,
+        control: &mut Connection,
+        partitions: &[i32],
+        deadline: Instant,
+    ) -> Result<PerPartition<()>, BrokerError> {
+        let (topic, ack_timeout) = (self.topic.as_str(), left(deadline).as_millis() * 3 / 4);
+        let ack_timeout = i32::try_from(ack_timeout).unwrap_or(i32::MAX);
+        let body = Writer::default().i16(-1).i32(ack_timeout).array(&[topic], |w, topic| {
+            w.str(topic).array(partitions, |w, partition| w.i32(*partition).i32(0))
+        });
+        control.call(PRODUCE, body, deadline, |r| {
+            let outcomes = control::per_partition(r, topic, |r| {
+                let (partition, code, _offset_and_time) = (r.i32()?, Code(r.i16()?), (r.i64()?, r.i64()?));
+                Ok((partition, code.check()))
+            })?;
+            r.throttle()?;
+            Ok(outcomes)
+        })
+    }
+
+    fn fetch(
+        &mut self,
+        control: &mut Connection,
+        positions: &[Position],
+        limits: FetchLimits,
+    ) -> Result<Vec<Fetched>, BrokerError> {
+        self.read_on(control, positions, limits)
+    }
+}
+
+impl Session {
+    /// For each rejection that the crate cannot tell from others (it maps all codes above 35 to one), finds
+    /// out whether the records are at fault. It resends them once if the broker then names the faulty ones.
+    fn explain(
+        &mut self,
+        control: &mut Connection,
+        batches: &[Batch<'_>],
+        outcomes: &mut PerPartition<Produced>,
+        ack_timeout: Duration,
+        deadline: Instant,
+    ) {
+        let is_unclear = |code: Code| code == Code::UNKNOWN || code.is_of_record();
+        let unclear: Vec<(i32, Code)> = outcomes
+            .iter()
+            .filter_map(|(partition, outcome)| Some((*partition, *outcome.as_ref().err()?)))
+            .filter(|(_, code)| is_unclear(*code))
+            .collect();
+        if unclear.is_empty() {
+            return;
+        }
+        match self.explained(control, batches, &unclear, ack_timeout, deadline) {
+            Ok(explained) => {
+                outcomes.retain(|(partition, _)| !unclear.iter().any(|(id, _)| id == partition));
+                outcomes.extend(explained);
+            }
+            // The receipts of the other partitions are still valid.
+            Err(error) => log::debug!("could not find out why records were rejected: {error}"),
+        }
+    }
+
+    fn explained(
+        &mut self,
+        control: &mut Connection,
+        batches: &[Batch<'_>],
+        unclear: &[(i32, Code)],
+        ack_timeout: Duration,
+        deadline: Instant,
+    ) -> Result<PerPartition<Produced>, BrokerError> {
+        #[cfg(feature = "wire")]
+        if self.gives_reasons {
+            let again = |batch: &&Batch<'_>| unclear.iter().any(|(id, _)| *id == batch.partition);
+            let again = batches.iter().filter(again);
+            let again: Vec<Batch<'_>> = again
+                .map(|batch| Batch { partition: batch.partition, records: batch.records.clone() })
+                .collect();
+            let at = (self.host.as_str(), self.topic.as_str());
+            return crate::broker::wire::produce_plainly(control, at, &again, ack_timeout, deadline);
+        }
+        let _ = (batches, ack_timeout);
+        // An empty request reports a problem of the partition itself; if there is none, its records are at
+        // fault.
+        let partitions: Vec<i32> = unclear.iter().map(|(partition, _)| *partition).collect();
+        let states = self.would_acknowledge(control, &partitions, deadline)?.into_iter();
+        Ok(states
+            .map(|(partition, state)| {
+                let code = unclear.iter().find(|(id, _)| *id == partition);
+                let code = code.map_or(Code::UNKNOWN, |(_, code)| *code);
+                (partition, state.map(|()| Produced::Rejected(Verdict::of(code))))
+            })
+            .collect())
+    }
+
+    /// The responses to the crate's requests say nothing about quotas, and anything sent on a muted
+    /// connection is read much later, after we have given up on it and sent it again. So after each request,
+    /// our own connection asks with an empty request, because the quota applies to the client id. The
+    /// response is read before the next records are sent, so they never reach a muted connection.
+    ///
+    /// No question can be saved, although each costs a round trip: any single request may exceed a quota that
+    /// was just set, for a time without a limit, and only a question after its response finds out. A call
+    /// that is already on a muted connection could be neither cut, which writes its records twice, nor waited
+    /// for, which holds up all others.
+    fn ask_quota(&self, control: &mut Connection, deadline: Instant) {
+        if self.says_muted {
+            let nothing = Writer::default().i16(-1).i32(0).i32(0);
+            if let Err(error) = control.ask_quota(PRODUCE, nothing, deadline) {
+                log::debug!("could not query the quota: {error}");
+            }
+        }
+    }
+
+    /// Requires exactly one confirmation for each partition sent and no others. If not, the response does not
+    /// belong to our request.
+    fn matched(
+        &self,
+        sent: &[i32],
+        confirms: Vec<ProduceConfirm>,
+    ) -> Result<PerPartition<Produced>, BrokerError> {
+        let foreign = confirms.iter().any(|confirm| confirm.topic != self.topic);
+        let outcomes: PerPartition<i64> = confirms
+            .into_iter()
+            .flat_map(|confirm| confirm.partition_confirms)
+            .map(|confirm| (confirm.partition, confirm.offset.map_err(code_of)))
+            .collect();
+        let all = control::answers_exactly(sent, &outcomes);
+        let absurd = outcomes.iter().any(|(_, outcome)| outcome.is_ok_and(|offset| offset < 0));
+        if foreign || absurd || !all {
+            let host = &self.host;
+            return Err(BrokerError::Retryable(format!(
+                "broker {host}: produce: response to another request"
+            )));
+        }
+        Ok(outcomes.into_iter().map(|(partition, outcome)| (partition, outcome.map(Produced::At))).collect())
+    }
+}
+
+#[cfg(feature = "wire")]
+fn gives_reasons(versions: &Versions) -> bool {
+    crate::broker::wire::gives_reasons(versions)
+}
+
+#[cfg(not(feature = "wire"))]
+fn gives_reasons(_versions: &Versions) -> bool {
+    false
+}
