@@ -78,6 +78,15 @@ impl Metrics {
         self.families.add(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
+    /// Registers a counter with one label, which exists from the start for each of `values`.
+    pub fn counters_for(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntCounterVec {
+        let counters = self.counters(name, help, &[label]);
+        for value in values {
+            counters.with_label_values(&[value]);
+        }
+        counters
+    }
+
     /// Registers a gauge with integer values.
     pub fn int_gauge(&self, name: &str, help: &str) -> IntGauge {
         self.families.add(IntGauge::new(name, help))

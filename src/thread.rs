@@ -1,7 +1,8 @@
-//! Starts named threads; every long-lived thread of this crate is started here.
+//! Starts named threads and waits for them; every long-lived thread of this crate is started here.
 
 use std::io;
-use std::thread::{Builder, JoinHandle};
+use std::thread::{self, Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::thread_limit;
 
@@ -18,4 +19,18 @@ pub fn spawn<T: Send + 'static>(
         let limit = thread_limit::tightest().map_or_else(String::new, |room| format!("; see {}", room.limit));
         io::Error::new(error.kind(), format!("cannot start thread {name}: {error}{limit}"))
     })
+}
+
+/// Waits for `threads` to end. Those that are still busy at `deadline` are left until the process ends.
+pub fn join_until(threads: impl IntoIterator<Item = JoinHandle<()>>, deadline: Instant) {
+    for thread in threads {
+        while !thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if !thread.is_finished() {
+            log::warn!("thread {} is still busy", thread.thread().name().unwrap_or("?"));
+        } else if thread.join().is_err() {
+            log::error!("a thread panicked; see the log above");
+        }
+    }
 }

@@ -1,316 +1,227 @@
-//! Serves a request once it is next in line on its connection, until it is answered; used by workers, body
-//! readers and repliers.
+//! Takes each request from its front to its answer: decides about it, passes its events to the queue, and answers
+//! once they are settled.
 //!
-//! Events go into the queue and come back settled. Nothing here blocks except writing to the client and, in
-//! the body threads, reading from it. Both are bounded.
+//! Nothing here blocks except writing to the client and, in the body threads, reading from it. Both are bounded.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, bounded};
-
-use crate::event::{Format, Stamp};
-use crate::producer::answer::{Answer, Rejected};
+use crate::producer::answer::Answer;
+use crate::producer::bodies::{BodyQueue, BodyTask};
+use crate::producer::clock::with_stamp;
+use crate::producer::front::Request;
 use crate::producer::health::{Health, NotReady};
-use crate::producer::intake::{Intake, Taken, Unpack};
+use crate::producer::intake::{Events, Intake, Refusal};
 use crate::producer::job::{Job, Lines};
 use crate::producer::metrics::ProducerMetrics;
+use crate::producer::pages::{self, RETRY_WHEN_DOWN, not_ready};
 use crate::producer::queue::{Queue, Reservation};
-use crate::producer::routes::{Verdict, judge};
-use crate::producer::tiny_http::closer::Order;
-use crate::producer::tiny_http::connections::{Connection, Connections, Entry};
-use crate::producer::tiny_http::exchange::{Arrival, Exchange};
+use crate::producer::receipts::{self, Rejected};
+use crate::producer::routes::{Body, Policy, Route, Verdict, judge};
+use crate::producer::status::{ErrorTag, Status};
+use crate::producer::ticket::{QueuedJob, Ticket};
 
-/// Most large bodies that may wait for a thread to read them.
-const BODY_LANE_CAPACITY: usize = 512;
+const QUEUE_FULL: &str = "the queue is full";
 
-/// What is needed to answer a request once its events are settled.
-pub struct Ticket {
-    pub exchange: Exchange,
-    /// `None` for an event posted on its own.
-    pub rejected: Option<Vec<Rejected>>,
-    pub reservation: Reservation,
-}
-
-impl Ticket {
-    /// When its request was complete.
-    pub fn complete(&self) -> Instant {
-        self.exchange.complete
-    }
-}
-
-/// A job as it travels through the queue, boxed to keep the channel's slots small.
-pub type QueuedJob = Box<Job<Ticket>>;
-
-/// A request whose body is still on the socket, or has to be decompressed.
-pub struct BodyTask {
-    exchange: Exchange,
-    body: Body,
-    reservation: Reservation,
-}
-
-#[derive(Clone, Copy)]
-struct Body {
-    length: usize,
-    /// tiny_http has already read it.
-    here: bool,
-    gzip: bool,
-    format: Option<Format>,
-}
-
-/// An answer to be written now, by a thread that the client may block.
-pub struct Due {
-    exchange: Exchange,
+/// An answer to be written, by a thread that the client may block.
+pub struct Reply {
+    request: Request,
     answer: Answer,
-    close: bool,
 }
 
-fn due(exchange: Exchange, answer: Answer, close: bool) -> Option<Due> {
-    Some(Due { exchange, answer, close })
+fn reply(request: Request, answer: Answer) -> Option<Reply> {
+    Some(Reply { request, answer })
 }
 
 /// State shared by all threads that serve requests.
 pub struct Handler {
-    /// Our port, used to find a client's socket.
-    pub port: u16,
     /// The topic named in receipts.
     pub topic: String,
-    /// Turns bodies into events.
+    pub policy: Policy,
     pub intake: Intake,
     /// Longest time that a complete request waits for its acknowledgement.
     pub delivery_timeout: Duration,
-    /// Keeps the requests of each connection in order.
-    pub connections: Connections<Arrival>,
-    /// The queue to the publisher.
     pub queue: Queue<QueuedJob>,
-    /// Whether Kafka acknowledges.
     pub health: Arc<Health>,
-    /// The producer's metrics.
     pub metrics: Arc<ProducerMetrics>,
-    /// Orders for the closer, which ends connections.
-    pub closer: Sender<Order>,
-    /// Requests for the body threads; `None` once it is closed.
-    pub body_lane: Mutex<Option<Sender<BodyTask>>>,
-}
-
-/// The channel of requests for the body threads: the sender for the handler, the receiver for the threads.
-pub fn body_lane() -> (Sender<BodyTask>, Receiver<BodyTask>) {
-    bounded(BODY_LANE_CAPACITY)
+    pub bodies: BodyQueue,
 }
 
 impl Handler {
-    /// Registers a request in the order of arrival, and returns it if it can be served now.
-    pub fn arrive(&self, arrival: Arrival) -> Option<Exchange> {
-        // A TCP listener always knows the peer; see `Request::remote_addr`.
-        let peer = *arrival.request.remote_addr()?;
-        let at = arrival.at;
-        match self.connections.enter(peer, arrival) {
-            Entry::Turn(arrival, connection) => return Some(self.turn(arrival, connection, at)),
-            Entry::Parked => {}
-            Entry::Flood(peer) => {
-                self.metrics.refuse("max_pipelined");
-                let _ = self.closer.send(Order::Shut(peer));
-            }
-            Entry::Late(peer) => {
-                let _ = self.closer.send(Order::Late(peer));
-            }
-        }
-        None
-    }
-
-    fn turn(&self, arrival: Arrival, connection: Arc<Connection<Arrival>>, at: Instant) -> Exchange {
-        Exchange::new(arrival, connection, self.closer.clone(), at)
-    }
-
-    /// Serves a request, and those parked behind it for as long as they can be answered at once.
-    pub fn serve(&self, exchange: Exchange) {
-        if let Some(due) = self.advance(exchange) {
-            self.answer(due);
-        }
-    }
-
-    /// Writes an answer, and those that become ready behind it. May block on the client.
-    pub fn answer(&self, due: Due) {
-        let mut due = Some(due);
-        while let Some(Due { exchange, answer, close }) = due {
-            due = self.finish(exchange, &answer, close).and_then(|next| self.advance(next));
+    /// Serves a request, and those that waited for its answer for as long as they can be answered at once. May
+    /// block on the client.
+    pub fn serve(&self, request: Request) {
+        if let Some(reply) = self.advance(request) {
+            self.answer(reply);
         }
     }
 
     /// Serves a request as far as possible without blocking on a client (except when the publisher has just
     /// died, which ends the process). Returns `None` if another thread will answer it.
-    pub fn advance(&self, exchange: Exchange) -> Option<Due> {
-        if exchange.connection.is_cut() {
-            exchange.give_up();
-            return None;
-        }
-        let head = exchange.head();
-        let here = head.body_is_here;
-        match judge(&head, self.intake.max_body_bytes) {
+    pub fn advance(&self, request: Request) -> Option<Reply> {
+        match judge(&request.exchange.head(), &self.policy) {
             Verdict::Show(route) => {
-                let answer = self.show(route);
-                due(exchange, answer, false)
+                reply(request, pages::show(route, &self.queue, &self.health, &self.metrics))
             }
-            Verdict::Refuse { answer, close } => {
+            Verdict::Refuse(answer) => {
                 match answer.status {
-                    413 => self.metrics.refuse("max_body_bytes"),
-                    400 | 411 if close => self.metrics.refuse("framing"),
+                    Status::ContentTooLarge => self.metrics.refuse("max_body_bytes"),
+                    Status::BadRequest | Status::LengthRequired if answer.close => {
+                        self.metrics.refuse("framing");
+                    }
                     _ => {}
                 }
-                due(exchange, answer, close)
+                reply(request, answer)
             }
-            Verdict::Take { length, gzip, format } => {
-                self.take(exchange, Body { length, here, gzip, format })
-            }
+            Verdict::Take(body) => match self.admit(&body, request.complete) {
+                Ok(reservation) if body.needs_thread() => self.enqueue_body(request, body, reservation),
+                Ok(reservation) => self.read_at_once(request, body, reservation),
+                Err(answer) => reply(request, answer.closing(!body.is_here)),
+            },
         }
     }
 
-    fn take(&self, mut exchange: Exchange, body: Body) -> Option<Due> {
-        if let Err(reason) = self.health.check(exchange.complete) {
-            return due(exchange, self.not_ready(&reason), !body.here);
+    /// Writes an answer, and those that become ready behind it. May block on the client.
+    pub fn answer(&self, reply: Reply) {
+        let mut reply = Some(reply);
+        while let Some(Reply { request, answer }) = reply {
+            let route = Route::of(request.exchange.target());
+            let next = request.exchange.respond(&answer);
+            self.metrics.answered(route, answer.status);
+            self.metrics.http.request_seconds.observe(request.started.elapsed().as_secs_f64());
+            reply = next.and_then(|next| self.advance(next));
         }
-        let throttled = self.health.throttled_for(exchange.complete);
+    }
+
+    /// Panic boundary: a panic while one request is served ends only that request (answered 500) and its
+    /// connection.
+    pub fn catch_panic(&self, serve: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(serve)).is_err() {
+            log::error!("a request ended in a panic; {} panics so far", self.metrics.http.panics.get());
+        }
+    }
+
+    /// Reserves room for a body, if events are accepted now.
+    fn admit(&self, body: &Body, now: Instant) -> Result<Reservation, Answer> {
+        self.health.check(now).map_err(|reason| not_ready(&reason))?;
+        let throttled = self.health.throttled_for(now);
         if throttled > self.delivery_timeout {
             let what = format!("a quota of Kafka is exceeded for another {} s", throttled.as_secs());
-            return due(exchange, self.overloaded(&what), !body.here);
+            return Err(self.overloaded(&what));
         }
-        // A small compressed body can grow a thousandfold, too much work for the thread that receives
-        // requests.
-        if !body.here || body.gzip {
-            return self.enqueue_body(exchange, body);
-        }
-        let Some(reservation) = self.queue.reserve(0, body.length) else {
-            return due(exchange, self.overloaded("the queue is full"), false);
-        };
+        // A large body and the lines made from it are held at the same time.
+        let bytes = if body.needs_thread() { 2 * body.length } else { body.length };
+        self.queue.reserve(0, bytes).ok_or_else(|| self.overloaded(QUEUE_FULL))
+    }
+
+    fn read_at_once(&self, mut request: Request, body: Body, reservation: Reservation) -> Option<Reply> {
         thread_local!(static BODY: RefCell<Vec<u8>> = RefCell::default());
-        BODY.with_borrow_mut(|bytes| match exchange.read_body(body.length, bytes) {
-            Ok(()) => self.accept(exchange, bytes, body, reservation),
-            Err(_) => self.abandon(exchange),
+        BODY.with_borrow_mut(|bytes| match request.exchange.read_body(body.length, bytes) {
+            Ok(()) => self.accept(request, bytes, body, reservation),
+            Err(_) => incomplete(request),
         })
     }
 
-    /// Hands the request to the body threads: only they may wait for a body that is still on the socket, or
+    /// Passes the request to the body threads: only they may wait for a body that is still on the socket, or
     /// spend the time to decompress one.
-    fn enqueue_body(&self, exchange: Exchange, body: Body) -> Option<Due> {
-        // The body and the lines made from it are held at the same time.
-        let Some(reservation) = self.queue.reserve(0, 2 * body.length) else {
-            return due(exchange, self.overloaded("the queue is full"), !body.here);
+    fn enqueue_body(&self, mut request: Request, body: Body, reservation: Reservation) -> Option<Reply> {
+        let Some(sender) = self.bodies.sender() else {
+            return reply(request, not_ready(&NotReady::Draining).closing(!body.is_here));
         };
-        exchange.connection.awaits_body(Instant::now());
-        let lane = self.body_lane.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let task = BodyTask { exchange, body, reservation };
-        let Some(lane) = lane else {
-            return due(task.exchange, self.not_ready(&NotReady::Draining), !body.here);
-        };
-        match lane.try_send(task) {
-            Ok(()) => None,
-            Err(refused) => {
-                self.metrics.refuse("body_threads");
-                let answer = self.overloaded("all threads that read large bodies are busy");
-                due(refused.into_inner().exchange, answer, !body.here)
-            }
-        }
+        request.exchange.await_body();
+        let refused = sender.try_send(BodyTask { request, body, reservation }).err()?;
+        self.metrics.refuse("body_threads");
+        let answer = self.overloaded("all threads that read large bodies are busy");
+        reply(refused.into_inner().request, answer.closing(!body.is_here))
     }
 
     /// Reads a large body and serves its request, on a thread that the client may block.
     pub fn read_and_serve(&self, task: BodyTask) {
-        let BodyTask { mut exchange, body, reservation } = task;
+        let BodyTask { mut request, body, reservation } = task;
         let mut bytes = Vec::new();
-        let read = exchange.read_body(body.length, &mut bytes);
-        exchange.connection.body_complete();
-        exchange.complete = Instant::now();
-        let due = match (read, self.health.check(exchange.complete)) {
-            (Err(_), _) => self.abandon(exchange),
+        let read = request.exchange.read_body(body.length, &mut bytes);
+        request.complete = Instant::now();
+        let reply = match (read, self.health.check(request.complete)) {
+            (Err(_), _) => incomplete(request),
             // Kafka may have gone away during the upload.
-            (Ok(()), Err(reason)) => due(exchange, self.not_ready(&reason), false),
-            (Ok(()), Ok(())) => self.accept(exchange, &bytes, body, reservation),
+            (Ok(()), Err(reason)) => reply(request, not_ready(&reason)),
+            (Ok(()), Ok(())) => self.accept(request, &bytes, body, reservation),
         };
         drop(bytes);
-        if let Some(due) = due {
-            self.answer(due);
+        if let Some(reply) = reply {
+            self.answer(reply);
         }
-    }
-
-    /// The body did not arrive: the client went away, or was too slow and was cut off by the guard.
-    fn abandon(&self, exchange: Exchange) -> Option<Due> {
-        due(exchange, Answer::body_incomplete(), true)
     }
 
     fn accept(
         &self,
-        exchange: Exchange,
+        request: Request,
         bytes: &[u8],
         body: Body,
         mut reservation: Reservation,
-    ) -> Option<Due> {
-        let taken = if body.gzip {
-            let held = bytes.len();
-            match self.intake.unpack(bytes, |size| reservation.resize(0, held + 2 * size)) {
-                Ok(unpacked) => with_stamp(|stamp| self.intake.take(&unpacked, body.format, stamp)),
-                Err(reason) => return self.refuse_packed(exchange, &reason),
-            }
-        } else {
-            with_stamp(|stamp| self.intake.take(bytes, body.format, stamp))
-        };
-        match taken {
-            Ok(Taken::Single(lines)) => {
+    ) -> Option<Reply> {
+        match self.parse(bytes, body, &mut reservation) {
+            Ok(Events::Single(lines)) => {
                 self.metrics.events.received.inc();
-                self.submit(exchange, lines, None, reservation)
+                self.submit(request, lines, None, reservation)
             }
-            Ok(Taken::Batch { lines, rejected }) => {
+            Ok(Events::Batch { lines, rejected }) => {
                 self.metrics.events.received.inc_by((lines.len() + rejected.len()) as u64);
                 for refused in &rejected {
                     self.metrics.reject(refused.error, 1);
                 }
                 if lines.is_empty() {
-                    return due(exchange, Answer::all_rejected(&self.topic, &rejected), false);
+                    return reply(request, receipts::all_rejected(&self.topic, &rejected));
                 }
-                self.submit(exchange, lines, Some(rejected), reservation)
+                self.submit(request, lines, Some(rejected), reservation)
             }
-            Err(refusal) => {
-                match refusal.kind {
-                    Some(kind) => {
-                        self.metrics.events.received.inc();
-                        self.metrics.reject(kind.as_str(), 1);
-                    }
-                    None => self.metrics.refuse("max_request_events"),
-                }
-                due(exchange, refusal.answer, false)
-            }
+            Err(refusal) => reply(request, self.refuse(refusal)),
         }
     }
 
-    fn refuse_packed(&self, exchange: Exchange, reason: &Unpack) -> Option<Due> {
-        let answer = match reason {
-            Unpack::NotGzip => Answer::error(
-                400,
-                "not_gzip",
-                "Content-Encoding says gzip, but the body is not complete gzip data",
-            ),
-            Unpack::TooLarge => {
-                self.metrics.refuse("max_body_bytes");
-                Answer::too_large("decompressed body", self.intake.max_body_bytes as u64)
+    fn parse(&self, bytes: &[u8], body: Body, reservation: &mut Reservation) -> Result<Events, Refusal> {
+        let decompressed;
+        let mut plain = bytes;
+        if body.gzip {
+            let grow = |size| reservation.resize(0, bytes.len() + 2 * size);
+            decompressed = self.intake.decompress(bytes, grow)?;
+            plain = &decompressed;
+        }
+        with_stamp(|stamp| self.intake.parse(plain, body.format, stamp))
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Answer {
+        match refusal {
+            Refusal::Invalid(kind, answer) => {
+                self.metrics.events.received.inc();
+                self.metrics.reject(kind.as_str(), 1);
+                answer
             }
-            Unpack::NoRoom => self.overloaded("the queue is full"),
-        };
-        due(exchange, answer, false)
+            Refusal::TooMuch(limit, answer) => {
+                self.metrics.refuse(limit);
+                answer
+            }
+            Refusal::NotGzip(answer) => answer,
+            Refusal::NoRoom => self.overloaded(QUEUE_FULL),
+        }
     }
 
     fn submit(
         &self,
-        exchange: Exchange,
+        request: Request,
         lines: Lines,
         rejected: Option<Vec<Rejected>>,
         mut reservation: Reservation,
-    ) -> Option<Due> {
+    ) -> Option<Reply> {
         let events = lines.len();
         if !reservation.resize(events, lines.held_bytes()) {
             self.metrics.reject("queue_full", events as u64);
-            return due(exchange, self.overloaded("the queue is full"), false);
+            return reply(request, self.overloaded(QUEUE_FULL));
         }
-        let deadline = exchange.complete + self.delivery_timeout;
-        let ticket = Ticket { exchange, rejected, reservation };
+        let deadline = request.complete + self.delivery_timeout;
+        let ticket = Ticket { request, rejected, reservation };
         match self.queue.submit(Box::new(Job::new(lines, deadline, ticket))) {
             Ok(()) => {
                 self.metrics.events.accepted.inc_by(events as u64);
@@ -321,53 +232,51 @@ impl Handler {
             }
             Err(job) => {
                 let (reason, answer) = if self.queue.is_dead() {
-                    ("closed", self.not_ready(&NotReady::Draining))
+                    ("closed", not_ready(&NotReady::Draining))
                 } else {
-                    ("queue_full", self.overloaded("the queue is full"))
+                    ("queue_full", self.overloaded(QUEUE_FULL))
                 };
                 self.metrics.reject(reason, events as u64);
-                due(job.ticket.exchange, answer, false)
+                reply(job.ticket.request, answer)
             }
         }
     }
 
-    /// Writes the answer and returns the request to serve next. With `close`, or if the client cannot receive
-    /// the answer, the closer does the rest, and nothing more is served on this connection.
-    pub fn finish(&self, exchange: Exchange, answer: &Answer, close: bool) -> Option<Exchange> {
-        let connection = exchange.connection.clone();
-        let (route, started) = (exchange.route(), exchange.started);
-        let mut next = None;
-        if close || connection.is_last() || connection.is_cut() {
-            exchange.end(answer);
-        } else {
-            // Becomes an exchange before the answer is written, so that a panic there cannot leave the
-            // connection stuck.
-            next = self.connections.leave(&connection).map(|arrival| {
-                let turn = Instant::now();
-                self.turn(arrival, connection.clone(), turn)
-            });
-            if exchange.answer(answer).is_err() {
-                log::debug!("{}: the client did not accept the answer", connection.peer);
-            }
+    /// Answers a job whose events all have an outcome.
+    pub fn settle(&self, job: QueuedJob) {
+        self.metrics.settled(&job.outcomes, self.queue.is_dead());
+        let retry_after =
+            if self.health.is_connected(Instant::now()) { self.retry_after() } else { RETRY_WHEN_DOWN };
+        let answer = match &job.ticket.rejected {
+            None => receipts::single(&self.topic, &job, retry_after),
+            Some(rejected) => receipts::batch(&self.topic, &job, rejected, retry_after),
+        };
+        let Ticket { request, reservation, .. } = job.ticket;
+        // Free the room first, so that it is available to a client that has its answer.
+        drop(reservation);
+        self.answer(Reply { request, answer });
+    }
+
+    /// Answers the jobs that a dead publisher left in the queue.
+    pub fn refuse_orphans(&self) {
+        while let Some(mut job) = self.queue.take_orphan() {
+            job.give_up(&"the publisher ended".into());
+            self.settle(job);
         }
-        self.metrics.answered(route, answer.status);
-        self.metrics.http.request_seconds.observe(started.elapsed().as_secs_f64());
-        if let Some(next) = &mut next {
-            next.complete = Instant::now();
-        }
-        next
+    }
+
+    /// How long a refused client should wait: until the pending events have left, or until a quota lets Kafka
+    /// accept events again, whichever is later.
+    fn retry_after(&self) -> Duration {
+        self.queue.usage().retry_after().max(self.health.throttled_for(Instant::now()))
+    }
+
+    fn overloaded(&self, what: &str) -> Answer {
+        pages::overloaded(what, self.retry_after())
     }
 }
 
-/// Runs `use_stamp` with the current time, which is formatted once per millisecond in each thread.
-fn with_stamp<T>(use_stamp: impl FnOnce(&Stamp) -> T) -> T {
-    thread_local!(static STAMP: RefCell<Option<(i64, Stamp)>> = const { RefCell::new(None) });
-    let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64);
-    STAMP.with_borrow_mut(|cached| {
-        if cached.as_ref().is_none_or(|(of, _)| *of != millis) {
-            *cached = Some((millis, Stamp::from_unix_millis(millis)));
-        }
-        let (_, stamp) = cached.as_ref().expect("just set");
-        use_stamp(stamp)
-    })
+/// The body did not arrive: the client went away, or was too slow and was cut off by the front.
+fn incomplete(request: Request) -> Option<Reply> {
+    reply(request, Answer::error(ErrorTag::BodyIncomplete, "the body did not arrive in time").closing(true))
 }

@@ -1,9 +1,10 @@
 //! Tracks whether Kafka acknowledges right now, which `/readyz` reports and which lets requests be refused at
 //! once.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// A broker call that takes longer than this makes the producer not ready until it returns.
 const STALL: Duration = Duration::from_millis(1500);
@@ -19,7 +20,6 @@ pub struct Health {
     /// Kafka has acknowledged once, and the publisher has not given up.
     up: AtomicBool,
     draining: AtomicBool,
-    exhausted: AtomicBool,
     /// When the current call began, in milliseconds since `origin`; 0 if there is none.
     call_began: AtomicU64,
     /// When the first of the calls that have failed since the last success began, in milliseconds since
@@ -46,7 +46,6 @@ impl Health {
             origin: now,
             up: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            exhausted: AtomicBool::new(false),
             call_began: AtomicU64::new(0),
             failing_since: AtomicU64::new(0),
             throttled_until: AtomicU64::new(0),
@@ -79,7 +78,7 @@ impl Health {
 
     /// Records that the call is over and failed.
     pub fn call_failed(&self, reason: &str) {
-        reason.clone_into(&mut self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        reason.clone_into(&mut self.reason.lock());
         let began = self.call_began.swap(0, Ordering::AcqRel);
         if self.failing_since.load(Ordering::Acquire) == 0 {
             self.failing_since.store(began.max(1), Ordering::Release);
@@ -97,25 +96,9 @@ impl Health {
         self.up.load(Ordering::Acquire)
     }
 
-    /// Accepts no more requests from now on.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::SeqCst);
-    }
-
-    /// Records that too many connection threads are lost: the producer stays not ready, and the process has
-    /// to be replaced.
-    pub fn set_exhausted(&self) {
-        self.exhausted.store(true, Ordering::SeqCst);
-    }
-
-    /// True once the leak budget is spent.
-    pub fn is_exhausted(&self) -> bool {
-        self.exhausted.load(Ordering::SeqCst)
-    }
-
-    /// True while the producer is stopping.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::SeqCst)
+    /// Accepts no more requests from now on. Returns true to the first caller.
+    pub fn drain(&self) -> bool {
+        !self.draining.swap(true, Ordering::SeqCst)
     }
 
     /// True while the broker acknowledges and no call has stalled. A short series of failures is tolerated.
@@ -127,9 +110,9 @@ impl Health {
     /// Checks whether a request would be accepted now.
     ///
     /// # Errors
-    /// The producer is draining or has lost too many connection threads, or Kafka does not acknowledge.
+    /// The producer is draining, or Kafka does not acknowledge.
     pub fn check(&self, now: Instant) -> Result<(), NotReady> {
-        if self.is_draining() || self.is_exhausted() {
+        if self.draining.load(Ordering::SeqCst) {
             return Err(NotReady::Draining);
         }
         if self.is_connected(now) {
@@ -138,8 +121,7 @@ impl Health {
         if self.is_stalled(now) {
             return Err(NotReady::KafkaUnavailable("the broker has not answered for over 1.5 s".into()));
         }
-        let reason = self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        Err(NotReady::KafkaUnavailable(reason.clone()))
+        Err(NotReady::KafkaUnavailable(self.reason.lock().clone()))
     }
 
     fn is_stalled(&self, now: Instant) -> bool {
@@ -173,7 +155,7 @@ mod tests {
         assert!(health.check(start + STALL * 2).is_err(), "a stalled call");
         health.call_succeeded();
         assert_eq!(health.check(start + STALL * 2), Ok(()));
-        health.drain();
+        assert!(health.drain() && !health.drain(), "reported once");
         assert_eq!(health.check(start), Err(NotReady::Draining));
     }
 

@@ -5,8 +5,10 @@ use std::io::Read;
 use flate2::read::MultiGzDecoder;
 
 use crate::event::{self, ErrorKind, EventError, Format, Limits, Stamp};
-use crate::producer::answer::{Answer, Rejected};
+use crate::producer::answer::Answer;
 use crate::producer::job::Lines;
+use crate::producer::receipts::Rejected;
+use crate::producer::status::ErrorTag;
 
 /// How events are read from bodies.
 #[derive(Clone, Debug)]
@@ -23,7 +25,7 @@ pub struct Intake {
 
 /// What a body contains.
 #[derive(Debug)]
-pub enum Taken {
+pub enum Events {
     /// One event, posted on its own.
     Single(Lines),
     /// Several events, some of which may be rejected; `lines` may be empty.
@@ -35,19 +37,22 @@ pub enum Taken {
     },
 }
 
-/// Why nothing is accepted from a body, and what to count.
+/// Why nothing is accepted from a body.
 #[derive(Debug)]
-pub struct Refusal {
-    /// The answer to send.
-    pub answer: Answer,
-    /// What is wrong with the event; `None` if the request exceeds a limit.
-    pub kind: Option<ErrorKind>,
+pub enum Refusal {
+    /// It is not an event.
+    Invalid(ErrorKind, Answer),
+    /// It exceeds a limit, named as in the metrics.
+    TooMuch(&'static str, Answer),
+    /// It is damaged, or not gzip at all.
+    NotGzip(Answer),
+    /// The queue has no room for it.
+    NoRoom,
 }
 
 impl From<EventError> for Refusal {
     fn from(error: EventError) -> Self {
-        let status = if error.kind == ErrorKind::TooLarge { 413 } else { 400 };
-        Self { answer: Answer::error(status, error.kind.as_str(), &error.message), kind: Some(error.kind) }
+        Self::Invalid(error.kind, Answer::error(error.kind.into(), &error.message))
     }
 }
 
@@ -56,24 +61,25 @@ impl Intake {
     ///
     /// # Errors
     /// A single event is invalid, an array is not valid JSON as a whole, or there are too many events.
-    pub fn take(&self, body: &[u8], format: Option<Format>, stamp: &Stamp) -> Result<Taken, Refusal> {
+    pub fn parse(&self, body: &[u8], format: Option<Format>, stamp: &Stamp) -> Result<Events, Refusal> {
         match format.unwrap_or_else(|| event::detect(body)) {
             Format::Object => {
                 let mut lines = Lines::with_capacity(body.len() + 48);
                 self.add(body, stamp, &mut lines)?;
-                Ok(Taken::Single(lines))
+                Ok(Events::Single(lines))
             }
-            format => self.take_batch(body, format, stamp),
+            format => self.parse_batch(body, format, stamp),
         }
     }
 
-    fn take_batch(&self, body: &[u8], format: Format, stamp: &Stamp) -> Result<Taken, Refusal> {
+    fn parse_batch(&self, body: &[u8], format: Format, stamp: &Stamp) -> Result<Events, Refusal> {
         let mut lines = Lines::with_capacity(body.len() + body.len() / 2);
         let mut rejected = Vec::new();
         for (index, raw) in event::split(body, format)?.enumerate() {
             if index == self.max_request_events {
                 let message = format!("more than {index} events in one request; split it into several");
-                return Err(Refusal { answer: Answer::error(413, "too_many_events", &message), kind: None });
+                let answer = Answer::error(ErrorTag::TooManyEvents, &message);
+                return Err(Refusal::TooMuch("max_request_events", answer));
             }
             if let Err(error) = self.add(raw, stamp, &mut lines) {
                 rejected.push(Rejected { index, error: error.kind.as_str(), message: error.message });
@@ -81,10 +87,9 @@ impl Intake {
         }
         if lines.is_empty() && rejected.is_empty() {
             let message = "no event in the body; send one JSON object, an array of them, or one per line";
-            let answer = Answer::error(400, ErrorKind::Empty.as_str(), message);
-            return Err(Refusal { answer, kind: Some(ErrorKind::Empty) });
+            return Err(Refusal::Invalid(ErrorKind::Empty, Answer::error(ErrorTag::Empty, message)));
         }
-        Ok(Taken::Batch { lines, rejected })
+        Ok(Events::Batch { lines, rejected })
     }
 
     fn add(&self, raw: &[u8], stamp: &Stamp, lines: &mut Lines) -> Result<(), EventError> {
@@ -101,36 +106,33 @@ impl Intake {
     ///
     /// # Errors
     /// The body is not gzip, is larger than the limit once decompressed, or there is no room for it.
-    pub fn unpack(&self, packed: &[u8], mut grow: impl FnMut(usize) -> bool) -> Result<Vec<u8>, Unpack> {
+    pub fn decompress(
+        &self,
+        compressed: &[u8],
+        mut grow: impl FnMut(usize) -> bool,
+    ) -> Result<Vec<u8>, Refusal> {
         const STEP: usize = 64 << 10;
-        let mut reader = MultiGzDecoder::new(packed);
+        let mut reader = MultiGzDecoder::new(compressed);
         let mut body = Vec::new();
         loop {
             let start = body.len();
             if !grow(start + STEP) {
-                return Err(Unpack::NoRoom);
+                return Err(Refusal::NoRoom);
             }
             let room = (self.max_body_bytes + 1 - start).min(STEP) as u64;
-            let read = reader.by_ref().take(room).read_to_end(&mut body).map_err(|_| Unpack::NotGzip)?;
+            let Ok(read) = reader.by_ref().take(room).read_to_end(&mut body) else {
+                let message = "Content-Encoding says gzip, but the body is not complete gzip data";
+                return Err(Refusal::NotGzip(Answer::error(ErrorTag::NotGzip, message)));
+            };
             if body.len() > self.max_body_bytes {
-                return Err(Unpack::TooLarge);
+                let answer = Answer::too_large("decompressed body", self.max_body_bytes as u64);
+                return Err(Refusal::TooMuch("max_body_bytes", answer));
             }
             if read == 0 {
                 return Ok(body);
             }
         }
     }
-}
-
-/// Why a body could not be decompressed.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Unpack {
-    /// Damaged, or not gzip at all.
-    NotGzip,
-    /// Larger than the limit for a body.
-    TooLarge,
-    /// More than the queue has room for.
-    NoRoom,
 }
 
 #[cfg(test)]
@@ -157,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_single_event_gets_its_stamp_and_key() {
-        let Ok(Taken::Single(lines)) = intake().take(br#"{"user": "ann"}"#, None, &stamp()) else {
+        let Ok(Events::Single(lines)) = intake().parse(br#"{"user": "ann"}"#, None, &stamp()) else {
             panic!("single")
         };
         assert_eq!(lines.line(0), br#"{"user": "ann", "timestamp": "1970-01-01T00:00:00.000Z"}"#);
@@ -167,7 +169,8 @@ mod tests {
     #[test]
     fn a_batch_keeps_the_valid_and_names_the_others() {
         let body = b"{\"user\":1}\nnonsense\n{\"timestamp\":0}\n";
-        let Ok(Taken::Batch { lines, rejected }) = intake().take(body, Some(Format::Ndjson), &stamp()) else {
+        let Ok(Events::Batch { lines, rejected }) = intake().parse(body, Some(Format::Ndjson), &stamp())
+        else {
             panic!("batch")
         };
         assert_eq!((lines.len(), lines.line(1)), (2, &b"{\"timestamp\":0}"[..]));
@@ -177,23 +180,27 @@ mod tests {
     #[test]
     fn nothing_and_too_much_are_refused_whole() {
         for (body, status) in [("[]", 400), ("[{},{},{},{}]", 413), ("[{}", 400), ("", 400), ("7", 400)] {
-            let refusal = intake().take(body.as_bytes(), None, &stamp()).expect_err(body);
-            assert_eq!(refusal.answer.status, status, "{body}");
+            let refusal = intake().parse(body.as_bytes(), None, &stamp()).expect_err(body);
+            let (Refusal::Invalid(_, answer) | Refusal::TooMuch(_, answer)) = refusal else {
+                panic!("{body}: {refusal:?}")
+            };
+            assert_eq!(answer.status.code(), status, "{body}");
         }
     }
 
     #[test]
     fn a_gzip_bomb_is_stopped_at_the_limit_and_at_the_room() {
-        let pack = |bytes: &[u8]| {
+        let compress = |bytes: &[u8]| {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
             encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("compress")
         };
-        assert_eq!(intake().unpack(&pack(&[b' '; 1000]), |_| true).map(|body| body.len()), Ok(1000));
-        assert_eq!(intake().unpack(&pack(&[b' '; 1001]), |_| true), Err(Unpack::TooLarge));
-        assert_eq!(intake().unpack(&pack(&vec![b' '; 10 << 20]), |_| true), Err(Unpack::TooLarge));
-        assert_eq!(intake().unpack(&pack(b"{}"), |_| false), Err(Unpack::NoRoom));
-        assert_eq!(intake().unpack(b"nonsense", |_| true), Err(Unpack::NotGzip));
-        let whole = pack(b"{}");
-        assert_eq!(intake().unpack(&whole[..whole.len() - 3], |_| true), Err(Unpack::NotGzip), "cut off");
+        let whole = compress(b"{}");
+        let fits = |body: &[u8]| intake().decompress(body, |_| true);
+        assert!(matches!(fits(&compress(&[b' '; 1000])), Ok(body) if body.len() == 1000));
+        assert!(matches!(fits(&compress(&[b' '; 1001])), Err(Refusal::TooMuch("max_body_bytes", _))));
+        assert!(matches!(fits(&compress(&vec![b' '; 10 << 20])), Err(Refusal::TooMuch("max_body_bytes", _))));
+        assert!(matches!(intake().decompress(&whole, |_| false), Err(Refusal::NoRoom)));
+        assert!(matches!(fits(b"nonsense"), Err(Refusal::NotGzip(_))));
+        assert!(matches!(fits(&whole[..whole.len() - 3]), Err(Refusal::NotGzip(_))), "cut off");
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::Serialize;
+
 use crate::broker::{Receipt, Record};
 
 /// The events of one request as lines ready for Kafka, in one allocation.
@@ -92,6 +94,17 @@ pub enum Outcome {
     Unacknowledged(Arc<str>),
 }
 
+/// Receipts with consecutive offsets.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct ReceiptRange {
+    /// Partition of the events.
+    pub partition: i32,
+    /// Offset of the first event.
+    pub first_offset: i64,
+    /// Offset of the last event.
+    pub last_offset: i64,
+}
+
 /// The events of one request on their way to Kafka, with the ticket that answers it.
 #[derive(Debug)]
 pub struct Job<T> {
@@ -128,18 +141,16 @@ impl<T> Job<T> {
         }
     }
 
-    /// Returns the receipts as ranges (partition, first offset, last offset), in the order of the events.
-    pub fn receipt_ranges(&self) -> Vec<(i32, i64, i64)> {
-        let mut ranges: Vec<(i32, i64, i64)> = Vec::new();
+    /// Returns the receipts as ranges, in the order of the events.
+    pub fn receipt_ranges(&self) -> Vec<ReceiptRange> {
+        let mut ranges: Vec<ReceiptRange> = Vec::new();
         for outcome in &self.outcomes {
-            let Outcome::Acknowledged(receipt) = outcome else { continue };
+            let Outcome::Acknowledged(Receipt { partition, offset }) = *outcome else { continue };
             match ranges.last_mut() {
-                Some((partition, _, last))
-                    if *partition == receipt.partition && *last + 1 == receipt.offset =>
-                {
-                    *last = receipt.offset;
+                Some(run) if run.partition == partition && run.last_offset + 1 == offset => {
+                    run.last_offset = offset;
                 }
-                _ => ranges.push((receipt.partition, receipt.offset, receipt.offset)),
+                _ => ranges.push(ReceiptRange { partition, first_offset: offset, last_offset: offset }),
             }
         }
         ranges
@@ -186,7 +197,9 @@ pub mod tests {
         assert!(!job.is_settled());
         job.give_up(&"too slow".into());
         assert!(job.is_settled());
-        assert_eq!(job.receipt_ranges(), [(1, 7, 9), (0, 10, 10)]);
+        let range =
+            |partition, first_offset, last_offset| ReceiptRange { partition, first_offset, last_offset };
+        assert_eq!(job.receipt_ranges(), [range(1, 7, 9), range(0, 10, 10)]);
         assert_eq!(job.acknowledged(), 4);
     }
 }

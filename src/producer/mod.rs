@@ -2,31 +2,39 @@
 //! broker has acknowledged.
 //!
 //! ```text
-//! front ─▶ worker ─▶ handler ─▶ queue ─▶ publisher ─▶ Sink
-//!                       ▲                    │
-//!                       └──── replier ◀──────┘ settled jobs
+//! front ─▶ handler ─▶ queue ─▶ publisher ─▶ Sink
+//!             ▲                    │
+//!             └──── replier ◀──────┘ settled jobs
 //! ```
 //!
-//! It starts the front, queue, publisher, repliers, body readers, keep-warm connections, workers and guard,
-//! in this order. To stop, it refuses requests and stops accepting connections, waits until all accepted
-//! events are settled, ends the connections, and then ends each thread after those that feed it.
+//! A front parses HTTP and passes on requests; there is one, in `tiny_http`. To stop, the producer refuses requests
+//! and connections, waits until all accepted events are settled, ends the connections, and then ends each thread
+//! after those that feed it.
 
 mod answer;
 #[doc(hidden)] // for benches/micro
 pub mod batch;
+mod bodies;
+mod clock;
+mod front;
 mod handler;
+mod head;
 mod health;
 mod intake;
 #[doc(hidden)] // for benches/micro
 pub mod job;
+mod kafka;
 mod metrics;
 mod pages;
 mod publisher;
 mod queue;
 mod rate;
+mod receipts;
 mod routes;
-mod settle;
+mod status;
+mod stop;
 mod threads;
+mod ticket;
 mod tiny_http;
 
 use std::io;
@@ -35,7 +43,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, select};
 
-use crate::broker::{BrokerError, Sink};
+use crate::broker::Sink;
 use crate::config::ProducerConfig;
 use crate::linux;
 use crate::metrics::Description;
@@ -44,15 +52,26 @@ use crate::sockets;
 use crate::thread_limit;
 
 use queue::Usage;
+use status::{ErrorTag, Status};
 use threads::Threads;
+
+pub use stop::{EXIT_LEAK_BUDGET, Stop};
 
 /// Every metric of the producer, for the documentation.
 pub fn metric_descriptions() -> Vec<Description> {
     metrics::ProducerMetrics::new().common.descriptions()
 }
 
-/// Exit code when too many connection threads are lost and the process has to be replaced.
-pub const EXIT_LEAK_BUDGET: u8 = 70;
+/// Status, error tag and `retryable` of every error answer, for the documentation.
+pub fn error_answers() -> Vec<(u16, &'static str, bool)> {
+    let row = |tag: &ErrorTag| (tag.status().code(), tag.as_str(), tag.is_retryable());
+    ErrorTag::ALL.iter().map(row).collect()
+}
+
+/// Every status that the producer answers with, for the documentation.
+pub fn statuses() -> Vec<u16> {
+    Status::ALL.map(Status::code).to_vec()
+}
 
 /// How often a drain checks whether everything is settled.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
@@ -61,19 +80,6 @@ const DRAIN_STEP: Duration = Duration::from_millis(5);
 pub struct Producer {
     threads: Threads,
     shutdown_timeout: Duration,
-}
-
-/// Why the producer stops.
-#[derive(Debug)]
-pub enum Stop {
-    /// Shutdown was requested.
-    Requested,
-    /// tiny_http lost this many threads, which is too many.
-    LeakBudget(usize),
-    /// The publisher ended on its own.
-    PublisherEnded(BrokerError),
-    /// The listener can no longer be used.
-    ListenerLost(io::Error),
 }
 
 /// Counts the events that were accepted but neither acknowledged nor refused yet.
@@ -111,37 +117,16 @@ impl Producer {
     /// Serves until `shutdown` begins or a fault cannot be repaired, then drains. Returns the exit code.
     pub fn run(self, shutdown: &Shutdown) -> u8 {
         let stop = self.wait(shutdown.closed());
-        match &stop {
-            Stop::Requested => log::info!("draining"),
-            Stop::LeakBudget(lost) => {
-                log::error!(
-                    "{lost} connection threads are lost, more than HTTP_LEAK_BUDGET allows; draining, \
-                     then exiting; restart the producer"
-                );
-            }
-            Stop::PublisherEnded(error) => log::error!("cannot publish: {error}"),
-            Stop::ListenerLost(error) => log::error!("cannot listen any more: {error}; restart the producer"),
-        }
+        stop.log();
         let unsent = self.drain();
-        match (stop, unsent) {
-            (Stop::PublisherEnded(BrokerError::Unsupported(_) | BrokerError::Refused(_)), _) => {
-                crate::config::EXIT_BAD_CONFIG
-            }
-            (Stop::LeakBudget(_), 0) => EXIT_LEAK_BUDGET,
-            (Stop::Requested, 0) => {
-                log::info!("drained");
-                0
-            }
-            (_, unsent) => {
-                if unsent > 0 {
-                    log::error!(
-                        "{unsent} events were not acknowledged; their clients got 503 or no answer and may \
-                         retry"
-                    );
-                }
-                1
-            }
+        match stop.exit_code(unsent) {
+            0 => log::info!("drained"),
+            _ if unsent > 0 => log::error!(
+                "{unsent} events were not acknowledged; their clients got 503 or no answer and may retry"
+            ),
+            _ => {}
         }
+        stop.exit_code(unsent)
     }
 
     fn wait(&self, closed: &Receiver<()>) -> Stop {

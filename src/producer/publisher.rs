@@ -5,38 +5,26 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 
-use crate::broker::{BrokerError, Sink};
+use crate::broker::BrokerError;
 use crate::echo::Echo;
 use crate::producer::batch::Batch;
-use crate::producer::handler::{QueuedJob, Ticket};
-use crate::producer::health::Health;
 use crate::producer::job::Outcome;
-use crate::producer::metrics::ProducerMetrics;
+use crate::producer::kafka::{Kafka, unix_now};
 use crate::producer::queue::{Input, Usage};
 use crate::producer::rate::Rate;
-use crate::retry::Backoff;
+use crate::producer::ticket::{QueuedJob, Ticket};
 
 /// How often an idle publisher checks that Kafka would acknowledge. Only this check notices a broker that is
 /// silent, or that would refuse on a healthy connection, so `/readyz` can follow within two seconds only if this
 /// interval and [`PROBE_LIMIT`] together stay well below that.
 const PROBE_INTERVAL: Duration = Duration::from_millis(750);
 
-/// Longest such check, so that `/readyz` follows a fault within two seconds.
-const PROBE_LIMIT: Duration = Duration::from_millis(900);
-
-/// Shortest and longest wait between attempts. The longest is how far `/readyz` may lag behind a recovery.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(1000));
-
 /// How often the connection is checked while waiting for a quota.
-const QUOTA_LOOK: Duration = Duration::from_millis(250);
-
-/// Shortest time between two log lines about events that were not acknowledged; the metrics count each
-/// failure.
-const TELL_INTERVAL: Duration = Duration::from_millis(500);
+const QUOTA_CHECK: Duration = Duration::from_millis(250);
 
 /// Limits of one batch and of one broker call.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +37,6 @@ pub struct Limits {
     pub linger: Duration,
     /// Longest broker call.
     pub call: Duration,
-    /// Longest wait until a broker is connected.
-    pub connect: Duration,
     /// A request with less time left than this is answered instead of sent. Otherwise, one that is close to
     /// its deadline would cut short the call for all others, and a slow broker would be sent the same events
     /// again and again.
@@ -61,28 +47,18 @@ pub struct Limits {
 
 /// State of the publisher thread.
 pub struct Publisher {
-    /// Where batches go.
-    pub sink: Box<dyn Sink>,
+    pub kafka: Kafka,
     /// Where jobs come from.
     pub inputs: Receiver<Input<QueuedJob>>,
     /// Where settled jobs go. Unbounded, because the queue's limits cover them until they are answered.
     pub settled: Sender<Vec<QueuedJob>>,
-    /// Records every call.
-    pub health: Arc<Health>,
-    /// Records every batch.
-    pub metrics: Arc<ProducerMetrics>,
-    /// Records how fast events leave.
     pub usage: Arc<Usage>,
-    /// Limits on batches and calls.
     pub limits: Limits,
     /// Prints the original's lines.
     pub echo: Echo,
-    /// The jobs on their way to Kafka.
     pub batch: Batch<Ticket>,
     /// How fast events are acknowledged.
     pub rate: Rate,
-    /// When the log last reported events that were not acknowledged.
-    pub told: Option<Instant>,
 }
 
 /// What woke the loop.
@@ -104,52 +80,47 @@ impl Publisher {
             Err(BrokerError::Retryable("the publisher panicked; see the log above".into()))
         });
         if let Err(error) = &end {
-            self.health.gave_up(&error.to_string());
+            self.kafka.health.gave_up(&error.to_string());
         }
         let left = self.batch.give_up(&"the publisher ended".into());
-        self.hand_out(left);
+        self.pass_on(left);
         end
     }
 
     fn publish_all(&mut self) -> Result<(), BrokerError> {
-        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut closing = false;
-        self.probe(&mut backoff)?;
+        self.kafka.probe()?;
         let mut not_before = Instant::now();
         let (mut failure, mut throttled) = (None, false);
         loop {
             throttled &= !self.batch.is_empty();
-            closing |= self.gather(not_before, throttled || backoff.failures() > 0);
-            if self.answer_the_due(failure.as_deref()) && self.batch.is_empty() && !closing {
+            closing |= self.gather(not_before, throttled || self.kafka.is_failing());
+            if self.answer_expiring(failure.as_deref()) && self.batch.is_empty() && !closing {
                 // Others are waiting behind them; a probe in between would only delay those too.
                 continue;
             }
             if !self.batch.is_empty() {
-                if (throttled || backoff.failures() > 0) && Instant::now() < not_before {
+                if (throttled || self.kafka.is_failing()) && Instant::now() < not_before {
                     continue;
                 }
-                let error = self.attempt(&mut backoff)?;
+                let error = self.attempt()?;
                 throttled = false;
                 match error {
-                    None => backoff.reset(),
+                    None => self.kafka.backoff.reset(),
                     Some(BrokerError::Throttled(until, _)) => {
-                        backoff.reset();
-                        (not_before, throttled) = (until.min(Instant::now() + QUOTA_LOOK), true);
+                        self.kafka.backoff.reset();
+                        (not_before, throttled) = (until.min(Instant::now() + QUOTA_CHECK), true);
                     }
-                    Some(_) => not_before = Instant::now() + backoff.next_wait(fastrand::f64()),
+                    Some(_) => not_before = Instant::now() + self.kafka.backoff.next_wait(fastrand::f64()),
                 }
                 failure = error.map(|error| error.to_string());
             } else if closing {
                 return Ok(());
-            } else if self.probe_is_due(not_before, &backoff) {
+            } else if !self.kafka.is_failing() || Instant::now() >= not_before {
                 failure = None;
-                not_before = Instant::now() + self.probe(&mut backoff)?;
+                not_before = Instant::now() + self.kafka.probe()?;
             }
         }
-    }
-
-    fn probe_is_due(&self, not_before: Instant, backoff: &Backoff) -> bool {
-        backoff.failures() == 0 || Instant::now() >= not_before
     }
 
     /// Collects jobs: waits for the first one (at most one tick), then takes all that are ready, up to one
@@ -165,7 +136,7 @@ impl Publisher {
             }
         }
         let linger = if self.limits.linger.is_zero() { now } else { Instant::now() + self.limits.linger };
-        let until = if failing { not_before.max(linger).min(self.next_due()) } else { linger };
+        let until = if failing { not_before.max(linger).min(self.next_expiry()) } else { linger };
         while !closing && self.has_room() {
             match self.wake(until) {
                 Wake::Input(Input::Job(job)) => self.batch.push(job),
@@ -182,28 +153,28 @@ impl Publisher {
     }
 
     /// When the first request of the batch will have too little time left for another attempt.
-    fn next_due(&self) -> Instant {
+    fn next_expiry(&self) -> Instant {
         let earliest = self.batch.earliest_deadline().unwrap_or_else(Instant::now);
         earliest.checked_sub(self.limits.least_call).unwrap_or(earliest)
     }
 
     /// Answers the requests that have too little time left for another attempt; `failure` is why the last one
     /// failed. Returns true if there were any.
-    fn answer_the_due(&mut self, failure: Option<&str>) -> bool {
+    fn answer_expiring(&mut self, failure: Option<&str>) -> bool {
         let now = Instant::now();
-        if self.batch.is_empty() || now < self.next_due() {
+        if self.batch.is_empty() || now < self.next_expiry() {
             return false;
         }
         let reason = failure.unwrap_or("Kafka is too slow for the waiting events; not sent in time");
         let settled = self.batch.take_settled(now + self.limits.least_call, &reason.into());
-        self.hand_out(settled);
+        self.pass_on(settled);
         true
     }
 
     fn accept_one(&mut self, until: Instant) -> bool {
         match self.wake(until) {
             Wake::Input(Input::Job(job)) => {
-                self.metrics.queue.wait.observe(job.ticket.complete().elapsed().as_secs_f64());
+                self.kafka.metrics.queue.wait.observe(job.ticket.request.complete.elapsed().as_secs_f64());
                 self.batch.push(job);
                 false
             }
@@ -230,120 +201,30 @@ impl Publisher {
 
     /// Sends the batch once and passes on the jobs that are settled. Returns the failure, if there is one
     /// that may be temporary.
-    fn attempt(&mut self, backoff: &mut Backoff) -> Result<Option<BrokerError>, BrokerError> {
+    fn attempt(&mut self) -> Result<Option<BrokerError>, BrokerError> {
         let began = Instant::now();
         let time_left = self
             .batch
             .earliest_deadline()
             .map_or(self.limits.call, |deadline| deadline.saturating_duration_since(began));
         let (sent, records) = self.batch.records(self.limits.batch_events, self.limits.batch_bytes);
-        let bytes = records.iter().map(|record| record.value.len()).sum();
-        self.health.call_begins(began);
-        let results = self.sink.send(&records, self.limits.call.min(time_left));
+        let results = self.kafka.send(&records, self.limits.call.min(time_left));
         let acknowledged = results.iter().filter(|result| result.is_ok()).count();
         let has_keys = acknowledged < sent.len() && records.iter().any(|record| record.key.is_some());
         let failure = self.batch.note(&sent, results);
-        match &failure {
-            None => self.health.call_succeeded(),
-            Some(BrokerError::Throttled(until, text)) => self.note_quota(*until, text),
-            Some(error) => {
-                if self.note_failure(error, sent.len(), acknowledged, has_keys) {
-                    backoff.reset();
-                }
-            }
-        }
+        let noted = self.kafka.note(failure.as_ref(), sent.len(), acknowledged, has_keys);
         let now = Instant::now();
         if acknowledged > 0 {
-            self.metrics.kafka.produced(now - began, sent.len(), bytes, unix_now());
             self.usage.set_rate(self.rate.add(acknowledged as u64, now));
         }
         let reason =
             failure.as_ref().map_or_else(|| "no acknowledgement in time".into(), |e| e.to_string().into());
         let settled = self.batch.take_settled(now, &reason);
-        self.hand_out(settled);
-        match failure {
-            Some(error) if self.is_final(&error) => Err(error),
-            failure => Ok(failure),
-        }
+        self.pass_on(settled);
+        noted.map(|()| failure)
     }
 
-    /// Records a call that left some of the `sent` events without an acknowledgement. Returns true if new
-    /// events need not wait for them: without keys, events that one partition does not accept go to another.
-    fn note_failure(
-        &mut self,
-        error: &BrokerError,
-        sent: usize,
-        acknowledged: usize,
-        has_keys: bool,
-    ) -> bool {
-        self.metrics.kafka.failed(error.kind());
-        let now = Instant::now();
-        if self.told.is_none_or(|told| now - told >= TELL_INTERVAL) {
-            log::warn!("{} of {sent} events not acknowledged: {error}", sent - acknowledged);
-            self.told = Some(now);
-        }
-        let others_serve = acknowledged > 0 || matches!(error, BrokerError::Waiting(_));
-        if others_serve && !has_keys {
-            self.health.call_succeeded();
-            return true;
-        }
-        self.health.call_failed(&error.to_string());
-        false
-    }
-
-    /// Records that Kafka is healthy but accepts nothing more before `until`.
-    fn note_quota(&self, until: Instant, text: &str) {
-        if self.health.throttled_for(Instant::now()).is_zero() {
-            log::warn!("waiting: {text}");
-            self.metrics.kafka.failed("throttled");
-        }
-        self.health.call_succeeded();
-        self.health.throttled(until);
-    }
-
-    /// The limit is higher while not connected: a distant broker with TLS and a password needs a few more
-    /// round trips.
-    fn probe_limit(&self, backoff: &Backoff) -> Duration {
-        let is_connected = self.health.was_up() && backoff.failures() == 0;
-        if is_connected { PROBE_LIMIT } else { PROBE_LIMIT.max(self.limits.connect) }
-    }
-
-    fn probe(&mut self, backoff: &mut Backoff) -> Result<Duration, BrokerError> {
-        self.health.call_begins(Instant::now());
-        match self.sink.probe(self.probe_limit(backoff)) {
-            // Kafka answered a moment ago and cannot be asked now.
-            Ok(()) | Err(BrokerError::Throttled(..)) => {
-                if backoff.failures() > 0 {
-                    log::info!("Kafka acknowledges again");
-                }
-                backoff.reset();
-                self.health.call_succeeded();
-                self.metrics.kafka.last_success.set(unix_now().as_secs_f64());
-                Ok(Duration::ZERO)
-            }
-            Err(error) if self.is_final(&error) => Err(error),
-            Err(error) => {
-                self.health.call_failed(&error.to_string());
-                self.metrics.kafka.failed(error.kind());
-                if backoff.failures() == 0 {
-                    log::warn!("not ready: {error}; trying again");
-                }
-                Ok(backoff.next_wait(fastrand::f64()))
-            }
-        }
-    }
-
-    /// True for failures that no retry can fix: a Kafka that we cannot talk to, or one that has never
-    /// accepted us.
-    fn is_final(&self, error: &BrokerError) -> bool {
-        match error {
-            BrokerError::Unsupported(_) => true,
-            BrokerError::Refused(_) => !self.health.was_up(),
-            _ => false,
-        }
-    }
-
-    fn hand_out(&mut self, mut settled: Vec<QueuedJob>) {
+    fn pass_on(&mut self, mut settled: Vec<QueuedJob>) {
         if settled.is_empty() {
             return;
         }
@@ -362,8 +243,4 @@ impl Publisher {
             let _ = self.settled.send(std::mem::replace(&mut settled, rest));
         }
     }
-}
-
-fn unix_now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,34 +1,12 @@
 //! Decides from the head of a request what it asks for, and whether its body may be read.
 //!
-//! tiny_http's framing is lax: it ignores a bad `Content-Length`, uses the first of several, and treats any
-//! `Transfer-Encoding` as chunked. Everything that could desynchronise a connection is therefore refused
-//! here.
+//! A front may be lax about framing: ignore a bad `Content-Length`, use the first of several, or treat any
+//! `Transfer-Encoding` as chunked. Everything that could desynchronise a connection is therefore refused here.
 
 use crate::event::Format;
 use crate::producer::answer::Answer;
-
-/// The parts of a request head that decide how to handle it.
-#[derive(Clone, Debug, Default)]
-pub struct Head<'a> {
-    /// As sent; known methods are in upper case.
-    pub method: &'a str,
-    /// Request target, including its query.
-    pub target: &'a str,
-    /// First `Content-Length`, as text.
-    pub content_length: Option<&'a str>,
-    /// There is more than one `Content-Length`.
-    pub repeated_length: bool,
-    /// There is a `Transfer-Encoding`.
-    pub transfer_encoding: bool,
-    /// `Connection` asks for an upgrade: tiny_http would give us the raw socket as the body.
-    pub upgrade: bool,
-    /// The whole body has already been read, so a refusal does not have to end the connection.
-    pub body_is_here: bool,
-    /// `Content-Type`, as text.
-    pub content_type: Option<&'a str>,
-    /// `Content-Encoding`, as text.
-    pub content_encoding: Option<&'a str>,
-}
+use crate::producer::head::Head;
+use crate::producer::status::ErrorTag;
 
 /// The resources of the producer; also the `route` label of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,93 +55,100 @@ impl Route {
     }
 }
 
+/// Which requests are accepted.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Largest body as sent, in bytes.
+    pub max_body_bytes: usize,
+}
+
+/// A body whose events may be accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// Its length in bytes, within the limit.
+    pub length: usize,
+    /// The front has already read it.
+    pub is_here: bool,
+    /// It is compressed with gzip.
+    pub gzip: bool,
+    /// `None` means an object or an array, depending on the first character.
+    pub format: Option<Format>,
+}
+
+impl Body {
+    /// True if it must not be read by a thread that receives requests: it is still on the socket, or it is
+    /// compressed and can grow a thousandfold.
+    pub fn needs_thread(&self) -> bool {
+        !self.is_here || self.gzip
+    }
+}
+
 /// What to do with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Answer a `GET` for this route.
     Show(Route),
-    /// Read `length` bytes and accept the events in them.
-    Take {
-        /// Body length in bytes, within the limit.
-        length: usize,
-        /// The body is compressed with gzip.
-        gzip: bool,
-        /// `None` means an object or an array, depending on the first character.
-        format: Option<Format>,
-    },
-    /// Refuse the request. With `close`, the body will not be read, so the connection cannot be used any
-    /// more.
-    Refuse {
-        /// The answer to send.
-        answer: Answer,
-        /// The body stays unread.
-        close: bool,
-    },
+    /// Read the body and accept the events in it.
+    Take(Body),
+    /// Refuse the request.
+    Refuse(Answer),
 }
 
-/// Decides about a request head; `max_body_bytes` limits the body as sent.
-pub fn judge(head: &Head<'_>, max_body_bytes: usize) -> Verdict {
+/// Decides about a request head.
+pub fn judge(head: &Head<'_>, policy: &Policy) -> Verdict {
     if let Some(refusal) = broken_framing(head) {
-        return Verdict::Refuse { answer: refusal, close: true };
+        return Verdict::Refuse(refusal.closing(true));
     }
     let length = head.content_length.and_then(|text| text.parse::<usize>().ok());
     let has_body = length.is_some_and(|length| length > 0);
-    let refuse = |answer| Verdict::Refuse { answer, close: has_body && !head.body_is_here };
     let route = Route::of(head.target);
-    match (route, head.method) {
+    let verdict = match (route, head.method) {
         (Route::Unknown, _) => {
-            refuse(Answer::error(404, "not_found", "no such path; send events to POST /register_event"))
+            Err(Answer::error(ErrorTag::NotFound, "no such path; send events to POST /register_event"))
         }
-        (Route::RegisterEvent, "POST") => take(head, length, max_body_bytes),
-        (Route::RegisterEvent, _) => refuse(Answer::not_allowed("POST")),
+        (Route::RegisterEvent, "POST") => body(head, length, policy).map(Verdict::Take),
+        (Route::RegisterEvent, _) => Err(Answer::not_allowed("POST")),
         (_, "GET" | "HEAD") if has_body => {
-            refuse(Answer::error(400, "unexpected_body", "a GET here must not have a body"))
+            Err(Answer::error(ErrorTag::UnexpectedBody, "a GET here must not have a body"))
         }
-        (_, "GET" | "HEAD") => Verdict::Show(route),
-        _ => refuse(Answer::not_allowed("GET, HEAD")),
-    }
+        (_, "GET" | "HEAD") => Ok(Verdict::Show(route)),
+        _ => Err(Answer::not_allowed("GET, HEAD")),
+    };
+    verdict.unwrap_or_else(|answer| Verdict::Refuse(answer.closing(has_body && !head.body_is_here)))
 }
 
 /// Refuses requests after which it is uncertain where the next one begins.
 fn broken_framing(head: &Head<'_>) -> Option<Answer> {
-    let bad = |tag, message| Some(Answer::error(400, tag, message));
+    let bad = |tag, message| Some(Answer::error(tag, message));
     if head.transfer_encoding && head.content_length.is_some() {
-        return bad(
-            "ambiguous_length",
-            "Transfer-Encoding and Content-Length cannot be combined; send only Content-Length",
-        );
+        let message = "Transfer-Encoding and Content-Length cannot be combined; send only Content-Length";
+        return bad(ErrorTag::AmbiguousLength, message);
     }
     if head.transfer_encoding {
-        return Some(Answer::error(
-            411,
-            "length_required",
-            "Transfer-Encoding is not supported; send Content-Length",
-        ));
+        return bad(ErrorTag::LengthRequired, "Transfer-Encoding is not supported; send Content-Length");
     }
     if head.repeated_length {
-        return bad("repeated_length", "more than one Content-Length; send only one");
+        return bad(ErrorTag::RepeatedLength, "more than one Content-Length; send only one");
     }
     if head.upgrade {
-        return bad("upgrade", "protocol upgrades are not supported; omit `Connection: upgrade`");
+        return bad(ErrorTag::Upgrade, "protocol upgrades are not supported; omit `Connection: upgrade`");
     }
     let text = head.content_length?;
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits {
-        return bad("bad_length", "Content-Length is not a number of bytes");
+        return bad(ErrorTag::BadLength, "Content-Length is not a number of bytes");
     }
-    // The number does not fit in a usize. tiny_http sees no length then, so the request is refused before the
+    // The number does not fit in a usize. A front may see no length then, so the request is refused before the
     // length can get lost.
     text.parse::<usize>().is_err().then(|| Answer::too_large("Content-Length", u64::MAX))
 }
 
-fn take(head: &Head<'_>, length: Option<usize>, max_body_bytes: usize) -> Verdict {
-    let has_body = length.is_some_and(|length| length > 0);
-    let refuse = |answer| Verdict::Refuse { answer, close: has_body && !head.body_is_here };
+fn body(head: &Head<'_>, length: Option<usize>, policy: &Policy) -> Result<Body, Answer> {
     let Some(length) = length else {
-        return refuse(Answer::error(411, "length_required", "a POST needs a Content-Length"));
+        return Err(Answer::error(ErrorTag::LengthRequired, "a POST needs a Content-Length"));
     };
-    if length > max_body_bytes {
-        return refuse(Answer::too_large("body", max_body_bytes as u64));
+    if length > policy.max_body_bytes {
+        return Err(Answer::too_large("body", policy.max_body_bytes as u64));
     }
     let gzip = match head.content_encoding.map(str::trim) {
         None => false,
@@ -171,16 +156,14 @@ fn take(head: &Head<'_>, length: Option<usize>, max_body_bytes: usize) -> Verdic
         Some(coding) if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") => true,
         Some(_) => {
             let message = "Content-Encoding must be gzip or absent";
-            return refuse(Answer::error(415, "unsupported_encoding", message));
+            return Err(Answer::error(ErrorTag::UnsupportedEncoding, message));
         }
     };
-    match format(head.content_type) {
-        Some(format) => Verdict::Take { length, gzip, format },
-        None => {
-            let message = "Content-Type must be application/json or application/x-ndjson";
-            refuse(Answer::error(415, "unsupported_media_type", message))
-        }
-    }
+    let Some(format) = format(head.content_type) else {
+        let message = "Content-Type must be application/json or application/x-ndjson";
+        return Err(Answer::error(ErrorTag::UnsupportedMediaType, message));
+    };
+    Ok(Body { length, is_here: head.body_is_here, gzip, format })
 }
 
 /// The outer `None` means that the type is refused. A missing type, and the type that `curl -d` sends by
@@ -208,23 +191,26 @@ mod tests {
         Head { method: "POST", target: "/register_event", content_length: Some("10"), ..Head::default() }
     }
 
+    const POLICY: Policy = Policy { max_body_bytes: 1000 };
+
     fn refused(head: &Head<'_>) -> (u16, bool) {
-        match judge(head, 1000) {
-            Verdict::Refuse { answer, close } => (answer.status, close),
+        match judge(head, &POLICY) {
+            Verdict::Refuse(answer) => (answer.status.code(), answer.close),
             other => panic!("not refused: {other:?}"),
         }
     }
 
     #[test]
     fn a_plain_post_is_taken() {
-        let taken = Verdict::Take { length: 10, gzip: false, format: None };
-        assert_eq!(judge(&post(), 1000), taken);
+        let plain = Body { length: 10, is_here: false, gzip: false, format: None };
+        let taken = Verdict::Take(plain);
+        assert_eq!(judge(&post(), &POLICY), taken);
         let typed = Head { content_type: Some("application/json; charset=utf-8"), ..post() };
-        assert_eq!(judge(&typed, 1000), taken);
+        assert_eq!(judge(&typed, &POLICY), taken);
         let lines =
             Head { content_type: Some("Application/X-NDJSON"), content_encoding: Some("GZIP"), ..post() };
         let format = Some(Format::Ndjson);
-        assert_eq!(judge(&lines, 1000), Verdict::Take { length: 10, gzip: true, format });
+        assert_eq!(judge(&lines, &POLICY), Verdict::Take(Body { gzip: true, format, ..plain }));
     }
 
     #[test]
@@ -280,7 +266,7 @@ mod tests {
             ("/version", Route::Version),
         ] {
             let head = Head { method: "GET", target, ..Head::default() };
-            assert_eq!(judge(&head, 10), Verdict::Show(route), "{target}");
+            assert_eq!(judge(&head, &POLICY), Verdict::Show(route), "{target}");
         }
     }
 }

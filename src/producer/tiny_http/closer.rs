@@ -10,17 +10,20 @@ use std::mem;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use socket2::SockRef;
 use tiny_http::Request;
 
+use crate::producer::answer::Answer;
+use crate::producer::clock::with_date;
 use crate::producer::handler::Handler;
 use crate::producer::routes::Route;
-use crate::producer::tiny_http::connections::Connection;
-use crate::producer::tiny_http::exchange::{self, Arrival, Exchange};
-use crate::producer::tiny_http::mender::shielded;
+use crate::producer::status::Status;
+use crate::producer::tiny_http::exchange::Exchanges;
+use crate::producer::tiny_http::orders::{Arrival, Ending, Order};
 use crate::sockets::{self, Finder, Found};
 
 /// After a scan of every descriptor, the next one waits this many times as long as the scan took.
@@ -33,41 +36,10 @@ const ORDERS_AT_ONCE: usize = 64;
 /// of the body at once. Up to this size the allocation is never touched.
 const DRAINABLE_BYTES: usize = 64 << 20;
 
-/// An instruction for the closer.
-pub enum Order {
-    /// Send the last answer and end the connection.
-    End(Box<Ending>),
-    /// End the connection of this client, whose request will be abandoned.
-    Shut(SocketAddr),
-    /// Find out whether the parked requests belong to a connection that has ended or to a new one with the
-    /// same address.
-    Late(SocketAddr),
-    /// No more orders follow: carry out the waiting ones and stop.
-    Stop,
-}
-
-/// The last request on its connection, with the bytes of its answer.
-pub struct Ending {
-    pub request: Request,
-    /// Its connection, on which it is the request being served.
-    pub connection: Arc<Connection<Arrival>>,
-    /// The answer: empty if the client cannot receive it any more, `None` if the request was lost in a panic.
-    pub bytes: Option<Vec<u8>>,
-}
-
-impl Order {
-    fn peer(&self) -> Option<SocketAddr> {
-        match self {
-            Self::End(ending) => Some(ending.connection.peer),
-            Self::Shut(peer) | Self::Late(peer) => Some(*peer),
-            Self::Stop => None,
-        }
-    }
-}
-
 /// State of the closer thread.
 pub struct Closer {
     handler: Arc<Handler>,
+    exchanges: Arc<Exchanges>,
     finder: Finder,
     /// Orders whose connection was not found among the recent descriptors.
     waiting: Vec<Order>,
@@ -76,10 +48,10 @@ pub struct Closer {
 }
 
 impl Closer {
-    /// Creates a closer that has nothing to do yet.
-    pub fn new(handler: Arc<Handler>) -> Self {
-        let finder = Finder::new(handler.port);
-        Self { handler, finder, waiting: Vec::new(), next_scan: Instant::now(), stopping: false }
+    /// Creates a closer for the connections to `port`.
+    pub fn new(port: u16, handler: Arc<Handler>, exchanges: Arc<Exchanges>) -> Self {
+        let (finder, next_scan) = (Finder::new(port), Instant::now());
+        Self { handler, exchanges, finder, waiting: Vec::new(), next_scan, stopping: false }
     }
 
     /// Carries out `orders` until one of them is [`Order::Stop`].
@@ -119,7 +91,7 @@ impl Closer {
         self.waiting = waiting;
         for order in ready {
             let handler = self.handler.clone();
-            shielded(&handler, || self.carry_out(order, &found));
+            handler.catch_panic(|| self.carry_out(order, &found));
         }
     }
 
@@ -138,9 +110,11 @@ impl Closer {
             Order::Late(peer) => {
                 // A connection that we ended is not found, so one that is found is new.
                 if place(peer).is_some_and(|fd| self.finder.act(fd, peer, |_| {})) {
-                    self.revive(peer);
+                    if let Some(request) = self.exchanges.revive(peer) {
+                        self.handler.serve(request);
+                    }
                 } else {
-                    give_up(self.handler.connections.discard(peer));
+                    abandon(self.exchanges.connections.discard(peer));
                 }
             }
             Order::Stop => {}
@@ -150,8 +124,12 @@ impl Closer {
     fn end(&mut self, ending: Ending, place: Option<RawFd>) {
         let Ending { request, connection, bytes } = ending;
         let bytes = bytes.unwrap_or_else(|| {
-            self.handler.metrics.answered(Route::of(request.url()), 500);
-            if connection.is_cut() { Vec::new() } else { exchange::lost() }
+            self.exchanges.metrics.answered(Route::of(request.url()), Status::InternalServerError);
+            let mut bytes = Vec::new();
+            if !connection.is_cut() {
+                with_date(|date| Answer::lost().encode(date, None, true, false, &mut bytes));
+            }
+            bytes
         });
         let peer = connection.peer;
         // Kept because tiny_http's thread may close the descriptor as soon as it reads the end of the stream.
@@ -159,14 +137,14 @@ impl Closer {
         if let Some(fd) = place {
             self.finder.act(fd, peer, |socket| {
                 kept = socket.try_clone().ok();
-                connection.set_inode(sockets::inode(socket).unwrap_or_default());
+                connection.inode.store(sockets::inode(socket).unwrap_or_default(), Ordering::Relaxed);
                 // tiny_http reads the rest of the body before it lets us write; this makes it reach the end
                 // at once.
                 let _ = socket.shutdown(Shutdown::Read);
             });
         }
         // Before the client can learn that this connection has ended and open another one from the same address.
-        let behind = self.handler.connections.end(&connection);
+        let behind = self.exchanges.connections.end(&connection);
         let writer = if is_drainable(&request) {
             let mut writer = request.into_writer();
             // A client that has gone away cannot receive the answer.
@@ -189,7 +167,7 @@ impl Closer {
             None if place.is_some() => self.shut_wherever(peer),
             None => {}
         }
-        give_up(behind);
+        abandon(behind);
         // If the connection were still open, tiny_http could now write an answer of its own to whatever it
         // reads after the request.
         drop(writer);
@@ -202,13 +180,6 @@ impl Closer {
     fn shut_wherever(&mut self, peer: SocketAddr) {
         if let Some(&fd) = self.finder.find_all(&HashSet::from([peer])).get(&peer) {
             self.shut(fd, peer);
-        }
-    }
-
-    fn revive(&self, peer: SocketAddr) {
-        if let Some((arrival, connection)) = self.handler.connections.revive(peer) {
-            let turn = Instant::now();
-            self.handler.serve(Exchange::new(arrival, connection, self.handler.closer.clone(), turn));
         }
     }
 }
@@ -224,7 +195,7 @@ fn leak(request: Request) {
 }
 
 /// Abandons requests of a connection that has ended: they are neither processed nor answered.
-fn give_up(arrivals: Vec<Arrival>) {
+fn abandon(arrivals: Vec<Arrival>) {
     for Arrival { request, .. } in arrivals {
         if is_drainable(&request) {
             drop(request.into_writer());

@@ -6,35 +6,35 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-/// One client connection.
+use parking_lot::Mutex;
+use prometheus::IntGauge;
+
+/// One client connection, by its address.
 #[derive(Debug)]
 pub struct Connection<R> {
-    /// The client's address.
     pub peer: SocketAddr,
     cut: AtomicBool,
     /// Nothing more will be read from it, so the answer in progress is its last.
     last: AtomicBool,
-    /// Inode of its socket, stored when we end the connection; 0 before that.
-    inode: AtomicU64,
+    /// Inode of its socket, stored when we end the connection; 0 before that. For [`Connections::retain`].
+    pub inode: AtomicU64,
     /// A scan of all sockets no longer found it.
     gone: AtomicBool,
-    lane: Mutex<Lane<R>>,
+    state: Mutex<State<R>>,
 }
 
 #[derive(Debug)]
-struct Lane<R> {
-    busy: bool,
+struct State<R> {
     parked: VecDeque<R>,
-    taken: u64,
-    body_awaited_since: Option<Instant>,
+    progress: Progress,
 }
 
 /// What the guard needs to know about a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Requests received on it so far.
     pub taken: u64,
@@ -48,7 +48,7 @@ pub struct Progress {
 #[derive(Debug)]
 pub enum Entry<R> {
     /// Serve it now: answer it, then call [`Connections::leave`] or [`Connections::end`].
-    Turn(R, Arc<Connection<R>>),
+    Next(R, Arc<Connection<R>>),
     /// It is parked behind another request on its connection.
     Parked,
     /// Also parked, but its connection now has too many: shut it down. Returned once per connection.
@@ -64,45 +64,36 @@ pub enum Entry<R> {
 pub struct Connections<R> {
     by_peer: Mutex<HashMap<SocketAddr, Arc<Connection<R>>>>,
     max_parked: usize,
-    parked: AtomicUsize,
-    first_requests: AtomicU64,
-}
-
-/// A poisoned lock can still be used, because its data is consistent between any two statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    parked: IntGauge,
+    /// Number of connections that have sent a first request so far.
+    pub first_requests: AtomicU64,
 }
 
 impl<R> Connections<R> {
     /// Starts without connections; each may have `max_parked` requests waiting behind the one being served.
-    pub fn new(max_parked: usize) -> Self {
-        Self {
-            by_peer: Mutex::default(),
-            max_parked,
-            parked: AtomicUsize::new(0),
-            first_requests: AtomicU64::new(0),
-        }
+    /// `parked` shows how many are waiting on all of them.
+    pub fn new(max_parked: usize, parked: IntGauge) -> Self {
+        Self { by_peer: Mutex::default(), max_parked, parked, first_requests: AtomicU64::new(0) }
     }
 
     /// Registers a request from `peer`. Call this in the order of arrival.
     pub fn enter(&self, peer: SocketAddr, request: R) -> Entry<R> {
         // Held to the end; otherwise `revive` could replace the connection while the request is being added.
-        let mut by_peer = lock(&self.by_peer);
+        let mut by_peer = self.by_peer.lock();
         let connection = by_peer.entry(peer).or_insert_with(|| {
             self.first_requests.fetch_add(1, Ordering::Relaxed);
             Connection::new(peer)
         });
-        let mut lane = lock(&connection.lane);
-        lane.taken += 1;
-        let was_ended = connection.is_cut() && !lane.busy;
-        if !lane.busy && !was_ended {
-            lane.busy = true;
-            drop(lane);
-            return Entry::Turn(request, connection.clone());
+        let mut state = connection.state.lock();
+        state.progress.taken += 1;
+        let was_ended = connection.is_cut() && !state.progress.busy;
+        if !state.progress.busy && !was_ended {
+            state.progress.busy = true;
+            return Entry::Next(request, connection.clone());
         }
-        lane.parked.push_back(request);
-        self.parked.fetch_add(1, Ordering::Relaxed);
-        match lane.parked.len() {
+        state.parked.push_back(request);
+        self.parked.inc();
+        match state.parked.len() {
             1 if was_ended => Entry::Late(peer),
             parked if parked > self.max_parked && connection.cut() => Entry::Flood(peer),
             _ => Entry::Parked,
@@ -114,12 +105,12 @@ impl<R> Connections<R> {
     /// Call this before writing the answer: then the connection is free by the time the client can send its
     /// next request, and the thread that answers that request waits only for a write already in progress.
     pub fn leave(&self, connection: &Connection<R>) -> Option<R> {
-        let mut lane = lock(&connection.lane);
-        lane.body_awaited_since = None;
-        let next = lane.parked.pop_front();
-        lane.busy = next.is_some();
+        let mut state = connection.state.lock();
+        state.progress.body_awaited_since = None;
+        let next = state.parked.pop_front();
+        state.progress.busy = next.is_some();
         if next.is_some() {
-            self.parked.fetch_sub(1, Ordering::Relaxed);
+            self.parked.dec();
         }
         next
     }
@@ -127,39 +118,38 @@ impl<R> Connections<R> {
     /// Ends the connection and returns the requests after its last one, none of which may be processed.
     pub fn end(&self, connection: &Connection<R>) -> Vec<R> {
         connection.cut();
-        self.unpark(&mut lock(&connection.lane))
+        self.unpark(&mut connection.state.lock())
     }
 
     /// Removes and returns the requests of [`Entry::Late`], which arrived after the last answer of a
     /// connection that has ended.
     pub fn discard(&self, peer: SocketAddr) -> Vec<R> {
-        lock(&self.by_peer).get(&peer).map_or_else(Vec::new, |connection| self.take_late(connection))
+        self.by_peer.lock().get(&peer).map_or_else(Vec::new, |connection| self.take_late(connection))
     }
 
     fn take_late(&self, connection: &Connection<R>) -> Vec<R> {
-        let mut lane = lock(&connection.lane);
-        if lane.busy { Vec::new() } else { self.unpark(&mut lane) }
+        let mut state = connection.state.lock();
+        if state.progress.busy { Vec::new() } else { self.unpark(&mut state) }
     }
 
-    fn unpark(&self, lane: &mut Lane<R>) -> Vec<R> {
-        lane.busy = false;
-        lane.body_awaited_since = None;
-        self.parked.fetch_sub(lane.parked.len(), Ordering::Relaxed);
-        lane.parked.drain(..).collect()
+    fn unpark(&self, state: &mut State<R>) -> Vec<R> {
+        state.progress.busy = false;
+        state.progress.body_awaited_since = None;
+        self.parked.sub(state.parked.len() as i64);
+        state.parked.drain(..).collect()
     }
 
     /// Moves the requests of [`Entry::Late`] to the new connection of `peer` on which they arrived. Returns
     /// the first of them, which can be served now.
     pub fn revive(&self, peer: SocketAddr) -> Option<(R, Arc<Connection<R>>)> {
-        let mut by_peer = lock(&self.by_peer);
+        let mut by_peer = self.by_peer.lock();
         let mut waiting: VecDeque<R> = self.take_late(by_peer.get(&peer)?).into();
         let first = waiting.pop_front()?;
         let connection = Connection::new(peer);
         self.first_requests.fetch_add(1, Ordering::Relaxed);
-        self.parked.fetch_add(waiting.len(), Ordering::Relaxed);
-        let mut lane = lock(&connection.lane);
-        (lane.busy, lane.taken, lane.parked) = (true, waiting.len() as u64 + 1, waiting);
-        drop(lane);
+        self.parked.add(waiting.len() as i64);
+        let progress = Progress { taken: waiting.len() as u64 + 1, busy: true, body_awaited_since: None };
+        *connection.state.lock() = State { parked: waiting, progress };
         by_peer.insert(peer, connection.clone());
         Some((first, connection))
     }
@@ -167,37 +157,25 @@ impl<R> Connections<R> {
     /// Call this before shutting the reading side of `peer`, because the answer in progress has to say that
     /// it is the last.
     pub fn read_no_more(&self, peer: SocketAddr) {
-        if let Some(connection) = lock(&self.by_peer).get(&peer) {
+        if let Some(connection) = self.by_peer.lock().get(&peer) {
             connection.last.store(true, Ordering::SeqCst);
         }
     }
 
-    /// Number of requests parked on all connections.
-    pub fn parked(&self) -> usize {
-        self.parked.load(Ordering::Relaxed)
-    }
-
-    /// Number of connections that have sent a first request so far.
-    pub fn first_requests(&self) -> u64 {
-        self.first_requests.load(Ordering::Relaxed)
-    }
-
     /// What is known about `peer`, if it has sent a request on a connection that we have not ended.
     pub fn progress(&self, peer: SocketAddr) -> Option<Progress> {
-        let connection = lock(&self.by_peer).get(&peer)?.clone();
-        let lane = lock(&connection.lane);
-        let progress =
-            Progress { taken: lane.taken, busy: lane.busy, body_awaited_since: lane.body_awaited_since };
-        (lane.busy || !connection.is_cut()).then_some(progress)
+        let connection = self.by_peer.lock().get(&peer)?.clone();
+        let state = connection.state.lock();
+        (state.progress.busy || !connection.is_cut()).then_some(state.progress)
     }
 
     /// Forgets idle connections for which `is_open` is false. A connection that we ended is remembered until
     /// two scans have not found its socket among `held`, because requests sent after its last answer may
     /// still arrive.
     pub fn retain(&self, is_open: impl Fn(SocketAddr) -> bool, held: &HashSet<u64>) {
-        lock(&self.by_peer).retain(|peer, connection| {
-            let lane = lock(&connection.lane);
-            if lane.busy || !lane.parked.is_empty() {
+        self.by_peer.lock().retain(|peer, connection| {
+            let state = connection.state.lock();
+            if state.progress.busy || !state.parked.is_empty() {
                 return true;
             }
             if !connection.is_cut() {
@@ -211,14 +189,13 @@ impl<R> Connections<R> {
 
 impl<R> Connection<R> {
     fn new(peer: SocketAddr) -> Arc<Self> {
-        let lane = Lane { busy: false, parked: VecDeque::new(), taken: 0, body_awaited_since: None };
         Arc::new(Self {
             peer,
             cut: AtomicBool::new(false),
             last: AtomicBool::new(false),
             inode: AtomicU64::new(0),
             gone: AtomicBool::new(false),
-            lane: Mutex::new(lane),
+            state: Mutex::new(State { parked: VecDeque::new(), progress: Progress::default() }),
         })
     }
 
@@ -237,19 +214,9 @@ impl<R> Connection<R> {
         self.last.load(Ordering::SeqCst)
     }
 
-    /// Stores the inode of its socket, for [`Connections::retain`].
-    pub fn set_inode(&self, inode: u64) {
-        self.inode.store(inode, Ordering::Relaxed);
-    }
-
-    /// Records that the body of its request has been awaited since `now`.
-    pub fn awaits_body(&self, now: Instant) {
-        lock(&self.lane).body_awaited_since = Some(now);
-    }
-
-    /// Records that the body is complete.
-    pub fn body_complete(&self) {
-        lock(&self.lane).body_awaited_since = None;
+    /// Records since when the body of its request has been awaited; `None` once the body is complete.
+    pub fn set_body_awaited(&self, since: Option<Instant>) {
+        self.state.lock().progress.body_awaited_since = since;
     }
 }
 
@@ -257,27 +224,31 @@ impl<R> Connection<R> {
 mod tests {
     use super::*;
 
+    fn connections<R>(max_parked: usize) -> Connections<R> {
+        Connections::new(max_parked, IntGauge::new("parked", "test").expect("a legal metric"))
+    }
+
     fn peer(port: u16) -> SocketAddr {
         ([127, 0, 0, 1], port).into()
     }
 
     #[test]
     fn requests_of_one_connection_come_one_by_one_and_in_order() {
-        let connections = Connections::new(10);
-        let Entry::Turn(1, connection) = connections.enter(peer(1), 1) else { panic!("free") };
+        let connections = connections(10);
+        let Entry::Next(1, connection) = connections.enter(peer(1), 1) else { panic!("free") };
         assert!(matches!(connections.enter(peer(1), 2), Entry::Parked));
         assert!(matches!(connections.enter(peer(1), 3), Entry::Parked));
-        assert!(matches!(connections.enter(peer(2), 9), Entry::Turn(9, _)));
-        assert_eq!(connections.parked(), 2);
+        assert!(matches!(connections.enter(peer(2), 9), Entry::Next(9, _)));
+        assert_eq!(connections.parked.get(), 2);
         let order: Vec<_> = (0..3).map(|_| connections.leave(&connection)).collect();
         assert_eq!(order, [Some(2), Some(3), None]);
-        assert!(matches!(connections.enter(peer(1), 4), Entry::Turn(4, _)));
+        assert!(matches!(connections.enter(peer(1), 4), Entry::Next(4, _)));
     }
 
     #[test]
     fn a_flood_is_told_and_a_closed_connection_forgotten_once_answered() {
-        let connections = Connections::new(1);
-        let Entry::Turn(_, connection) = connections.enter(peer(1), 1) else { panic!("free") };
+        let connections = connections(1);
+        let Entry::Next(_, connection) = connections.enter(peer(1), 1) else { panic!("free") };
         connections.enter(peer(1), 2);
         assert!(matches!(connections.enter(peer(1), 3), Entry::Flood(from) if from == peer(1)));
         assert!(matches!(connections.enter(peer(1), 4), Entry::Parked), "reported once");
@@ -286,19 +257,19 @@ mod tests {
         forget();
         assert!(connections.progress(peer(1)).is_some(), "busy ones stay");
         assert_eq!(connections.end(&connection), [2, 3, 4]);
-        assert_eq!((connections.progress(peer(1)), connections.parked()), (None, 0));
+        assert_eq!((connections.progress(peer(1)), connections.parked.get()), (None, 0));
         forget();
         assert!(matches!(connections.enter(peer(1), 5), Entry::Late(_)), "one scan is not enough");
         assert_eq!(connections.discard(peer(1)), [5]);
         forget();
-        assert!(matches!(connections.enter(peer(1), 6), Entry::Turn(6, _)), "forgotten");
+        assert!(matches!(connections.enter(peer(1), 6), Entry::Next(6, _)), "forgotten");
     }
 
     #[test]
     fn what_comes_behind_the_end_is_told_from_a_new_connection_with_the_same_address() {
-        let connections = Connections::new(10);
-        let Entry::Turn(1, old) = connections.enter(peer(1), 1) else { panic!("free") };
-        old.set_inode(77);
+        let connections = connections(10);
+        let Entry::Next(1, old) = connections.enter(peer(1), 1) else { panic!("free") };
+        old.inode.store(77, Ordering::Relaxed);
         assert_eq!(connections.end(&old), [] as [i32; 0]);
         assert!(matches!(connections.enter(peer(1), 2), Entry::Late(from) if from == peer(1)));
         assert!(matches!(connections.enter(peer(1), 3), Entry::Parked), "asked once");
@@ -310,19 +281,19 @@ mod tests {
         connections.enter(peer(1), 5);
         let (first, new) = connections.revive(peer(1)).expect("they waited");
         assert_eq!((first, connections.leave(&new), connections.leave(&new)), (4, Some(5), None));
-        assert!(matches!(connections.enter(peer(1), 6), Entry::Turn(6, _)));
+        assert!(matches!(connections.enter(peer(1), 6), Entry::Next(6, _)));
         assert!(connections.discard(peer(2)).is_empty() && connections.revive(peer(1)).is_none());
     }
 
     #[test]
     fn the_guard_sees_bodies_that_are_waited_for() {
-        let (connections, now) = (Connections::new(1), Instant::now());
+        let (connections, now) = (connections(1), Instant::now());
         assert_eq!(connections.progress(peer(1)), None);
-        let Entry::Turn((), connection) = connections.enter(peer(1), ()) else { panic!("free") };
-        connection.awaits_body(now);
+        let Entry::Next((), connection) = connections.enter(peer(1), ()) else { panic!("free") };
+        connection.set_body_awaited(Some(now));
         let progress = Progress { taken: 1, busy: true, body_awaited_since: Some(now) };
         assert_eq!(connections.progress(peer(1)), Some(progress));
-        connection.body_complete();
+        connection.set_body_awaited(None);
         assert_eq!(connections.progress(peer(1)).expect("known").body_awaited_since, None);
     }
 }

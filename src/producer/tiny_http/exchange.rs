@@ -1,149 +1,183 @@
-//! Holds a request that is being served, together with the right to answer it.
+//! Passes requests on in the order of their connections, and answers them.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use crossbeam::channel::Sender;
-use time::OffsetDateTime;
-use time::macros::format_description;
-use tiny_http::{HTTPVersion, HeaderField, Method, Request};
+use tiny_http::{HTTPVersion, Method, Request};
 
 use crate::producer::answer::Answer;
-use crate::producer::routes::{Head, Route};
-use crate::producer::tiny_http::closer::{Ending, Order};
-use crate::producer::tiny_http::connections::Connection;
+use crate::producer::clock::with_date;
+use crate::producer::front::{self, Exchange};
+use crate::producer::head::Head;
+use crate::producer::metrics::ProducerMetrics;
+use crate::producer::tiny_http::connections::{Connection, Connections, Entry};
+use crate::producer::tiny_http::orders::{Arrival, Ending, Order};
 
 /// tiny_http reads bodies up to this size before it returns the request, unless there is an `Expect` header.
 const SMALL_BODY_BYTES: usize = 1024;
 
-/// Longest `X-Request-Id` that is echoed, in bytes.
-const MAX_REQUEST_ID_BYTES: usize = 128;
+const TAKEN_ONCE: &str = "only an answer or a drop takes it, and they consume the exchange";
 
-/// A request as it was received, before it may be served.
-#[derive(Debug)]
-pub struct Arrival {
-    pub request: Request,
-    /// When it was received.
-    pub at: Instant,
+/// All connections, and the way to end one.
+pub struct Exchanges {
+    /// Keeps the requests of each connection in order.
+    pub connections: Connections<Arrival>,
+    /// Orders for the closer, which ends connections.
+    pub closer: Sender<Order>,
+    /// Counts floods and lost requests.
+    pub metrics: Arc<ProducerMetrics>,
 }
 
-/// A request that is being served. If it is dropped without an answer, it is answered 500 and its connection
-/// ended, so a panic cannot leave the connection stuck.
-pub struct Exchange {
-    /// `None` once it has been answered or handed to the closer.
-    request: Option<Request>,
-    /// Its connection.
-    pub connection: Arc<Connection<Arrival>>,
-    closer: Sender<Order>,
-    /// When its head was received.
-    pub started: Instant,
-    /// When work on it could first begin: it was next on its connection, and its body was complete. Our own
-    /// timeouts start here, because the time before that is up to the client.
-    pub complete: Instant,
-}
+impl Exchanges {
+    /// Registers a request in the order of arrival, and returns it if it can be served now.
+    pub fn arrive(self: &Arc<Self>, arrival: Arrival) -> Option<Box<TinyHttpExchange>> {
+        // A TCP listener always knows the peer; see `Request::remote_addr`.
+        let peer = *arrival.request.remote_addr()?;
+        let at = arrival.at;
+        match self.connections.enter(peer, arrival) {
+            Entry::Next(arrival, connection) => return Some(self.begin(arrival, connection, at)),
+            Entry::Parked => {}
+            Entry::Flood(peer) => {
+                self.metrics.refuse("max_pipelined");
+                self.order(Order::Shut(peer));
+            }
+            Entry::Late(peer) => self.order(Order::Late(peer)),
+        }
+        None
+    }
 
-impl Exchange {
-    /// Starts to serve `arrival` on `connection`, where it became next in line at `turn`.
-    pub fn new(
+    /// Moves the requests that arrived on a new connection of `peer` to it, and returns the first of them.
+    pub fn revive(self: &Arc<Self>, peer: SocketAddr) -> Option<front::Request> {
+        let (arrival, connection) = self.connections.revive(peer)?;
+        self.begin(arrival, connection, Instant::now()).into_request()
+    }
+
+    fn begin(
+        self: &Arc<Self>,
         arrival: Arrival,
         connection: Arc<Connection<Arrival>>,
-        closer: Sender<Order>,
-        turn: Instant,
-    ) -> Self {
-        let started = arrival.at;
-        Self { request: Some(arrival.request), connection, closer, started, complete: turn }
+        ready: Instant,
+    ) -> Box<TinyHttpExchange> {
+        let (request, started, all) = (Some(arrival.request), arrival.at, self.clone());
+        Box::new(TinyHttpExchange { request, connection, all, started, ready, awaits_body: false })
     }
 
-    fn request(&self) -> &Request {
-        self.request.as_ref().expect("only `answer`, `end` and `drop` take it, and they consume the exchange")
+    fn order(&self, order: Order) {
+        // The closer is the last thread to end, after every connection has been shut down.
+        let _ = self.closer.send(order);
+    }
+}
+
+/// A request that is next on its connection.
+pub struct TinyHttpExchange {
+    /// `None` once it has been answered or passed to the closer.
+    request: Option<Request>,
+    connection: Arc<Connection<Arrival>>,
+    all: Arc<Exchanges>,
+    /// When it was received.
+    started: Instant,
+    /// When it became next on its connection.
+    ready: Instant,
+    awaits_body: bool,
+}
+
+impl Exchange for TinyHttpExchange {
+    fn target(&self) -> &str {
+        self.request().url()
     }
 
-    /// The requested resource.
-    pub fn route(&self) -> Route {
-        Route::of(self.request().url())
-    }
-
-    /// The parts of the head that decide how to handle the request.
-    pub fn head(&self) -> Head<'_> {
+    fn head(&self) -> Head<'_> {
         let request = self.request();
-        let mut head = Head { method: request.method().as_str(), target: request.url(), ..Head::default() };
-        let mut expects = false;
-        for header in request.headers() {
-            let value = header.value.as_str();
-            match known(&header.field) {
-                Some(Known::ContentLength) if head.content_length.is_some() => head.repeated_length = true,
-                Some(Known::ContentLength) => head.content_length = Some(value),
-                Some(Known::TransferEncoding) => head.transfer_encoding = true,
-                Some(Known::Connection) => head.upgrade |= value.to_ascii_lowercase().contains("upgrade"),
-                Some(Known::ContentType) => head.content_type = Some(value),
-                Some(Known::ContentEncoding) => head.content_encoding = Some(value),
-                Some(Known::Expect) => expects = true,
-                None => {}
-            }
-        }
-        head.body_is_here = !expects && request.body_length().unwrap_or(0) <= SMALL_BODY_BYTES;
+        let headers = request.headers().iter();
+        let headers = headers.map(|header| (header.field.as_str().as_str(), header.value.as_str()));
+        let mut head = Head::new(request.method().as_str(), request.url(), headers);
+        head.body_is_here = !head.expects && request.body_length().unwrap_or(0) <= SMALL_BODY_BYTES;
         head
     }
 
-    /// Reads the body into `body`. This may block on the client, for a time that the guard limits.
-    ///
-    /// # Errors
-    /// The client went away, or sent less than it announced.
-    pub fn read_body(&mut self, length: usize, body: &mut Vec<u8>) -> io::Result<()> {
+    fn await_body(&mut self) {
+        self.awaits_body = true;
+        self.connection.set_body_awaited(Some(Instant::now()));
+    }
+
+    fn read_body(&mut self, length: usize, body: &mut Vec<u8>) -> io::Result<()> {
         body.resize(length, 0);
-        let request = self.request.as_mut().expect("only `answer`, `end` and `drop` take it");
-        request.as_reader().read_exact(body)
+        let read = self.request.as_mut().expect(TAKEN_ONCE).as_reader().read_exact(body);
+        if self.awaits_body {
+            self.connection.set_body_awaited(None);
+        }
+        read
+    }
+
+    /// An answer that ends the connection goes to the closer, so it never blocks on the client.
+    fn respond(mut self: Box<Self>, answer: &Answer) -> Option<front::Request> {
+        if answer.close || self.connection.is_last() || self.connection.is_cut() {
+            self.end(answer);
+            return None;
+        }
+        let (all, connection) = (self.all.clone(), self.connection.clone());
+        // Becomes an exchange before the answer is written, so that a panic there cannot leave the connection
+        // stuck.
+        let next = all.connections.leave(&connection);
+        let next = next.map(|arrival| all.begin(arrival, connection.clone(), self.ready));
+        if self.write(answer).is_err() {
+            log::debug!("{}: the client did not accept the answer", connection.peer);
+        }
+        let mut next = next?;
+        next.ready = Instant::now();
+        next.into_request()
+    }
+}
+
+impl TinyHttpExchange {
+    /// The request as the handler serves it; `None` if its connection has been cut off, and then it is abandoned.
+    pub fn into_request(mut self: Box<Self>) -> Option<front::Request> {
+        if self.connection.is_cut() {
+            self.pass_to_closer(Some(Vec::new()));
+            return None;
+        }
+        Some(front::Request { started: self.started, complete: self.ready, exchange: self })
+    }
+
+    fn request(&self) -> &Request {
+        self.request.as_ref().expect(TAKEN_ONCE)
     }
 
     /// Sends the answer in one write and keeps the connection open.
-    ///
-    /// # Errors
-    /// The client did not accept the answer; its connection is being shut down.
-    pub fn answer(mut self, answer: &Answer) -> io::Result<()> {
+    fn write(&mut self, answer: &Answer) -> io::Result<()> {
         thread_local!(static BUFFER: RefCell<Vec<u8>> = RefCell::default());
         BUFFER.with_borrow_mut(|buffer| {
             buffer.clear();
             self.encode(answer, false, buffer);
-            let Some(request) = self.request.take() else { return Ok(()) };
-            let mut writer = request.into_writer();
+            let mut writer = self.request.take().expect(TAKEN_ONCE).into_writer();
             let written = writer.write_all(buffer).and_then(|()| writer.flush());
             if written.is_err() && self.connection.cut() {
-                let _ = self.closer.send(Order::Shut(self.connection.peer));
+                self.all.order(Order::Shut(self.connection.peer));
             }
             written
         })
     }
 
-    /// Hands the request to the closer, which answers it, abandons unread input, and ends the connection.
-    /// Never blocks on the client.
-    pub fn end(mut self, answer: &Answer) {
+    /// Passes the request to the closer, which answers it, abandons unread input, and ends the connection.
+    fn end(&mut self, answer: &Answer) {
         let mut bytes = Vec::new();
         if !self.connection.is_cut() {
             self.encode(answer, true, &mut bytes);
         }
-        self.hand_over(Some(bytes));
+        self.pass_to_closer(Some(bytes));
     }
 
-    /// Abandons the request, and all that follow on its connection, without an answer. The connection has
-    /// already been cut off.
-    pub fn give_up(mut self) {
-        self.hand_over(Some(Vec::new()));
-    }
-
-    fn hand_over(&mut self, bytes: Option<Vec<u8>>) {
+    fn pass_to_closer(&mut self, bytes: Option<Vec<u8>>) {
         let Some(request) = self.request.take() else { return };
-        let ending = Ending { request, connection: self.connection.clone(), bytes };
-        // The closer is the last thread to end, after every connection has been shut down.
-        let _ = self.closer.send(Order::End(Box::new(ending)));
+        self.all.order(Order::End(Box::new(Ending { request, connection: self.connection.clone(), bytes })));
     }
 
     fn encode(&self, answer: &Answer, close: bool, out: &mut Vec<u8>) {
-        let id = self.request().headers().iter().find(|header| header.field.equiv("X-Request-Id"));
-        let id = id
-            .map(|header| header.value.as_str())
-            .filter(|id| id.len() <= MAX_REQUEST_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_graphic()));
+        let id = self.header("X-Request-Id");
         let last = close || self.ends_connection();
         let head_only = *self.request().method() == Method::Head;
         with_date(|date| answer.encode(date, id, last, head_only, out));
@@ -152,67 +186,23 @@ impl Exchange {
     /// Whether tiny_http ends the connection after this request. The answer must say so; otherwise a client
     /// that keeps connections open (a proxy's pool) would send its next request on one that is about to end.
     fn ends_connection(&self) -> bool {
-        let connection = self.request().headers().iter().find(|header| header.field.equiv("Connection"));
-        let asks_for = |word| connection.is_some_and(|header| names(header.value.as_str(), word));
+        let connection = self.header("Connection");
+        let asks_for = |word: &str| {
+            connection.is_some_and(|list| list.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
+        };
         asks_for("close") || *self.request().http_version() < HTTPVersion(1, 1) && !asks_for("keep-alive")
+    }
+
+    fn header(&self, name: &'static str) -> Option<&str> {
+        let header = self.request().headers().iter().find(|header| header.field.equiv(name))?;
+        Some(header.value.as_str())
     }
 }
 
-impl Drop for Exchange {
+impl Drop for TinyHttpExchange {
     fn drop(&mut self) {
         // The closer builds the answer: code that has just panicked must not run again while that panic
         // unwinds.
-        self.hand_over(None);
+        self.pass_to_closer(None);
     }
-}
-
-/// The encoded answer to a request that was lost in a panic.
-pub fn lost() -> Vec<u8> {
-    let mut bytes = Vec::new();
-    with_date(|date| Answer::lost().encode(date, None, true, false, &mut bytes));
-    bytes
-}
-
-/// Whether the comma-separated `list` contains `word`, ignoring case.
-fn names(list: &str, word: &str) -> bool {
-    list.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
-}
-
-enum Known {
-    ContentLength,
-    TransferEncoding,
-    Connection,
-    ContentType,
-    ContentEncoding,
-    Expect,
-}
-
-fn known(field: &HeaderField) -> Option<Known> {
-    // The length is checked first because most headers of a request are none of these.
-    match field.as_str().len() {
-        6 if field.equiv("Expect") => Some(Known::Expect),
-        10 if field.equiv("Connection") => Some(Known::Connection),
-        12 if field.equiv("Content-Type") => Some(Known::ContentType),
-        14 if field.equiv("Content-Length") => Some(Known::ContentLength),
-        16 if field.equiv("Content-Encoding") => Some(Known::ContentEncoding),
-        17 if field.equiv("Transfer-Encoding") => Some(Known::TransferEncoding),
-        _ => None,
-    }
-}
-
-/// Runs `use_date` with the current IMF-fixdate, which is formatted once per second in each thread.
-fn with_date(use_date: impl FnOnce(&str)) {
-    thread_local!(static DATE: RefCell<(u64, String)> = RefCell::default());
-    let now = SystemTime::now();
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
-    DATE.with_borrow_mut(|(cached, text)| {
-        if *cached != second {
-            let format = format_description!(
-                "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-            );
-            *text = OffsetDateTime::from(now).format(format).unwrap_or_default();
-            *cached = second;
-        }
-        use_date(text);
-    });
 }

@@ -1,255 +1,167 @@
-//! Owns the listening socket and the tiny_http server on it, and rebuilds the server on the same socket if it
-//! dies.
+//! Starts the HTTP front on tiny_http, and ends its threads in order.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
-use std::panic::catch_unwind;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tiny_http::Server;
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::Mutex;
 
-use crate::producer::tiny_http::exchange::Arrival;
+use crate::config::ProducerConfig;
+use crate::producer::front::Front;
+use crate::producer::handler::Handler;
+use crate::producer::stop::Stop;
+use crate::producer::tiny_http::closer::Closer;
+use crate::producer::tiny_http::connections::Connections;
+use crate::producer::tiny_http::exchange::Exchanges;
+use crate::producer::tiny_http::guard::Guard;
+use crate::producer::tiny_http::keep_warm::KeepWarm;
+use crate::producer::tiny_http::listener::Listener;
+use crate::producer::tiny_http::orders::Order;
+use crate::producer::tiny_http::panics;
+use crate::producer::tiny_http::reaper::Limits;
+use crate::producer::tiny_http::supervisor::Supervisor;
+use crate::producer::tiny_http::watch::Watch;
+use crate::producer::tiny_http::worker::Worker;
+use crate::sockets;
+use crate::thread::{join_until, spawn};
 
-/// Connections that the kernel may queue before they are accepted; its own limit is `net.core.somaxconn`.
-const BACKLOG: i32 = 1024;
+/// Threads without a setting: closer, guard, watch and keep-warm, plus tiny_http's accept loop and its four
+/// permanent threads.
+const UNNAMED_THREADS: u64 = 4 + 1 + 4;
 
-/// Longest wait for a client during one write. Without it, a client that never reads would hold a thread
-/// forever.
-const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+/// Threads that exist only at times: for 16 short connections of our own and one request of the watch, and for
+/// a replaced server.
+const PASSING_THREADS: u64 = 17 + 6;
 
-/// Unread bytes that the kernel keeps per connection, which limits what a flood can put into our memory.
-const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
-
-/// Most requests received in one go.
-const TAKE_AT_MOST: usize = 32;
-
-/// Interval between attempts to wake a worker that still waits on a replaced server.
-const LEAVE_STEP: Duration = Duration::from_millis(1);
-
-/// The open listener and its current server.
-pub struct Front {
-    /// The address it listens on.
-    pub bound: SocketAddr,
-    /// The address at which clients on this machine can connect to it.
-    pub local: SocketAddr,
-    listener: TcpListener,
-    server: Mutex<(u64, Arc<Server>)>,
-    taking: Mutex<()>,
-    generation: AtomicU64,
-    /// Generation of the server that a worker receives from, or last received from.
-    taken_from: AtomicU64,
-    stopping: AtomicBool,
-    /// Set once no further connections are accepted, so that the end of the accept loop is expected.
-    deaf: AtomicBool,
-    suspect: AtomicBool,
+/// Returns the number of threads needed to serve at all, and the number there can be when every limit is
+/// reached.
+pub fn thread_count(config: &ProducerConfig) -> (u64, u64) {
+    let http = &config.http;
+    let least = u64::from(http.workers) + UNNAMED_THREADS;
+    (least, least + PASSING_THREADS + u64::from(http.max_connections) + u64::from(http.leak_budget))
 }
 
-/// The permit to receive requests.
-pub struct Lead<'a> {
-    front: &'a Front,
-    _right: MutexGuard<'a, ()>,
+/// The front on tiny_http.
+pub struct TinyHttpFront {
+    supervisor: Arc<Supervisor>,
+    workers: Vec<JoinHandle<()>>,
+    closer: JoinHandle<()>,
+    supervising: Vec<JoinHandle<()>>,
+    /// Dropped to end the supervising threads.
+    supervise: Option<Sender<()>>,
 }
 
-/// The result of an attempt to receive requests.
-pub enum Took {
-    /// Some were received, or none for a reason that the next call reports.
-    GoOn,
-    /// The accept loop of this generation ended and has to be rebuilt.
-    Dead(u64, io::Error),
-    /// The front is closed.
-    Stopped,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Front {
-    /// Starts listening on `addr`.
+impl TinyHttpFront {
+    /// Starts to listen, and passes requests to `handler`. Faults that cannot be repaired go to `stop`.
     ///
     /// # Errors
-    /// The address cannot be bound.
-    pub fn open(addr: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr).map_err(|error| cannot_bind(addr, &error))?;
-        // Linux copies these options to every accepted socket.
-        let socket = SockRef::from(&listener);
-        socket.listen(BACKLOG)?;
-        socket.set_tcp_nodelay(true)?;
-        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
-        socket.set_keepalive(true)?;
-        socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
-        let server = serve(&listener)?;
-        let bound = listener.local_addr()?;
-        Ok(Self {
-            bound,
-            local: reachable(bound),
-            listener,
-            server: Mutex::new((0, server)),
-            taking: Mutex::new(()),
-            generation: AtomicU64::new(0),
-            taken_from: AtomicU64::new(0),
-            stopping: AtomicBool::new(false),
-            deaf: AtomicBool::new(false),
-            suspect: AtomicBool::new(false),
-        })
-    }
-
-    /// Waits for the permit to receive requests. Only one thread holds it at a time, which preserves the
-    /// order of requests across threads.
-    pub fn lead(&self) -> Lead<'_> {
-        Lead { front: self, _right: lock(&self.taking) }
-    }
-
-    /// Interprets an error of the server: either it was stopped or replaced, or its accept loop died.
-    fn ended(&self, generation: u64, error: io::Error) -> Took {
-        if self.stopping.load(Ordering::SeqCst) {
-            Took::Stopped
-        } else if self.deaf.load(Ordering::SeqCst) || generation != self.generation() {
-            Took::GoOn
-        } else {
-            Took::Dead(generation, error)
-        }
-    }
-
-    /// Replaces the server if `generation` is still the current one, and returns the old server. Its open
-    /// connections keep sending requests to it, and some thread has to receive them after
-    /// [`Front::await_leave`].
-    ///
-    /// # Errors
-    /// The listener can no longer be used.
-    pub fn rebuild(&self, generation: u64) -> io::Result<Option<Arc<Server>>> {
-        let mut server = lock(&self.server);
-        if server.0 != generation || self.stopping.load(Ordering::SeqCst) || self.deaf.load(Ordering::SeqCst)
-        {
-            return Ok(None);
-        }
-        let fresh = serve(&self.listener)?;
-        let (_, old) = std::mem::replace(&mut *server, (generation + 1, fresh));
-        self.generation.store(generation + 1, Ordering::SeqCst);
-        drop(server);
-        old.unblock();
-        Ok(Some(old))
-    }
-
-    /// Records that the accept loop is most likely dead.
-    pub fn suspect(&self) {
-        self.suspect.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether it has been suspected since the last call.
-    pub fn take_suspicion(&self) -> bool {
-        self.suspect.swap(false, Ordering::SeqCst)
-    }
-
-    /// True once [`Front::stop`] has been called.
-    pub fn is_stopped(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
-    }
-
-    /// The current generation, for [`Front::rebuild`].
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::SeqCst)
-    }
-
-    /// Waits until no worker receives from `replaced`, the server before the current one. Otherwise the
-    /// thread that takes over could consume the wake-up meant for a worker, which would then hold the permit
-    /// there forever.
-    pub fn await_leave(&self, replaced: &Server) {
-        while self.taken_from.load(Ordering::SeqCst) != self.generation() {
-            replaced.unblock();
-            if self.is_stopped() {
-                return;
-            }
-            thread::sleep(LEAVE_STEP);
-        }
-    }
-
-    /// Accepts no further connections; open ones are still served.
-    pub fn stop_accepting(&self) {
-        self.deaf.store(true, Ordering::SeqCst);
-        if let Ok(clone) = self.listener.try_clone() {
-            // std cannot shut down a listener, but the descriptor is a socket like any other.
-            let _ = TcpStream::from(OwnedFd::from(clone)).shutdown(Shutdown::Read);
-        }
-    }
-
-    /// Makes every [`Lead::take`] return `Stopped`.
-    pub fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        lock(&self.server).1.unblock();
-    }
-}
-
-impl Lead<'_> {
-    /// Waits for requests and passes each one to `each`, in the order of arrival.
-    pub fn take(&self, mut each: impl FnMut(Arrival)) -> Took {
-        let front = self.front;
-        if front.is_stopped() {
-            return Took::Stopped;
-        }
-        let (generation, server) = lock(&front.server).clone();
-        front.taken_from.store(generation, Ordering::SeqCst);
-        let mut next = server.try_recv();
-        if matches!(next, Ok(None)) {
-            // Under load this lets the connection threads run first, so that one sleep and one wake-up serve
-            // many of their requests instead of one or two.
-            thread::yield_now();
-            next = server.try_recv();
-        }
-        if matches!(next, Ok(None)) {
-            // `try_recv` swallows the wake-ups that `stop` and `rebuild` send to `recv`.
-            if front.is_stopped() || generation != front.generation() {
-                return Took::GoOn;
-            }
-            next = server.recv().map(Some);
-        }
-        for taken in 1.. {
-            match next {
-                Ok(Some(request)) => each(Arrival { request, at: Instant::now() }),
-                Ok(None) => break,
-                Err(error) => return front.ended(generation, error),
-            }
-            if taken == TAKE_AT_MOST {
-                break;
-            }
-            next = server.try_recv();
-        }
-        Took::GoOn
-    }
-}
-
-fn serve(listener: &TcpListener) -> io::Result<Arc<Server>> {
-    let listener = listener.try_clone()?;
-    // It panics if it cannot start a thread. That must not end the startup, nor the thread that rebuilds.
-    catch_unwind(|| Server::from_listener(listener, None))
-        .map_err(|_| io::Error::other("tiny_http cannot start its threads"))?
-        .map(Arc::new)
-        .map_err(io::Error::other)
-}
-
-fn cannot_bind(addr: SocketAddr, error: &io::Error) -> io::Error {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrNotAvailable if addr.is_ipv6() => {
-            "; IPv6 may be disabled here; use 0.0.0.0 for all IPv4 addresses"
-        }
-        io::ErrorKind::AddrNotAvailable => "; no network interface here has this address",
-        _ => "",
-    };
-    io::Error::new(error.kind(), format!("HTTP_ADDR={addr}: {error}{hint}"))
-}
-
-/// Replaces the address that means "all interfaces" with the loopback address, where we can be reached.
-fn reachable(mut addr: SocketAddr) -> SocketAddr {
-    if addr.ip().is_unspecified() {
-        addr.set_ip(match addr.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    /// The address cannot be bound or a thread cannot be started.
+    pub fn start(config: &ProducerConfig, handler: &Arc<Handler>, stop: Sender<Stop>) -> io::Result<Self> {
+        let listener = Arc::new(Listener::open(config.http.addr)?);
+        panics::count(&handler.metrics, &listener);
+        let (closer, orders) = unbounded();
+        let parked = handler.metrics.http.parked.clone();
+        let exchanges = Arc::new(Exchanges {
+            connections: Connections::new(config.http.max_pipelined as usize, parked),
+            closer,
+            metrics: handler.metrics.clone(),
         });
+        let closer = Closer::new(listener.local.port(), handler.clone(), exchanges.clone());
+        let closer = spawn("closer", move || closer.run(&orders))?;
+        let keep_warm = Arc::new(KeepWarm::new(listener.local));
+        keep_warm.refill()?;
+        let supervisor = Arc::new(Supervisor {
+            worker: Worker { handler: handler.clone(), exchanges, listener },
+            stop,
+            retired: Mutex::default(),
+            failed_rebuilds: AtomicU32::new(0),
+            keep_warm,
+        });
+        let start_worker = |n| {
+            let supervisor = supervisor.clone();
+            let run = move || supervisor.worker.run(|generation| supervisor.rebuild(generation));
+            spawn(format!("http-{n}"), run)
+        };
+        let workers = (0..config.http.workers).map(start_worker).collect::<io::Result<_>>()?;
+        let (supervise, until) = bounded(0);
+        let supervising = spawn_supervising(config, &supervisor, &until)?;
+        Ok(Self { supervisor, workers, closer, supervising, supervise: Some(supervise) })
     }
-    addr
+
+    fn listener(&self) -> &Listener {
+        &self.supervisor.worker.listener
+    }
+}
+
+impl Front for TinyHttpFront {
+    fn bound_addr(&self) -> SocketAddr {
+        self.listener().bound
+    }
+
+    fn refuse_connections(&self) {
+        self.listener().stop_accepting();
+    }
+
+    fn stop_receiving(&mut self, deadline: Instant) {
+        self.supervise.take();
+        join_until(self.supervising.drain(..), deadline);
+        end_connections(self.listener().local.port());
+        self.listener().stop();
+        join_until(self.workers.drain(..), deadline);
+        let retired = std::mem::take(&mut *self.supervisor.retired.lock());
+        join_until(retired, deadline);
+    }
+
+    fn finish(self: Box<Self>, deadline: Instant) {
+        let _ = self.supervisor.worker.exchanges.closer.send(Order::Stop);
+        join_until([self.closer], deadline);
+    }
+}
+
+/// Shuts the reading side of every connection, so that idle clients see it end instead of waiting for an
+/// answer that cannot come.
+fn end_connections(port: u16) {
+    sockets::for_each_connection(|socket, local, _| {
+        if local.port() == port {
+            let _ = socket.shutdown(Shutdown::Read);
+        }
+    });
+}
+
+fn spawn_supervising(
+    config: &ProducerConfig,
+    supervisor: &Arc<Supervisor>,
+    until: &Receiver<()>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let http = &config.http;
+    let Worker { handler, exchanges, listener } = supervisor.worker.clone();
+    let keep_warm = supervisor.keep_warm.clone();
+    let guard = Guard {
+        handler,
+        exchanges: exchanges.clone(),
+        port: listener.local.port(),
+        keep_warm: keep_warm.clone(),
+        limits: Limits {
+            idle: Duration::from_secs(http.idle_timeout_secs.into()),
+            request: Duration::from_secs(http.request_timeout_secs.into()),
+            connections: http.max_connections as usize,
+        },
+        // A client that has hung up keeps its thread until its request is settled.
+        lost_after: 2 * config.queue.delivery_timeout() + Duration::from_secs(1),
+        leak_budget: http.leak_budget as usize,
+    };
+    let watch = Watch { listener, keep_warm: keep_warm.clone() };
+    let (of_guard, of_watch) = (supervisor.clone(), supervisor.clone());
+    let [until_1, until_2, until_3] = [until.clone(), until.clone(), until.clone()];
+    Ok(vec![
+        spawn("keep-warm", move || {
+            keep_warm.run(&until_1, || exchanges.connections.first_requests.load(Ordering::Relaxed))
+        })?,
+        spawn("watch", move || watch.run(&until_2, |generation| of_watch.rebuild_silent(generation)))?,
+        spawn("guard", move || guard.run(&until_3, |lost| of_guard.give_up(lost)))?,
+    ])
 }

@@ -14,7 +14,8 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use crate::linux::{self, TcpState};
 use crate::producer::handler::Handler;
-use crate::producer::tiny_http::plugs::Plugs;
+use crate::producer::tiny_http::exchange::Exchanges;
+use crate::producer::tiny_http::keep_warm::KeepWarm;
 use crate::producer::tiny_http::reaper::{Cut, Limits, Reaper, Sample};
 use crate::sockets;
 
@@ -23,11 +24,11 @@ const SWEEP: Duration = Duration::from_millis(500);
 
 /// State of the guard thread.
 pub struct Guard {
-    /// Serves the requests.
     pub handler: Arc<Handler>,
+    pub exchanges: Arc<Exchanges>,
+    pub port: u16,
     /// Our own connections, which are exempt from all limits.
-    pub plugs: Arc<Plugs>,
-    /// Limits on connections.
+    pub keep_warm: Arc<KeepWarm>,
     pub limits: Limits,
     /// A connection that ended this long ago but is still not closed has lost its thread.
     pub lost_after: Duration,
@@ -55,7 +56,7 @@ impl Guard {
     fn sweep(&self, reaper: &mut Reaper, over_since: &mut HashMap<u64, Instant>) -> usize {
         let now = Instant::now();
         let (samples, over) = self.look();
-        self.cut(&reaper.sweep(&samples, now, self.lane_is_full()));
+        self.cut(&reaper.sweep(&samples, now, self.handler.bodies.is_backed_up()));
         let lost = note_lost(over_since, &over, now, self.lost_after);
         self.handler.metrics.http.leaked.set(lost as i64);
         lost
@@ -63,8 +64,8 @@ impl Guard {
 
     /// Returns the open client connections, and the inodes of those that have ended but are still held.
     fn look(&self) -> (Vec<Sample>, HashSet<u64>) {
-        let own = self.plugs.addresses();
-        let (port, connections) = (self.handler.port, &self.handler.connections);
+        let own = self.keep_warm.addresses();
+        let (port, connections) = (self.port, &self.exchanges.connections);
         let (mut samples, mut peers) = (Vec::new(), HashSet::new());
         let (mut over, mut held) = (HashSet::new(), HashSet::new());
         sockets::for_each_socket(|socket, local, peer| {
@@ -76,7 +77,7 @@ impl Guard {
             match (counters.state, peer) {
                 (TcpState::Open, Some(peer)) if !own.contains(&peer) && peers.insert(peer) => {
                     if progress.is_none() && counters.bytes_received > 0 {
-                        self.plugs.note_unread();
+                        self.keep_warm.note_unread();
                     }
                     samples.push(Sample { peer, counters, progress });
                 }
@@ -94,11 +95,6 @@ impl Guard {
         (samples, over)
     }
 
-    fn lane_is_full(&self) -> bool {
-        let lane = self.handler.body_lane.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        lane.as_ref().is_some_and(|lane| !lane.is_empty())
-    }
-
     fn cut(&self, cuts: &[(SocketAddr, Cut)]) {
         if cuts.is_empty() {
             return;
@@ -114,14 +110,14 @@ impl Guard {
             };
             self.handler.metrics.refuse(limit);
             if cut == Cut::SlowBody {
-                self.handler.connections.read_no_more(peer);
+                self.exchanges.connections.read_no_more(peer);
             }
             shut.insert(peer, how);
         }
         // One scan for all of them: a thousand clients that go silent together must not cost a thousand
         // scans.
         sockets::for_each_connection(|socket, local, peer| {
-            if local.port() == self.handler.port
+            if local.port() == self.port
                 && let Some(&how) = shut.get(&peer)
             {
                 let _ = socket.shutdown(how);

@@ -1,11 +1,15 @@
 //! The HTTP front on tiny_http, and everything that exists only because of it: limits, repairs and endings.
 
-pub mod closer;
-pub mod connections;
-pub mod exchange;
+mod closer;
+mod connections;
+mod exchange;
 pub mod front;
-pub mod guard;
-pub mod mender;
-pub mod plugs;
-pub mod reaper;
-pub mod watch;
+mod guard;
+mod keep_warm;
+mod listener;
+mod orders;
+mod panics;
+mod reaper;
+mod supervisor;
+mod watch;
+mod worker;

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_body_has_less_time_when_the_lane_is_full() {
+    fn a_slow_body_has_less_time_when_the_threads_are_busy() {
         let since = Instant::now();
         let reading = [(5, sample(1, 100, 0, progress(1, true, Some(since))))];
         assert_eq!(verdicts(&reading, false), [None]);

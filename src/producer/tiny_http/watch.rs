@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
-use crate::producer::tiny_http::front::Front;
-use crate::producer::tiny_http::plugs::Plugs;
+use crate::producer::tiny_http::keep_warm::KeepWarm;
+use crate::producer::tiny_http::listener::Listener;
 
 /// How often to check for a suspected failure.
 const TICK: Duration = Duration::from_millis(500);
@@ -21,10 +21,8 @@ const MAX_FAILURES: u32 = 3;
 
 /// State of the watching thread.
 pub struct Watch {
-    /// The front under supervision.
-    pub front: Arc<Front>,
-    /// Sends the requests.
-    pub plugs: Arc<Plugs>,
+    pub listener: Arc<Listener>,
+    pub keep_warm: Arc<KeepWarm>,
 }
 
 impl Watch {
@@ -32,13 +30,13 @@ impl Watch {
     pub fn run(self, stop: &Receiver<()>, mut dead: impl FnMut(u64)) {
         let (mut watched, mut failures) = (Instant::now(), 0);
         while stop.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-            let generation = self.front.generation();
+            let generation = self.listener.generation();
             let now = Instant::now();
-            if self.front.take_suspicion() {
+            if self.listener.take_suspicion() {
                 failures = MAX_FAILURES;
             } else if now.saturating_duration_since(watched) >= INTERVAL {
                 watched = now;
-                failures = if self.plugs.watch() { 0 } else { failures + 1 };
+                failures = if self.keep_warm.is_answered() { 0 } else { failures + 1 };
             }
             if failures >= MAX_FAILURES {
                 failures = 0;

@@ -126,7 +126,7 @@ fn what_harms_tiny_http_does_not_reach_it() {
     for refused in ["framing", "max_body_bytes"] {
         assert_eq!(served.metric(&format!("pipeline_http_refused_total{{limit=\"{refused}\"}}")), 0.0);
     }
-    // The kicker's own connections come and go; what leaks would stay.
+    // The short connections of `keep-warm` come and go; what leaks would stay.
     eventually(secs(60), &format!("as many descriptors as before 50 `HTTP/2.0` lines: {before:?}"), || {
         served.program.size().open_fds < before.open_fds + 20
     });

@@ -9,55 +9,60 @@ use std::collections::HashSet;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
+use parking_lot::Mutex;
 
 /// tiny_http's `MIN_THREADS`.
-const PLUGS: usize = 4;
+const CONNECTIONS: usize = 4;
 
 /// How often a short connection is made to free stranded ones: while clients are connecting, and otherwise.
 /// Each keeps a pool thread from ending for five seconds, so there are few of them in quiet times.
-const KICK: Duration = Duration::from_millis(20);
-const QUIET_KICK: Duration = Duration::from_millis(500);
+const RESCUE: Duration = Duration::from_millis(20);
+const QUIET_RESCUE: Duration = Duration::from_millis(500);
 
 /// Clients count as connecting if one has sent its first request, or was seen waiting, within this time.
 const CONNECTING: Duration = Duration::from_secs(1);
 
 /// A short connection that is not closed within this time was itself stranded, so others are too.
-const KICK_LIMIT: Duration = Duration::from_millis(10);
+const RESCUE_LIMIT: Duration = Duration::from_millis(10);
 
 /// Short connections made at once, each of which frees one stranded connection: usually, and after some were
 /// found to be stranded.
-const KICKS: usize = 4;
-const KICK_VOLLEY: usize = 16;
+const RESCUES: usize = 4;
+const MANY_RESCUES: usize = 16;
 
 /// How long the accept loop may take to prove that it is alive.
-const WATCH_LIMIT: Duration = Duration::from_secs(2);
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// The keep-warm connections. Their addresses are known, so that no limit applies to them.
 #[derive(Debug)]
-pub struct Plugs {
+pub struct KeepWarm {
     addr: SocketAddr,
     sockets: Mutex<Vec<TcpStream>>,
     /// Number of our own requests that were answered.
-    watches: AtomicU64,
+    own_requests: AtomicU64,
     /// A client has sent bytes that may not have been read.
     unread: AtomicBool,
 }
 
-impl Plugs {
+impl KeepWarm {
     /// Starts without connections; they will go to `addr`.
     pub fn new(addr: SocketAddr) -> Self {
-        Self { addr, sockets: Mutex::default(), watches: AtomicU64::new(0), unread: AtomicBool::new(false) }
+        Self {
+            addr,
+            sockets: Mutex::default(),
+            own_requests: AtomicU64::new(0),
+            unread: AtomicBool::new(false),
+        }
     }
 
     /// Local addresses of the keep-warm connections.
     pub fn addresses(&self) -> HashSet<SocketAddr> {
-        self.lock().iter().filter_map(|socket| socket.local_addr().ok()).collect()
+        self.sockets.lock().iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
     /// Replaces keep-warm connections that have ended.
@@ -65,20 +70,20 @@ impl Plugs {
     /// # Errors
     /// Our own port cannot be reached.
     pub fn refill(&self) -> io::Result<()> {
-        self.lock().retain(is_open);
-        let missing = PLUGS.saturating_sub(self.lock().len());
+        self.sockets.lock().retain(is_open);
+        let missing = CONNECTIONS.saturating_sub(self.sockets.lock().len());
         for _ in 0..missing {
             // Connects without holding the lock; the guard would have to wait for it.
             let socket = TcpStream::connect_timeout(&self.addr, CONNECT_LIMIT)?;
             socket.set_nonblocking(true)?;
-            self.lock().push(socket);
+            self.sockets.lock().push(socket);
         }
         Ok(())
     }
 
     /// Closes all of them, which frees the threads of a replaced server for the connections stranded in it.
-    pub fn pull(&self) {
-        self.lock().clear();
+    pub fn close(&self) {
+        self.sockets.lock().clear();
     }
 
     /// Records that a client has sent bytes but no request has come from it. It may be stranded behind others
@@ -88,49 +93,45 @@ impl Plugs {
     }
 
     /// Returns true if a request on a new connection is answered.
-    pub fn watch(&self) -> bool {
+    pub fn is_answered(&self) -> bool {
         let ask = || -> io::Result<bool> {
-            let mut socket = TcpStream::connect_timeout(&self.addr, WATCH_LIMIT)?;
-            socket.set_read_timeout(Some(WATCH_LIMIT))?;
+            let mut socket = TcpStream::connect_timeout(&self.addr, ANSWER_LIMIT)?;
+            socket.set_read_timeout(Some(ANSWER_LIMIT))?;
             socket.write_all(b"GET /livez HTTP/1.1\r\nHost: self\r\nConnection: close\r\n\r\n")?;
             let mut status = [0; 8];
             socket.read_exact(&mut status)?;
             Ok(&status == b"HTTP/1.1")
         };
         let answered = ask().unwrap_or(false);
-        self.watches.fetch_add(answered.into(), Ordering::Relaxed);
+        self.own_requests.fetch_add(answered.into(), Ordering::Relaxed);
         answered
     }
 
     /// Makes short connections until `stop` disconnects; `first_requests` counts the connections that have
     /// sent a request.
     pub fn run(&self, stop: &Receiver<()>, first_requests: impl Fn() -> u64) {
-        let (mut counted, mut connecting_until, mut last_kick) = (0, Instant::now(), Instant::now());
-        while stop.recv_timeout(KICK) == Err(RecvTimeoutError::Timeout) {
-            let by_clients = first_requests().wrapping_sub(self.watches.load(Ordering::Relaxed));
+        let (mut counted, mut connecting_until, mut last_rescue) = (0, Instant::now(), Instant::now());
+        while stop.recv_timeout(RESCUE) == Err(RecvTimeoutError::Timeout) {
+            let by_clients = first_requests().wrapping_sub(self.own_requests.load(Ordering::Relaxed));
             let now = Instant::now();
             if by_clients != counted || self.unread.swap(false, Ordering::Relaxed) {
                 (counted, connecting_until) = (by_clients, now + CONNECTING);
             }
-            if now > connecting_until && now.saturating_duration_since(last_kick) < QUIET_KICK {
+            if now > connecting_until && now.saturating_duration_since(last_rescue) < QUIET_RESCUE {
                 continue;
             }
-            last_kick = now;
+            last_rescue = now;
             // The watch thread deals with failures.
             let _ = self.refill();
-            let further = match (kick(self.addr), now > connecting_until) {
-                (false, _) => KICK_VOLLEY,
+            let further = match (rescue(self.addr), now > connecting_until) {
+                (false, _) => MANY_RESCUES,
                 (true, true) => 0,
-                (true, false) => KICKS - 1,
+                (true, false) => RESCUES - 1,
             };
             for _ in 0..further {
                 let _ = TcpStream::connect_timeout(&self.addr, CONNECT_LIMIT);
             }
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -139,12 +140,12 @@ fn is_open(mut socket: &TcpStream) -> bool {
 }
 
 /// Makes a short connection. Returns true if it was served, that is closed, at once.
-fn kick(addr: SocketAddr) -> bool {
-    let kicked = || -> io::Result<bool> {
+fn rescue(addr: SocketAddr) -> bool {
+    let connect = || -> io::Result<bool> {
         let mut socket = TcpStream::connect_timeout(&addr, CONNECT_LIMIT)?;
         socket.shutdown(Shutdown::Write)?;
-        socket.set_read_timeout(Some(KICK_LIMIT))?;
+        socket.set_read_timeout(Some(RESCUE_LIMIT))?;
         Ok(matches!(socket.read(&mut [0; 1]), Ok(0)))
     };
-    kicked().unwrap_or(true)
+    connect().unwrap_or(true)
 }
