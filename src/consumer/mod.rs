@@ -151,7 +151,7 @@ fn status_page(config: &ConsumerConfig, state: &Arc<State>) -> Result<Option<Sta
 }
 
 /// The group learns where the log ends, and that another log may go on there. Our own next start does not need it,
-/// so a failure is only told, after some tries.
+/// so a failure is only logged, after some tries.
 fn commit_the_rest(mut source: impl Source, mut claim: Claim, state: &State) {
     let covered = state.covered();
     let give_up = Instant::now() + LAST_COMMIT;

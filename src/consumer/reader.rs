@@ -52,7 +52,7 @@ pub struct Reader<S> {
     pub next_partition_check: Instant,
     /// What the last commit said, if it still stands.
     pub committed: Option<Offsets>,
-    /// Why the last commit failed, as it was told.
+    /// Why the last commit failed, as it was logged.
     commit_failure: Option<String>,
     pub next_commit: Instant,
     next_recommit: Instant,

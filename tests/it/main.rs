@@ -8,6 +8,7 @@ mod producer;
 mod scripts;
 mod settings;
 mod simulate;
+mod structure;
 mod support;
 mod tidy;
 mod unread;

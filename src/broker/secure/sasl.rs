@@ -177,8 +177,8 @@ mod tests {
 
     #[test]
     fn a_secret_that_comes_back_is_not_told() {
-        let told = printable(&without("no hush for you\r\n", &Secret::new("hush")));
-        assert_eq!(told, "no *** for you  ");
+        let shown = printable(&without("no hush for you\r\n", &Secret::new("hush")));
+        assert_eq!(shown, "no *** for you  ");
         assert_eq!(printable(&"x".repeat(9000)).len(), BROKER_TEXT_MAX);
     }
 }

@@ -12,7 +12,7 @@ use simplelog::{ConfigBuilder, WriteLogger};
 
 use crate::event::Stamp;
 
-/// Bytes of a line besides its text: time, separator and line break.
+/// Bytes of a line that are not its text: time, separator and line break.
 pub const LINE_OVERHEAD: usize = "2025-07-08 00:12:01,782 - ".len() + 1;
 
 /// Formats lines and returns them as a block.

@@ -70,7 +70,7 @@ fn a_group_that_cannot_be_asked_does_not_make_our_marks_older_than_those_that_it
 
 #[test]
 fn our_own_mark_leaves_the_decision_to_our_latest_checkpoint() {
-    // The offset may be smaller only after a start that was told to go back and had not committed yet.
+    // The offset may be smaller only after a start that was ordered to go back and had not committed yet.
     for (stopped, checkpoint) in [(true, (4, 12)), (false, (4, 12)), (false, (4, 9)), (false, (5, 3))] {
         let ownership = about(at(9, "ours", "0/2", stopped), Some(checkpoint), &US).expect("ours");
         assert!(ownership.taken_over.is_empty() && ownership.claim > 4 && !ownership.follows);

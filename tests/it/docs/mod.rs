@@ -11,6 +11,7 @@ use event_pipeline::producer::{self, EXIT_LEAK_BUDGET};
 use crate::tidy::{files, relative, root};
 
 mod generated;
+mod prose;
 
 const DOCUMENTS: [&str; 10] = [
     "README.md",

@@ -183,7 +183,7 @@ fn a_page_comes_from_the_broker_that_was_asked_about_the_log() {
     let later = source.compare(&[Position { partition: 0, offset: 5 }], &trails);
     assert!(
         values.is_empty(),
-        "{values:?}, but what 2 has before it was never read; later it is told: {later:?}"
+        "{values:?}, but what 2 has before it was never read; later it is reported: {later:?}"
     );
 }
 
