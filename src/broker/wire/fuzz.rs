@@ -1,7 +1,8 @@
 //! The entry point of `fuzz/` into the decoders; compiled only there (`--cfg fuzzing`).
 
 use crate::broker::page::Page;
-use crate::broker::protocol::{Metadata, Reader, next_batch, read_metadata};
+use crate::broker::protocol::metadata::read_metadata;
+use crate::broker::protocol::{Metadata, Reader, next_batch};
 use crate::broker::record::Position;
 use crate::broker::wire::answer::{MAX_HELD_BYTES, pages};
 use crate::broker::wire::batch::{CRC_FROM, checksum};
