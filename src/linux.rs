@@ -129,10 +129,19 @@ pub fn wake_patiently() -> io::Result<()> {
 
 /// CPU time that this process has used so far, in user and kernel mode.
 pub fn cpu_time() -> Duration {
+    cpu_time_of(libc::RUSAGE_SELF)
+}
+
+/// CPU time that the calling thread has used so far, in user and kernel mode.
+pub fn thread_cpu_time() -> Duration {
+    cpu_time_of(libc::RUSAGE_THREAD)
+}
+
+fn cpu_time_of(who: libc::c_int) -> Duration {
     // SAFETY: `rusage` consists of integers, for which zero is valid; the kernel fills the local variable.
     let usage = unsafe {
         let mut usage: libc::rusage = mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        libc::getrusage(who, &raw mut usage);
         usage
     };
     let duration = |time: libc::timeval| {
@@ -218,6 +227,7 @@ mod tests {
             sum = (0..10_000).fold(sum, |sum, n| std::hint::black_box(sum ^ n));
         }
         assert!(cpu_time() > before, "{sum}");
+        assert!(std::thread::spawn(thread_cpu_time).join().expect("ends") < thread_cpu_time());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 use socket2::SockRef;
 use tiny_http::Request;
 
+use crate::linux::thread_cpu_time;
 use crate::producer::answer::Answer;
 use crate::producer::clock::with_date;
 use crate::producer::handler::Handler;
@@ -26,7 +27,8 @@ use crate::producer::tiny_http::exchange::Exchanges;
 use crate::producer::tiny_http::orders::{Arrival, Ending, Order};
 use crate::sockets::{self, Finder, Found};
 
-/// After a scan of every descriptor, the next one waits this many times as long as the scan took.
+/// After a scan of every descriptor, the next one waits this many times as long as the processor worked on it. Time
+/// in which other work had the processor does not count, or refusals would be slow on a busy machine.
 const REST_PER_SCAN: u32 = 4;
 
 /// Most orders carried out between two checks of the recent descriptors.
@@ -78,13 +80,12 @@ impl Closer {
     fn work(&mut self) {
         let wanted: HashSet<SocketAddr> = self.waiting.iter().filter_map(Order::peer).collect();
         let mut found = self.finder.find_recent(&wanted);
-        let began = Instant::now();
-        let scans = found.len() < wanted.len() && (self.stopping || began >= self.next_scan);
+        let scans = found.len() < wanted.len() && (self.stopping || Instant::now() >= self.next_scan);
         if scans {
+            let before = thread_cpu_time();
             let missing = wanted.into_iter().filter(|peer| !found.contains_key(peer)).collect();
             found.extend(self.finder.find_all(&missing));
-            let now = Instant::now();
-            self.next_scan = now + (now - began) * REST_PER_SCAN;
+            self.next_scan = Instant::now() + thread_cpu_time().saturating_sub(before) * REST_PER_SCAN;
         }
         let is_ready = |order: &Order| scans || order.peer().is_none_or(|peer| found.contains_key(&peer));
         let (ready, waiting) = mem::take(&mut self.waiting).into_iter().partition(is_ready);
