@@ -1,6 +1,6 @@
 //! Serves the pages of a program that has no HTTP server of its own: one thread, one request at a time.
 //!
-//! Each client gets at most [`CLIENT_LIMIT`], so a silent client cannot block the next one. Uses only std.
+//! Each client gets at most 500 ms, so a silent client cannot block the next one. Uses only std.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -17,7 +17,7 @@ const PARTED: &str = "KAFKA_AUTO_OFFSET_RESET=divergence continues at that offse
 /// that.
 ///
 /// # Errors
-/// See [`decide`].
+/// Text for the user: the offset is not in the topic, and `reset` does not allow another one.
 pub fn in_range(
     topic: &str,
     wanted: i64,
@@ -56,7 +56,7 @@ pub fn in_range(
 /// Returns where to continue in a partition whose log has diverged before `next`, and a warning.
 ///
 /// # Errors
-/// See [`decide`].
+/// Text for the user: the offset is not in the topic, and `reset` does not allow another one.
 pub fn parted(
     topic: &str,
     next: i64,

@@ -20,7 +20,7 @@ use crate::producer::ticket::{QueuedJob, Ticket};
 
 /// How often an idle publisher checks that Kafka would acknowledge. Only this check notices a broker that is
 /// silent, or that would refuse on a healthy connection, so `/readyz` can follow within two seconds only if this
-/// interval and [`PROBE_LIMIT`] together stay well below that.
+/// interval and the 900 ms that a probe may take together stay well below that.
 const PROBE_INTERVAL: Duration = Duration::from_millis(750);
 
 /// How often the connection is checked while waiting for a quota.
