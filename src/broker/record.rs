@@ -37,9 +37,6 @@ pub struct Compared {
     pub partition: i32,
     /// How much of it the log has.
     pub found: Found,
-    /// It is led in the epoch in which it was read last, or the broker is too old to say: whatever was read in that
-    /// epoch is still there.
-    pub same_term: bool,
 }
 
 /// How much of what was read a log still has.

@@ -166,6 +166,11 @@ impl Trail {
         }
     }
 
+    /// Offset after the last record that is remembered.
+    pub fn end(&self) -> Option<i64> {
+        self.spans.last().map(|span| span.end)
+    }
+
     /// Leader epoch that was read last.
     pub fn last_epoch(&self) -> Option<i32> {
         self.spans.last().map(|span| span.epoch)

@@ -85,10 +85,10 @@ pub trait Opener {
     /// It cannot be read, or belongs to something else (refused).
     fn stored(&self) -> Result<Option<Stored>, DestinationError>;
 
-    /// Opens the destination at `progress`, which is durable from then on. `rereadable` says that the topic still has
-    /// every record after the stored progress. Not called again once it succeeded.
+    /// Opens the destination at `progress`, which is durable from then on. Not called again once it
+    /// succeeded.
     ///
     /// # Errors
     /// See [`DestinationError`]. After a retryable one, calling it again resumes.
-    fn open(&mut self, progress: Progress, rereadable: bool) -> Result<Self::Destination, DestinationError>;
+    fn open(&mut self, progress: Progress) -> Result<Self::Destination, DestinationError>;
 }

@@ -129,7 +129,9 @@ fn copy<S: Source + 'static>(
     let written = join(writer);
     let ((source, claim), result) = read?;
     let written = written?;
-    commit_the_rest(source, claim, state);
+    // Otherwise what the log ends with may be in doubt, so another log must not simply continue after it.
+    let in_order = state.is_closed() && shutdown.requested() && written.is_ok() && result.is_ok();
+    commit_the_rest(source, claim, state, in_order);
     written?;
     result?;
     if shutdown.requested() { Ok(()) } else { Err(Failure::failed("the writer thread ended unexpectedly")) }
@@ -152,12 +154,12 @@ fn status_page(config: &ConsumerConfig, state: &Arc<State>) -> Result<Option<Sta
 
 /// The group learns where the log ends, and that another log may go on there. Our own next start does not need it,
 /// so a failure is only logged, after some tries.
-fn commit_the_rest(mut source: impl Source, mut claim: Claim, state: &State) {
+fn commit_the_rest(mut source: impl Source, mut claim: Claim, state: &State, in_order: bool) {
     let covered = state.covered();
     let give_up = Instant::now() + LAST_COMMIT;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
     loop {
-        let error = match claim.stop(&mut source, &covered, state.is_closed()) {
+        let error = match claim.stop(&mut source, &covered, in_order) {
             Ok(()) => return ::log::info!("stopped at {}", in_words(&covered)),
             Err(error) => error,
         };

@@ -153,12 +153,13 @@ fn attempt<O: Opener>(
         claim: progress.claim,
         may_be_old: *may_be_old,
     });
-    let decided = ownership::decide(&claimant, &all, &committed, known).map_err(AttemptError::refused)?;
+    let mut decided = ownership::decide(&claimant, &all, &committed, known).map_err(AttemptError::refused)?;
+    decided.notes.extend(needless_takeover(&claimant, &all, &committed, known));
     let mark = Mark::new(&log_id, reading.shard, opener.place(), id.as_deref(), decided.claim);
     let superseded =
         stored.as_mut().is_some_and(|stored| drop_taken_over(&mut stored.progress, &decided, id.as_ref()));
     let stored = stored.map(|stored| stored.progress);
-    let (bounds, unread) = bounds(source, &ours, state)?;
+    let (mut bounds, mut unread) = bounds(source, &ours, state)?;
     if let (Some(partition), Some(stored)) = (unread.first(), &stored)
         && stored.is_of_another(id.as_deref())
     {
@@ -171,7 +172,7 @@ fn attempt<O: Opener>(
     }
     let topic = Topic {
         name: &config.kafka.topic,
-        compared: compared(source, stored.as_ref(), &bounds, id.as_deref())?,
+        compared: compared(source, stored.as_ref(), (&mut bounds, &mut unread), id.as_deref(), state)?,
         id,
         shard: reading.shard.to_string(),
         log_id,
@@ -183,10 +184,25 @@ fn attempt<O: Opener>(
         reset: reading.offset_reset,
     };
     let (progress, start) = resume(stored, &topic).map_err(AttemptError::refused)?;
-    let destination = opener.open(progress, start.rereadable)?;
+    let destination = opener.open(progress)?;
     decided.notes.iter().chain(&start.warnings).for_each(|note| log::warn!("{note}"));
     let claim = Claim::new(&reading.group, mark, start.offsets);
     Ok((Opened { destination, claim, unread: topic.unread }, decided))
+}
+
+/// Says that `CONSUMER_TAKE_OVER` is set although the decision is the same without it.
+fn needless_takeover(
+    us: &Claimant<'_>,
+    partitions: &[i32],
+    committed: &[Option<Committed>],
+    known: Option<Known<'_>>,
+) -> Option<String> {
+    let unnamed = Claimant { take_over: &[], ..*us };
+    let is_needless =
+        !us.take_over.is_empty() && ownership::decide(&unnamed, partitions, committed, known).is_ok();
+    is_needless.then(|| {
+        "CONSUMER_TAKE_OVER is set but not needed: remove it, or it will allow a takeover later".into()
+    })
 }
 
 /// Removes from the progress what other logs continued. Returns true if there was something.
@@ -201,19 +217,36 @@ fn drop_taken_over(progress: &mut Progress, decided: &Ownership, topic_id: Optio
     progress.offsets.len() < before
 }
 
-/// Returns what the topic still has of what was read up to `stored`.
+/// Returns what the topic still has of what was read up to `stored`. Partitions whose leader does not say so now
+/// become unread.
 fn compared(
     source: &mut impl Source,
     stored: Option<&Progress>,
-    bounds: &[Bounds],
+    (bounds, unread): (&mut Vec<Bounds>, &mut Vec<i32>),
     topic_id: Option<&str>,
+    state: &State,
 ) -> Result<Vec<Compared>, BrokerError> {
     let Some(stored) = stored.filter(|stored| !stored.is_of_another(topic_id)) else { return Ok(Vec::new()) };
-    let ours = bounds.iter().map(|bounds| bounds.partition);
-    let positions: Vec<Position> = ours
-        .filter_map(|partition| Some(Position { partition, offset: *stored.offsets.get(&partition)? }))
-        .collect();
-    source.compare(&positions, &stored.trails)
+    let (mut compared, mut failed) = (Vec::new(), None);
+    for &Bounds { partition, .. } in bounds.iter() {
+        let Some(&offset) = stored.offsets.get(&partition) else { continue };
+        match source.compare(&[Position { partition, offset }], &stored.trails) {
+            Ok(found) => compared.extend(found),
+            Err(error) if matches!(error, BrokerError::Throttled(..)) || !error.is_retryable() => {
+                return Err(error);
+            }
+            Err(error) => {
+                state.problem(&partition_name(partition), &error.to_string());
+                unread.push(partition);
+                failed = Some(error);
+            }
+        }
+    }
+    bounds.retain(|bounds| !unread.contains(&bounds.partition));
+    match failed {
+        Some(error) if bounds.is_empty() => Err(error),
+        _ => Ok(compared),
+    }
 }
 
 /// Returns what the group has committed for each partition of the topic.

@@ -91,7 +91,16 @@ pub fn decide(
         };
         let next = known.and_then(|known| known.offsets.get(&partition)).copied();
         match hold(us, mark, offset, known.map(|known| (known, next))) {
-            Hold::Ours => ownership.contested |= mark.stopped,
+            Hold::Ours => {
+                ownership.contested |= mark.stopped;
+                if next.is_none() && known.is_some_and(|known| is_in_doubt(us, mark, known)) {
+                    ownership.committed.remove(&partition);
+                    ownership.notes.push(format!(
+                        "partition {partition} begins at its earliest offset, not at {offset} as committed: the \
+                         checkpoint does not know it and may be older than that commit; events may be duplicated"
+                    ));
+                }
+            }
             Hold::Left => {
                 ownership.contested = true;
                 ownership.follows = true;
@@ -144,6 +153,11 @@ fn is_latest(us: &Claimant<'_>, mark: &Mark, offset: i64, known: Known<'_>, next
     let claim = known.claim.unwrap_or(mark.claim);
     let is_covered = claim == mark.claim && next.is_none_or(|next| next >= offset);
     claim > mark.claim || is_covered || (known.may_be_old && mark.is_at(us.place))
+}
+
+/// True if our log may lack what was read of a partition that the checkpoint does not know, up to `mark`.
+fn is_in_doubt(us: &Claimant<'_>, mark: &Mark, known: Known<'_>) -> bool {
+    known.may_be_old || known.claim != Some(mark.claim) || us.take_over.contains(&mark.log)
 }
 
 fn taken_over(partition: i32, offset: i64, mark: &Mark) -> String {

@@ -12,8 +12,6 @@ pub struct Start {
     pub offsets: Offsets,
     /// Warnings for the operator, one sentence each.
     pub warnings: Vec<String>,
-    /// The topic still has every record from these offsets on.
-    pub rereadable: bool,
 }
 
 /// The state of the topic and the group at startup.
@@ -100,7 +98,6 @@ pub fn decide(stored: Option<&Offsets>, topic: &Topic<'_>) -> Result<Start, Stri
     let mut start = Start {
         offsets: topic.unread.iter().filter_map(|&partition| Some((partition, known(&partition)?))).collect(),
         warnings: Vec::new(),
-        rereadable: topic.unread.is_empty() && topic.taken_over.is_empty(),
     };
     for bounds in &topic.bounds {
         let wanted = known(&bounds.partition).unwrap_or(bounds.earliest);
@@ -114,7 +111,6 @@ pub fn decide(stored: Option<&Offsets>, topic: &Topic<'_>) -> Result<Start, Stri
             Some(Found::Same) if wanted > bounds.latest => (wanted, None),
             _ => in_range(name, wanted, bounds, reset)?,
         };
-        start.rereadable &= warning.is_none() && compared.is_none_or(|compared| compared.same_term);
         start.offsets.insert(bounds.partition, offset);
         start.warnings.extend(warning);
     }
@@ -127,7 +123,7 @@ pub fn decide(stored: Option<&Offsets>, topic: &Topic<'_>) -> Result<Start, Stri
 /// As for [`decide`].
 pub fn from_the_beginning(topic: &Topic<'_>) -> Result<Start, String> {
     let problem = format!("topic {} was deleted and created again", topic.name);
-    let mut start = Start { offsets: Offsets::new(), warnings: Vec::new(), rereadable: false };
+    let mut start = Start { offsets: Offsets::new(), warnings: Vec::new() };
     for bounds in &topic.bounds {
         let (offset, warning) = match (topic.taken_over.get(&bounds.partition), topic.reset) {
             (Some(&offset), reset) => in_range(topic.name, offset, bounds, reset)?,

@@ -52,7 +52,16 @@ pub fn compare(
     trails: &Trails,
 ) -> Result<Vec<Compared>, BrokerError> {
     let mut pass = Pass::begin(fetcher, terms)?;
-    positions.iter().map(|at| pass.compare(at.partition, trail_of(trails, at.partition))).collect()
+    let compare = |&Position { partition, offset }: &Position| {
+        let trail = trail_of(trails, partition);
+        let mut compared = pass.compare(partition, trail)?;
+        if compared.found == Found::Same && trail.end() != Some(offset) {
+            // Nothing is known of what lies between the end of the trail and the offset.
+            compared.found = Found::Unknown;
+        }
+        Ok(compared)
+    };
+    positions.iter().map(compare).collect()
 }
 
 impl Pass<'_> {
@@ -66,8 +75,9 @@ impl Pass<'_> {
             let page = match page {
                 Ok(page) => self.confirm(partition, page, asked, ends.remove(&partition)).transpose(),
                 Err(error) => {
-                    if let BrokerError::OffsetOutOfRange(_) = error {
-                        // Perhaps the term has ended: it is compared again before anything is decided.
+                    if let BrokerError::OffsetOutOfRange(_) | BrokerError::Retryable(_) = error {
+                        // Perhaps the term has ended, or another topic of the same name has the same epoch: the log is
+                        // compared again before anything is decided.
                         self.terms.compared.remove(&partition);
                     }
                     Some(Err(error))
@@ -137,6 +147,14 @@ impl Pass<'_> {
             let Some((epoch, end)) = extent else { return Ok(None) };
             page.cut(end);
             page.mark_epoch(epoch, page.next_offset);
+        }
+        if page.epochs().iter().any(|(epoch, _)| *epoch < 0)
+            && !std::mem::replace(&mut self.terms.warned_unchecked, true)
+        {
+            log::warn!(
+                "partition {partition} has records in a message format older than Kafka 0.11, which has no leader \
+                 epochs: a log that lost such records cannot be detected"
+            );
         }
         page.set_term(term.epoch);
         Ok(self.fetcher.cluster.is_session(&term.host, term.session).then_some(page))

@@ -20,8 +20,8 @@ pub struct Terms {
     pub compared: HashMap<i32, Term>,
     /// Comparisons that are not finished.
     unfinished: HashMap<i32, Progress>,
-    /// The warning about a broker that cannot be asked has been logged.
-    warned_unchecked: bool,
+    /// The warning about a log that cannot be compared has been logged.
+    pub warned_unchecked: bool,
 }
 
 /// One call. It uses the leaders of a single metadata response, so that a log is read from the broker that
@@ -47,11 +47,10 @@ impl<'a> Pass<'a> {
     /// from now on.
     pub fn compare(&mut self, partition: i32, trail: &Trail) -> Result<Compared, BrokerError> {
         let term = self.term(partition)?;
-        let same_term = term.epoch.is_none() || term.epoch == trail.term();
         if self.terms.compared.get(&partition) == Some(&term) {
             let is_known = term.epoch.is_some() && trail.last_epoch().is_some();
             let found = if is_known { Found::Same } else { Found::Unknown };
-            return Ok(Compared { partition, found, same_term });
+            return Ok(Compared { partition, found });
         }
         self.terms.compared.remove(&partition);
         let found = self.compare_in(&term, partition, trail).inspect_err(|error| {
@@ -64,7 +63,7 @@ impl<'a> Pass<'a> {
             self.terms.compared.insert(partition, term);
             self.begun.insert(partition);
         }
-        Ok(Compared { partition, found, same_term })
+        Ok(Compared { partition, found })
     }
 
     /// The present term of `partition`.

@@ -12,7 +12,7 @@ use crate::consumer::log::checkpoint::{Checkpoint, LogMarks};
 use crate::consumer::log::durable_file::{DurableFile, Place};
 use crate::consumer::log::paths::Paths;
 use crate::consumer::log::rotation::{closed_name, next_number};
-use crate::consumer::log::storage::{Storage, doing, replace};
+use crate::consumer::log::storage::{Storage, doing, is_closed, replace};
 use crate::consumer::progress::Progress;
 
 /// With `LOG_FSYNC` set to an interval, the most bytes kept in memory before they are forced to disk early.
@@ -55,6 +55,7 @@ impl<S: Storage> EventLog<S> {
         marks: LogMarks,
     ) -> Result<Self, DestinationError> {
         let (log, rejected) = files;
+        let was_unsynced = marks.unsynced_boot.is_some();
         let mut this = Self {
             storage,
             paths,
@@ -68,6 +69,11 @@ impl<S: Storage> EventLog<S> {
             saved: None,
             synced_in: None,
         };
+        if was_unsynced && fsync != Fsync::Never {
+            // The next checkpoint says that every byte before it is on the disk.
+            doing("fsync", &this.paths.log, this.log.sync())?;
+            doing("fsync", &this.paths.rejected, this.rejected.sync())?;
+        }
         this.save()?;
         Ok(this)
     }
@@ -250,7 +256,7 @@ impl<S: Storage> EventLog<S> {
             self.save()?;
         }
         // On a retry after a failure, the file in place may already be the new one.
-        let closed = doing("inspect", &to, self.storage.stat(&to))?.is_some();
+        let closed = is_closed(&self.storage, &to)?;
         if !closed && doing("inspect", &self.paths.log, self.log.in_place(&self.storage))? {
             doing("rename the log to", &to, self.storage.rename(&self.paths.log, &to))?;
         }

@@ -87,10 +87,10 @@ impl Opener for LogOpener {
         Ok(Some(Stored { progress, may_be_old: files.lost_power(&self.boot) }))
     }
 
-    fn open(&mut self, progress: Progress, rereadable: bool) -> Result<LogDestination, DestinationError> {
+    fn open(&mut self, progress: Progress) -> Result<LogDestination, DestinationError> {
         let stored = read_checkpoint(&Disk, &self.paths)?.map(|checkpoint| checkpoint.files);
         let LogConfig { fsync, rotate_bytes, rotate_daily, rotate_keep, rotate_gzip, .. } = self.config.log;
-        let (files, notes) = recover(Disk, &self.paths, stored, (progress, rereadable), fsync, &self.boot)?;
+        let (files, notes) = recover(Disk, &self.paths, stored, progress, fsync, &self.boot)?;
         let archive = Archive { log: self.paths.log.clone(), keep: rotate_keep as usize, gzip: rotate_gzip };
         let archiver = archive.start().map_err(|error| DestinationError::Retryable(error.to_string()))?;
         notes.iter().for_each(|note| log::warn!("{note}"));

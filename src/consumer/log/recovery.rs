@@ -4,7 +4,7 @@
 //! Only the checkpoint is trusted: bytes past it are cut off and their records are read again. If the files
 //! do not match the checkpoint, the start is refused with a message that lists the options.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::Fsync;
 use crate::consumer::destination::DestinationError;
@@ -12,8 +12,11 @@ use crate::consumer::log::checkpoint::{Checkpoint, FileMark, LogMarks, TAIL_BYTE
 use crate::consumer::log::durable_file::DurableFile;
 use crate::consumer::log::event_log::EventLog;
 use crate::consumer::log::paths::Paths;
-use crate::consumer::log::storage::{AppendFile, Stat, Storage, beside, doing};
+use crate::consumer::log::storage::{AppendFile, Stat, Storage, beside, doing, is_closed};
 use crate::consumer::progress::Progress;
+
+/// Files with lines that were cut off that are kept for each log; the oldest is replaced.
+const MAX_TORN_FILES: u32 = 8;
 
 /// Block size when searching for the last line break in a log without a checkpoint.
 const BLOCK_BYTES: u64 = 1 << 20;
@@ -47,15 +50,13 @@ pub fn recover<S: Storage>(
     storage: S,
     paths: &Paths,
     marks: Option<LogMarks>,
-    (progress, rereadable): (Progress, bool),
+    progress: Progress,
     fsync: Fsync,
     boot: &str,
 ) -> Result<(EventLog<S>, Vec<String>), DestinationError> {
     let stopped = marks.as_ref().is_some_and(|marks| marks.stopped);
     let power_was_lost = marks.as_ref().is_some_and(|marks| marks.lost_power(boot));
-    let keep = !rereadable || stopped || marks.is_none();
-    let mut recovery =
-        Recovery { storage: &storage, paths, notes: Vec::new(), keep, stopped, power_was_lost };
+    let mut recovery = Recovery { storage: &storage, paths, notes: Vec::new(), stopped, power_was_lost };
     let (files, marks) = match marks {
         Some(marks) => recovery.by_marks(marks)?,
         None => recovery.without_marks()?,
@@ -70,8 +71,6 @@ struct Recovery<'a, S> {
     storage: &'a S,
     paths: &'a Paths,
     notes: Vec<String>,
-    /// Keep the bytes that are cut off in a file next to it.
-    keep: bool,
     /// The consumer shut down cleanly.
     stopped: bool,
     /// The bytes were never forced to disk and the machine has rebooted since.
@@ -92,8 +91,7 @@ impl<S: Storage> Recovery<'_, S> {
     /// empty log.
     fn finish_rotation(&mut self, mark: &mut FileMark, to: &str) -> Result<(), DestinationError> {
         let (log, dir) = (&self.paths.log, self.paths.dir());
-        let to = log.with_file_name(to);
-        if doing("inspect", &to, self.storage.stat(&to))?.is_some() {
+        if is_closed(self.storage, &log.with_file_name(to))? {
             let follower = doing("inspect", log, self.storage.stat(log))?;
             let inode = follower.map_or(0, |stat| stat.inode);
             *mark = FileMark { name: std::mem::take(&mut mark.name), inode, ..FileMark::default() };
@@ -126,7 +124,7 @@ impl<S: Storage> Recovery<'_, S> {
     /// Truncates the file at `path` to `mark`. If it was moved away, leaves room for an empty one.
     fn place(&mut self, path: &Path, mark: &FileMark) -> Result<(), DestinationError> {
         match doing("inspect", path, self.storage.stat(path))? {
-            Some(stat) if self.matches_mark(path, stat, mark)? => self.cut(path, stat.len, mark.bytes, false),
+            Some(stat) if self.matches_mark(path, stat, mark)? => self.cut(path, stat.len, mark.bytes),
             Some(stat) if stat.len == 0 => self.find_moved(path, mark),
             None => self.find_moved(path, mark),
             Some(stat) => Err(self.refused(path, mark, &format!("it has {} unrelated bytes", stat.len))),
@@ -158,15 +156,13 @@ impl<S: Storage> Recovery<'_, S> {
             if !stat.is_file {
                 continue;
             }
-            // If nothing is covered, only the inode number identifies the file. Inode numbers are reused, so
-            // keep the bytes that are cut off.
-            let only_inode = mark.bytes == 0;
-            if only_inode && stat.inode != mark.inode {
+            // If nothing is covered, only the inode number identifies the file.
+            if mark.bytes == 0 && stat.inode != mark.inode {
                 continue;
             }
             if candidate != path && self.matches_mark(&candidate, stat, mark)? {
                 self.notes.push(format!("{} was moved to {name}; continuing in a new file", path.display()));
-                return self.cut(&candidate, stat.len, mark.bytes, only_inode);
+                return self.cut(&candidate, stat.len, mark.bytes);
             }
         }
         if mark.bytes == 0 {
@@ -183,35 +179,38 @@ impl<S: Storage> Recovery<'_, S> {
         Err(self.refused(path, mark, "it does not exist"))
     }
 
-    fn cut(&mut self, path: &Path, len: u64, bytes: u64, is_guess: bool) -> Result<(), DestinationError> {
+    /// Cuts off what no checkpoint covers, and keeps it in a file beside: Kafka may have lost those records.
+    fn cut(&self, path: &Path, len: u64, bytes: u64) -> Result<(), DestinationError> {
         if len == bytes {
             return Ok(());
         }
-        if self.keep || is_guess {
-            let torn = self.torn_name(path)?;
-            let excess = doing("read", path, self.storage.read_range(path, bytes, len - bytes))?;
-            doing("write", &torn, self.storage.write(&torn, &excess, true))?;
-            doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
-            self.notes.push(format!(
-                "moved {} bytes of {} that no checkpoint covers to {}",
-                len - bytes,
-                path.display(),
-                torn.display()
-            ));
-        }
+        let torn = self.free_torn_name(path)?;
+        let excess = doing("read", path, self.storage.read_range(path, bytes, len - bytes))?;
+        doing("write", &torn, self.storage.write(&torn, &excess, true))?;
+        doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
+        log::info!(
+            "moved {} bytes of {} that no checkpoint covers to {}; their records are read again unless Kafka has \
+             lost them, so the file can be deleted once the consumer has caught up and the log has these lines",
+            len - bytes,
+            path.display(),
+            torn.display()
+        );
         let mut file = doing("open", path, self.storage.open_append(path))?;
         doing("cut", path, file.set_len(bytes))?;
         doing("fsync", path, file.sync())
     }
 
-    fn torn_name(&self, path: &Path) -> Result<std::path::PathBuf, DestinationError> {
-        for number in 0.. {
-            let torn = beside(path, &format!(".{number:03}.torn"));
-            if doing("inspect", &torn, self.storage.stat(&torn))?.is_none() {
-                return Ok(torn);
-            }
+    /// Returns the name with number 0, after it has moved the files that have the first numbers up by one.
+    fn free_torn_name(&self, path: &Path) -> Result<PathBuf, DestinationError> {
+        let torn = |number: u32| beside(path, &format!(".{number:03}.torn"));
+        let mut free = 0;
+        while free < MAX_TORN_FILES - 1 && doing("inspect", path, self.storage.stat(&torn(free)))?.is_some() {
+            free += 1;
         }
-        unreachable!("some number is free")
+        for number in (0..free).rev() {
+            doing("rename", &torn(number), self.storage.rename(&torn(number), &torn(number + 1)))?;
+        }
+        Ok(torn(0))
     }
 
     /// Cuts off an incomplete last line of a log without a checkpoint; the first new line would be appended
@@ -231,7 +230,7 @@ impl<S: Storage> Recovery<'_, S> {
             }
             end = start;
         }
-        self.cut(path, len, end, false)
+        self.cut(path, len, end)
     }
 
     fn refused(&self, path: &Path, mark: &FileMark, found: &str) -> DestinationError {

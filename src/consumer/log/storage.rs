@@ -84,6 +84,16 @@ pub trait Storage: Send {
     fn names(&self, dir: &Path) -> io::Result<Vec<String>>;
 }
 
+/// True if the log was closed under the name `to`, which the archiver may have compressed already.
+///
+/// # Errors
+/// A file operation failed.
+pub fn is_closed<S: Storage>(storage: &S, to: &Path) -> Result<bool, DestinationError> {
+    let packed = beside(to, ".gz");
+    Ok(doing("inspect", to, storage.stat(to))?.is_some()
+        || doing("inspect", &packed, storage.stat(&packed))?.is_some())
+}
+
 /// Replaces the content of `path` with `bytes`, so that a crash leaves the old or the new content, never a
 /// mixture.
 ///

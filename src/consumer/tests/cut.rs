@@ -39,8 +39,7 @@ impl Source for Cut {
     }
 
     fn compare(&mut self, positions: &[Position], _: &Trails) -> Result<Vec<Compared>, BrokerError> {
-        let compared =
-            |at: &Position| Compared { partition: at.partition, found: self.found, same_term: true };
+        let compared = |at: &Position| Compared { partition: at.partition, found: self.found };
         Ok(positions.iter().map(compared).collect())
     }
 

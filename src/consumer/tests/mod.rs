@@ -75,8 +75,8 @@ fn open(
     let paths = Paths::of(Path::new(LOG));
     let checkpoint = read_checkpoint(disk, &paths)?;
     let (stored, marks) = checkpoint.map(|found| (found.progress, found.files)).unzip();
-    let (progress, start) = resume(stored, topic).map_err(DestinationError::Refused)?;
-    recover(disk.clone(), &paths, marks, (progress, start.rereadable), fsync, boot)
+    let (progress, _) = resume(stored, topic).map_err(DestinationError::Refused)?;
+    recover(disk.clone(), &paths, marks, progress, fsync, boot)
 }
 
 /// Simulates one process: recovers and logs the rest of the topic. Ends early when the disk crashes.

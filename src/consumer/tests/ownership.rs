@@ -200,3 +200,22 @@ fn partitions_of_other_shards_are_left_alone() {
     let ours = Offsets::from([(0, 1)]);
     assert_eq!(same, Ownership { claim: 5, committed: ours, ..Ownership::default() });
 }
+
+/// A checkpoint that an earlier one replaced in a power cut does not know a partition that was added since.
+#[test]
+fn an_older_checkpoint_does_not_skip_what_was_read_of_a_partition_added_since() {
+    let offsets = Offsets::from([(0, 8)]);
+    let us = Claimant { shard: Shard { index: 0, count: 1 }, ..US };
+    let both = [at(9, "ours", "0/1", false), at(300, "ours", "0/1", false)];
+    let cut = Known { offsets: &offsets, claim: Some(4), may_be_old: true };
+    let decided = decide(&us, &[0, 1], &both, Some(cut)).expect("LOG_FSYNC=never");
+    assert_eq!(decided.committed.get(&1), None, "0..300 were cut off the log with the rest");
+    assert!(decided.notes[0].contains("partition 1 begins at its earliest"), "{:?}", decided.notes);
+    let backup = Known { offsets: &offsets, claim: Some(3), may_be_old: false };
+    let named = Claimant { take_over: &["ours".into()], ..us };
+    let decided = decide(&named, &[0, 1], &both, Some(backup)).expect("a backup");
+    assert_eq!(decided.committed.get(&1), None, "the backup does not have 0..300");
+    let latest = Known { offsets: &Offsets::from([(0, 9)]), claim: Some(4), may_be_old: false };
+    let decided = decide(&us, &[0, 1], &both, Some(latest)).expect("ours");
+    assert_eq!(decided.committed.get(&1), Some(&300), "it was claimed there and not read yet");
+}

@@ -77,11 +77,7 @@ fn run(disk: &SimDisk, is_new: bool) {
         for (log, partition) in logs.iter_mut().zip(0..) {
             let trail = trails.get(&partition).cloned().unwrap_or_default();
             let parting = trail.parting(log).expect("the leader answers");
-            topic.compared.push(Compared {
-                partition,
-                found: parting.map_or(Found::Same, Found::Parted),
-                same_term: trail.term() == log.term(),
-            });
+            topic.compared.push(Compared { partition, found: parting.map_or(Found::Same, Found::Parted) });
         }
         open(disk, &topic, Fsync::Batch, BOOT)
     });

@@ -130,3 +130,43 @@ fn without_a_checkpoint_the_group_decides_and_an_open_line_is_kept_beside() {
         "written before the first line"
     );
 }
+
+/// The archiver, still at work after the closing before, sees the renamed log before the checkpoint says that it is
+/// closed.
+#[test]
+fn a_log_that_was_compressed_while_it_was_closed_is_no_reason_to_stop() {
+    let mut compressed = 0;
+    for at in 1..=operations_of(Fsync::Batch, None) {
+        let disk = SimDisk::default();
+        disk.crash_at(at);
+        run(&disk, Fsync::Batch, None);
+        let disk = disk.after_kill();
+        let Ok(Some(checkpoint)) = read_checkpoint(&disk, &Paths::of(Path::new(LOG))) else { continue };
+        let Some(to) = checkpoint.files.rotate_to else { continue };
+        let closed = Path::new(LOG).with_file_name(&to);
+        if disk.stat(&closed).expect("stat").is_some() {
+            disk.rename_by_others(&closed, &closed.with_extension("log.gz"));
+            disk.put(&closed.with_extension("log.gz"), b"compressed");
+            start(&disk, &topic(), Fsync::Batch, BOOT).unwrap_or_else(|reason| panic!("{at}: {reason}"));
+            compressed += 1;
+        }
+    }
+    assert!(compressed > 0);
+}
+
+/// Kafka may have lost them since, whatever its leaders say; but a crash loop must not fill the disk.
+#[test]
+fn lines_that_no_checkpoint_covers_are_kept_beside_up_to_a_limit() {
+    let disk = logged(Fsync::Batch, false);
+    let ours = log_of(&disk);
+    for number in 0..12 {
+        disk.put(Path::new(LOG), &[&ours[..], format!("cut {number}\n").as_bytes()].concat());
+        start(&disk, &topic(), Fsync::Batch, BOOT).expect("starts");
+        let kept: Vec<String> =
+            (number - 7..=number).filter(|&at| at >= 0).map(|at| format!("cut {at}")).collect();
+        let torn = String::from_utf8(torn(&disk)).expect("text");
+        let mut found: Vec<&str> = torn.lines().collect();
+        found.reverse();
+        assert_eq!((log_of(&disk), found), (ours.clone(), kept.iter().map(String::as_str).collect()));
+    }
+}

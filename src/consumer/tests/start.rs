@@ -42,7 +42,6 @@ fn a_partition_that_cannot_be_asked_keeps_its_place() {
         [(0, 15), (3, 0), (4, 99), (5, 7)].into(),
         "partition 6 starts at its earliest offset, once it answers"
     );
-    assert!(!known.rereadable, "lines that are cut off may not be readable again");
 }
 
 #[test]
@@ -53,7 +52,7 @@ fn an_offset_that_the_topic_lacks_is_refused_with_the_ways_out() {
         let reason = decide(OffsetReset::None).unwrap_err();
         assert!(reason.contains(word) && reason.contains("KAFKA_AUTO_OFFSET_RESET"), "{reason}");
         let start = decide(OffsetReset::Earliest).expect("continues");
-        assert_eq!((start.offsets[&0], start.rereadable, start.warnings.len()), (10, false, 1));
+        assert_eq!((start.offsets[&0], start.warnings.len()), (10, 1));
     }
 }
 
@@ -86,7 +85,7 @@ fn start_at(next: i64, compared: Compared, reset: OffsetReset) -> Result<Start, 
 #[test]
 fn a_log_that_parted_is_refused_or_followed_from_there_or_from_its_beginning() {
     let parted = |parting: Parting, reset: OffsetReset| {
-        let compared = Compared { partition: 0, found: Found::Parted(parting), same_term: false };
+        let compared = Compared { partition: 0, found: Found::Parted(parting) };
         start_at(19, compared, reset)
     };
     let refused = parted(Parting::At(13), OffsetReset::None).unwrap_err();
@@ -101,20 +100,15 @@ fn a_log_that_parted_is_refused_or_followed_from_there_or_from_its_beginning() {
         (Parting::Before(15), OffsetReset::Earliest, 10),
     ] {
         let start = parted(parting, reset).expect("continues");
-        assert_eq!((start.offsets[&0], start.rereadable, start.warnings.len()), (offset, false, 1));
+        assert_eq!((start.offsets[&0], start.warnings.len()), (offset, 1));
     }
     let unknown = parted(Parting::Before(15), OffsetReset::Divergence).unwrap_err();
     assert!(unknown.contains("not known") && unknown.contains("earliest"), "{unknown}");
 }
 
 #[test]
-fn what_was_read_since_the_checkpoint_is_read_again_only_from_the_same_leader() {
-    for same_term in [true, false] {
-        let compared = Compared { partition: 0, found: Found::Same, same_term };
-        let start = start_at(20, compared, OffsetReset::None).expect("starts");
-        assert_eq!((start.offsets[&0], start.rereadable), (20, same_term));
-    }
-    let compared = Compared { partition: 0, found: Found::Same, same_term: true };
+fn an_offset_beyond_the_end_is_waited_for_if_the_log_has_all_before_it() {
+    let compared = Compared { partition: 0, found: Found::Same };
     let start = start_at(21, compared, OffsetReset::None).expect("its leader gives it out later");
     assert_eq!(start.offsets[&0], 21);
 }

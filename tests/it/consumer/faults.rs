@@ -245,3 +245,25 @@ fn a_recreated_topic_is_read_by_the_next_start_where_that_is_decided() {
     topic.kcat(&["-P"], b"{\"n\": 3}\n");
     eventually(secs(60), "the new topic is logged", || site.lines().len() == 3);
 }
+
+/// A topic that is deleted and comes back before the consumer looks is not read from the offset in the old one.
+#[test]
+fn a_topic_recreated_between_two_fetches_is_read_from_its_beginning() {
+    const EARLIEST: &[(&str, &str)] = &[("KAFKA_AUTO_OFFSET_RESET", "earliest")];
+    let cluster = crate::support::kafka::Cluster::with_properties(1, "auto.create.topics.enable=false\n");
+    let topic = cluster.topic_with(1, &[]);
+    let site = Site::new(&topic);
+    let mut consumer = site.start_ready(EARLIEST);
+    topic.kcat(&["-P"], event_lines(100, 100).as_bytes());
+    site.wait_caught_up();
+    crate::support::process::send_signal(consumer.pid(), libc::SIGSTOP);
+    topic.delete();
+    let again = cluster.topic_named(&topic.name, 1);
+    let others: String = (0..150).map(|number| format!("{{\"other\":{number}}}\n")).collect();
+    again.kcat(&["-P"], others.as_bytes());
+    crate::support::process::send_signal(consumer.pid(), libc::SIGCONT);
+    assert_eq!(consumer.wait(secs(120)).code(), Some(1), "{}", consumer.stderr());
+    let _consumer = site.start_ready(EARLIEST);
+    eventually(secs(60), "the new topic is logged", || site.covered() == 150);
+    assert_eq!(site.lines().len(), 250);
+}

@@ -1,5 +1,7 @@
 //! A log of Kafka that loses records and gives their offsets to others: said, and nothing acknowledged later is missed.
 
+mod uncovered;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -393,26 +395,4 @@ fn a_checkpoint_without_epochs_is_read_on() {
     let now = scene.site.checkpoint("events.log.checkpoint").expect("checkpoint");
     assert_eq!(now["version"], 2);
     assert!(now["trails"]["0"]["epochs"][0][1] == 20, "{now}");
-}
-
-/// Nothing was lost and no leader moved, and one partition has no records.
-#[test]
-fn a_kill_beside_an_empty_partition_leaves_no_torn_lines() {
-    let topic = crate::support::kafka::shared().topic_with(2, &[]);
-    let site = Site::new(&topic);
-    let interval = ("LOG_FSYNC", "interval:60000");
-    let mut consumer = site.start_ready(&[interval]);
-    topic.kcat(&["-P", "-p", "0"], b"{\"n\":1}\n{\"n\":2}\n");
-    eventually(CATCH_UP, "both are written", || site.lines().len() == 2);
-    consumer.kill();
-    let mut consumer = site.start_ready(&[]);
-    eventually(CATCH_UP, "both are written again", || site.lines().len() == 2);
-    let said = consumer.stderr();
-    let torn: Vec<_> = fs::read_dir(site.path("logs"))
-        .expect("directory")
-        .map(|entry| entry.expect("entry").file_name())
-        .filter(|name| name.to_string_lossy().ends_with(".torn"))
-        .collect();
-    assert!(torn.is_empty(), "{torn:?}: {said}");
-    assert!(consumer.terminate(secs(30)).success());
 }
