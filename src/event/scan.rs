@@ -3,7 +3,7 @@
 //!
 //! Bytes above 0x7F are accepted as they are; callers that need UTF-8 check it separately. This is written by
 //! hand because `serde_json` cannot report the depth, the byte offset of an error, or half of a surrogate
-//! pair without building values. It is one long file because it is one grammar.
+//! pair without building values. Longer than most files, because it is one grammar.
 
 use std::borrow::Cow;
 
