@@ -4,9 +4,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::Duration;
 
 use crate::support::kafka::version;
-use crate::support::wait::secs;
+
+/// The client is compiled at each start, which a busy machine may take minutes for.
+const LINE_LIMIT: Duration = Duration::from_secs(300);
 
 /// A run of it. Dropping it kills it.
 pub struct Java {
@@ -39,7 +42,7 @@ impl Java {
     /// Its next line on stdout.
     #[track_caller]
     pub fn line(&self) -> String {
-        self.lines.recv_timeout(secs(60)).expect("a line of the Java client")
+        self.lines.recv_timeout(LINE_LIMIT).expect("a line of the Java client")
     }
 
     /// Lets it go on where it waits for that.
@@ -52,7 +55,7 @@ impl Java {
     pub fn finish(mut self) -> Vec<String> {
         drop(self.stdin.take());
         let mut lines = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(secs(60)) {
+        while let Ok(line) = self.lines.recv_timeout(LINE_LIMIT) {
             lines.push(line);
         }
         let status = self.child.wait().expect("it ends");
