@@ -5,7 +5,7 @@
 //! continues in the leader epoch that was read last.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::broker::error::BrokerError;
 use crate::broker::page::Page;
@@ -23,6 +23,7 @@ pub fn follow(
     positions: &[Position],
     trails: &Trails,
 ) -> Result<Vec<Fetched>, BrokerError> {
+    terms.begin_call(Instant::now());
     let chosen = fetcher.choose(positions);
     let mut pass = Pass::begin(fetcher, terms)?;
     let (mut answers, mut compared) = (Vec::new(), Vec::new());

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::broker::error::BrokerError;
 use crate::broker::protocol::{EPOCH_ENDS, Metadata};
@@ -20,8 +21,23 @@ pub struct Terms {
     pub compared: HashMap<i32, Term>,
     /// Comparisons that are not finished.
     unfinished: HashMap<i32, Progress>,
+    /// When the last call began to read on.
+    began: Option<Instant>,
     /// The warning about a log that cannot be compared has been logged.
     pub warned_unchecked: bool,
+}
+
+/// If more time than this passes from one call to the next, all logs are compared again. Within it, a topic can
+/// hardly be deleted, created again and filled without a waiting fetch that notices it.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Terms {
+    /// A call begins to read on.
+    pub fn begin_call(&mut self, now: Instant) {
+        if self.began.replace(now).is_some_and(|last| now.saturating_duration_since(last) > PAUSE) {
+            self.compared.clear();
+        }
+    }
 }
 
 /// One call. It uses the leaders of a single metadata response, so that a log is read from the broker that

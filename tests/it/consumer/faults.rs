@@ -257,10 +257,12 @@ fn a_topic_recreated_between_two_fetches_is_read_from_its_beginning() {
     topic.kcat(&["-P"], event_lines(100, 100).as_bytes());
     site.wait_caught_up();
     crate::support::process::send_signal(consumer.pid(), libc::SIGSTOP);
+    let stopped = std::time::Instant::now();
     topic.delete();
     let again = cluster.topic_named(&topic.name, 1);
     let others: String = (0..150).map(|number| format!("{{\"other\":{number}}}\n")).collect();
     again.kcat(&["-P"], others.as_bytes());
+    eventually(secs(5), "it has paused for longer than a second", || stopped.elapsed() > secs(1));
     crate::support::process::send_signal(consumer.pid(), libc::SIGCONT);
     assert_eq!(consumer.wait(secs(120)).code(), Some(1), "{}", consumer.stderr());
     let _consumer = site.start_ready(EARLIEST);
