@@ -68,9 +68,16 @@ pub trait Source: Send {
 
     /// Compares the log of each of `positions` with what was read up to there, in their order.
     ///
+    /// A partition whose leader does not answer now fails in its own element.
+    ///
     /// # Errors
-    /// Retryable when one of the leaders does not answer.
-    fn compare(&mut self, positions: &[Position], trails: &Trails) -> Result<Vec<Compared>, BrokerError>;
+    /// Fails if no leader is known, if a quota delays the comparison, or with an error that no later call would
+    /// change.
+    fn compare(
+        &mut self,
+        positions: &[Position],
+        trails: &Trails,
+    ) -> Result<Vec<Result<Compared, BrokerError>>, BrokerError>;
 
     /// Returns what `group` has committed for each of `partitions`; `None` where it never committed.
     ///

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::broker::{BrokerError, Found, Parting, Position, Source};
+use crate::broker::{BrokerError, Compared, Found, Parting, Position, Source};
 use crate::config::OffsetReset;
 use crate::consumer::failure::Failure;
 use crate::consumer::offset_reset::{RECREATED, in_range, parted};
@@ -49,7 +49,7 @@ impl<S: Source> Reader<S> {
         let Some(cursor) = self.cursors.get(&partition) else { return Ok(true) };
         let position = Position { partition, offset: cursor.offset };
         let Ok(compared) = self.source.compare(&[position], &self.trails) else { return Ok(false) };
-        let found = compared.first().map_or(Found::Unknown, |compared| compared.found);
+        let Some(Ok(Compared { found, .. })) = compared.first().cloned() else { return Ok(false) };
         if let Found::Parted(parting) = found {
             return self.parted(partition, parting).map(|()| false);
         }

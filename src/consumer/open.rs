@@ -228,13 +228,16 @@ fn compared(
 ) -> Result<Vec<Compared>, BrokerError> {
     let Some(stored) = stored.filter(|stored| !stored.is_of_another(topic_id)) else { return Ok(Vec::new()) };
     let (mut compared, mut failed) = (Vec::new(), None);
-    for &Bounds { partition, .. } in bounds.iter() {
-        let Some(&offset) = stored.offsets.get(&partition) else { continue };
-        match source.compare(&[Position { partition, offset }], &stored.trails) {
-            Ok(found) => compared.extend(found),
-            Err(error) if matches!(error, BrokerError::Throttled(..)) || !error.is_retryable() => {
-                return Err(error);
-            }
+    let stored_at = |bounds: &Bounds| {
+        let partition = bounds.partition;
+        stored.offsets.get(&partition).map(|&offset| Position { partition, offset })
+    };
+    let positions: Vec<Position> = bounds.iter().filter_map(stored_at).collect();
+    for (Position { partition, .. }, found) in
+        positions.iter().copied().zip(source.compare(&positions, &stored.trails)?)
+    {
+        match found {
+            Ok(found) => compared.push(found),
             Err(error) => {
                 state.problem(&partition_name(partition), &error.to_string());
                 unread.push(partition);

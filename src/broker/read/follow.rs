@@ -51,16 +51,18 @@ pub fn compare(
     terms: &mut Terms,
     positions: &[Position],
     trails: &Trails,
-) -> Result<Vec<Compared>, BrokerError> {
+) -> Result<Vec<Result<Compared, BrokerError>>, BrokerError> {
     let mut pass = Pass::begin(fetcher, terms)?;
     let compare = |&Position { partition, offset }: &Position| {
         let trail = trail_of(trails, partition);
-        let mut compared = pass.compare(partition, trail)?;
-        if compared.found == Found::Same && trail.end() != Some(offset) {
+        match pass.compare(partition, trail) {
             // Nothing is known of what lies between the end of the trail and the offset.
-            compared.found = Found::Unknown;
+            Ok(Compared { found: Found::Same, .. }) if trail.end() != Some(offset) => {
+                Ok(Ok(Compared { partition, found: Found::Unknown }))
+            }
+            Err(error) if matches!(error, BrokerError::Throttled(..)) || !error.is_retryable() => Err(error),
+            compared => Ok(compared),
         }
-        Ok(compared)
     };
     positions.iter().map(compare).collect()
 }

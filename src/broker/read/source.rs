@@ -115,7 +115,11 @@ impl Source for KafkaSource {
         follow::follow(&mut self.fetcher, &mut self.terms, positions, trails)
     }
 
-    fn compare(&mut self, positions: &[Position], trails: &Trails) -> Result<Vec<Compared>, BrokerError> {
+    fn compare(
+        &mut self,
+        positions: &[Position],
+        trails: &Trails,
+    ) -> Result<Vec<Result<Compared, BrokerError>>, BrokerError> {
         follow::compare(&mut self.fetcher, &mut self.terms, positions, trails)
     }
 

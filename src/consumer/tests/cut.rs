@@ -38,8 +38,12 @@ impl Source for Cut {
         self.fetch(positions)
     }
 
-    fn compare(&mut self, positions: &[Position], _: &Trails) -> Result<Vec<Compared>, BrokerError> {
-        let compared = |at: &Position| Compared { partition: at.partition, found: self.found };
+    fn compare(
+        &mut self,
+        positions: &[Position],
+        _: &Trails,
+    ) -> Result<Vec<Result<Compared, BrokerError>>, BrokerError> {
+        let compared = |at: &Position| Ok(Compared { partition: at.partition, found: self.found });
         Ok(positions.iter().map(compared).collect())
     }
 
