@@ -23,7 +23,6 @@ pub fn follow(
     positions: &[Position],
     trails: &Trails,
 ) -> Result<Vec<Fetched>, BrokerError> {
-    terms.begin_call(Instant::now());
     let chosen = fetcher.choose(positions);
     let mut pass = Pass::begin(fetcher, terms)?;
     let (mut answers, mut compared) = (Vec::new(), Vec::new());
@@ -40,8 +39,11 @@ pub fn follow(
         answers.push(Fetched { partition, page });
     }
     let metadata = pass.metadata.clone();
+    let began = Instant::now();
     let fetched = pass.fetcher.fetch_led(&metadata, &compared, positions.len());
+    let elapsed = began.elapsed();
     answers.extend(pass.confirmed(fetched, &compared, trails));
+    pass.terms.fetched_within(elapsed);
     unless_all_failed(answers)
 }
 

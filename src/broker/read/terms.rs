@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::broker::error::BrokerError;
 use crate::broker::protocol::{EPOCH_ENDS, Metadata};
@@ -21,20 +21,19 @@ pub struct Terms {
     pub compared: HashMap<i32, Term>,
     /// Comparisons that are not finished.
     unfinished: HashMap<i32, Progress>,
-    /// When the last call began to read on.
-    began: Option<Instant>,
     /// The warning about a log that cannot be compared has been logged.
     pub warned_unchecked: bool,
 }
 
-/// If more time than this passes from one call to the next, all logs are compared again. Within it, a topic can
-/// hardly be deleted, created again and filled without a waiting fetch that notices it.
-const PAUSE: Duration = Duration::from_secs(1);
+/// After a fetch that took longer than this, all logs are compared again: the process may have been stopped, and a
+/// topic deleted, created again and filled when no fetch was waiting that could notice it. Waiting for a quota does
+/// not count, because a comparison would use it up.
+const SLOW_FETCH: Duration = Duration::from_secs(1);
 
 impl Terms {
-    /// A call begins to read on.
-    pub fn begin_call(&mut self, now: Instant) {
-        if self.began.replace(now).is_some_and(|last| now.saturating_duration_since(last) > PAUSE) {
+    /// A fetch took `elapsed`.
+    pub fn fetched_within(&mut self, elapsed: Duration) {
+        if elapsed > SLOW_FETCH {
             self.compared.clear();
         }
     }
