@@ -86,7 +86,7 @@ pub fn run<S: Source + 'static>(
     shutdown: &Shutdown,
     mut source: S,
 ) -> Result<(), Failure> {
-    let state = Arc::new(State::default());
+    let state = Arc::new(State::starting());
     let mut log = LogOpener::new(config, &state.metrics.registry)?;
     let hangups = Hangups::listen().map_err(cannot_start)?;
     let _status = status_page(config, &state)?;

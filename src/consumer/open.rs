@@ -71,7 +71,6 @@ pub fn open<S: Source, O: Opener>(
     if let Err(DestinationError::Refused(reason)) = opener.stored() {
         return Err(Failure::undecided(reason));
     }
-    state.not_yet("start", "Kafka was not reached yet");
     let new_id = new_id();
     let opened = until_it_works(state, shutdown, || attempt(config, opener, &new_id, source, state))?;
     let Some((mut opened, decided)) = opened else { return Ok(None) };

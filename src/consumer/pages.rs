@@ -37,8 +37,10 @@ mod tests {
 
     #[test]
     fn ready_follows_the_problems_and_live_does_not() {
-        let state = State::default();
+        let state = State::starting();
         let get = |path: &str| page(path, &state).expect("a page");
+        assert!(get("/readyz").status.starts_with("503 "), "not ready before the start has done anything");
+        state.solved("start");
         assert_eq!(get("/readyz").status, "200 OK");
         state.problem("log", "No space left on device");
         let unready = get("/readyz");

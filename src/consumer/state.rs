@@ -20,6 +20,12 @@ pub struct State {
 }
 
 impl State {
+    /// The state before the log was opened: not ready from the first request on.
+    pub fn starting() -> Self {
+        let not_yet = BTreeMap::from([("start".into(), "Kafka was not reached yet".into())]);
+        Self { problems: Mutex::new(not_yet), ..Self::default() }
+    }
+
     /// Records that `what` does not work because of `reason`. Logged once, and again only when the reason
     /// changes.
     pub fn problem(&self, what: &str, reason: &str) {
@@ -29,11 +35,6 @@ impl State {
         }
         log::error!("{what}: {reason}");
         problems.insert(what.to_owned(), reason.to_owned());
-    }
-
-    /// Records that `what` does not work yet, without logging it.
-    pub fn not_yet(&self, what: &str, reason: &str) {
-        self.problems.lock().insert(what.to_owned(), reason.to_owned());
     }
 
     /// Records that `what` works.

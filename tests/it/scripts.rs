@@ -9,14 +9,14 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::support::kafka::free_base_port;
+use crate::support::kafka::Ports;
 use crate::support::process::{Finished, Program};
 use crate::support::wait::{eventually, secs};
 
 /// A project of its own: our scripts, and commands that come before those of this machine.
 struct Project {
     root: TempDir,
-    port: u16,
+    ports: Ports,
 }
 
 /// A docker engine. It has compose, its images and room for Kafka only as far as files of these names are missing:
@@ -45,7 +45,7 @@ impl Project {
     fn new(missing: &[&str]) -> Self {
         let root = tempfile::tempdir().expect("a directory");
         let ours = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let project = Self { port: free_base_port(1), root };
+        let project = Self { ports: Ports::reserve(1), root };
         for shared in ["scripts", "docker-compose.yml"] {
             symlink(ours.join(shared), project.path(shared)).expect("linked");
         }
@@ -77,7 +77,7 @@ impl Project {
         let path = std::env::var("PATH").expect("a path");
         let program = Program::new(name, self.path("scripts").join(name).to_str().expect("UTF-8"));
         let program = program.args(arguments).env("PATH", format!("{}:{path}", self.path("bin").display()));
-        program.dir(self.root.path()).env("KAFKA_PORT", self.port.to_string())
+        program.dir(self.root.path()).env("KAFKA_PORT", self.ports.first.to_string())
     }
 
     /// Runs `kafka.sh` to its end.
@@ -92,7 +92,7 @@ impl Project {
         for command in ["stop", "wipe"] {
             let ended = self.kafka(&[command]);
             assert_eq!(ended.status.code(), Some(0), "{command}: {}", ended.stderr);
-            assert!(!answers(self.port), "after {command}: {}", ended.stderr);
+            assert!(!answers(self.ports.first), "after {command}: {}", ended.stderr);
         }
         let left = fs::read_dir(self.path("target/kafka")).expect("read").flatten();
         let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
@@ -182,20 +182,20 @@ fn kafka_in_docker_ends_with_its_owner_and_its_wipe_warns_about_checkpoints() {
         let program = project.program("kafka.sh", &["start"]).env("KAFKA_OWNER_PID", owner);
         let started = program.run(secs(180));
         assert!(started.stderr.contains("(docker, ZooKeeper)"), "{}", started.stderr);
-        assert!(answers(project.port));
+        assert!(answers(project.ports.first));
     };
     start("");
     let marker = fs::read_to_string(project.path("target/kafka/docker")).expect("a marker");
-    assert_eq!(marker.trim(), project.port.to_string());
+    assert_eq!(marker.trim(), project.ports.first.to_string());
     let wiped = project.kafka(&["wipe"]);
     assert!(wiped.status.success() && wiped.stderr.contains("logs/ remembers them"), "{}", wiped.stderr);
     assert!(!wiped.stderr.contains("0 broker(s)"), "{}", wiped.stderr);
-    assert!(!answers(project.port));
+    assert!(!answers(project.ports.first));
 
     start(&owner.id().to_string());
     owner.kill().and_then(|()| owner.wait()).expect("killed");
     eventually(secs(120), "Kafka ends with its owner", || {
-        !answers(project.port) && !project.path("target/kafka/docker").exists()
+        !answers(project.ports.first) && !project.path("target/kafka/docker").exists()
     });
     assert!(project.docker_calls().ends_with("down --volumes\n"), "{}", project.docker_calls());
 }
@@ -212,7 +212,7 @@ fn run_all_ends_soon_after_sigterm_and_stops_what_it_started() {
         let name = Path::new(program).file_name().expect("a name");
         symlink(program, project.path("built/release").join(name)).expect("linked");
     }
-    let (http, metrics) = (project.port + 8, project.port + 9);
+    let (http, metrics) = (project.ports.first + 8, project.ports.first + 9);
     let mut run = project
         .program("run_all.sh", &[])
         .env("KAFKA_RUNTIME", "jvm")
@@ -225,9 +225,10 @@ fn run_all_ends_soon_after_sigterm_and_stops_what_it_started() {
         .env("REQUESTS", "50000000")
         .start();
     eventually(secs(240), "the load runs", || run.stdout().contains("Sending 50000000"));
-    assert!([http, metrics, project.port].into_iter().all(answers));
+    assert!([http, metrics, project.ports.first].into_iter().all(answers));
     let status = run.terminate(secs(120));
     assert_eq!(status.code(), Some(143), "{}", run.stderr());
-    let left: Vec<_> = [http, metrics, project.port].into_iter().filter(|&port| answers(port)).collect();
+    let left: Vec<_> =
+        [http, metrics, project.ports.first].into_iter().filter(|&port| answers(port)).collect();
     assert!(left.is_empty(), "{left:?} still answer: {}", run.stderr());
 }

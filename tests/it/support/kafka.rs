@@ -1,9 +1,10 @@
 //! Real Kafka brokers through `scripts/kafka.sh`: one shared by all tests, and private clusters to be harmed.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::{Mutex, OnceLock};
@@ -64,6 +65,8 @@ pub struct Cluster {
     dir: Option<PathBuf>,
     /// How it was started; `None` if no other test may have it.
     kind: Option<String>,
+    /// `None` when the cluster was given to us.
+    ports: Option<Ports>,
 }
 
 /// Whole clusters that no test uses now, the one dropped last at the end.
@@ -77,9 +80,12 @@ pub fn shared() -> &'static Cluster {
     static SHARED: OnceLock<Cluster> = OnceLock::new();
     let given = std::env::var(GIVEN_BROKERS).ok().filter(|brokers| !brokers.is_empty());
     SHARED.get_or_init(|| match given {
-        Some(brokers) => {
-            Cluster { addresses: brokers.split(',').map(str::to_owned).collect(), dir: None, kind: None }
-        }
+        Some(brokers) => Cluster {
+            addresses: brokers.split(',').map(str::to_owned).collect(),
+            dir: None,
+            kind: None,
+            ports: None,
+        },
         None => Cluster::start(1),
     })
 }
@@ -123,13 +129,14 @@ impl Cluster {
     /// The same with settings that depend on the first port; the nine after it are free too.
     pub fn start_on(count: usize, settings: impl Fn(u16) -> Vec<(String, String)>) -> Self {
         for _ in 0..3 {
-            let port = free_base_port(count);
+            let ports = Ports::reserve(count);
+            let port = ports.first;
             // What cleans up after an earlier test process may still be at work, and must not find this one.
             let name = format!("kafka-{port}-{:08x}", fastrand::u32(..));
             let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
             let addresses =
                 (0..count).map(|index| format!("127.0.0.1:{}", port + 10 * index as u16)).collect();
-            let cluster = Self { addresses, dir: Some(dir), kind: None };
+            let cluster = Self { addresses, dir: Some(dir), kind: None, ports: Some(ports) };
             let mut script = cluster.script(&["start", &count.to_string()]);
             script
                 .env("KAFKA_PORT", port.to_string())
@@ -292,8 +299,12 @@ impl Drop for Cluster {
             return;
         }
         if self.kind.is_some() && !thread::panicking() && self.is_whole() {
-            let whole =
-                Self { addresses: self.addresses.clone(), dir: self.dir.take(), kind: self.kind.take() };
+            let whole = Self {
+                addresses: self.addresses.clone(),
+                dir: self.dir.take(),
+                kind: self.kind.take(),
+                ports: self.ports.take(),
+            };
             let mut idle = IDLE.lock().expect("no panic holds it");
             idle.push(whole);
             let brokers: usize = idle.iter().map(|cluster| cluster.addresses.len()).sum();
@@ -308,17 +319,26 @@ impl Drop for Cluster {
     }
 }
 
-/// A port below the ephemeral range such that a cluster of `count`, at most five, finds all its ports free. Never the
-/// same twice: two tests that start at one moment would find it free both, and share a directory.
-pub fn free_base_port(count: usize) -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let base = 20_000 + 50 * fastrand::u16(0..240);
-        let mut ports = (0..count as u16).flat_map(|index| (0..10).map(move |port| base + 10 * index + port));
-        if ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-            && GIVEN.lock().expect("no panic holds it").insert(base)
-        {
-            return base;
+/// The ports of a cluster. No test of any process on this machine gets them as long as this one exists, so they stay
+/// ours while the cluster's brokers are down.
+pub struct Ports {
+    pub first: u16,
+    _reserved: UnixListener,
+}
+
+impl Ports {
+    /// Ports below the ephemeral range that are free for a cluster of `count` brokers, at most five.
+    pub fn reserve(count: usize) -> Self {
+        loop {
+            let first = 20_000 + 50 * fastrand::u16(0..240);
+            let name =
+                SocketAddr::from_abstract_name(format!("event-pipeline-tests-{first}")).expect("a name");
+            let Ok(reserved) = UnixListener::bind_addr(&name) else { continue };
+            let mut ports =
+                (0..count as u16).flat_map(|index| (0..10).map(move |port| first + 10 * index + port));
+            if ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+                return Self { first, _reserved: reserved };
+            }
         }
     }
 }
