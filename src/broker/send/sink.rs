@@ -182,13 +182,18 @@ impl KafkaSink {
     /// The caller accepts new events while a batch is waiting, so the other partitions must be working. If no
     /// response of this call shows that, asks them.
     fn check_waiting(&mut self, outcomes: &mut [Result<Receipt, BrokerError>], deadline: Instant) {
-        let is_all_waiting = outcomes.iter().all(|outcome| matches!(outcome, Err(BrokerError::Waiting(_))));
-        if !is_all_waiting || !self.keyed && self.others_would_acknowledge(deadline) {
+        if !outcomes.iter().all(|outcome| matches!(outcome, Err(BrokerError::Waiting(_)))) {
             return;
         }
+        let others = if self.keyed { Ok(false) } else { self.others_would_acknowledge(deadline) };
+        let why_not = match others {
+            Ok(true) => return,
+            Ok(false) => String::new(),
+            Err(error) => format!("; the other partitions: {error}"),
+        };
         for outcome in outcomes {
             if let Err(BrokerError::Waiting(text)) = outcome {
-                *outcome = Err(BrokerError::Retryable(std::mem::take(text)));
+                *outcome = Err(BrokerError::Retryable(format!("{text}{why_not}")));
             }
         }
     }
@@ -212,13 +217,14 @@ impl KafkaSink {
         hosts.any(|host| self.cluster.check_quota(host, deadline).is_ok())
     }
 
-    fn others_would_acknowledge(&mut self, deadline: Instant) -> bool {
-        let Ok(metadata) = self.cluster.metadata(deadline) else { return false };
+    /// False if there is no partition without a batch in doubt.
+    fn others_would_acknowledge(&mut self, deadline: Instant) -> Result<bool, BrokerError> {
+        let metadata = self.cluster.metadata(deadline)?;
         let in_doubt = self.cluster.connector.in_doubt();
         let is_other = |id: &i32| in_doubt.iter().all(|batch| batch.partition != *id);
         let others: Vec<i32> = metadata.partitions.iter().map(|p| p.id).filter(is_other).collect();
-        !others.is_empty()
-            && probe::would_acknowledge(&mut self.cluster, self.keyed, &others, deadline).is_ok()
+        probe::would_acknowledge(&mut self.cluster, self.keyed, &others, deadline)?;
+        Ok(!others.is_empty())
     }
 }
 
