@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::Result;
 use crate::broker::protocol::{Code, Connection, FetchLimits, PerPartition};
 use crate::broker::record::{Fetched, Position, Record};
 
@@ -62,35 +62,35 @@ pub trait Client: Send {
     /// replicas. Returns exactly one outcome per batch.
     ///
     /// # Errors
-    /// Fails with [`BrokerError::Retryable`]. Any of the batches may have been written.
+    /// Fails with `BrokerError::Retryable`. Any of the batches may have been written.
     fn produce(
         &mut self,
         control: &mut Connection,
         batches: &[Batch<'_>],
         ack_timeout: Duration,
         deadline: Instant,
-    ) -> Result<PerPartition<Produced>, BrokerError>;
+    ) -> Result<PerPartition<Produced>>;
 
     /// Checks whether each of `partitions` would acknowledge a record now. Writes nothing.
     ///
     /// # Errors
-    /// Fails with [`BrokerError::Retryable`].
+    /// Fails with `BrokerError::Retryable`.
     fn would_acknowledge(
         &mut self,
         control: &mut Connection,
         partitions: &[i32],
         deadline: Instant,
-    ) -> Result<PerPartition<()>, BrokerError>;
+    ) -> Result<PerPartition<()>>;
 
     /// Reads on from `positions`. Returns at most one result per position: after a batch above the usual
     /// size, the other positions may have to wait for the next call.
     ///
     /// # Errors
-    /// Fails with [`BrokerError::Retryable`].
+    /// Fails with `BrokerError::Retryable`.
     fn fetch(
         &mut self,
         control: &mut Connection,
         positions: &[Position],
         limits: FetchLimits,
-    ) -> Result<Vec<Fetched>, BrokerError>;
+    ) -> Result<Vec<Fetched>>;
 }

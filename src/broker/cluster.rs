@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::client::Client;
 use crate::broker::connector::Connector;
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::member::{Broker, open_broker};
 use crate::broker::protocol::{Code, Connection, Metadata, left, metadata, share};
 use crate::config::KafkaConfig;
@@ -88,7 +88,7 @@ impl Cluster {
     /// # Errors
     /// Retryable if no broker answers, or if the topic does not exist and is not created. Refused if no
     /// broker serves us and one does not accept us. Unsupported if the Kafka version is wrong.
-    pub fn metadata(&mut self, deadline: Instant) -> Result<Arc<Metadata>, BrokerError> {
+    pub fn metadata(&mut self, deadline: Instant) -> Result<Arc<Metadata>> {
         if let Some((metadata, loaded)) = &self.metadata
             && loaded.elapsed() < METADATA_MAX_AGE
         {
@@ -125,7 +125,7 @@ impl Cluster {
     ///
     /// # Errors
     /// Fails with [`BrokerError::Throttled`].
-    pub fn check_quota(&mut self, host: &str, deadline: Instant) -> Result<(), BrokerError> {
+    pub fn check_quota(&mut self, host: &str, deadline: Instant) -> Result<()> {
         let Some(broker) = self.brokers.get_mut(host) else { return Ok(()) };
         let asked = broker.control.take_quota_answer(deadline);
         if asked.is_err() || !broker.control.is_usable() {
@@ -140,7 +140,7 @@ impl Cluster {
     ///
     /// # Errors
     /// Fails with [`BrokerError::Retryable`].
-    pub fn check_not_avoided(&self, host: &str) -> Result<(), BrokerError> {
+    pub fn check_not_avoided(&self, host: &str) -> Result<()> {
         let others = self.known_hosts.iter().any(|other| other != host && !self.is_avoided(other));
         if others && self.is_slow(host) {
             return Err(BrokerError::Retryable(format!(
@@ -155,7 +155,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As for [`Cluster::metadata`].
-    pub fn any_broker(&mut self, deadline: Instant) -> Result<String, BrokerError> {
+    pub fn any_broker(&mut self, deadline: Instant) -> Result<String> {
         let metadata = self.metadata(deadline)?;
         let leaders = || metadata.partitions.iter().filter_map(|partition| partition.leader.as_ref());
         let leader = leaders().find(|host| !self.is_avoided(host)).or_else(|| leaders().next());
@@ -172,8 +172,8 @@ impl Cluster {
         &mut self,
         host: &str,
         deadline: Instant,
-        call: impl FnOnce(&mut Connection) -> Result<T, BrokerError>,
-    ) -> Result<T, BrokerError> {
+        call: impl FnOnce(&mut Connection) -> Result<T>,
+    ) -> Result<T> {
         self.on_broker(host, deadline, |broker| call(&mut broker.control))
     }
 
@@ -181,8 +181,8 @@ impl Cluster {
         &mut self,
         host: &str,
         deadline: Instant,
-        call: impl FnOnce(&mut Broker) -> Result<T, BrokerError>,
-    ) -> Result<T, BrokerError> {
+        call: impl FnOnce(&mut Broker) -> Result<T>,
+    ) -> Result<T> {
         let started = Instant::now();
         let outcome = self.broker(host, deadline).and_then(call);
         self.settle(host, started, outcome)
@@ -193,7 +193,7 @@ impl Cluster {
     ///
     /// # Errors
     /// Fails if the connection does; the connections to `host` have then been dropped.
-    pub fn session(&mut self, host: &str, deadline: Instant) -> Result<u64, BrokerError> {
+    pub fn session(&mut self, host: &str, deadline: Instant) -> Result<u64> {
         let started = Instant::now();
         let outcome = self.client(host, deadline).map(|broker| broker.session);
         self.settle(host, started, outcome)
@@ -217,8 +217,8 @@ impl Cluster {
         &mut self,
         host: &str,
         deadline: Instant,
-        call: impl FnOnce(&mut dyn Client, &mut Connection) -> Result<T, BrokerError>,
-    ) -> Result<T, BrokerError> {
+        call: impl FnOnce(&mut dyn Client, &mut Connection) -> Result<T>,
+    ) -> Result<T> {
         let started = Instant::now();
         let outcome = self.client(host, deadline).and_then(|broker| {
             let client = broker.client.as_deref_mut().expect("opened by `client`");
@@ -227,7 +227,7 @@ impl Cluster {
         self.settle(host, started, outcome)
     }
 
-    fn client(&mut self, host: &str, deadline: Instant) -> Result<&mut Broker, BrokerError> {
+    fn client(&mut self, host: &str, deadline: Instant) -> Result<&mut Broker> {
         let broker = open_broker(&mut self.brokers, &self.connector, &self.config, host, deadline)?;
         if broker.client.as_ref().is_none_or(|client| !client.is_usable()) {
             broker.client = None;
@@ -239,17 +239,12 @@ impl Cluster {
         Ok(broker)
     }
 
-    fn broker(&mut self, host: &str, deadline: Instant) -> Result<&mut Broker, BrokerError> {
+    fn broker(&mut self, host: &str, deadline: Instant) -> Result<&mut Broker> {
         open_broker(&mut self.brokers, &self.connector, &self.config, host, deadline)
     }
 
     /// After an error, drops the connections to `host` and avoids it for a while.
-    fn settle<T>(
-        &mut self,
-        host: &str,
-        started: Instant,
-        outcome: Result<T, BrokerError>,
-    ) -> Result<T, BrokerError> {
+    fn settle<T>(&mut self, host: &str, started: Instant, outcome: Result<T>) -> Result<T> {
         match &outcome {
             Ok(_) => {
                 self.avoided.remove(host);
@@ -269,7 +264,7 @@ impl Cluster {
     }
 
     /// Asks the hosts in turn, giving each its share of the remaining time.
-    fn load_metadata(&mut self, deadline: Instant) -> Result<Metadata, BrokerError> {
+    fn load_metadata(&mut self, deadline: Instant) -> Result<Metadata> {
         let hosts = self.bootstrap_hosts();
         let (mut failures, mut refused, mut throttled) = (Vec::new(), false, None);
         for (tried, host) in hosts.iter().enumerate() {
@@ -313,7 +308,7 @@ impl Cluster {
 
     /// Loads the metadata from `host`. A missing topic is created by the first request and has leaders a
     /// moment later.
-    fn metadata_from(&mut self, host: &str, deadline: Instant) -> Result<Metadata, BrokerError> {
+    fn metadata_from(&mut self, host: &str, deadline: Instant) -> Result<Metadata> {
         // Leaves time for the response to the last request. If that fails, the state seen before it is
         // reported instead.
         let give_up = (deadline - left(deadline) / 4).min(Instant::now() + CREATION);

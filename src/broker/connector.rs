@@ -6,7 +6,7 @@ use std::io;
 use std::time::Instant;
 
 use crate::broker::client::{BatchInDoubt, Client};
-use crate::broker::error::BrokerError;
+use crate::broker::error::Result;
 use crate::broker::kafka_crate::CrateConnector;
 use crate::broker::preflight::{self, Served};
 use crate::broker::protocol::{Connection, Versions};
@@ -50,8 +50,8 @@ impl Connector {
     /// Checks whether a client can serve a broker that supports `versions`.
     ///
     /// # Errors
-    /// Fails with [`BrokerError::Unsupported`], which says what to run or set instead.
-    pub fn check(&self, host: &str, versions: &Versions) -> Result<(), BrokerError> {
+    /// Fails with `BrokerError::Unsupported`, which says what to run or set instead.
+    pub fn check(&self, host: &str, versions: &Versions) -> Result<()> {
         let served = preflight::choose(self.wanted, host, versions)?;
         log::debug!("chose a client: broker={host} client={served:?}");
         Ok(())
@@ -78,14 +78,14 @@ impl Connector {
     /// a connection to the same broker.
     ///
     /// # Errors
-    /// Fails with [`BrokerError::Retryable`] or [`BrokerError::Unsupported`].
+    /// Fails with `BrokerError::Retryable` or `BrokerError::Unsupported`.
     pub fn open(
         &self,
         host: &str,
         versions: &Versions,
         control: &mut Connection,
         deadline: Instant,
-    ) -> Result<Box<dyn Client>, BrokerError> {
+    ) -> Result<Box<dyn Client>> {
         match preflight::choose(self.wanted, host, versions)? {
             Served::Crate => self.the_crate.open(host, versions, control, deadline),
             #[cfg(feature = "wire")]

@@ -40,6 +40,9 @@ pub enum BrokerError {
     Unsupported(String),
 }
 
+/// Result of a call on the broker, or another one with an error of its own.
+pub type Result<T, E = BrokerError> = std::result::Result<T, E>;
+
 /// Where a leader's log diverges from what was read of the partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parting {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::broker::client::Client;
 use crate::broker::connector::Connector;
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::{Connection, MUTING_PRODUCE, PRODUCE_KEY, Versions};
 use crate::broker::secure;
 use crate::config::KafkaConfig;
@@ -31,7 +31,7 @@ pub fn open_broker<'a>(
     config: &KafkaConfig,
     host: &str,
     deadline: Instant,
-) -> Result<&'a mut Broker, BrokerError> {
+) -> Result<&'a mut Broker> {
     // Finds a dead connection before it is used, instead of by losing a request.
     if brokers.get(host).is_some_and(|broker| !broker.control.is_usable()) {
         brokers.remove(host);

@@ -1,6 +1,6 @@
 //! Chooses the client for a broker by the requests it supports, before sending it any record. Does no I/O.
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::Versions;
 use crate::config::KafkaClient;
 
@@ -29,7 +29,7 @@ pub enum Served {
 ///
 /// # Errors
 /// Fails with [`BrokerError::Unsupported`], which says what to run or set instead.
-pub fn choose(wanted: KafkaClient, host: &str, versions: &Versions) -> Result<Served, BrokerError> {
+pub fn choose(wanted: KafkaClient, host: &str, versions: &Versions) -> Result<Served> {
     match (wanted, missing(&NEEDS_CRATE, versions)) {
         (KafkaClient::Auto | KafkaClient::Crate, None) => Ok(Served::Crate),
         (KafkaClient::Crate, Some(missing)) => Err(too_new(host, missing)),

@@ -1,6 +1,6 @@
 //! What is written to and read from a topic: records, positions, and what is known about a partition.
 
-use crate::broker::error::{BrokerError, Parting};
+use crate::broker::error::{Parting, Result};
 use crate::broker::page::Page;
 
 /// A value to publish, with an optional key that selects its partition.
@@ -76,5 +76,5 @@ pub struct Fetched {
     /// Partition of the topic.
     pub partition: i32,
     /// Its records, or the reason there are none.
-    pub page: Result<Page, BrokerError>,
+    pub page: Result<Page>,
 }

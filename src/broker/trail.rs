@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::broker::error::{BrokerError, Parting};
+use crate::broker::error::{Parting, Result};
 use crate::broker::page::Page;
 
 /// Epochs that are remembered in each partition, the newest ones.
@@ -92,10 +92,10 @@ pub(crate) trait LeaderLog {
     fn current_epoch(&self) -> i32;
 
     /// Returns the largest epoch in the log up to `epoch`, and the offset after its last record.
-    fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError>;
+    fn end_of(&mut self, epoch: i32) -> Result<(i32, i64)>;
 
     /// The first record from `offset` on and before `until`.
-    fn first_in(&mut self, offset: i64, until: i64) -> Result<First, BrokerError>;
+    fn first_in(&mut self, offset: i64, until: i64) -> Result<First>;
 }
 
 /// What a log has in some range of offsets.
@@ -180,7 +180,7 @@ impl Trail {
     ///
     /// # Errors
     /// Fails if the log cannot be queried.
-    pub(crate) fn parting(&self, log: &mut impl LeaderLog) -> Result<Option<Parting>, BrokerError> {
+    pub(crate) fn parting(&self, log: &mut impl LeaderLog) -> Result<Option<Parting>> {
         let Some(oldest) = self.spans.first() else { return Ok(None) };
         let mut is_all = true;
         for span in self.spans.iter().rev() {
@@ -201,7 +201,7 @@ impl Trail {
 impl Span {
     /// Offset up to which `log`, in which this epoch ends at `end`, has the same records; `None` if it has none of
     /// them. Where this cannot be said exactly, it is too small rather than too large.
-    fn common_end(&self, end: i64, log: &mut impl LeaderLog) -> Result<Option<i64>, BrokerError> {
+    fn common_end(&self, end: i64, log: &mut impl LeaderLog) -> Result<Option<i64>> {
         let reached = self.end.min(end);
         // An epoch that ends ahead of ours is another one of the same number.
         if reached <= self.begin {
@@ -243,7 +243,7 @@ impl Span {
 
 impl Mark {
     /// Whether `log` has this record; `None` if what was there is gone.
-    fn is_in(&self, log: &mut impl LeaderLog) -> Result<Option<bool>, BrokerError> {
+    fn is_in(&self, log: &mut impl LeaderLog) -> Result<Option<bool>> {
         Ok(match log.first_in(self.offset, self.offset + 1)? {
             First::Record(_, crc) => Some(crc == self.crc),
             First::Nothing | First::Unknown => None,

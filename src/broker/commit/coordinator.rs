@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::broker::cluster::Cluster;
 use crate::broker::commit::refusal;
-use crate::broker::error::BrokerError;
+use crate::broker::error::Result;
 use crate::broker::protocol::{Code, Connection, PerPartition, group, outcome_of};
 use crate::broker::record::{Committed, Position};
 
@@ -20,7 +20,7 @@ impl Coordinators {
         cluster: &mut Cluster,
         group: &str,
         partitions: &[i32],
-    ) -> Result<Vec<Option<Committed>>, BrokerError> {
+    ) -> Result<Vec<Option<Committed>>> {
         let deadline = cluster.request_deadline();
         let outcomes = self.call(cluster, group, deadline, |on, topic| {
             group::committed(on, (group, topic), partitions, deadline)
@@ -39,7 +39,7 @@ impl Coordinators {
         group: &str,
         positions: &[Position],
         note: &str,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<()> {
         let deadline = cluster.request_deadline();
         let outcomes = self.call(cluster, group, deadline, |on, topic| {
             group::commit(on, (group, topic), (positions, note), deadline)
@@ -54,8 +54,8 @@ impl Coordinators {
         cluster: &mut Cluster,
         group: &str,
         deadline: Instant,
-        call: impl FnOnce(&mut Connection, &str) -> Result<T, BrokerError>,
-    ) -> Result<T, BrokerError> {
+        call: impl FnOnce(&mut Connection, &str) -> Result<T>,
+    ) -> Result<T> {
         let host = match self.0.remove(group) {
             Some(host) => host,
             None => {
@@ -79,7 +79,7 @@ impl Coordinators {
         (group, what): (&str, &str),
         partitions: &[i32],
         outcomes: &PerPartition<T>,
-    ) -> Result<Vec<T>, BrokerError> {
+    ) -> Result<Vec<T>> {
         let all: Result<Vec<T>, (i32, Code)> = partitions
             .iter()
             .map(|&partition| outcome_of(outcomes, partition).map_err(|code| (partition, code)))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kafka::client::{KafkaClient, ProduceConfirm, ProduceMessage, RequiredAcks};
 
 use crate::broker::client::{Batch, Client, Produced, Verdict};
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::kafka_crate::limit::{CallLimit, Target};
 use crate::broker::kafka_crate::session::{Session, code_of};
 use crate::broker::protocol::{
@@ -47,7 +47,7 @@ impl CrateConnector {
         versions: &Versions,
         control: &mut Connection,
         deadline: Instant,
-    ) -> Result<Box<dyn Client>, BrokerError> {
+    ) -> Result<Box<dyn Client>> {
         let mut client = KafkaClient::new(vec![host.to_owned()]);
         client.set_client_id(CLIENT_ID.to_owned());
         // The crate would reconnect by itself, without our time limit; we check whether the socket is alive
@@ -91,7 +91,7 @@ impl Client for Session {
         batches: &[Batch<'_>],
         ack_timeout: Duration,
         deadline: Instant,
-    ) -> Result<PerPartition<Produced>, BrokerError> {
+    ) -> Result<PerPartition<Produced>> {
         let (led, mut outcomes) = self.led(batches.iter().map(|batch| batch.partition), deadline)?;
         if led.is_empty() {
             return Ok(outcomes);
@@ -118,7 +118,7 @@ impl Client for Session {
         control: &mut Connection,
         partitions: &[i32],
         deadline: Instant,
-    ) -> Result<PerPartition<()>, BrokerError> {
+    ) -> Result<PerPartition<()>> {
         let (topic, ack_timeout) = (self.topic.as_str(), left(deadline).as_millis() * 3 / 4);
         let ack_timeout = i32::try_from(ack_timeout).unwrap_or(i32::MAX);
         let body = Writer::default().i16(-1).i32(ack_timeout).array(&[topic], |w, topic| {
@@ -139,7 +139,7 @@ impl Client for Session {
         control: &mut Connection,
         positions: &[Position],
         limits: FetchLimits,
-    ) -> Result<Vec<Fetched>, BrokerError> {
+    ) -> Result<Vec<Fetched>> {
         self.read_on(control, positions, limits)
     }
 }
@@ -181,7 +181,7 @@ impl Session {
         unclear: &[(i32, Code)],
         ack_timeout: Duration,
         deadline: Instant,
-    ) -> Result<PerPartition<Produced>, BrokerError> {
+    ) -> Result<PerPartition<Produced>> {
         #[cfg(feature = "wire")]
         if self.gives_reasons {
             let again = |batch: &&Batch<'_>| unclear.iter().any(|(id, _)| *id == batch.partition);
@@ -226,11 +226,7 @@ impl Session {
 
     /// Requires exactly one confirmation for each partition sent and no others. If not, the response does not
     /// belong to our request.
-    fn matched(
-        &self,
-        sent: &[i32],
-        confirms: Vec<ProduceConfirm>,
-    ) -> Result<PerPartition<Produced>, BrokerError> {
+    fn matched(&self, sent: &[i32], confirms: Vec<ProduceConfirm>) -> Result<PerPartition<Produced>> {
         let foreign = confirms.iter().any(|confirm| confirm.topic != self.topic);
         let outcomes: PerPartition<i64> = confirms
             .into_iter()

@@ -12,7 +12,7 @@ use kafka::client::FetchPartition;
 use kafka::client::fetch::{Partition, Response};
 use kafka::error::KafkaCode;
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::kafka_crate::next::{Next, next};
 use crate::broker::kafka_crate::session::{Session, code_of};
 use crate::broker::page::Page;
@@ -56,7 +56,7 @@ impl Session {
         control: &mut Connection,
         positions: &[Position],
         limits: FetchLimits,
-    ) -> Result<Vec<Fetched>, BrokerError> {
+    ) -> Result<Vec<Fetched>> {
         let FetchLimits { wait, deadline, .. } = limits;
         let (led, not_led) = self.led(positions.iter().map(|position| position.partition), deadline)?;
         let mut answers: Vec<Fetched> = not_led
@@ -98,7 +98,7 @@ impl Session {
         control: &mut Connection,
         positions: &[Position],
         limits: FetchLimits,
-    ) -> Result<Vec<(Position, Read)>, BrokerError> {
+    ) -> Result<Vec<(Position, Read)>> {
         let bytes = (fetch::fetch_share(positions.len()) >> self.size_shift).max(MIN_SHARE);
         let wants: Vec<(Position, usize)> = positions.iter().map(|position| (*position, bytes)).collect();
         match self.fetch_bytes(&wants, limits)? {
@@ -128,7 +128,7 @@ impl Session {
         control: &mut Connection,
         wants: &[(Position, usize)],
         deadline: Instant,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<()> {
         if !self.says_muted {
             return Ok(());
         }
@@ -158,7 +158,7 @@ impl Session {
         &mut self,
         wants: &[(Position, usize)],
         limits: FetchLimits,
-    ) -> Result<Option<Vec<Response>>, BrokerError> {
+    ) -> Result<Option<Vec<Response>>> {
         let topic = self.topic.clone();
         let all: usize = wants.iter().map(|(_, bytes)| bytes).sum();
         let deadline = limits.deadline + transfer_time(all.saturating_sub(2 * FETCH_BYTES));
@@ -183,7 +183,7 @@ impl Session {
         control: &mut Connection,
         position: Position,
         limits: FetchLimits,
-    ) -> Result<Fetched, BrokerError> {
+    ) -> Result<Fetched> {
         let page = self.exact_page(control, position, limits)?;
         Ok(Fetched { partition: position.partition, page })
     }
@@ -193,7 +193,7 @@ impl Session {
         control: &mut Connection,
         position: Position,
         limits: FetchLimits,
-    ) -> Result<Result<Page, BrokerError>, BrokerError> {
+    ) -> Result<Result<Page>> {
         let Position { partition, offset } = position;
         self.count_down(partition);
         let look = if limits.one_batch { ONE_BATCH } else { PEEK_BYTES };
@@ -229,7 +229,7 @@ impl Session {
         position: Position,
         bytes: usize,
         limits: FetchLimits,
-    ) -> Result<Result<Page, BrokerError>, BrokerError> {
+    ) -> Result<Result<Page>> {
         let Position { partition, offset } = position;
         let Some(responses) = self.fetch_bytes(&[(position, bytes)], limits)? else {
             return Ok(Err(self.unreadable(position, "in a form that cannot be decoded")));
@@ -251,7 +251,7 @@ impl Session {
         (first, last): (i64, i64),
         bytes: usize,
         limits: FetchLimits,
-    ) -> Result<Result<Page, BrokerError>, BrokerError> {
+    ) -> Result<Result<Page>> {
         if first < position.offset {
             let from_first = Position { offset: first, ..position };
             match self.read_batch(control, from_first, bytes, limits)? {

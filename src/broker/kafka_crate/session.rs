@@ -11,7 +11,7 @@ use kafka::client::KafkaClient;
 use kafka::error::KafkaCode;
 
 use crate::broker::client::Produced;
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::kafka_crate::limit::{CallLimit, Target};
 use crate::broker::protocol::{Code, PerPartition};
 
@@ -41,7 +41,7 @@ impl Session {
         what: &str,
         deadline: Instant,
         call: impl FnOnce(&mut KafkaClient) -> Result<T, Error>,
-    ) -> Result<Result<T, Error>, BrokerError> {
+    ) -> Result<Result<T, Error>> {
         let client = &mut self.client;
         let call = || catch_unwind(AssertUnwindSafe(|| call(client)));
         let started = Instant::now();
@@ -56,7 +56,7 @@ impl Session {
         }
     }
 
-    pub fn load_metadata(&mut self, deadline: Instant) -> Result<(), BrokerError> {
+    pub fn load_metadata(&mut self, deadline: Instant) -> Result<()> {
         let topic = self.topic.clone();
         self.bounded("metadata", deadline, |client| client.load_metadata(&[topic]))?
             .map_err(|error| self.failed("metadata", &error))
@@ -68,7 +68,7 @@ impl Session {
         &mut self,
         partitions: impl Iterator<Item = i32> + Clone,
         deadline: Instant,
-    ) -> Result<(Vec<i32>, PerPartition<Produced>), BrokerError> {
+    ) -> Result<(Vec<i32>, PerPartition<Produced>)> {
         if !partitions.clone().all(|partition| self.leads(partition)) {
             self.load_metadata(deadline)?;
         }

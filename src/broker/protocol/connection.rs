@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::answer::{self, AnswerLimit};
 use crate::broker::protocol::deadline::left;
 use crate::broker::protocol::frame::{Malformed, Reader, Writer};
@@ -94,7 +94,7 @@ impl Connection {
     ///
     /// # Errors
     /// Fails with [`BrokerError::Throttled`].
-    pub fn check_quota(&self) -> Result<(), BrokerError> {
+    pub fn check_quota(&self) -> Result<()> {
         let Some(until) = self.muted_until() else { return Ok(()) };
         Err(BrokerError::Throttled(
             until,
@@ -112,7 +112,7 @@ impl Connection {
     ///
     /// # Errors
     /// Fails with [`BrokerError::Retryable`].
-    pub fn ask_quota(&mut self, api: Api, body: Writer, deadline: Instant) -> Result<(), BrokerError> {
+    pub fn ask_quota(&mut self, api: Api, body: Writer, deadline: Instant) -> Result<()> {
         self.take_quota_answer(deadline)?;
         self.check_quota()?;
         let request = self.request(api, body);
@@ -125,7 +125,7 @@ impl Connection {
     ///
     /// # Errors
     /// Fails with [`BrokerError::Retryable`].
-    pub fn take_quota_answer(&mut self, deadline: Instant) -> Result<(), BrokerError> {
+    pub fn take_quota_answer(&mut self, deadline: Instant) -> Result<()> {
         if !self.is_quota_asked {
             return Ok(());
         }
@@ -155,7 +155,7 @@ impl Connection {
     ///
     /// # Errors
     /// Retryable if the kernel no longer knows it.
-    pub fn peer(&self) -> Result<SocketAddr, BrokerError> {
+    pub fn peer(&self) -> Result<SocketAddr> {
         self.stream.socket().peer_addr().map_err(|error| self.failed("peer address", &error))
     }
 
@@ -178,7 +178,7 @@ impl Connection {
         body: Writer,
         deadline: Instant,
         read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
-    ) -> Result<T, BrokerError> {
+    ) -> Result<T> {
         let limit = AnswerLimit { bytes: api.max_answer_bytes(), head: None };
         self.ask(api, body, (limit, deadline), |r, _| read(r))
     }
@@ -194,7 +194,7 @@ impl Connection {
         body: Writer,
         (max_bytes, deadline): (usize, Instant),
         read: impl FnOnce(&mut Reader<'_>, bool) -> Result<T, Malformed>,
-    ) -> Result<T, BrokerError> {
+    ) -> Result<T> {
         let limit = AnswerLimit { bytes: max_bytes, head: Some(HEAD_BYTES) };
         self.ask(api, body, (limit, deadline), read)
     }
@@ -205,7 +205,7 @@ impl Connection {
         body: Writer,
         (limit, deadline): (AnswerLimit, Instant),
         read: impl FnOnce(&mut Reader<'_>, bool) -> Result<T, Malformed>,
-    ) -> Result<T, BrokerError> {
+    ) -> Result<T> {
         self.take_quota_answer(deadline)?;
         if let Some(until) = self.muted_until() {
             if until >= deadline {
@@ -231,7 +231,7 @@ impl Connection {
         &mut self,
         answer: &[u8],
         read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
-    ) -> Result<T, BrokerError> {
+    ) -> Result<T> {
         let mut reader = Reader::new(answer);
         if reader.i32() != Ok(self.correlation) {
             return Err(self.malformed("the response is to another request"));

@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::{Api, Connection};
 use crate::broker::protocol::fetch::READ_UNCOMMITTED;
@@ -36,8 +36,8 @@ pub type PerPartition<T> = Vec<(i32, Result<T, Code>)>;
 /// Asks which requests the broker supports.
 ///
 /// # Errors
-/// Fails with [`BrokerError::Retryable`].
-pub fn versions(on: &mut Connection, deadline: Instant) -> Result<Versions, BrokerError> {
+/// Fails with `BrokerError::Retryable`.
+pub fn versions(on: &mut Connection, deadline: Instant) -> Result<Versions> {
     on.call(API_VERSIONS, Writer::default(), deadline, |r| {
         let _code = r.i16()?;
         r.array(|r| Ok((r.i16()?, r.i16()?, r.i16()?))).map(Versions)
@@ -47,13 +47,13 @@ pub fn versions(on: &mut Connection, deadline: Instant) -> Result<Versions, Brok
 /// Returns the first readable and the next offset of each of `partitions`, all led by the broker behind `on`.
 ///
 /// # Errors
-/// Fails with [`BrokerError::Retryable`].
+/// Fails with `BrokerError::Retryable`.
 pub fn bounds(
     on: &mut Connection,
     topic: &str,
     partitions: &[i32],
     deadline: Instant,
-) -> Result<PerPartition<Bounds>, BrokerError> {
+) -> Result<PerPartition<Bounds>> {
     let earliest = list_offsets(on, topic, partitions, EARLIEST, deadline)?;
     let latest = list_offsets(on, topic, partitions, LATEST, deadline)?;
     Ok(earliest
@@ -69,14 +69,14 @@ pub fn bounds(
 /// cheapest query about a log.
 ///
 /// # Errors
-/// Fails with [`BrokerError::Retryable`].
+/// Fails with `BrokerError::Retryable`.
 #[cfg(feature = "wire")]
 pub fn first_offsets(
     on: &mut Connection,
     topic: &str,
     partitions: &[i32],
     deadline: Instant,
-) -> Result<PerPartition<i64>, BrokerError> {
+) -> Result<PerPartition<i64>> {
     list_offsets(on, topic, partitions, EARLIEST, deadline)
 }
 
@@ -86,7 +86,7 @@ fn list_offsets(
     partitions: &[i32],
     time: i64,
     deadline: Instant,
-) -> Result<PerPartition<i64>, BrokerError> {
+) -> Result<PerPartition<i64>> {
     let body = Writer::default()
         .i32(-1)
         .i8(READ_UNCOMMITTED)

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::{Api, Connection};
 use crate::broker::protocol::control::{PerPartition, per_partition};
@@ -26,14 +26,14 @@ pub struct Question {
 /// Finds the largest epoch in the log up to the one asked about, and the offset after its last record.
 ///
 /// # Errors
-/// Fails with [`BrokerError::Retryable`]. The inner error is the broker's code, also if it does not lead in
+/// Fails with `BrokerError::Retryable`. The inner error is the broker's code, also if it does not lead in
 /// the epoch that the question names.
 pub fn epoch_ends(
     on: &mut Connection,
     topic: &str,
     questions: &[Question],
     deadline: Instant,
-) -> Result<PerPartition<(i32, i64)>, BrokerError> {
+) -> Result<PerPartition<(i32, i64)>> {
     let body = Writer::default().i32(NO_REPLICA).array(&[topic], |w, t| {
         w.str(t).array(questions, |w, asked| w.i32(asked.partition).i32(asked.current).i32(asked.epoch))
     });

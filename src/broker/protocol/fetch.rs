@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::{Api, Connection};
 use crate::broker::protocol::frame::{Malformed, Reader, Writer};
@@ -100,7 +100,7 @@ pub fn fetch<T>(
     request: Writer,
     limits: FetchLimits,
     read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
-) -> Result<Result<T, Oversize>, BrokerError> {
+) -> Result<Result<T, Oversize>> {
     on.call_up_to(FETCH, request, (limits.answer_bytes(), limits.deadline), |r, is_cut| {
         if is_cut { oversize::find(r, topic).map(Err) } else { read(r).map(Ok) }
     })

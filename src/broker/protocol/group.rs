@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::{Api, Connection};
 use crate::broker::protocol::control::{PerPartition, per_partition};
@@ -18,12 +18,8 @@ const GROUP: i8 = 0;
 /// Returns the host:port of the broker that keeps the offsets of `group`.
 ///
 /// # Errors
-/// Fails with [`BrokerError::Retryable`], also while the broker is electing one.
-pub fn find_coordinator(
-    on: &mut Connection,
-    group: &str,
-    deadline: Instant,
-) -> Result<Result<String, Code>, BrokerError> {
+/// Fails with `BrokerError::Retryable`, also while the broker is electing one.
+pub fn find_coordinator(on: &mut Connection, group: &str, deadline: Instant) -> Result<Result<String, Code>> {
     on.call(FIND_COORDINATOR, Writer::default().str(group).i8(GROUP), deadline, |r| {
         r.throttle()?;
         let (code, _message) = (Code(r.i16()?), r.str()?);
@@ -35,13 +31,13 @@ pub fn find_coordinator(
 /// Returns what `group` has committed; `None` where it never did. `on` must be connected to its coordinator.
 ///
 /// # Errors
-/// Fails with [`BrokerError::Retryable`]. The inner error is the broker's code for the group as a whole.
+/// Fails with `BrokerError::Retryable`. The inner error is the broker's code for the group as a whole.
 pub fn committed(
     on: &mut Connection,
     (group, topic): (&str, &str),
     partitions: &[i32],
     deadline: Instant,
-) -> Result<Result<PerPartition<Option<Committed>>, Code>, BrokerError> {
+) -> Result<Result<PerPartition<Option<Committed>>, Code>> {
     let body = Writer::default()
         .str(group)
         .array(&[topic], |w, t| w.str(t).array(partitions, |w, partition| w.i32(*partition)));
@@ -61,13 +57,13 @@ pub fn committed(
 /// coordinator.
 ///
 /// # Errors
-/// Fails with [`BrokerError::Retryable`].
+/// Fails with `BrokerError::Retryable`.
 pub fn commit(
     on: &mut Connection,
     (group, topic): (&str, &str),
     (positions, note): (&[Position], &str),
     deadline: Instant,
-) -> Result<PerPartition<()>, BrokerError> {
+) -> Result<PerPartition<()>> {
     let body = Writer::default().str(group).i32(-1).str("").i64(-1).array(&[topic], |w, t| {
         w.str(t).array(positions, |w, position| w.i32(position.partition).i64(position.offset).str(note))
     });

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::{Api, Connection};
 use crate::broker::protocol::control::Versions;
@@ -68,13 +68,13 @@ pub struct PartitionLeader {
 /// Returns the leaders of `topic`, and asks the broker to create it if it is missing.
 ///
 /// # Errors
-/// Fails with [`BrokerError::Retryable`]. The inner error is the broker's code for the topic.
+/// Fails with `BrokerError::Retryable`. The inner error is the broker's code for the topic.
 pub fn load(
     on: &mut Connection,
     versions: &Versions,
     topic: &str,
     deadline: Instant,
-) -> Result<Result<Metadata, Code>, BrokerError> {
+) -> Result<Result<Metadata, Code>> {
     let with_epochs = versions.serves(METADATA_WITH_EPOCHS.key, METADATA_WITH_EPOCHS.version);
     let api = if with_epochs { METADATA_WITH_EPOCHS } else { METADATA };
     let body = Writer::default().array(&[topic], |w, t| w.str(t)).i8(1);

@@ -1,6 +1,6 @@
 //! Reads the headers of the batches stored at an offset, without their records.
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::Connection;
 use crate::broker::protocol::control::{outcome_of, per_partition};
@@ -23,7 +23,7 @@ pub struct Peek {
 /// Looks at `at` over `look` bytes and the rest of the first batch.
 ///
 /// # Errors
-/// Fails with [`BrokerError::Retryable`], or with [`BrokerError::Throttled`] because a broker whose quota is
+/// Fails with `BrokerError::Retryable`, or with `BrokerError::Throttled` because a broker whose quota is
 /// exceeded leaves the partition out. The inner error is the broker's code for this partition.
 pub fn peek(
     on: &mut Connection,
@@ -31,7 +31,7 @@ pub fn peek(
     at: Position,
     look: i32,
     limits: FetchLimits,
-) -> Result<Result<Peek, Code>, BrokerError> {
+) -> Result<Result<Peek, Code>> {
     let request = fetch::request(topic, &[(at, look)], (look, READ_UNCOMMITTED), limits.wait);
     let peeked = fetch::fetch(on, topic, request, limits, |r| {
         r.throttle()?;

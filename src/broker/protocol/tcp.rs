@@ -6,14 +6,14 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::deadline::left;
 
 /// Connects to `host` (host:port), trying its addresses in turn for at most `connect_timeout` each.
 ///
 /// # Errors
 /// Fails with [`BrokerError::Retryable`], which names the host and the cause.
-pub fn connect(host: &str, connect_timeout: Duration, deadline: Instant) -> Result<TcpStream, BrokerError> {
+pub fn connect(host: &str, connect_timeout: Duration, deadline: Instant) -> Result<TcpStream> {
     let failed = |why: String| BrokerError::Retryable(format!("cannot connect to broker {host}: {why}"));
     let mut why = "the name has no address".to_owned();
     for address in resolve(host, left(deadline).min(connect_timeout)).map_err(failed)? {

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::{Api, Connection};
 use crate::broker::protocol::control::versions;
@@ -17,12 +17,8 @@ const ID_BYTES: usize = 16;
 /// Returns the id of `topic` as hexadecimal digits; `None` if the broker is too old to have one.
 ///
 /// # Errors
-/// Fails with [`BrokerError::Retryable`]. The inner error is the broker's code for the topic.
-pub fn topic_id(
-    on: &mut Connection,
-    topic: &str,
-    deadline: Instant,
-) -> Result<Result<Option<String>, Code>, BrokerError> {
+/// Fails with `BrokerError::Retryable`. The inner error is the broker's code for the topic.
+pub fn topic_id(on: &mut Connection, topic: &str, deadline: Instant) -> Result<Result<Option<String>, Code>> {
     if !versions(on, deadline)?.serves(METADATA.key, METADATA.version) {
         return Ok(Ok(None));
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::broker::cluster::Cluster;
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::{FETCH_BYTES, FetchLimits, Metadata, PerPartition, Question, epoch_ends};
 use crate::broker::read::turns::Turns;
 use crate::broker::record::{Fetched, Position};
@@ -81,12 +81,7 @@ impl Fetcher {
     }
 
     /// Fetches from `host`. Partitions that must be asked alone get a request of their own.
-    fn fetch_from(
-        &mut self,
-        host: &str,
-        positions: &[Position],
-        wait: Duration,
-    ) -> Result<Vec<Fetched>, BrokerError> {
+    fn fetch_from(&mut self, host: &str, positions: &[Position], wait: Duration) -> Result<Vec<Fetched>> {
         self.cluster.check_not_avoided(host)?;
         let (alone, together): (Vec<Position>, Vec<Position>) =
             positions.iter().copied().partition(|at| self.alone.get(&at.partition) == Some(&at.offset));
@@ -119,18 +114,14 @@ impl Fetcher {
         host: &str,
         positions: &[Position],
         limits: FetchLimits,
-    ) -> Result<Vec<Fetched>, BrokerError> {
+    ) -> Result<Vec<Fetched>> {
         self.cluster.check_quota(host, limits.deadline)?;
         self.cluster
             .on_client(host, limits.deadline, |client, control| client.fetch(control, positions, limits))
     }
 
     /// Asks `host` how far leader epochs reach in its log.
-    pub fn epoch_ends(
-        &mut self,
-        host: &str,
-        questions: &[Question],
-    ) -> Result<PerPartition<(i32, i64)>, BrokerError> {
+    pub fn epoch_ends(&mut self, host: &str, questions: &[Question]) -> Result<PerPartition<(i32, i64)>> {
         let deadline = self.cluster.request_deadline();
         let topic = self.cluster.topic().to_owned();
         self.cluster.on_control(host, deadline, |on| epoch_ends(on, &topic, questions, deadline))
@@ -150,7 +141,7 @@ fn is_large(answers: &[Fetched]) -> bool {
 }
 
 /// Returns `answers`, or the first error if every partition failed for lack of a broker.
-pub fn unless_all_failed(answers: Vec<Fetched>) -> Result<Vec<Fetched>, BrokerError> {
+pub fn unless_all_failed(answers: Vec<Fetched>) -> Result<Vec<Fetched>> {
     let lacks_broker = |fetched: &Fetched| {
         use BrokerError::{Refused, Retryable, Unsupported};
         matches!(fetched.page, Err(Retryable(_) | Refused(_) | Unsupported(_)))

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::page::Page;
 use crate::broker::protocol::{ONE_BATCH, Question, outcome_of, peek};
 use crate::broker::read::fetch::{Fetcher, unless_all_failed};
@@ -22,7 +22,7 @@ pub fn follow(
     terms: &mut Terms,
     positions: &[Position],
     trails: &Trails,
-) -> Result<Vec<Fetched>, BrokerError> {
+) -> Result<Vec<Fetched>> {
     let chosen = fetcher.choose(positions);
     let mut pass = Pass::begin(fetcher, terms)?;
     let (mut answers, mut compared) = (Vec::new(), Vec::new());
@@ -53,7 +53,7 @@ pub fn compare(
     terms: &mut Terms,
     positions: &[Position],
     trails: &Trails,
-) -> Result<Vec<Result<Compared, BrokerError>>, BrokerError> {
+) -> Result<Vec<Result<Compared>>> {
     let mut pass = Pass::begin(fetcher, terms)?;
     let compare = |&Position { partition, offset }: &Position| {
         let trail = trail_of(trails, partition);
@@ -105,10 +105,7 @@ impl Pass<'_> {
 
     /// Asks whether the leaders in whose term each position was read still lead in it, and how far the epoch
     /// that was read last reaches in their logs. Sends one request per broker.
-    fn still_leads(
-        &mut self,
-        read: &[(Position, Option<i32>)],
-    ) -> HashMap<i32, Result<Option<(i32, i64)>, BrokerError>> {
+    fn still_leads(&mut self, read: &[(Position, Option<i32>)]) -> HashMap<i32, Result<Option<(i32, i64)>>> {
         let mut by_host: HashMap<String, Vec<Question>> = HashMap::new();
         for &(Position { partition, .. }, last) in read {
             if let Some(Term { host, epoch: Some(current), .. }) = self.terms.compared.get(&partition) {
@@ -133,8 +130,8 @@ impl Pass<'_> {
         partition: i32,
         mut page: Page,
         asked: Option<(Position, Option<i32>)>,
-        end: Option<Result<Option<(i32, i64)>, BrokerError>>,
-    ) -> Result<Option<Page>, BrokerError> {
+        end: Option<Result<Option<(i32, i64)>>>,
+    ) -> Result<Option<Page>> {
         let Some(term) = self.terms.compared.get(&partition).cloned() else { return Ok(None) };
         let end = end.transpose()?;
         if end == Some(None) {
@@ -166,7 +163,7 @@ impl Pass<'_> {
     }
 
     /// Returns the leader epoch of the batch at `at`, by its header, and the offset after the last record of that epoch.
-    fn extent(&mut self, host: &str, current: i32, at: Position) -> Result<Option<(i32, i64)>, BrokerError> {
+    fn extent(&mut self, host: &str, current: i32, at: Position) -> Result<Option<(i32, i64)>> {
         let Position { partition, offset } = at;
         let limits = self.fetcher.limits(Duration::ZERO);
         let topic = self.fetcher.cluster.topic().to_owned();

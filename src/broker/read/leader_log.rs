@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::{FetchLimits, Question, outcome_of};
 use crate::broker::read::fetch::Fetcher;
 use crate::broker::record::Position;
@@ -39,14 +39,14 @@ impl LeaderLog for TermLog<'_> {
         self.current
     }
 
-    fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError> {
+    fn end_of(&mut self, epoch: i32) -> Result<(i32, i64)> {
         let (partition, current) = (self.partition, self.current);
         let host = &self.progress.term.host;
         let outcomes = self.fetcher.epoch_ends(host, &[Question { partition, current, epoch }])?;
         outcome_of(&outcomes, partition).map_err(|code| self.leader_changed(&code.to_string()))
     }
 
-    fn first_in(&mut self, offset: i64, until: i64) -> Result<First, BrokerError> {
+    fn first_in(&mut self, offset: i64, until: i64) -> Result<First> {
         if let Some(first) = self.progress.found.get(&(offset, until)) {
             return Ok(*first);
         }
@@ -62,7 +62,7 @@ impl TermLog<'_> {
         self.fetcher.leader_changed(self.partition, &self.progress.term.host, why)
     }
 
-    fn read_first(&mut self, mut offset: i64, until: i64) -> Result<First, BrokerError> {
+    fn read_first(&mut self, mut offset: i64, until: i64) -> Result<First> {
         while offset < until {
             let position = Position { partition: self.partition, offset };
             let limits = FetchLimits { one_batch: true, ..self.fetcher.limits(Duration::ZERO) };

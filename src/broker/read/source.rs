@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::broker::cluster::Cluster;
 use crate::broker::commit::coordinator::Coordinators;
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::{Connection, control, outcome_of, share, topic_id};
 use crate::broker::read::fetch::{Fetcher, unless_all_failed};
 use crate::broker::read::follow;
@@ -42,7 +42,7 @@ impl KafkaSource {
         leader: Option<String>,
         partitions: &[i32],
         deadline: Instant,
-    ) -> Result<Vec<Result<Bounds, BrokerError>>, BrokerError> {
+    ) -> Result<Vec<Result<Bounds>>> {
         let topic = self.fetcher.cluster.topic().to_owned();
         let Some(host) = leader else {
             self.fetcher.cluster.forget_leaders();
@@ -66,7 +66,7 @@ impl KafkaSource {
 }
 
 impl Source for KafkaSource {
-    fn partitions(&mut self) -> Result<Vec<i32>, BrokerError> {
+    fn partitions(&mut self) -> Result<Vec<i32>> {
         self.fetcher.cluster.forget_leaders();
         let deadline = self.fetcher.cluster.request_deadline();
         let metadata = self.fetcher.cluster.metadata(deadline)?;
@@ -76,7 +76,7 @@ impl Source for KafkaSource {
         Ok(metadata.partitions.iter().map(|partition| partition.id).collect())
     }
 
-    fn topic_id(&mut self) -> Result<Option<String>, BrokerError> {
+    fn topic_id(&mut self) -> Result<Option<String>> {
         let deadline = self.fetcher.cluster.request_deadline();
         let topic = self.fetcher.cluster.topic().to_owned();
         let any = self.fetcher.cluster.any_broker(deadline)?;
@@ -86,7 +86,7 @@ impl Source for KafkaSource {
             .map_err(|code| BrokerError::Retryable(format!("broker {any}: id of topic {topic}: {code}")))
     }
 
-    fn bounds(&mut self, partitions: &[i32]) -> Result<Vec<Result<Bounds, BrokerError>>, BrokerError> {
+    fn bounds(&mut self, partitions: &[i32]) -> Result<Vec<Result<Bounds>>> {
         let deadline = self.fetcher.cluster.request_deadline();
         let mut found = HashMap::new();
         let groups = self.fetcher.cluster.metadata(deadline)?.by_leader(partitions.iter().copied());
@@ -104,30 +104,26 @@ impl Source for KafkaSource {
         }
     }
 
-    fn fetch(&mut self, positions: &[Position]) -> Result<Vec<Fetched>, BrokerError> {
+    fn fetch(&mut self, positions: &[Position]) -> Result<Vec<Fetched>> {
         let chosen = self.fetcher.choose(positions);
         let deadline = self.fetcher.cluster.request_deadline();
         let metadata = self.fetcher.cluster.metadata(deadline)?;
         unless_all_failed(self.fetcher.fetch_led(&metadata, &chosen, positions.len()))
     }
 
-    fn follow(&mut self, positions: &[Position], trails: &Trails) -> Result<Vec<Fetched>, BrokerError> {
+    fn follow(&mut self, positions: &[Position], trails: &Trails) -> Result<Vec<Fetched>> {
         follow::follow(&mut self.fetcher, &mut self.terms, positions, trails)
     }
 
-    fn compare(
-        &mut self,
-        positions: &[Position],
-        trails: &Trails,
-    ) -> Result<Vec<Result<Compared, BrokerError>>, BrokerError> {
+    fn compare(&mut self, positions: &[Position], trails: &Trails) -> Result<Vec<Result<Compared>>> {
         follow::compare(&mut self.fetcher, &mut self.terms, positions, trails)
     }
 
-    fn committed(&mut self, group: &str, partitions: &[i32]) -> Result<Vec<Option<Committed>>, BrokerError> {
+    fn committed(&mut self, group: &str, partitions: &[i32]) -> Result<Vec<Option<Committed>>> {
         self.coordinators.committed(&mut self.fetcher.cluster, group, partitions)
     }
 
-    fn commit(&mut self, group: &str, positions: &[Position], note: &str) -> Result<(), BrokerError> {
+    fn commit(&mut self, group: &str, positions: &[Position], note: &str) -> Result<()> {
         self.coordinators.commit(&mut self.fetcher.cluster, group, positions, note)
     }
 }

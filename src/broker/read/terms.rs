@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::{EPOCH_ENDS, Metadata};
 use crate::broker::read::fetch::Fetcher;
 use crate::broker::read::leader_log::{Progress, Term, TermLog};
@@ -46,13 +46,13 @@ pub struct Pass<'a> {
     pub terms: &'a mut Terms,
     pub metadata: Arc<Metadata>,
     /// Session of each broker, or why there is none.
-    sessions: HashMap<String, Result<u64, BrokerError>>,
+    sessions: HashMap<String, Result<u64>>,
     /// Partitions whose term has begun in this call.
     pub begun: HashSet<i32>,
 }
 
 impl<'a> Pass<'a> {
-    pub fn begin(fetcher: &'a mut Fetcher, terms: &'a mut Terms) -> Result<Self, BrokerError> {
+    pub fn begin(fetcher: &'a mut Fetcher, terms: &'a mut Terms) -> Result<Self> {
         let deadline = fetcher.cluster.request_deadline();
         let metadata = fetcher.cluster.metadata(deadline)?;
         Ok(Self { fetcher, terms, metadata, sessions: HashMap::new(), begun: HashSet::new() })
@@ -60,7 +60,7 @@ impl<'a> Pass<'a> {
 
     /// Compares the log with `trail` if a new term has begun. Unless they differ, this is the partition's term
     /// from now on.
-    pub fn compare(&mut self, partition: i32, trail: &Trail) -> Result<Compared, BrokerError> {
+    pub fn compare(&mut self, partition: i32, trail: &Trail) -> Result<Compared> {
         let term = self.term(partition)?;
         if self.terms.compared.get(&partition) == Some(&term) {
             let is_known = term.epoch.is_some() && trail.last_epoch().is_some();
@@ -82,7 +82,7 @@ impl<'a> Pass<'a> {
     }
 
     /// The present term of `partition`.
-    fn term(&mut self, partition: i32) -> Result<Term, BrokerError> {
+    fn term(&mut self, partition: i32) -> Result<Term> {
         let cluster = &mut self.fetcher.cluster;
         let Some(host) = self.metadata.leader(partition).map(str::to_owned) else {
             cluster.forget_leaders();
@@ -105,7 +105,7 @@ impl<'a> Pass<'a> {
         Ok(Term { host, session, epoch: can_be_asked.then_some(epoch) })
     }
 
-    fn compare_in(&mut self, term: &Term, partition: i32, trail: &Trail) -> Result<Found, BrokerError> {
+    fn compare_in(&mut self, term: &Term, partition: i32, trail: &Trail) -> Result<Found> {
         let (Some(current), Some(last)) = (term.epoch, trail.last_epoch()) else {
             return Ok(Found::Unknown);
         };

@@ -12,10 +12,10 @@ mod tls;
 
 use std::time::Instant;
 
-use crate::broker::error::BrokerError;
-#[cfg(feature = "tls")]
-use crate::broker::protocol::failure;
+use crate::broker::error::Result;
 use crate::broker::protocol::{Connection, Versions, control, tcp};
+#[cfg(feature = "tls")]
+use crate::broker::{error::BrokerError, protocol::failure};
 use crate::config::KafkaConfig;
 
 /// Opens a connection to `host` (host:port) that is ready for requests, and returns what the broker supports.
@@ -23,11 +23,7 @@ use crate::config::KafkaConfig;
 /// # Errors
 /// Retryable if the broker is unreachable or too slow. Refused if we do not trust it, or it does not accept
 /// us. Unsupported if the Kafka version is wrong.
-pub fn open(
-    config: &KafkaConfig,
-    host: &str,
-    deadline: Instant,
-) -> Result<(Connection, Versions), BrokerError> {
+pub fn open(config: &KafkaConfig, host: &str, deadline: Instant) -> Result<(Connection, Versions)> {
     let socket = tcp::connect(host, config.connect_timeout(), deadline)?;
     #[cfg(feature = "tls")]
     if config.security.protocol.has_tls() {
@@ -43,7 +39,7 @@ fn ready(
     mut connection: Connection,
     config: &KafkaConfig,
     deadline: Instant,
-) -> Result<(Connection, Versions), BrokerError> {
+) -> Result<(Connection, Versions)> {
     let versions = control::versions(&mut connection, deadline)?;
     #[cfg(feature = "tls")]
     if config.security.protocol.has_sasl() {

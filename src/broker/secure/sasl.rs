@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::{Api, Code, Connection, Malformed, Reader, Versions, Writer};
 use crate::broker::secure::scram::{Hash, Scram};
 use crate::config::{SaslMechanism, Secret, SecurityConfig};
@@ -38,7 +38,7 @@ pub fn authenticate(
     config: &SecurityConfig,
     versions: &Versions,
     deadline: Instant,
-) -> Result<(), BrokerError> {
+) -> Result<()> {
     let host = on.host().to_owned();
     let authenticate = SASL_AUTHENTICATE.into_iter().find(|api| versions.serves(api.key, api.version));
     let Some(api) = authenticate else {
@@ -64,7 +64,7 @@ pub fn authenticate(
     Ok(())
 }
 
-fn handshake(on: &mut Connection, mechanism: SaslMechanism, deadline: Instant) -> Result<(), BrokerError> {
+fn handshake(on: &mut Connection, mechanism: SaslMechanism, deadline: Instant) -> Result<()> {
     let host = on.host().to_owned();
     let body = Writer::default().str(&mechanism.to_string());
     let (code, offered) = on.call(SASL_HANDSHAKE, body, deadline, |r| {
@@ -99,12 +99,12 @@ type Answer = (Vec<u8>, Option<Duration>);
 
 impl Dialogue<'_> {
     /// The PLAIN mechanism, RFC 4616.
-    fn plain(&mut self) -> Result<Option<Duration>, BrokerError> {
+    fn plain(&mut self) -> Result<Option<Duration>> {
         let message = [b"\0", self.username.as_bytes(), b"\0", self.password.reveal()].concat();
         self.say(&message).map(|(_, session)| session)
     }
 
-    fn scram(&mut self, hash: Hash) -> Result<Option<Duration>, BrokerError> {
+    fn scram(&mut self, hash: Hash) -> Result<Option<Duration>> {
         let mut nonce = [0; NONCE_BYTES];
         SystemRandom::new()
             .fill(&mut nonce)
@@ -117,7 +117,7 @@ impl Dialogue<'_> {
         Ok(session)
     }
 
-    fn say(&mut self, message: &[u8]) -> Result<Answer, BrokerError> {
+    fn say(&mut self, message: &[u8]) -> Result<Answer> {
         let version = self.api.version;
         let body = Writer::default().bytes(message);
         let (code, why, answer) = self.on.call(self.api, body, self.deadline, |r| read(r, version))?;

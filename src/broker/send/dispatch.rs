@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use crate::broker::client::Verdict;
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::record::Receipt;
 use crate::broker::send::partition::Part;
 
@@ -27,7 +27,7 @@ pub enum Refusal {
 /// The parts still waiting and the outcomes so far.
 pub struct Dispatch {
     waiting: BTreeMap<i32, VecDeque<Part>>,
-    outcomes: Vec<Option<Result<Receipt, BrokerError>>>,
+    outcomes: Vec<Option<Result<Receipt>>>,
     /// Records that were rejected alone with a code that can have other causes. Only the second rejection
     /// counts.
     suspects: HashSet<usize>,
@@ -76,7 +76,7 @@ impl Dispatch {
     }
 
     /// Returns one outcome per record, in the order of the records.
-    pub fn finish(self) -> Vec<Result<Receipt, BrokerError>> {
+    pub fn finish(self) -> Vec<Result<Receipt>> {
         let unsent = || Err(BrokerError::Retryable("not sent".into()));
         self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unsent)).collect()
     }

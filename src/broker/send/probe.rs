@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::broker::cluster::Cluster;
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::{Code, PerPartition, outcome_of, share};
 
 /// Asks the leaders of `partitions`. A leader that is unreachable or missing matters only if keys decide
@@ -13,7 +13,7 @@ pub fn would_acknowledge(
     keyed: bool,
     partitions: &[i32],
     deadline: Instant,
-) -> Result<(), BrokerError> {
+) -> Result<()> {
     let groups = cluster.metadata(deadline)?.by_leader(partitions.iter().copied());
     let brokers = groups.len();
     let (mut proven, mut passed_over) = (false, None);
@@ -48,7 +48,7 @@ fn leader_would_acknowledge(
     leader: Option<&str>,
     partitions: &[i32],
     deadline: Instant,
-) -> Result<PerPartition<()>, BrokerError> {
+) -> Result<PerPartition<()>> {
     let Some(host) = leader else {
         cluster.forget_leaders();
         let topic = cluster.topic();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::client::{Batch, BatchInDoubt, Produced};
 use crate::broker::cluster::Cluster;
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::{Code, PerPartition, ack_timeout, left, outcome_of};
 use crate::broker::record::{Receipt, Record};
 use crate::broker::send::dispatch::{Dispatch, Refusal};
@@ -32,12 +32,7 @@ impl KafkaSink {
         Self { cluster, turn: Turn(fastrand::usize(..1 << 20)), keyed: false }
     }
 
-    fn split(
-        &mut self,
-        records: &[Record<'_>],
-        repeated: Vec<Part>,
-        deadline: Instant,
-    ) -> Result<Vec<Part>, BrokerError> {
+    fn split(&mut self, records: &[Record<'_>], repeated: Vec<Part>, deadline: Instant) -> Result<Vec<Part>> {
         let metadata = self.cluster.metadata(deadline)?;
         let led: Vec<(i32, &str)> =
             metadata.partitions.iter().filter_map(|p| Some((p.id, p.leader.as_deref()?))).collect();
@@ -129,7 +124,7 @@ impl KafkaSink {
         parts: &[Part],
         records: &[Record<'_>],
         deadline: Instant,
-    ) -> Result<PerPartition<Produced>, BrokerError> {
+    ) -> Result<PerPartition<Produced>> {
         if left(deadline).is_zero() {
             return Err(BrokerError::Retryable("no time was left to send it".into()));
         }
@@ -149,7 +144,7 @@ impl KafkaSink {
 
     fn answer(
         &mut self,
-        answers: &Result<PerPartition<Produced>, BrokerError>,
+        answers: &Result<PerPartition<Produced>>,
         part: &Part,
         records: &[Record<'_>],
     ) -> Result<i64, Refusal> {
@@ -181,7 +176,7 @@ impl KafkaSink {
 
     /// The caller accepts new events while a batch is waiting, so the other partitions must be working. If no
     /// response of this call shows that, asks them.
-    fn check_waiting(&mut self, outcomes: &mut [Result<Receipt, BrokerError>], deadline: Instant) {
+    fn check_waiting(&mut self, outcomes: &mut [Result<Receipt>], deadline: Instant) {
         if !outcomes.iter().all(|outcome| matches!(outcome, Err(BrokerError::Waiting(_)))) {
             return;
         }
@@ -199,7 +194,7 @@ impl KafkaSink {
     }
 
     /// While another broker would accept records, the caller must not wait for this broker's quota.
-    fn check_throttled(&mut self, outcomes: &mut [Result<Receipt, BrokerError>], deadline: Instant) {
+    fn check_throttled(&mut self, outcomes: &mut [Result<Receipt>], deadline: Instant) {
         let is_throttled = |outcome: &Result<_, _>| matches!(outcome, Err(BrokerError::Throttled(..)));
         if !outcomes.iter().any(is_throttled) || !self.is_any_free(deadline) {
             return;
@@ -218,7 +213,7 @@ impl KafkaSink {
     }
 
     /// False if there is no partition without a batch in doubt.
-    fn others_would_acknowledge(&mut self, deadline: Instant) -> Result<bool, BrokerError> {
+    fn others_would_acknowledge(&mut self, deadline: Instant) -> Result<bool> {
         let metadata = self.cluster.metadata(deadline)?;
         let in_doubt = self.cluster.connector.in_doubt();
         let is_other = |id: &i32| in_doubt.iter().all(|batch| batch.partition != *id);
@@ -241,7 +236,7 @@ fn reserve(deadline: Instant, later: usize) -> Instant {
 }
 
 impl Sink for KafkaSink {
-    fn send(&mut self, records: &[Record<'_>], limit: Duration) -> Vec<Result<Receipt, BrokerError>> {
+    fn send(&mut self, records: &[Record<'_>], limit: Duration) -> Vec<Result<Receipt>> {
         let deadline = Instant::now() + limit;
         self.keyed = self.keyed || records.iter().any(|record| record.key.is_some());
         let in_doubt = self.cluster.connector.in_doubt();
@@ -270,7 +265,7 @@ impl Sink for KafkaSink {
         }
     }
 
-    fn probe(&mut self, limit: Duration) -> Result<(), BrokerError> {
+    fn probe(&mut self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         let all: Vec<i32> = self.cluster.metadata(deadline)?.partitions.iter().map(|p| p.id).collect();
         probe::would_acknowledge(&mut self.cluster, self.keyed, &all, deadline)

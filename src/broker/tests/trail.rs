@@ -15,7 +15,7 @@ impl LeaderLog for Log {
         self.current_epoch
     }
 
-    fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError> {
+    fn end_of(&mut self, epoch: i32) -> Result<(i32, i64)> {
         // As LeaderEpochFileCache.endOffsetFor answers.
         let kept = || self.records.iter().zip(0..).filter(|(_, offset)| *offset >= self.earliest);
         let mut starts: Vec<(i32, i64)> = kept().map(|((epoch, _), offset)| (*epoch, offset)).collect();
@@ -30,7 +30,7 @@ impl LeaderLog for Log {
         Ok((floor.map_or(epoch, |(floor, _)| *floor), end))
     }
 
-    fn first_in(&mut self, offset: i64, _: i64) -> Result<First, BrokerError> {
+    fn first_in(&mut self, offset: i64, _: i64) -> Result<First> {
         let record = self.records.get(offset as usize).filter(|_| offset >= self.earliest);
         Ok(record.map_or(First::Unknown, |(_, value)| First::Record(offset, crc_of(value.as_bytes()))))
     }
@@ -170,10 +170,10 @@ fn an_epoch_that_compaction_emptied_is_still_the_same() {
         fn current_epoch(&self) -> i32 {
             4
         }
-        fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError> {
+        fn end_of(&mut self, epoch: i32) -> Result<(i32, i64)> {
             Ok(if epoch < 4 { (2, 60) } else { (4, 80) })
         }
-        fn first_in(&mut self, offset: i64, until: i64) -> Result<First, BrokerError> {
+        fn first_in(&mut self, offset: i64, until: i64) -> Result<First> {
             let is_gone = offset >= 50 && until <= 60;
             let other = if is_gone { "other" } else { "x" };
             Ok(match is_gone {
@@ -228,10 +228,10 @@ fn what_was_lost_of_a_long_epoch_is_found_to_within_a_multiple() {
         fn current_epoch(&self) -> i32 {
             self.current_epoch
         }
-        fn end_of(&mut self, epoch: i32) -> Result<(i32, i64), BrokerError> {
+        fn end_of(&mut self, epoch: i32) -> Result<(i32, i64)> {
             Ok((epoch, self.len))
         }
-        fn first_in(&mut self, offset: i64, _: i64) -> Result<First, BrokerError> {
+        fn first_in(&mut self, offset: i64, _: i64) -> Result<First> {
             let value = if offset < self.kept { format!("{offset}") } else { format!("other {offset}") };
             let is_there = offset < self.len;
             Ok(if is_there { First::Record(offset, crc_of(value.as_bytes())) } else { First::Unknown })

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::broker::client::{Batch, Client, Produced};
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::page::Page;
 use crate::broker::protocol::{
     Api, Code, Connection, FetchLimits, ONE_BATCH, PerPartition, READ_COMMITTED, Versions, ack_timeout,
@@ -78,7 +78,7 @@ impl Client for WireClient {
         batches: &[Batch<'_>],
         ack_timeout: Duration,
         deadline: Instant,
-    ) -> Result<PerPartition<Produced>, BrokerError> {
+    ) -> Result<PerPartition<Produced>> {
         let sequences = self.sequences.clone();
         let mut sequences = sequences.lock();
         for batch in batches {
@@ -105,7 +105,7 @@ impl Client for WireClient {
         control: &mut Connection,
         partitions: &[i32],
         deadline: Instant,
-    ) -> Result<PerPartition<()>, BrokerError> {
+    ) -> Result<PerPartition<()>> {
         self.ensure_id(&mut self.sequences.lock(), control, deadline)?;
         if !self.can_probe {
             return self.produce_corrupt(control, partitions, deadline);
@@ -144,7 +144,7 @@ impl Client for WireClient {
         control: &mut Connection,
         positions: &[Position],
         limits: FetchLimits,
-    ) -> Result<Vec<Fetched>, BrokerError> {
+    ) -> Result<Vec<Fetched>> {
         let share = fetch::fetch_share(positions.len());
         let share_bytes = if limits.one_batch { ONE_BATCH } else { i32::try_from(share).unwrap_or(i32::MAX) };
         let max_bytes = share_bytes.saturating_mul(positions.len() as i32);
@@ -176,7 +176,7 @@ impl WireClient {
         control: &mut Connection,
         partitions: &[i32],
         deadline: Instant,
-    ) -> Result<PerPartition<()>, BrokerError> {
+    ) -> Result<PerPartition<()>> {
         let unacceptable = batch::unacceptable();
         let body = produce_body(&self.topic, ack_timeout(deadline))
             .array(partitions, |w, partition| w.i32(*partition).bytes(&unacceptable));
@@ -196,7 +196,7 @@ impl WireClient {
         sequences: &mut Sequences,
         control: &mut Connection,
         deadline: Instant,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<()> {
         while sequences.needs_id() {
             match new_producer_id(control, deadline)? {
                 Ok(id) => sequences.begin(id),

@@ -11,7 +11,7 @@
 
 use std::time::Instant;
 
-use crate::broker::error::BrokerError;
+use crate::broker::error::Result;
 use crate::broker::protocol::{
     Api, Code, Connection, Malformed, PerPartition, Reader, Versions, Writer, control, outcome_of,
 };
@@ -90,13 +90,13 @@ impl State {
 /// Asks `on` about `partitions` of `topic`.
 ///
 /// # Errors
-/// Fails with [`BrokerError::Retryable`]. The inner error is the broker's code for the topic.
+/// Fails with `BrokerError::Retryable`. The inner error is the broker's code for the topic.
 pub fn state(
     on: &mut Connection,
     topic: &str,
     partitions: &[i32],
     deadline: Instant,
-) -> Result<Result<State, Code>, BrokerError> {
+) -> Result<Result<State, Code>> {
     let (create, of_cluster, of_topic) = (0, 0, 1);
     let body = Writer::default().array(&[topic], |w, t| w.str(t)).i8(create).i8(of_cluster).i8(of_topic);
     let mut state = match on.call(METADATA, body, deadline, read_state)? {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::broker::client::{Batch, Produced, Verdict};
-use crate::broker::error::BrokerError;
+use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::{
     Api, Code, Connection, Malformed, PerPartition, Versions, Writer, answers_exactly, per_partition,
 };
@@ -38,7 +38,7 @@ pub fn produce_plainly(
     batches: &[Batch<'_>],
     ack_timeout: Duration,
     deadline: Instant,
-) -> Result<PerPartition<Produced>, BrokerError> {
+) -> Result<PerPartition<Produced>> {
     const NO_TIME: i64 = -1;
     let body = produce_body(topic, ack_timeout).array(batches, |w, batch| {
         w.i32(batch.partition).bytes(&batch::encode(&batch.records, batch::Stamp::NONE, NO_TIME))
@@ -60,7 +60,7 @@ pub fn produced(
     topic: &str,
     body: Writer,
     deadline: Instant,
-) -> Result<PerPartition<Produced>, BrokerError> {
+) -> Result<PerPartition<Produced>> {
     control.call(api, body, deadline, |r| {
         let outcomes = per_partition(r, topic, |r| {
             let (partition, code, base, _append_time) = (r.i32()?, Code(r.i16()?), r.i64()?, r.i64()?);
@@ -92,11 +92,7 @@ pub fn offset_in(outcome: &Result<Produced, Code>) -> Result<i64, Code> {
 }
 
 /// Requires exactly one outcome per batch. If not, the response does not belong to our request.
-pub fn check_answers(
-    host: &str,
-    batches: &[Batch<'_>],
-    outcomes: &PerPartition<Produced>,
-) -> Result<(), BrokerError> {
+pub fn check_answers(host: &str, batches: &[Batch<'_>], outcomes: &PerPartition<Produced>) -> Result<()> {
     let asked: Vec<i32> = batches.iter().map(|batch| batch.partition).collect();
     let is_absurd = outcomes.iter().any(|(_, outcome)| offset_in(outcome).is_ok_and(|offset| offset < 0));
     if is_absurd || !answers_exactly(&asked, outcomes) {
@@ -106,10 +102,7 @@ pub fn check_answers(
 }
 
 /// Requests a producer id for batches outside of transactions.
-pub fn new_producer_id(
-    control: &mut Connection,
-    deadline: Instant,
-) -> Result<Result<ProducerId, Code>, BrokerError> {
+pub fn new_producer_id(control: &mut Connection, deadline: Instant) -> Result<Result<ProducerId, Code>> {
     let no_transaction_timeout = i32::MAX;
     control.call(INIT_PRODUCER_ID, Writer::default().i16(NULL).i32(no_transaction_timeout), deadline, |r| {
         r.throttle()?;
