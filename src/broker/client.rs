@@ -3,10 +3,10 @@
 //! Everything the clients share (leaders, partitioning, sizes, retries, offsets, errors) lives in the layer
 //! above.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::broker::error::Result;
-use crate::broker::protocol::{Code, Connection, FetchLimits, PerPartition};
+use crate::broker::protocol::{Call, Code, FetchLimits, PerPartition};
 use crate::broker::record::{Fetched, Position, Record};
 
 /// Outcome of a batch that reached its partition's leader.
@@ -65,22 +65,16 @@ pub trait Client: Send {
     /// Fails with `BrokerError::Retryable`. Any of the batches may have been written.
     fn produce(
         &mut self,
-        control: &mut Connection,
+        on: &mut Call<'_>,
         batches: &[Batch<'_>],
         ack_timeout: Duration,
-        deadline: Instant,
     ) -> Result<PerPartition<Produced>>;
 
     /// Checks whether each of `partitions` would acknowledge a record now. Writes nothing.
     ///
     /// # Errors
     /// Fails with `BrokerError::Retryable`.
-    fn would_acknowledge(
-        &mut self,
-        control: &mut Connection,
-        partitions: &[i32],
-        deadline: Instant,
-    ) -> Result<PerPartition<()>>;
+    fn would_acknowledge(&mut self, on: &mut Call<'_>, partitions: &[i32]) -> Result<PerPartition<()>>;
 
     /// Reads on from `positions`. Returns at most one result per position: after a batch above the usual
     /// size, the other positions may have to wait for the next call.
@@ -89,7 +83,7 @@ pub trait Client: Send {
     /// Fails with `BrokerError::Retryable`.
     fn fetch(
         &mut self,
-        control: &mut Connection,
+        on: &mut Call<'_>,
         positions: &[Position],
         limits: FetchLimits,
     ) -> Result<Vec<Fetched>>;

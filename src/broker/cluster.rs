@@ -12,7 +12,7 @@ use crate::broker::client::Client;
 use crate::broker::connector::Connector;
 use crate::broker::error::{BrokerError, Result};
 use crate::broker::member::{Broker, open_broker};
-use crate::broker::protocol::{Code, Connection, Metadata, left, metadata, share};
+use crate::broker::protocol::{Call, Code, Metadata, left, metadata, share};
 use crate::config::KafkaConfig;
 
 /// Leaders are looked up again after this time, so that new partitions and moved leaders are found.
@@ -172,19 +172,14 @@ impl Cluster {
         &mut self,
         host: &str,
         deadline: Instant,
-        call: impl FnOnce(&mut Connection) -> Result<T>,
-    ) -> Result<T> {
-        self.on_broker(host, deadline, |broker| call(&mut broker.control))
-    }
-
-    fn on_broker<T>(
-        &mut self,
-        host: &str,
-        deadline: Instant,
-        call: impl FnOnce(&mut Broker) -> Result<T>,
+        call: impl FnOnce(&mut Call<'_>) -> Result<T>,
     ) -> Result<T> {
         let started = Instant::now();
-        let outcome = self.broker(host, deadline).and_then(call);
+        let broker = open_broker(&mut self.brokers, &self.connector, &self.config, host, deadline);
+        let outcome = broker.and_then(|broker| {
+            let Broker { control: connection, versions, .. } = broker;
+            call(&mut Call { connection, versions, topic: &self.config.topic, deadline })
+        });
         self.settle(host, started, outcome)
     }
 
@@ -194,9 +189,8 @@ impl Cluster {
     /// # Errors
     /// Fails if the connection does; the connections to `host` have then been dropped.
     pub fn session(&mut self, host: &str, deadline: Instant) -> Result<u64> {
-        let started = Instant::now();
-        let outcome = self.client(host, deadline).map(|broker| broker.session);
-        self.settle(host, started, outcome)
+        self.on_client(host, deadline, |_, _| Ok(()))?;
+        Ok(self.brokers[host].session)
     }
 
     /// True while the connections to `host` belong to `session`.
@@ -217,30 +211,24 @@ impl Cluster {
         &mut self,
         host: &str,
         deadline: Instant,
-        call: impl FnOnce(&mut dyn Client, &mut Connection) -> Result<T>,
+        call: impl FnOnce(&mut dyn Client, &mut Call<'_>) -> Result<T>,
     ) -> Result<T> {
         let started = Instant::now();
-        let outcome = self.client(host, deadline).and_then(|broker| {
-            let client = broker.client.as_deref_mut().expect("opened by `client`");
-            call(client, &mut broker.control)
-        });
+        let outcome = self.client(host, deadline).and_then(|(client, mut on)| call(client, &mut on));
         self.settle(host, started, outcome)
     }
 
-    fn client(&mut self, host: &str, deadline: Instant) -> Result<&mut Broker> {
+    fn client(&mut self, host: &str, deadline: Instant) -> Result<(&mut dyn Client, Call<'_>)> {
         let broker = open_broker(&mut self.brokers, &self.connector, &self.config, host, deadline)?;
-        if broker.client.as_ref().is_none_or(|client| !client.is_usable()) {
-            broker.client = None;
-            broker.client =
-                Some(self.connector.open(host, &broker.versions, &mut broker.control, deadline)?);
+        let Broker { control: connection, versions, client, session } = broker;
+        let mut on = Call { connection, versions, topic: &self.config.topic, deadline };
+        if client.as_ref().is_none_or(|client| !client.is_usable()) {
+            *client = None;
+            *client = Some(self.connector.open(&mut on)?);
             self.sessions += 1;
-            broker.session = self.sessions;
+            *session = self.sessions;
         }
-        Ok(broker)
-    }
-
-    fn broker(&mut self, host: &str, deadline: Instant) -> Result<&mut Broker> {
-        open_broker(&mut self.brokers, &self.connector, &self.config, host, deadline)
+        Ok((client.as_deref_mut().expect("opened above"), on))
     }
 
     /// After an error, drops the connections to `host` and avoids it for a while.
@@ -314,11 +302,7 @@ impl Cluster {
         let give_up = (deadline - left(deadline) / 4).min(Instant::now() + CREATION);
         let mut known = None;
         loop {
-            let topic = self.config.topic.clone();
-            let answer = self.on_broker(host, deadline, |broker| {
-                metadata::load(&mut broker.control, &broker.versions, &topic, deadline)
-            });
-            let answer = match answer {
+            let answer = match self.on_control(host, deadline, metadata::load) {
                 Err(throttled @ BrokerError::Throttled(..)) => return Err(throttled),
                 answer => answer,
             };
@@ -331,7 +315,7 @@ impl Cluster {
             };
             if code == Code::UNKNOWN_TOPIC_OR_PARTITION && !std::mem::replace(&mut self.warned_missing, true)
             {
-                log::warn!("topic {topic} does not exist; asking broker {host} to create it");
+                log::warn!("topic {} does not exist; asking broker {host} to create it", self.config.topic);
             }
             let creating = matches!(code, Code::UNKNOWN_TOPIC_OR_PARTITION | Code::LEADER_NOT_AVAILABLE);
             if !creating || left(give_up) < CREATION_POLL {

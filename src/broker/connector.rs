@@ -3,13 +3,12 @@
 //! The choice is made for every new connection, so brokers can be upgraded to 4.x while the program runs.
 
 use std::io;
-use std::time::Instant;
 
 use crate::broker::client::{BatchInDoubt, Client};
 use crate::broker::error::Result;
 use crate::broker::kafka_crate::CrateConnector;
 use crate::broker::preflight::{self, Served};
-use crate::broker::protocol::{Connection, Versions};
+use crate::broker::protocol::{Call, Versions};
 #[cfg(feature = "wire")]
 use crate::broker::wire::WireConnector;
 #[cfg(feature = "tls")]
@@ -41,9 +40,9 @@ impl Connector {
     pub fn new(config: &KafkaConfig) -> io::Result<Self> {
         Ok(Self {
             wanted: wanted(config),
-            the_crate: CrateConnector::new(config.topic.clone())?,
+            the_crate: CrateConnector::new()?,
             #[cfg(feature = "wire")]
-            wire: WireConnector::new(config.topic.clone()),
+            wire: WireConnector::default(),
         })
     }
 
@@ -74,22 +73,15 @@ impl Connector {
         let _ = partition;
     }
 
-    /// Opens the client for `host`, which supports `versions` and leads partitions of the topic; `control` is
-    /// a connection to the same broker.
+    /// Opens the client for the broker of `on`, which leads partitions of the topic.
     ///
     /// # Errors
     /// Fails with `BrokerError::Retryable` or `BrokerError::Unsupported`.
-    pub fn open(
-        &self,
-        host: &str,
-        versions: &Versions,
-        control: &mut Connection,
-        deadline: Instant,
-    ) -> Result<Box<dyn Client>> {
-        match preflight::choose(self.wanted, host, versions)? {
-            Served::Crate => self.the_crate.open(host, versions, control, deadline),
+    pub fn open(&self, on: &mut Call<'_>) -> Result<Box<dyn Client>> {
+        match preflight::choose(self.wanted, on.connection.host(), on.versions)? {
+            Served::Crate => self.the_crate.open(on),
             #[cfg(feature = "wire")]
-            Served::Wire => Ok(self.wire.open(host, versions)),
+            Served::Wire => Ok(self.wire.open(on)),
         }
     }
 }

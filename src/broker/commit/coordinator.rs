@@ -1,12 +1,11 @@
 //! Reads and commits a group's offsets through the group's coordinator, the broker that keeps them.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use crate::broker::cluster::Cluster;
 use crate::broker::commit::refusal;
 use crate::broker::error::Result;
-use crate::broker::protocol::{Code, Connection, PerPartition, group, outcome_of};
+use crate::broker::protocol::{Call, Code, PerPartition, group, outcome_of};
 use crate::broker::record::{Committed, Position};
 
 /// The known coordinator (host:port) of each group.
@@ -21,10 +20,7 @@ impl Coordinators {
         group: &str,
         partitions: &[i32],
     ) -> Result<Vec<Option<Committed>>> {
-        let deadline = cluster.request_deadline();
-        let outcomes = self.call(cluster, group, deadline, |on, topic| {
-            group::committed(on, (group, topic), partitions, deadline)
-        })?;
+        let outcomes = self.call(cluster, group, |on| group::committed(on, group, partitions))?;
         let outcomes = outcomes.map_err(|code| {
             self.0.remove(group);
             refusal::refused(group, "committed offsets", code)
@@ -40,10 +36,7 @@ impl Coordinators {
         positions: &[Position],
         note: &str,
     ) -> Result<()> {
-        let deadline = cluster.request_deadline();
-        let outcomes = self.call(cluster, group, deadline, |on, topic| {
-            group::commit(on, (group, topic), (positions, note), deadline)
-        })?;
+        let outcomes = self.call(cluster, group, |on| group::commit(on, group, positions, note))?;
         let partitions: Vec<i32> = positions.iter().map(|position| position.partition).collect();
         self.all_ok(cluster.topic(), (group, "commit"), &partitions, &outcomes).map(drop)
     }
@@ -53,21 +46,20 @@ impl Coordinators {
         &mut self,
         cluster: &mut Cluster,
         group: &str,
-        deadline: Instant,
-        call: impl FnOnce(&mut Connection, &str) -> Result<T>,
+        call: impl FnOnce(&mut Call<'_>) -> Result<T>,
     ) -> Result<T> {
+        let deadline = cluster.request_deadline();
         let host = match self.0.remove(group) {
             Some(host) => host,
             None => {
                 let any = cluster.any_broker(deadline)?;
                 let brokers = cluster.metadata(deadline)?.brokers.len();
                 cluster
-                    .on_control(&any, deadline, |on| group::find_coordinator(on, group, deadline))?
+                    .on_control(&any, deadline, |on| group::find_coordinator(on, group))?
                     .map_err(|code| refusal::no_coordinator(group, code, brokers))?
             }
         };
-        let topic = cluster.topic().to_owned();
-        let answer = cluster.on_control(&host, deadline, |on| call(on, &topic))?;
+        let answer = cluster.on_control(&host, deadline, call)?;
         self.0.insert(group.to_owned(), host);
         Ok(answer)
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kafka::client::{KafkaClient, ProduceConfirm, ProduceMessage, RequiredAcks};
 
@@ -12,8 +12,8 @@ use crate::broker::error::{BrokerError, Result};
 use crate::broker::kafka_crate::limit::{CallLimit, Target};
 use crate::broker::kafka_crate::session::{Session, code_of};
 use crate::broker::protocol::{
-    Api, CLIENT_ID, Code, Connection, FetchLimits, MUTING_PRODUCE, PRODUCE_KEY, PerPartition, Versions,
-    Writer, control, left,
+    Api, CLIENT_ID, Call, Code, FetchLimits, MUTING_PRODUCE, PRODUCE_KEY, PerPartition, Versions, Writer,
+    control, left,
 };
 use crate::broker::record::{Fetched, Position};
 use crate::linux;
@@ -23,7 +23,6 @@ const PRODUCE: Api = Api { name: "Produce", key: PRODUCE_KEY, version: 2 };
 
 /// Opens clients based on the crate.
 pub struct CrateConnector {
-    topic: String,
     limit: Arc<CallLimit>,
 }
 
@@ -32,23 +31,17 @@ impl CrateConnector {
     ///
     /// # Errors
     /// Fails if the system cannot start another thread.
-    pub fn new(topic: String) -> io::Result<Self> {
-        Ok(Self { topic, limit: Arc::new(CallLimit::start()?) })
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { limit: Arc::new(CallLimit::start()?) })
     }
 
-    /// Connects to `host`, which supports `versions` and leads partitions of the topic; `control` is a
-    /// connection to the same broker.
+    /// Connects to the broker of `on`, which leads partitions of the topic.
     ///
     /// # Errors
     /// Fails with [`BrokerError::Retryable`].
-    pub fn open(
-        &self,
-        host: &str,
-        versions: &Versions,
-        control: &mut Connection,
-        deadline: Instant,
-    ) -> Result<Box<dyn Client>> {
-        let mut client = KafkaClient::new(vec![host.to_owned()]);
+    pub fn open(&self, on: &mut Call<'_>) -> Result<Box<dyn Client>> {
+        let host = on.connection.host().to_owned();
+        let mut client = KafkaClient::new(vec![host.clone()]);
         client.set_client_id(CLIENT_ID.to_owned());
         // The crate would reconnect by itself, without our time limit; we check whether the socket is alive
         // instead.
@@ -57,22 +50,25 @@ impl CrateConnector {
         // The broker computes these checksums while it down-converts, so they protect no better than TCP. The
         // crate rebuilds its table for each message, which takes half of the time of a catch-up.
         client.set_fetch_crc_validation(false);
-        let target = Target::opening(control.peer()?);
+        let target = Target::opening(on.connection.peer()?);
         let mut opened = Session {
-            host: host.to_owned(),
-            topic: self.topic.clone(),
+            host,
+            topic: on.topic.to_owned(),
             client,
             target: target.clone(),
             limit: self.limit.clone(),
-            gives_reasons: gives_reasons(versions),
-            says_muted: versions.serves(PRODUCE_KEY, MUTING_PRODUCE),
+            gives_reasons: gives_reasons(on.versions),
+            says_muted: on.versions.serves(PRODUCE_KEY, MUTING_PRODUCE),
             exact: HashMap::new(),
             size_shift: 0,
             fetches_in_quota: 0,
         };
-        opened.load_metadata(deadline)?;
+        opened.load_metadata(on.deadline)?;
         let Some(socket) = target.socket() else {
-            return Err(BrokerError::Retryable(format!("broker {host}: the connection was lost at once")));
+            return Err(BrokerError::Retryable(format!(
+                "broker {}: the connection was lost at once",
+                opened.host
+            )));
         };
         let _ = socket.set_nodelay(true);
         opened.target = Target::Socket(socket);
@@ -87,44 +83,38 @@ impl Client for Session {
 
     fn produce(
         &mut self,
-        control: &mut Connection,
+        on: &mut Call<'_>,
         batches: &[Batch<'_>],
         ack_timeout: Duration,
-        deadline: Instant,
     ) -> Result<PerPartition<Produced>> {
-        let (led, mut outcomes) = self.led(batches.iter().map(|batch| batch.partition), deadline)?;
+        let (led, mut outcomes) = self.led(batches.iter().map(|batch| batch.partition), on.deadline)?;
         if led.is_empty() {
             return Ok(outcomes);
         }
-        let topic = self.topic.clone();
+        let topic = on.topic;
         let messages = batches.iter().filter(|batch| led.contains(&batch.partition)).flat_map(|batch| {
-            let (topic, partition) = (topic.as_str(), batch.partition);
+            let partition = batch.partition;
             batch.records.iter().map(move |r| ProduceMessage::new(topic, partition, r.key, Some(r.value)))
         });
         let confirms = self
-            .bounded("produce", deadline, |client| {
+            .bounded("produce", on.deadline, |client| {
                 client.produce_messages(RequiredAcks::All, ack_timeout, messages)
             })?
             .map_err(|error| self.failed("produce", &error))?;
         outcomes.extend(self.matched(&led, confirms)?);
-        self.explain(control, batches, &mut outcomes, ack_timeout, deadline);
-        self.ask_quota(control, deadline);
+        self.explain(on, batches, &mut outcomes, ack_timeout);
+        self.ask_quota(on);
         Ok(outcomes)
     }
 
     /// Sends an empty message set: the broker checks leader and replicas before it looks for records.
-    fn would_acknowledge(
-        &mut self,
-        control: &mut Connection,
-        partitions: &[i32],
-        deadline: Instant,
-    ) -> Result<PerPartition<()>> {
-        let (topic, ack_timeout) = (self.topic.as_str(), left(deadline).as_millis() * 3 / 4);
+    fn would_acknowledge(&mut self, on: &mut Call<'_>, partitions: &[i32]) -> Result<PerPartition<()>> {
+        let (topic, ack_timeout) = (on.topic, left(on.deadline).as_millis() * 3 / 4);
         let ack_timeout = i32::try_from(ack_timeout).unwrap_or(i32::MAX);
         let body = Writer::default().i16(-1).i32(ack_timeout).array(&[topic], |w, topic| {
             w.str(topic).array(partitions, |w, partition| w.i32(*partition).i32(0))
         });
-        control.call(PRODUCE, body, deadline, |r| {
+        on.ask(PRODUCE, body, |r| {
             let outcomes = control::per_partition(r, topic, |r| {
                 let (partition, code, _offset_and_time) = (r.i32()?, Code(r.i16()?), (r.i64()?, r.i64()?));
                 Ok((partition, code.check()))
@@ -136,11 +126,11 @@ impl Client for Session {
 
     fn fetch(
         &mut self,
-        control: &mut Connection,
+        on: &mut Call<'_>,
         positions: &[Position],
         limits: FetchLimits,
     ) -> Result<Vec<Fetched>> {
-        self.read_on(control, positions, limits)
+        self.read_on(on, positions, limits)
     }
 }
 
@@ -149,11 +139,10 @@ impl Session {
     /// out whether the records are at fault. It resends them once if the broker then names the faulty ones.
     fn explain(
         &mut self,
-        control: &mut Connection,
+        on: &mut Call<'_>,
         batches: &[Batch<'_>],
         outcomes: &mut PerPartition<Produced>,
         ack_timeout: Duration,
-        deadline: Instant,
     ) {
         let is_unclear = |code: Code| code == Code::UNKNOWN || code.is_of_record();
         let unclear: Vec<(i32, Code)> = outcomes
@@ -164,7 +153,7 @@ impl Session {
         if unclear.is_empty() {
             return;
         }
-        match self.explained(control, batches, &unclear, ack_timeout, deadline) {
+        match self.explained(on, batches, &unclear, ack_timeout) {
             Ok(explained) => {
                 outcomes.retain(|(partition, _)| !unclear.iter().any(|(id, _)| id == partition));
                 outcomes.extend(explained);
@@ -176,11 +165,10 @@ impl Session {
 
     fn explained(
         &mut self,
-        control: &mut Connection,
+        on: &mut Call<'_>,
         batches: &[Batch<'_>],
         unclear: &[(i32, Code)],
         ack_timeout: Duration,
-        deadline: Instant,
     ) -> Result<PerPartition<Produced>> {
         #[cfg(feature = "wire")]
         if self.gives_reasons {
@@ -189,14 +177,13 @@ impl Session {
             let again: Vec<Batch<'_>> = again
                 .map(|batch| Batch { partition: batch.partition, records: batch.records.clone() })
                 .collect();
-            let at = (self.host.as_str(), self.topic.as_str());
-            return crate::broker::wire::produce_plainly(control, at, &again, ack_timeout, deadline);
+            return crate::broker::wire::produce_plainly(on, &again, ack_timeout);
         }
         let _ = (batches, ack_timeout);
         // An empty request reports a problem of the partition itself; if there is none, its records are at
         // fault.
         let partitions: Vec<i32> = unclear.iter().map(|(partition, _)| *partition).collect();
-        let states = self.would_acknowledge(control, &partitions, deadline)?.into_iter();
+        let states = self.would_acknowledge(on, &partitions)?.into_iter();
         Ok(states
             .map(|(partition, state)| {
                 let code = unclear.iter().find(|(id, _)| *id == partition);
@@ -215,10 +202,10 @@ impl Session {
     /// was just set, for a time without a limit, and only a question after its response finds out. A call
     /// that is already on a muted connection could be neither cut, which writes its records twice, nor waited
     /// for, which holds up all others.
-    fn ask_quota(&self, control: &mut Connection, deadline: Instant) {
+    fn ask_quota(&self, on: &mut Call<'_>) {
         if self.says_muted {
             let nothing = Writer::default().i16(-1).i32(0).i32(0);
-            if let Err(error) = control.ask_quota(PRODUCE, nothing, deadline) {
+            if let Err(error) = on.connection.ask_quota(PRODUCE, nothing, on.deadline) {
                 log::debug!("could not query the quota: {error}");
             }
         }

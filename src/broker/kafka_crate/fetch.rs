@@ -17,8 +17,8 @@ use crate::broker::kafka_crate::next::{Next, next};
 use crate::broker::kafka_crate::session::{Session, code_of};
 use crate::broker::page::Page;
 use crate::broker::protocol::{
-    Code, Connection, FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH, READ_UNCOMMITTED, fetch, outcome_of,
-    peek, per_partition, transfer_time,
+    Call, Code, FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH, READ_UNCOMMITTED, fetch, outcome_of, peek,
+    per_partition, transfer_time,
 };
 use crate::broker::record::{Fetched, Position};
 
@@ -53,12 +53,12 @@ impl Session {
     /// Reads on from `positions`.
     pub fn read_on(
         &mut self,
-        control: &mut Connection,
+        on: &mut Call<'_>,
         positions: &[Position],
         limits: FetchLimits,
     ) -> Result<Vec<Fetched>> {
-        let FetchLimits { wait, deadline, .. } = limits;
-        let (led, not_led) = self.led(positions.iter().map(|position| position.partition), deadline)?;
+        let wait = limits.wait;
+        let (led, not_led) = self.led(positions.iter().map(|position| position.partition), on.deadline)?;
         let mut answers: Vec<Fetched> = not_led
             .into_iter()
             .filter_map(|(partition, code)| Some(self.refused(partition, code.err()?)))
@@ -70,22 +70,22 @@ impl Session {
         for (index, position) in exact.iter().enumerate() {
             let is_last = together.is_empty() && index + 1 == exact.len();
             let wait = if is_last && answers.iter().all(is_idle) { wait } else { Duration::ZERO };
-            if has_room(&answers, control) {
-                answers.push(self.fetch_exactly(control, *position, FetchLimits { wait, ..limits })?);
+            if has_room(&answers, on) {
+                answers.push(self.fetch_exactly(on, *position, FetchLimits { wait, ..limits })?);
             }
         }
         if !together.is_empty() {
             let wait = if answers.iter().all(is_idle) { wait } else { Duration::ZERO };
-            for (position, read) in self.fetch_together(control, &together, FetchLimits { wait, ..limits })? {
+            for (position, read) in self.fetch_together(on, &together, FetchLimits { wait, ..limits })? {
                 answers.push(match read {
                     Read::Page(page) => Fetched { partition: position.partition, page: Ok(page) },
                     Read::Refused(code) => self.refused(position.partition, code),
                     Read::Doubtful => {
                         self.exact.insert(position.partition, EXACT_FETCHES);
-                        if !has_room(&answers, control) {
+                        if !has_room(&answers, on) {
                             continue;
                         }
-                        self.fetch_exactly(control, position, FetchLimits { wait: Duration::ZERO, ..limits })?
+                        self.fetch_exactly(on, position, FetchLimits { wait: Duration::ZERO, ..limits })?
                     }
                 });
             }
@@ -95,20 +95,20 @@ impl Session {
 
     fn fetch_together(
         &mut self,
-        control: &mut Connection,
+        on: &mut Call<'_>,
         positions: &[Position],
         limits: FetchLimits,
     ) -> Result<Vec<(Position, Read)>> {
         let bytes = (fetch::fetch_share(positions.len()) >> self.size_shift).max(MIN_SHARE);
         let wants: Vec<(Position, usize)> = positions.iter().map(|position| (*position, bytes)).collect();
-        match self.fetch_bytes(&wants, limits)? {
+        match self.fetch_bytes(on, &wants, limits.wait)? {
             Some(responses) => {
                 self.fetches_in_quota += 1;
                 if self.fetches_in_quota >= FETCHES_TO_GROW {
                     (self.size_shift, self.fetches_in_quota) = (self.size_shift.saturating_sub(1), 0);
                 }
                 if !positions.iter().any(|at| partition_of(&responses, at.partition).is_some()) {
-                    self.throttled(control, &wants, limits.deadline)?;
+                    self.throttled(on, &wants)?;
                 }
                 Ok(positions.iter().map(|position| (*position, read(&responses, *position))).collect())
             }
@@ -123,12 +123,7 @@ impl Session {
     ///
     /// # Errors
     /// Fails with [`BrokerError::Throttled`].
-    fn throttled(
-        &mut self,
-        control: &mut Connection,
-        wants: &[(Position, usize)],
-        deadline: Instant,
-    ) -> Result<()> {
+    fn throttled(&mut self, on: &mut Call<'_>, wants: &[(Position, usize)]) -> Result<()> {
         if !self.says_muted {
             return Ok(());
         }
@@ -136,7 +131,7 @@ impl Session {
         let wanted: Vec<(Position, i32)> = wants.iter().map(|(at, bytes)| (*at, sized(bytes))).collect();
         let request = fetch::request(&self.topic, &wanted, (i32::MAX, READ_UNCOMMITTED), Duration::ZERO);
         let topic = self.topic.as_str();
-        let found = control.call(fetch::FETCH, request, deadline, |r| {
+        let found = on.ask(fetch::FETCH, request, |r| {
             r.throttle()?;
             per_partition(r, topic, |r| {
                 let FetchedPart { partition, code, .. } = FetchedPart::read(r)?;
@@ -145,7 +140,7 @@ impl Session {
         })?;
         self.size_shift = (self.size_shift + 1).clamp(FIRST_SHIFT, MAX_SHIFT);
         self.fetches_in_quota = 0;
-        control.check_quota()?;
+        on.connection.check_quota()?;
         if !wants.iter().any(|(at, _)| outcome_of(&found, at.partition).is_ok()) {
             return Ok(());
         }
@@ -156,18 +151,18 @@ impl Session {
     /// Returns `None` if the response as a whole cannot be decoded.
     fn fetch_bytes(
         &mut self,
+        on: &Call<'_>,
         wants: &[(Position, usize)],
-        limits: FetchLimits,
+        wait: Duration,
     ) -> Result<Option<Vec<Response>>> {
-        let topic = self.topic.clone();
         let all: usize = wants.iter().map(|(_, bytes)| bytes).sum();
-        let deadline = limits.deadline + transfer_time(all.saturating_sub(2 * FETCH_BYTES));
+        let deadline = on.deadline + transfer_time(all.saturating_sub(2 * FETCH_BYTES));
         let wants = wants.iter().map(|(position, bytes)| {
             let bytes = i32::try_from(*bytes).unwrap_or(i32::MAX);
-            FetchPartition::new(&topic, position.partition, position.offset).with_max_bytes(bytes)
+            FetchPartition::new(on.topic, position.partition, position.offset).with_max_bytes(bytes)
         });
         let outcome = self.bounded("fetch", deadline, |client| {
-            client.set_fetch_max_wait_time(limits.wait)?;
+            client.set_fetch_max_wait_time(wait)?;
             client.fetch_messages(wants)
         })?;
         match outcome {
@@ -180,24 +175,24 @@ impl Session {
     /// Reads only one kind of batch, as the batch headers indicate.
     fn fetch_exactly(
         &mut self,
-        control: &mut Connection,
+        on: &mut Call<'_>,
         position: Position,
         limits: FetchLimits,
     ) -> Result<Fetched> {
-        let page = self.exact_page(control, position, limits)?;
+        let page = self.exact_page(on, position, limits)?;
         Ok(Fetched { partition: position.partition, page })
     }
 
     fn exact_page(
         &mut self,
-        control: &mut Connection,
+        on: &mut Call<'_>,
         position: Position,
         limits: FetchLimits,
     ) -> Result<Result<Page>> {
         let Position { partition, offset } = position;
         self.count_down(partition);
         let look = if limits.one_batch { ONE_BATCH } else { PEEK_BYTES };
-        let peek = match peek(control, &self.topic, position, look, limits)? {
+        let peek = match peek(on, position, look, limits)? {
             Ok(peek) => peek,
             Err(code) => return Ok(Err(self.refusal(partition, code))),
         };
@@ -210,32 +205,21 @@ impl Session {
             Next::Unreadable(codec) => {
                 Ok(Err(self.unreadable(position, &format!("compressed with {codec}"))))
             }
-            Next::Read { bytes, first, last } => {
-                let limits = FetchLimits { wait: Duration::ZERO, ..limits };
-                match self.read_batch(control, position, bytes, limits)? {
-                    Ok(page) if page.is_empty() => {
-                        self.nothing_left(control, position, (first, last), bytes, limits)
-                    }
-                    page => Ok(page),
-                }
-            }
+            Next::Read { bytes, first, last } => match self.read_batch(on, position, bytes)? {
+                Ok(page) if page.is_empty() => self.nothing_left(on, position, (first, last), bytes),
+                page => Ok(page),
+            },
         }
     }
 
     /// Reads `bytes` bytes from `position` on.
-    fn read_batch(
-        &mut self,
-        control: &mut Connection,
-        position: Position,
-        bytes: usize,
-        limits: FetchLimits,
-    ) -> Result<Result<Page>> {
+    fn read_batch(&mut self, on: &mut Call<'_>, position: Position, bytes: usize) -> Result<Result<Page>> {
         let Position { partition, offset } = position;
-        let Some(responses) = self.fetch_bytes(&[(position, bytes)], limits)? else {
+        let Some(responses) = self.fetch_bytes(on, &[(position, bytes)], Duration::ZERO)? else {
             return Ok(Err(self.unreadable(position, "in a form that cannot be decoded")));
         };
         if partition_of(&responses, partition).is_none() {
-            self.throttled(control, &[(position, bytes)], limits.deadline)?;
+            self.throttled(on, &[(position, bytes)])?;
         }
         let data = partition_of(&responses, partition).ok_or(Code::UNKNOWN_TOPIC_OR_PARTITION);
         Ok(data.and_then(|data| page(data, offset)).map_err(|code| self.refusal(partition, code)))
@@ -246,15 +230,14 @@ impl Session {
     /// `fetch.max.bytes`.
     fn nothing_left(
         &mut self,
-        control: &mut Connection,
+        on: &mut Call<'_>,
         position: Position,
         (first, last): (i64, i64),
         bytes: usize,
-        limits: FetchLimits,
     ) -> Result<Result<Page>> {
         if first < position.offset {
             let from_first = Position { offset: first, ..position };
-            match self.read_batch(control, from_first, bytes, limits)? {
+            match self.read_batch(on, from_first, bytes)? {
                 Ok(page) if page.is_empty() => {}
                 // The caller skips what is before the position.
                 Ok(page) if page.next_offset > position.offset => return Ok(Ok(page)),
@@ -310,9 +293,9 @@ impl Session {
 
 /// False once a batch above the usual size has come, or a connection was given up over one. Other such
 /// batches wait for another fetch.
-fn has_room(answers: &[Fetched], control: &Connection) -> bool {
+fn has_room(answers: &[Fetched], on: &Call<'_>) -> bool {
     let held: usize = answers.iter().flat_map(|fetched| &fetched.page).map(Page::value_bytes).sum();
-    held <= 2 * FETCH_BYTES && control.is_usable()
+    held <= 2 * FETCH_BYTES && on.connection.is_usable()
 }
 
 /// True if there are no records: the partition has nothing, or cannot be read for now.

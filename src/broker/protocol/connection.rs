@@ -146,7 +146,6 @@ impl Connection {
     }
 
     /// host:port as the caller requested it.
-    #[cfg(feature = "tls")]
     pub fn host(&self) -> &str {
         &self.host
     }

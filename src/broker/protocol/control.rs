@@ -30,6 +30,29 @@ impl Versions {
     }
 }
 
+/// The control connection to a broker during one call, which is about `topic` and must be over at `deadline`.
+pub struct Call<'a> {
+    pub connection: &'a mut Connection,
+    pub versions: &'a Versions,
+    pub topic: &'a str,
+    pub deadline: Instant,
+}
+
+impl Call<'_> {
+    /// Sends a request and returns what `read` makes of its response.
+    ///
+    /// # Errors
+    /// As for [`Connection::call`].
+    pub fn ask<T>(
+        &mut self,
+        api: Api,
+        body: Writer,
+        read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
+    ) -> Result<T> {
+        self.connection.call(api, body, self.deadline, read)
+    }
+}
+
 /// The broker's outcome for each requested partition.
 pub type PerPartition<T> = Vec<(i32, Result<T, Code>)>;
 
@@ -48,14 +71,9 @@ pub fn versions(on: &mut Connection, deadline: Instant) -> Result<Versions> {
 ///
 /// # Errors
 /// Fails with `BrokerError::Retryable`.
-pub fn bounds(
-    on: &mut Connection,
-    topic: &str,
-    partitions: &[i32],
-    deadline: Instant,
-) -> Result<PerPartition<Bounds>> {
-    let earliest = list_offsets(on, topic, partitions, EARLIEST, deadline)?;
-    let latest = list_offsets(on, topic, partitions, LATEST, deadline)?;
+pub fn bounds(on: &mut Call<'_>, partitions: &[i32]) -> Result<PerPartition<Bounds>> {
+    let earliest = list_offsets(on, partitions, EARLIEST)?;
+    let latest = list_offsets(on, partitions, LATEST)?;
     Ok(earliest
         .into_iter()
         .map(|(partition, earliest)| {
@@ -71,27 +89,17 @@ pub fn bounds(
 /// # Errors
 /// Fails with `BrokerError::Retryable`.
 #[cfg(feature = "wire")]
-pub fn first_offsets(
-    on: &mut Connection,
-    topic: &str,
-    partitions: &[i32],
-    deadline: Instant,
-) -> Result<PerPartition<i64>> {
-    list_offsets(on, topic, partitions, EARLIEST, deadline)
+pub fn first_offsets(on: &mut Call<'_>, partitions: &[i32]) -> Result<PerPartition<i64>> {
+    list_offsets(on, partitions, EARLIEST)
 }
 
-fn list_offsets(
-    on: &mut Connection,
-    topic: &str,
-    partitions: &[i32],
-    time: i64,
-    deadline: Instant,
-) -> Result<PerPartition<i64>> {
+fn list_offsets(on: &mut Call<'_>, partitions: &[i32], time: i64) -> Result<PerPartition<i64>> {
+    let topic = on.topic;
     let body = Writer::default()
         .i32(-1)
         .i8(READ_UNCOMMITTED)
         .array(&[topic], |w, t| w.str(t).array(partitions, |w, partition| w.i32(*partition).i64(time)));
-    on.call(LIST_OFFSETS, body, deadline, |r| {
+    on.ask(LIST_OFFSETS, body, |r| {
         r.throttle()?;
         per_partition(r, topic, |r| {
             let (partition, code) = (r.i32()?, Code(r.i16()?));

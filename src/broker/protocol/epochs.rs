@@ -1,11 +1,9 @@
 //! Asks a leader where each leader epoch ends in its log (OffsetForLeaderEpoch, KIP-320).
 
-use std::time::Instant;
-
 use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::{Api, Connection};
-use crate::broker::protocol::control::{PerPartition, per_partition};
+use crate::broker::protocol::connection::Api;
+use crate::broker::protocol::control::{Call, PerPartition, per_partition};
 use crate::broker::protocol::frame::Writer;
 
 /// Available since Kafka 2.3, where it needs only the permission to describe the topic.
@@ -28,16 +26,12 @@ pub struct Question {
 /// # Errors
 /// Fails with `BrokerError::Retryable`. The inner error is the broker's code, also if it does not lead in
 /// the epoch that the question names.
-pub fn epoch_ends(
-    on: &mut Connection,
-    topic: &str,
-    questions: &[Question],
-    deadline: Instant,
-) -> Result<PerPartition<(i32, i64)>> {
+pub fn epoch_ends(on: &mut Call<'_>, questions: &[Question]) -> Result<PerPartition<(i32, i64)>> {
+    let topic = on.topic;
     let body = Writer::default().i32(NO_REPLICA).array(&[topic], |w, t| {
         w.str(t).array(questions, |w, asked| w.i32(asked.partition).i32(asked.current).i32(asked.epoch))
     });
-    on.call(EPOCH_ENDS, body, deadline, |r| {
+    on.ask(EPOCH_ENDS, body, |r| {
         r.throttle()?;
         per_partition(r, topic, |r| {
             let (code, partition) = (Code(r.i16()?), r.i32()?);

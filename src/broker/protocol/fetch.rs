@@ -1,10 +1,11 @@
 //! Fetch requests in the version that both clients use, and the limits that hold for every fetch.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::{Api, Connection};
+use crate::broker::protocol::connection::Api;
+use crate::broker::protocol::control::Call;
 use crate::broker::protocol::frame::{Malformed, Reader, Writer};
 use crate::broker::protocol::oversize::{self, Oversize};
 use crate::broker::record::Position;
@@ -44,7 +45,6 @@ pub struct FetchLimits {
     pub max_bytes: usize,
     /// Nothing after the batch of the position is wanted.
     pub one_batch: bool,
-    pub deadline: Instant,
 }
 
 impl FetchLimits {
@@ -93,15 +93,15 @@ pub fn request(
 /// Sends `request` and returns what `read` makes of the response, or the batch that makes it too large.
 ///
 /// # Errors
-/// As for [`Connection::call`].
+/// As for [`Call::ask`].
 pub fn fetch<T>(
-    on: &mut Connection,
-    topic: &str,
+    on: &mut Call<'_>,
     request: Writer,
     limits: FetchLimits,
     read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
 ) -> Result<Result<T, Oversize>> {
-    on.call_up_to(FETCH, request, (limits.answer_bytes(), limits.deadline), |r, is_cut| {
+    let topic = on.topic;
+    on.connection.call_up_to(FETCH, request, (limits.answer_bytes(), on.deadline), |r, is_cut| {
         if is_cut { oversize::find(r, topic).map(Err) } else { read(r).map(Ok) }
     })
 }

@@ -1,11 +1,9 @@
 //! Requests about a consumer group's committed offsets.
 
-use std::time::Instant;
-
 use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::{Api, Connection};
-use crate::broker::protocol::control::{PerPartition, per_partition};
+use crate::broker::protocol::connection::Api;
+use crate::broker::protocol::control::{Call, PerPartition, per_partition};
 use crate::broker::protocol::frame::Writer;
 use crate::broker::record::{Committed, Position};
 
@@ -19,8 +17,8 @@ const GROUP: i8 = 0;
 ///
 /// # Errors
 /// Fails with `BrokerError::Retryable`, also while the broker is electing one.
-pub fn find_coordinator(on: &mut Connection, group: &str, deadline: Instant) -> Result<Result<String, Code>> {
-    on.call(FIND_COORDINATOR, Writer::default().str(group).i8(GROUP), deadline, |r| {
+pub fn find_coordinator(on: &mut Call<'_>, group: &str) -> Result<Result<String, Code>> {
+    on.ask(FIND_COORDINATOR, Writer::default().str(group).i8(GROUP), |r| {
         r.throttle()?;
         let (code, _message) = (Code(r.i16()?), r.str()?);
         let (_id, host, port) = (r.i32()?, r.str()?, r.i32()?);
@@ -33,15 +31,15 @@ pub fn find_coordinator(on: &mut Connection, group: &str, deadline: Instant) -> 
 /// # Errors
 /// Fails with `BrokerError::Retryable`. The inner error is the broker's code for the group as a whole.
 pub fn committed(
-    on: &mut Connection,
-    (group, topic): (&str, &str),
+    on: &mut Call<'_>,
+    group: &str,
     partitions: &[i32],
-    deadline: Instant,
 ) -> Result<Result<PerPartition<Option<Committed>>, Code>> {
+    let topic = on.topic;
     let body = Writer::default()
         .str(group)
         .array(&[topic], |w, t| w.str(t).array(partitions, |w, partition| w.i32(*partition)));
-    on.call(OFFSET_FETCH, body, deadline, |r| {
+    on.ask(OFFSET_FETCH, body, |r| {
         r.throttle()?;
         let offsets = per_partition(r, topic, |r| {
             let (partition, offset, note, code) = (r.i32()?, r.i64()?, r.str()?.to_owned(), Code(r.i16()?));
@@ -59,15 +57,16 @@ pub fn committed(
 /// # Errors
 /// Fails with `BrokerError::Retryable`.
 pub fn commit(
-    on: &mut Connection,
-    (group, topic): (&str, &str),
-    (positions, note): (&[Position], &str),
-    deadline: Instant,
+    on: &mut Call<'_>,
+    group: &str,
+    positions: &[Position],
+    note: &str,
 ) -> Result<PerPartition<()>> {
+    let topic = on.topic;
     let body = Writer::default().str(group).i32(-1).str("").i64(-1).array(&[topic], |w, t| {
         w.str(t).array(positions, |w, position| w.i32(position.partition).i64(position.offset).str(note))
     });
-    on.call(OFFSET_COMMIT, body, deadline, |r| {
+    on.ask(OFFSET_COMMIT, body, |r| {
         r.throttle()?;
         per_partition(r, topic, |r| Ok((r.i32()?, Code(r.i16()?).check())))
     })

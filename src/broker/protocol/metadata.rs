@@ -1,12 +1,11 @@
 //! Who leads what: the Metadata request.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::{Api, Connection};
-use crate::broker::protocol::control::Versions;
+use crate::broker::protocol::connection::Api;
+use crate::broker::protocol::control::Call;
 use crate::broker::protocol::frame::{Malformed, Reader, Writer};
 
 const METADATA: Api = Api { name: "Metadata", key: 3, version: 4 };
@@ -65,20 +64,15 @@ pub struct PartitionLeader {
     pub epoch: i32,
 }
 
-/// Returns the leaders of `topic`, and asks the broker to create it if it is missing.
+/// Returns the leaders of the topic, and asks the broker to create it if it is missing.
 ///
 /// # Errors
 /// Fails with `BrokerError::Retryable`. The inner error is the broker's code for the topic.
-pub fn load(
-    on: &mut Connection,
-    versions: &Versions,
-    topic: &str,
-    deadline: Instant,
-) -> Result<Result<Metadata, Code>> {
-    let with_epochs = versions.serves(METADATA_WITH_EPOCHS.key, METADATA_WITH_EPOCHS.version);
+pub fn load(on: &mut Call<'_>) -> Result<Result<Metadata, Code>> {
+    let with_epochs = on.versions.serves(METADATA_WITH_EPOCHS.key, METADATA_WITH_EPOCHS.version);
     let api = if with_epochs { METADATA_WITH_EPOCHS } else { METADATA };
-    let body = Writer::default().array(&[topic], |w, t| w.str(t)).i8(1);
-    on.call(api, body, deadline, |r| read_metadata(r, with_epochs))
+    let body = Writer::default().array(&[on.topic], |w, t| w.str(t)).i8(1);
+    on.ask(api, body, |r| read_metadata(r, with_epochs))
 }
 
 pub fn read_metadata(r: &mut Reader<'_>, with_epochs: bool) -> Result<Result<Metadata, Code>, Malformed> {

@@ -2,8 +2,7 @@
 
 use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::Connection;
-use crate::broker::protocol::control::{outcome_of, per_partition};
+use crate::broker::protocol::control::{Call, outcome_of, per_partition};
 use crate::broker::protocol::fetch::{self, FetchLimits, FetchedPart, READ_UNCOMMITTED};
 use crate::broker::protocol::frame::Malformed;
 use crate::broker::protocol::oversize::Oversize;
@@ -25,15 +24,10 @@ pub struct Peek {
 /// # Errors
 /// Fails with `BrokerError::Retryable`, or with `BrokerError::Throttled` because a broker whose quota is
 /// exceeded leaves the partition out. The inner error is the broker's code for this partition.
-pub fn peek(
-    on: &mut Connection,
-    topic: &str,
-    at: Position,
-    look: i32,
-    limits: FetchLimits,
-) -> Result<Result<Peek, Code>> {
+pub fn peek(on: &mut Call<'_>, at: Position, look: i32, limits: FetchLimits) -> Result<Result<Peek, Code>> {
+    let topic = on.topic;
     let request = fetch::request(topic, &[(at, look)], (look, READ_UNCOMMITTED), limits.wait);
-    let peeked = fetch::fetch(on, topic, request, limits, |r| {
+    let peeked = fetch::fetch(on, request, limits, |r| {
         r.throttle()?;
         let peeks = per_partition(r, topic, |r| {
             let FetchedPart { partition, code, high_watermark, stored, .. } = FetchedPart::read(r)?;
@@ -45,7 +39,7 @@ pub fn peek(
     let too_large = |found| Ok(Peek { high_watermark: i64::MAX, headers: Vec::new(), oversize: Some(found) });
     let peeked = peeked.unwrap_or_else(too_large);
     if peeked.is_err() {
-        on.check_quota()?;
+        on.connection.check_quota()?;
     }
     Ok(peeked)
 }

@@ -3,26 +3,24 @@
 //! Only newer versions of Metadata report it (from Kafka 2.8 on), in the compact encoding that no other
 //! request here needs.
 
-use std::time::Instant;
-
 use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::{Api, Connection};
-use crate::broker::protocol::control::versions;
+use crate::broker::protocol::connection::Api;
+use crate::broker::protocol::control::Call;
 use crate::broker::protocol::frame::{Malformed, Reader, Writer};
 
 const METADATA: Api = Api { name: "Metadata", key: 3, version: 11 };
 const ID_BYTES: usize = 16;
 
-/// Returns the id of `topic` as hexadecimal digits; `None` if the broker is too old to have one.
+/// Returns the id of the topic as hexadecimal digits; `None` if the broker is too old to have one.
 ///
 /// # Errors
 /// Fails with `BrokerError::Retryable`. The inner error is the broker's code for the topic.
-pub fn topic_id(on: &mut Connection, topic: &str, deadline: Instant) -> Result<Result<Option<String>, Code>> {
-    if !versions(on, deadline)?.serves(METADATA.key, METADATA.version) {
+pub fn topic_id(on: &mut Call<'_>) -> Result<Result<Option<String>, Code>> {
+    if !on.versions.serves(METADATA.key, METADATA.version) {
         return Ok(Ok(None));
     }
-    on.call(METADATA, request(topic), deadline, read)
+    on.ask(METADATA, request(on.topic), read)
 }
 
 fn request(topic: &str) -> Writer {

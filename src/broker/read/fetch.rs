@@ -40,10 +40,9 @@ impl Fetcher {
         self.turns.choose(positions, MAX_PARTITIONS_PER_FETCH)
     }
 
-    /// Limits of a fetch that starts now.
+    /// Limits of a fetch.
     pub fn limits(&self, wait: Duration) -> FetchLimits {
-        let deadline = self.cluster.request_deadline() + wait;
-        FetchLimits { wait, max_bytes: self.max_bytes, one_batch: false, deadline }
+        FetchLimits { wait, max_bytes: self.max_bytes, one_batch: false }
     }
 
     /// Fetches `positions`, chosen from `all`, from the brokers that lead them by `metadata`.
@@ -115,16 +114,15 @@ impl Fetcher {
         positions: &[Position],
         limits: FetchLimits,
     ) -> Result<Vec<Fetched>> {
-        self.cluster.check_quota(host, limits.deadline)?;
-        self.cluster
-            .on_client(host, limits.deadline, |client, control| client.fetch(control, positions, limits))
+        let deadline = self.cluster.request_deadline() + limits.wait;
+        self.cluster.check_quota(host, deadline)?;
+        self.cluster.on_client(host, deadline, |client, on| client.fetch(on, positions, limits))
     }
 
     /// Asks `host` how far leader epochs reach in its log.
     pub fn epoch_ends(&mut self, host: &str, questions: &[Question]) -> Result<PerPartition<(i32, i64)>> {
         let deadline = self.cluster.request_deadline();
-        let topic = self.cluster.topic().to_owned();
-        self.cluster.on_control(host, deadline, |on| epoch_ends(on, &topic, questions, deadline))
+        self.cluster.on_control(host, deadline, |on| epoch_ends(on, questions))
     }
 
     /// The error for a partition whose leader may have changed; leaders are then looked up again.

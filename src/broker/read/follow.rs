@@ -166,11 +166,8 @@ impl Pass<'_> {
     fn extent(&mut self, host: &str, current: i32, at: Position) -> Result<Option<(i32, i64)>> {
         let Position { partition, offset } = at;
         let limits = self.fetcher.limits(Duration::ZERO);
-        let topic = self.fetcher.cluster.topic().to_owned();
-        let seen = self
-            .fetcher
-            .cluster
-            .on_control(host, limits.deadline, |on| peek(on, &topic, at, ONE_BATCH, limits))?;
+        let deadline = self.fetcher.cluster.request_deadline();
+        let seen = self.fetcher.cluster.on_control(host, deadline, |on| peek(on, at, ONE_BATCH, limits))?;
         let Some(epoch) = seen.ok().and_then(|seen| Some(seen.headers.first()?.epoch)) else {
             return Ok(None);
         };

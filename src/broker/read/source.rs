@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::broker::cluster::Cluster;
 use crate::broker::commit::coordinator::Coordinators;
 use crate::broker::error::{BrokerError, Result};
-use crate::broker::protocol::{Connection, control, outcome_of, share, topic_id};
+use crate::broker::protocol::{control, outcome_of, share, topic_id};
 use crate::broker::read::fetch::{Fetcher, unless_all_failed};
 use crate::broker::read::follow;
 use crate::broker::read::terms::Terms;
@@ -49,12 +49,12 @@ impl KafkaSource {
             let no_leader = |id| Err(BrokerError::Retryable(format!("{topic}/{id} has no leader")));
             return Ok(partitions.iter().map(no_leader).collect());
         };
-        let asked = |on: &mut Connection| control::bounds(on, &topic, partitions, deadline);
-        let outcomes = match self.fetcher.cluster.on_control(&host, deadline, asked) {
-            Ok(outcomes) => outcomes,
-            Err(error) if error.is_retryable() => return Ok(vec![Err(error); partitions.len()]),
-            Err(error) => return Err(error),
-        };
+        let outcomes =
+            match self.fetcher.cluster.on_control(&host, deadline, |on| control::bounds(on, partitions)) {
+                Ok(outcomes) => outcomes,
+                Err(error) if error.is_retryable() => return Ok(vec![Err(error); partitions.len()]),
+                Err(error) => return Err(error),
+            };
         let found = partitions.iter().map(|&partition| {
             outcome_of(&outcomes, partition).map_err(|code| {
                 self.fetcher.cluster.forget_leaders();
@@ -78,12 +78,11 @@ impl Source for KafkaSource {
 
     fn topic_id(&mut self) -> Result<Option<String>> {
         let deadline = self.fetcher.cluster.request_deadline();
-        let topic = self.fetcher.cluster.topic().to_owned();
         let any = self.fetcher.cluster.any_broker(deadline)?;
-        self.fetcher
-            .cluster
-            .on_control(&any, deadline, |on| topic_id(on, &topic, deadline))?
-            .map_err(|code| BrokerError::Retryable(format!("broker {any}: id of topic {topic}: {code}")))
+        self.fetcher.cluster.on_control(&any, deadline, topic_id)?.map_err(|code| {
+            let topic = self.fetcher.cluster.topic();
+            BrokerError::Retryable(format!("broker {any}: id of topic {topic}: {code}"))
+        })
     }
 
     fn bounds(&mut self, partitions: &[i32]) -> Result<Vec<Result<Bounds>>> {

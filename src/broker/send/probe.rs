@@ -59,8 +59,7 @@ fn leader_would_acknowledge(
         cluster.check_not_avoided(host)?;
     }
     cluster.check_quota(host, deadline)?;
-    cluster
-        .on_client(host, deadline, |client, control| client.would_acknowledge(control, partitions, deadline))
+    cluster.on_client(host, deadline, |client, on| client.would_acknowledge(on, partitions))
 }
 
 fn not_acknowledging(topic: &str, partition: i32, code: Code) -> BrokerError {

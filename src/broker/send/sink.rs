@@ -134,11 +134,11 @@ impl KafkaSink {
             .iter()
             .map(|part| Batch { partition: part.partition, records: of_part(part, records) })
             .collect();
-        self.cluster.on_client(host, deadline, |client, control| {
+        self.cluster.on_client(host, deadline, |client, on| {
             let is_repeated = parts.iter().all(|part| part.is_repeated);
             let limit = if is_repeated { RESERVE } else { Duration::MAX };
             let ack_timeout = ack_timeout(deadline).min(limit);
-            client.produce(control, &batches, ack_timeout, deadline)
+            client.produce(on, &batches, ack_timeout)
         })
     }
 

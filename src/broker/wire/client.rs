@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -11,8 +11,7 @@ use crate::broker::client::{Batch, Client, Produced};
 use crate::broker::error::{BrokerError, Result};
 use crate::broker::page::Page;
 use crate::broker::protocol::{
-    Api, Code, Connection, FetchLimits, ONE_BATCH, PerPartition, READ_COMMITTED, Versions, ack_timeout,
-    fetch, left,
+    Api, Call, Code, FetchLimits, ONE_BATCH, PerPartition, READ_COMMITTED, ack_timeout, fetch, left,
 };
 use crate::broker::record::{Fetched, Position};
 use crate::broker::wire::produce::{
@@ -26,38 +25,29 @@ use crate::broker::wire::{answer, batch, probe};
 const ID_POLL: Duration = Duration::from_millis(20);
 
 /// Opens clients that share the sequence numbers of one producer.
+#[derive(Default)]
 pub struct WireConnector {
-    topic: String,
     sequences: Arc<Mutex<Sequences>>,
 }
 
 impl WireConnector {
-    /// Creates a connector for the clients of one thread.
-    pub fn new(topic: String) -> Self {
-        Self { topic, sequences: Arc::default() }
-    }
-
     /// The sequence numbers in use, and the batches in doubt.
     pub fn sequences(&self) -> MutexGuard<'_, Sequences> {
         self.sequences.lock()
     }
 
-    /// Opens a client for `host`, which supports `versions` and leads partitions of the topic.
-    pub fn open(&self, host: &str, versions: &Versions) -> Box<dyn Client> {
+    /// Opens a client for the broker of `on`, which leads partitions of the topic.
+    pub fn open(&self, on: &Call<'_>) -> Box<dyn Client> {
         Box::new(WireClient {
-            host: host.to_owned(),
-            topic: self.topic.clone(),
             sequences: self.sequences.clone(),
-            produce: produce_api(versions),
-            can_probe: probe::is_served(versions),
+            produce: produce_api(on.versions),
+            can_probe: probe::is_served(on.versions),
             proven: HashMap::new(),
         })
     }
 }
 
 struct WireClient {
-    host: String,
-    topic: String,
     produce: Api,
     /// The broker can be asked whether it would acknowledge, without a Produce request.
     can_probe: bool,
@@ -74,25 +64,24 @@ impl Client for WireClient {
 
     fn produce(
         &mut self,
-        control: &mut Connection,
+        on: &mut Call<'_>,
         batches: &[Batch<'_>],
         ack_timeout: Duration,
-        deadline: Instant,
     ) -> Result<PerPartition<Produced>> {
         let sequences = self.sequences.clone();
         let mut sequences = sequences.lock();
         for batch in batches {
             sequences.prepare(batch.partition, &batch.records);
         }
-        self.ensure_id(&mut sequences, control, deadline)?;
+        ensure_id(&mut sequences, on)?;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
-        let body = produce_body(&self.topic, ack_timeout).i32(batches.len() as i32);
+        let body = produce_body(on.topic, ack_timeout).i32(batches.len() as i32);
         let body = batches.iter().fold(body, |body, batch| {
             let encoded = sequences.batch(batch.partition, &batch.records, now_ms);
             body.i32(batch.partition).bytes(encoded.expect("an id was asked for above"))
         });
-        let outcomes = produced(control, self.produce, &self.topic, body, deadline)?;
-        check_answers(&self.host, batches, &outcomes)?;
+        let outcomes = produced(on, self.produce, body)?;
+        check_answers(on.connection.host(), batches, &outcomes)?;
         for (partition, outcome) in &outcomes {
             sequences.settle(*partition, offset_in(outcome));
         }
@@ -100,23 +89,18 @@ impl Client for WireClient {
     }
 
     /// Leaves no trace in the broker's metrics where that is possible (see `probe`).
-    fn would_acknowledge(
-        &mut self,
-        control: &mut Connection,
-        partitions: &[i32],
-        deadline: Instant,
-    ) -> Result<PerPartition<()>> {
-        self.ensure_id(&mut self.sequences.lock(), control, deadline)?;
+    fn would_acknowledge(&mut self, on: &mut Call<'_>, partitions: &[i32]) -> Result<PerPartition<()>> {
+        ensure_id(&mut self.sequences.lock(), on)?;
         if !self.can_probe {
-            return self.produce_corrupt(control, partitions, deadline);
+            return self.produce_corrupt(on, partitions);
         }
-        let state = match probe::state(control, &self.topic, partitions, deadline)? {
+        let state = match probe::state(on, partitions)? {
             Ok(state) => state,
             Err(code) => return Ok(partitions.iter().map(|partition| (*partition, Err(code))).collect()),
         };
         let (mut outcomes, mut unclear) = (PerPartition::with_capacity(partitions.len()), HashMap::new());
         for &partition in partitions {
-            match state.of(partition, &self.host) {
+            match state.of(partition, on.connection.host()) {
                 probe::Answer::Known(outcome) => outcomes.push((partition, outcome)),
                 probe::Answer::Unclear(in_sync)
                     if self.proven.get(&partition).is_some_and(|proven| in_sync >= *proven) =>
@@ -130,7 +114,7 @@ impl Client for WireClient {
         }
         if !unclear.is_empty() {
             let partitions: Vec<i32> = unclear.keys().copied().collect();
-            let answered = self.produce_corrupt(control, &partitions, deadline)?;
+            let answered = self.produce_corrupt(on, &partitions)?;
             let proven = answered.iter().filter(|(_, outcome)| outcome.is_ok());
             let proven = proven.filter_map(|(partition, _)| Some((*partition, *unclear.get(partition)?)));
             self.proven.extend(proven);
@@ -141,7 +125,7 @@ impl Client for WireClient {
 
     fn fetch(
         &mut self,
-        control: &mut Connection,
+        on: &mut Call<'_>,
         positions: &[Position],
         limits: FetchLimits,
     ) -> Result<Vec<Fetched>> {
@@ -149,38 +133,34 @@ impl Client for WireClient {
         let share_bytes = if limits.one_batch { ONE_BATCH } else { i32::try_from(share).unwrap_or(i32::MAX) };
         let max_bytes = share_bytes.saturating_mul(positions.len() as i32);
         let wanted: Vec<(Position, i32)> = positions.iter().map(|at| (*at, share_bytes)).collect();
-        let request = fetch::request(&self.topic, &wanted, (max_bytes, READ_COMMITTED), limits.wait);
-        let answer = fetch::fetch(control, &self.topic, request, limits, |r| {
-            answer::pages(r, &self.topic, positions, (share, limits.max_bytes))
+        let request = fetch::request(on.topic, &wanted, (max_bytes, READ_COMMITTED), limits.wait);
+        let topic = on.topic;
+        let answer = fetch::fetch(on, request, limits, |r| {
+            answer::pages(r, topic, positions, (share, limits.max_bytes))
         })?;
         let mut pages = match answer {
             Ok(pages) => pages,
             Err(found) => {
-                let page = Err(found.error(&self.topic, limits.max_bytes));
+                let page = Err(found.error(topic, limits.max_bytes));
                 return Ok(vec![Fetched { partition: found.partition, page }]);
             }
         };
         if pages.is_empty() {
             // A broker whose quota is exceeded leaves all partitions out.
-            control.check_quota()?;
+            on.connection.check_quota()?;
         }
-        Ok(positions.iter().map(|at| self.fetched(&mut pages, at.partition)).collect())
+        Ok(positions.iter().map(|at| fetched(on, &mut pages, at.partition)).collect())
     }
 }
 
 impl WireClient {
     /// Sends a batch with a wrong checksum, which the broker verifies after it has checked leader and
     /// replicas. The broker's metrics count it as a corrupt message.
-    fn produce_corrupt(
-        &self,
-        control: &mut Connection,
-        partitions: &[i32],
-        deadline: Instant,
-    ) -> Result<PerPartition<()>> {
+    fn produce_corrupt(&self, on: &mut Call<'_>, partitions: &[i32]) -> Result<PerPartition<()>> {
         let unacceptable = batch::unacceptable();
-        let body = produce_body(&self.topic, ack_timeout(deadline))
+        let body = produce_body(on.topic, ack_timeout(on.deadline))
             .array(partitions, |w, partition| w.i32(*partition).bytes(&unacceptable));
-        let outcomes = produced(control, self.produce, &self.topic, body, deadline)?;
+        let outcomes = produced(on, self.produce, body)?;
         Ok(outcomes
             .into_iter()
             .map(|(partition, outcome)| match offset_in(&outcome) {
@@ -189,46 +169,41 @@ impl WireClient {
             })
             .collect())
     }
+}
 
-    /// Gets a producer id if one is needed. A broker that has just started cannot assign one for a moment.
-    fn ensure_id(
-        &self,
-        sequences: &mut Sequences,
-        control: &mut Connection,
-        deadline: Instant,
-    ) -> Result<()> {
-        while sequences.needs_id() {
-            match new_producer_id(control, deadline)? {
-                Ok(id) => sequences.begin(id),
-                Err(code) if code.is_of_coordinator() && left(deadline) > ID_POLL => thread::sleep(ID_POLL),
-                Err(code) => {
-                    let host = &self.host;
-                    return Err(BrokerError::Retryable(format!(
-                        "broker {host}: no producer id was assigned: {code}"
-                    )));
-                }
+/// Gets a producer id if one is needed. A broker that has just started cannot assign one for a moment.
+fn ensure_id(sequences: &mut Sequences, on: &mut Call<'_>) -> Result<()> {
+    while sequences.needs_id() {
+        match new_producer_id(on)? {
+            Ok(id) => sequences.begin(id),
+            Err(code) if code.is_of_coordinator() && left(on.deadline) > ID_POLL => thread::sleep(ID_POLL),
+            Err(code) => {
+                let host = on.connection.host();
+                return Err(BrokerError::Retryable(format!(
+                    "broker {host}: no producer id was assigned: {code}"
+                )));
             }
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// Takes the result for `partition` out of `pages`.
-    fn fetched(&self, pages: &mut PerPartition<Result<Page, PageError>>, partition: i32) -> Fetched {
-        let found = pages.iter().position(|(id, _)| *id == partition).map(|at| pages.swap_remove(at).1);
-        let at = || format!("broker {}: fetch of {}/{partition}", self.host, self.topic);
-        let page = match found.unwrap_or(Err(Code::UNKNOWN_TOPIC_OR_PARTITION)) {
-            Ok(Ok(page)) => Ok(page),
-            Ok(Err(PageError::Damaged(offset))) => Err(BrokerError::Retryable(format!(
-                "{}: the data sent from offset {offset} on fails its checksum; check the broker's disk",
-                at()
-            ))),
-            Ok(Err(PageError::Unreadable(offset, what))) => Err(BrokerError::Unreadable(format!(
-                "{}/{partition} holds records from offset {offset} on that are {what}, which this client \
-                 cannot read; skip or delete these records",
-                self.topic
-            ))),
-            Err(code) => Err(fetch::fetch_refusal(at(), code)),
-        };
-        Fetched { partition, page }
-    }
+/// Takes the result for `partition` out of `pages`.
+fn fetched(on: &Call<'_>, pages: &mut PerPartition<Result<Page, PageError>>, partition: i32) -> Fetched {
+    let topic = on.topic;
+    let found = pages.iter().position(|(id, _)| *id == partition).map(|at| pages.swap_remove(at).1);
+    let at = || format!("broker {}: fetch of {topic}/{partition}", on.connection.host());
+    let page = match found.unwrap_or(Err(Code::UNKNOWN_TOPIC_OR_PARTITION)) {
+        Ok(Ok(page)) => Ok(page),
+        Ok(Err(PageError::Damaged(offset))) => Err(BrokerError::Retryable(format!(
+            "{}: the data sent from offset {offset} on fails its checksum; check the broker's disk",
+            at()
+        ))),
+        Ok(Err(PageError::Unreadable(offset, what))) => Err(BrokerError::Unreadable(format!(
+            "{topic}/{partition} holds records from offset {offset} on that are {what}, which this client \
+                 cannot read; skip or delete these records"
+        ))),
+        Err(code) => Err(fetch::fetch_refusal(at(), code)),
+    };
+    Fetched { partition, page }
 }

@@ -9,11 +9,9 @@
 //! the leader check (INVALID_RECORD). A wrong checksum counts in `InvalidMessageCrcRecordsPerSec`, and all
 //! other flaws of a batch in `FailedProduceRequestsPerSec`, each with an error in the broker's log.
 
-use std::time::Instant;
-
 use crate::broker::error::Result;
 use crate::broker::protocol::{
-    Api, Code, Connection, Malformed, PerPartition, Reader, Versions, Writer, control, outcome_of,
+    Api, Call, Code, Malformed, PerPartition, Reader, Versions, Writer, control, outcome_of,
 };
 
 const METADATA: Api = Api { name: "Metadata", key: 3, version: 8 };
@@ -87,31 +85,27 @@ impl State {
     }
 }
 
-/// Asks `on` about `partitions` of `topic`.
+/// Asks about `partitions`.
 ///
 /// # Errors
 /// Fails with `BrokerError::Retryable`. The inner error is the broker's code for the topic.
-pub fn state(
-    on: &mut Connection,
-    topic: &str,
-    partitions: &[i32],
-    deadline: Instant,
-) -> Result<Result<State, Code>> {
+pub fn state(on: &mut Call<'_>, partitions: &[i32]) -> Result<Result<State, Code>> {
+    let topic = on.topic;
     let (create, of_cluster, of_topic) = (0, 0, 1);
     let body = Writer::default().array(&[topic], |w, t| w.str(t)).i8(create).i8(of_cluster).i8(of_topic);
-    let mut state = match on.call(METADATA, body, deadline, read_state)? {
+    let mut state = match on.ask(METADATA, body, read_state)? {
         Ok(state) => state,
         Err(code) => return Ok(Err(code)),
     };
     if state.may_write {
-        state.offsets = control::first_offsets(on, topic, partitions, deadline)?;
+        state.offsets = control::first_offsets(on, partitions)?;
     }
     // A request that is not allowed would cause an error in the broker's log.
     if state.may_read_configs {
         let body = Writer::default()
             .array(&[topic], |w, t| w.i8(TOPIC).str(t).array(&[MIN_IN_SYNC], |w, name| w.str(name)))
             .i8(0);
-        state.min_in_sync = on.call(DESCRIBE_CONFIGS, body, deadline, read_min_in_sync)?;
+        state.min_in_sync = on.ask(DESCRIBE_CONFIGS, body, read_min_in_sync)?;
     }
     Ok(Ok(state))
 }

@@ -1,11 +1,11 @@
 //! Requests that write: Produce, with or without reasons for what a broker rejects, and InitProducerId.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::broker::client::{Batch, Produced, Verdict};
 use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::{
-    Api, Code, Connection, Malformed, PerPartition, Versions, Writer, answers_exactly, per_partition,
+    Api, Call, Code, Malformed, PerPartition, Versions, Writer, answers_exactly, per_partition,
 };
 use crate::broker::wire::batch;
 use crate::broker::wire::sequence::ProducerId;
@@ -33,18 +33,16 @@ pub fn gives_reasons(versions: &Versions) -> bool {
 /// # Errors
 /// Fails with [`BrokerError::Retryable`]. Any of the batches may have been written.
 pub fn produce_plainly(
-    control: &mut Connection,
-    (host, topic): (&str, &str),
+    on: &mut Call<'_>,
     batches: &[Batch<'_>],
     ack_timeout: Duration,
-    deadline: Instant,
 ) -> Result<PerPartition<Produced>> {
     const NO_TIME: i64 = -1;
-    let body = produce_body(topic, ack_timeout).array(batches, |w, batch| {
+    let body = produce_body(on.topic, ack_timeout).array(batches, |w, batch| {
         w.i32(batch.partition).bytes(&batch::encode(&batch.records, batch::Stamp::NONE, NO_TIME))
     });
-    let outcomes = produced(control, PRODUCE_WITH_REASONS, topic, body, deadline)?;
-    check_answers(host, batches, &outcomes)?;
+    let outcomes = produced(on, PRODUCE_WITH_REASONS, body)?;
+    check_answers(on.connection.host(), batches, &outcomes)?;
     Ok(outcomes)
 }
 
@@ -54,14 +52,9 @@ pub fn produce_body(topic: &str, ack_timeout: Duration) -> Writer {
     Writer::default().i16(NULL).i16(ALL_REPLICAS).i32(ack_timeout).i32(1).str(topic)
 }
 
-pub fn produced(
-    control: &mut Connection,
-    api: Api,
-    topic: &str,
-    body: Writer,
-    deadline: Instant,
-) -> Result<PerPartition<Produced>> {
-    control.call(api, body, deadline, |r| {
+pub fn produced(on: &mut Call<'_>, api: Api, body: Writer) -> Result<PerPartition<Produced>> {
+    let topic = on.topic;
+    on.ask(api, body, |r| {
         let outcomes = per_partition(r, topic, |r| {
             let (partition, code, base, _append_time) = (r.i32()?, Code(r.i16()?), r.i64()?, r.i64()?);
             let mut verdict = Verdict::of(code);
@@ -102,9 +95,9 @@ pub fn check_answers(host: &str, batches: &[Batch<'_>], outcomes: &PerPartition<
 }
 
 /// Requests a producer id for batches outside of transactions.
-pub fn new_producer_id(control: &mut Connection, deadline: Instant) -> Result<Result<ProducerId, Code>> {
+pub fn new_producer_id(on: &mut Call<'_>) -> Result<Result<ProducerId, Code>> {
     let no_transaction_timeout = i32::MAX;
-    control.call(INIT_PRODUCER_ID, Writer::default().i16(NULL).i32(no_transaction_timeout), deadline, |r| {
+    on.ask(INIT_PRODUCER_ID, Writer::default().i16(NULL).i32(no_transaction_timeout), |r| {
         r.throttle()?;
         let code = Code(r.i16()?);
         let id = (r.i64()?, r.i16()?);
