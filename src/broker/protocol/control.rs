@@ -10,12 +10,15 @@ use std::time::Instant;
 use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::{Api, Connection};
-use crate::broker::protocol::fetch::READ_UNCOMMITTED;
 use crate::broker::protocol::frame::{Malformed, Reader, Writer};
 use crate::broker::record::Bounds;
 
 const LIST_OFFSETS: Api = Api { name: "ListOffsets", key: 2, version: 2 };
 const API_VERSIONS: Api = Api { name: "ApiVersions", key: 18, version: 0 };
+
+/// Whether records of transactions that have not been committed are returned.
+pub const READ_UNCOMMITTED: i8 = 0;
+pub const READ_COMMITTED: i8 = 1;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -88,7 +91,6 @@ pub fn bounds(on: &mut Call<'_>, partitions: &[i32]) -> Result<PerPartition<Boun
 ///
 /// # Errors
 /// Fails with `BrokerError::Retryable`.
-#[cfg(feature = "wire")]
 pub fn first_offsets(on: &mut Call<'_>, partitions: &[i32]) -> Result<PerPartition<i64>> {
     list_offsets(on, partitions, EARLIEST)
 }

@@ -15,10 +15,6 @@ pub const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
 /// So small that the response holds one batch, which uses less of a quota.
 pub const ONE_BATCH: i32 = 1;
 
-/// Whether records of transactions that have not been committed are returned.
-pub const READ_UNCOMMITTED: i8 = 0;
-pub const READ_COMMITTED: i8 = 1;
-
 /// Maximum bytes of all partitions in one fetch; more is no faster. The consumer holds up to five times as
 /// much: the response, its copy, and two more fetches on their way to the file, one of them also as lines. A
 /// single batch may be larger, up to [`FetchLimits::max_bytes`].

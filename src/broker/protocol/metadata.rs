@@ -10,7 +10,9 @@ use crate::broker::protocol::frame::{Malformed, Reader, Writer};
 
 const METADATA: Api = Api { name: "Metadata", key: 3, version: 4 };
 /// The same with each leader's epoch, from Kafka 2.1 on.
-const METADATA_WITH_EPOCHS: Api = Api { version: 7, ..METADATA };
+const WITH_EPOCHS: Api = Api { version: 7, ..METADATA };
+/// The same with what we may do, from Kafka 2.3 on (KIP-430).
+pub const WITH_OPERATIONS: Api = Api { version: 8, ..METADATA };
 
 /// Longest host name that DNS allows.
 const MAX_HOST_BYTES: usize = 255;
@@ -24,20 +26,26 @@ pub struct Metadata {
     /// host:port of every live broker.
     pub brokers: Vec<String>,
     /// Sorted by id.
-    pub partitions: Vec<PartitionLeader>,
+    pub partitions: Vec<Partition>,
+    /// What we may do with the topic: one bit for each number of `AclOperation`; 0 if that was not asked for.
+    pub operations: i32,
 }
 
 impl Metadata {
+    /// The partition with the number `id`, if there is one.
+    pub fn partition(&self, id: i32) -> Option<&Partition> {
+        let at = self.partitions.binary_search_by_key(&id, |partition| partition.id).ok()?;
+        Some(&self.partitions[at])
+    }
+
     /// Leader epoch of `partition`; -1 if unknown.
     pub fn epoch(&self, partition: i32) -> i32 {
-        let at = self.partitions.binary_search_by_key(&partition, |partition| partition.id);
-        at.map_or(-1, |at| self.partitions[at].epoch)
+        self.partition(partition).map_or(-1, |partition| partition.epoch)
     }
 
     /// host:port of the leader of `partition`, if it has one.
     pub fn leader(&self, partition: i32) -> Option<&str> {
-        let at = self.partitions.binary_search_by_key(&partition, |partition| partition.id).ok()?;
-        self.partitions[at].leader.as_deref()
+        self.partition(partition)?.leader.as_deref()
     }
 
     /// Groups `partitions` by their leader; those without one come last, under `None`.
@@ -56,12 +64,15 @@ impl Metadata {
 }
 
 /// A partition and the host:port of its leader, if it has one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartitionLeader {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Partition {
     pub id: i32,
     pub leader: Option<String>,
     /// Number of leaders it has had; -1 if the broker does not say.
     pub epoch: i32,
+    /// Numbers of replicas, and of those that are in sync.
+    pub replicas: usize,
+    pub in_sync: usize,
 }
 
 /// Returns the leaders of the topic, and asks the broker to create it if it is missing.
@@ -69,13 +80,26 @@ pub struct PartitionLeader {
 /// # Errors
 /// Fails with `BrokerError::Retryable`. The inner error is the broker's code for the topic.
 pub fn load(on: &mut Call<'_>) -> Result<Result<Metadata, Code>> {
-    let with_epochs = on.versions.serves(METADATA_WITH_EPOCHS.key, METADATA_WITH_EPOCHS.version);
-    let api = if with_epochs { METADATA_WITH_EPOCHS } else { METADATA };
-    let body = Writer::default().array(&[on.topic], |w, t| w.str(t)).i8(1);
-    on.ask(api, body, |r| read_metadata(r, with_epochs))
+    let with_epochs = on.versions.serves(WITH_EPOCHS.key, WITH_EPOCHS.version);
+    let api = if with_epochs { WITH_EPOCHS } else { METADATA };
+    let create = 1;
+    let body = Writer::default().array(&[on.topic], |w, t| w.str(t)).i8(create);
+    on.ask(api, body, |r| read_metadata(r, api.version))
 }
 
-pub fn read_metadata(r: &mut Reader<'_>, with_epochs: bool) -> Result<Result<Metadata, Code>, Malformed> {
+/// Returns the leaders of the topic and what we may do with it, from a broker that supports [`WITH_OPERATIONS`].
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_with_operations(on: &mut Call<'_>) -> Result<Result<Metadata, Code>> {
+    let (create, of_cluster, of_topic) = (0, 0, 1);
+    let body = Writer::default().array(&[on.topic], |w, t| w.str(t)).i8(create).i8(of_cluster).i8(of_topic);
+    on.ask(WITH_OPERATIONS, body, |r| read_metadata(r, WITH_OPERATIONS.version))
+}
+
+pub fn read_metadata(r: &mut Reader<'_>, version: i16) -> Result<Result<Metadata, Code>, Malformed> {
+    let with_epochs = version >= WITH_EPOCHS.version;
+    let with_operations = version >= WITH_OPERATIONS.version;
     r.throttle()?;
     let brokers: HashMap<i32, String> = r
         .array(|r| {
@@ -98,15 +122,18 @@ pub fn read_metadata(r: &mut Reader<'_>, with_epochs: bool) -> Result<Result<Met
             // The partition's own code only repeats that there is no leader (-1).
             let (_code, id, leader) = (r.i16()?, r.i32()?, r.i32()?);
             let epoch = if with_epochs { r.i32()? } else { -1 };
-            let _replicas = (r.array(Reader::i32)?, r.array(Reader::i32)?);
+            let (replicas, in_sync) = (r.array(Reader::i32)?.len(), r.array(Reader::i32)?.len());
             if with_epochs {
                 let _offline = r.array(Reader::i32)?;
             }
-            Ok(PartitionLeader { id, leader: brokers.get(&leader).cloned(), epoch })
+            Ok(Partition { id, leader: brokers.get(&leader).cloned(), epoch, replicas, in_sync })
         })?;
-        Ok((code, partitions))
+        Ok((code, partitions, if with_operations { r.i32()? } else { 0 }))
     })?;
-    let Some((code, mut partitions)) = topics.pop() else { return Err(Malformed) };
+    if with_operations {
+        let _of_cluster = r.i32()?;
+    }
+    let Some((code, mut partitions, operations)) = topics.pop() else { return Err(Malformed) };
     partitions.sort_by_key(|partition| partition.id);
     // Kafka numbers them from 0 without a gap, and the partitioner relies on that.
     if !partitions.iter().zip(0..).all(|(partition, id)| partition.id == id) {
@@ -114,9 +141,8 @@ pub fn read_metadata(r: &mut Reader<'_>, with_epochs: bool) -> Result<Result<Met
     }
     let mut brokers: Vec<(i32, String)> = brokers.into_iter().collect();
     brokers.sort_unstable();
-    Ok(code
-        .check()
-        .map(|()| Metadata { brokers: brokers.into_iter().map(|(_, host)| host).collect(), partitions }))
+    let brokers = brokers.into_iter().map(|(_, host)| host).collect();
+    Ok(code.check().map(|()| Metadata { brokers, partitions, operations }))
 }
 
 #[cfg(test)]
@@ -132,7 +158,7 @@ mod tests {
                 .i8(0)
                 .array(ids, |w, id| w.i16(0).i32(*id).i32(1).array(&[1], |w, n| w.i32(*n)).i32(0))
         });
-        read_metadata(&mut Reader::new(&body.into_bytes()), false)
+        read_metadata(&mut Reader::new(&body.into_bytes()), METADATA.version)
     }
 
     #[test]
@@ -141,6 +167,31 @@ mod tests {
         assert_eq!(metadata.brokers, ["kafka-1:9092"]);
         assert_eq!(metadata.partitions.iter().map(|p| p.id).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(metadata.leader(2), Some("kafka-1:9092"));
+    }
+
+    #[test]
+    fn replicas_and_operations_are_read() {
+        let body =
+            Writer::default().i32(0).array(&["kafka-1"], |w, host| w.i32(1).str(host).i32(9092).i16(-1));
+        let body = body.i16(-1).i32(1).array(&["events"], |w, topic| {
+            let w = w.i16(0).str(topic).i8(0);
+            w.array(&[0], |w, id| {
+                w.i16(0)
+                    .i32(*id)
+                    .i32(1)
+                    .i32(5)
+                    .array(&[1, 2, 3], |w, n| w.i32(*n))
+                    .array(&[1], |w, n| w.i32(*n))
+                    .i32(0)
+            })
+            .i32(1 << 4)
+        });
+        let bytes = body.i32(i32::MIN).into_bytes();
+        let read = read_metadata(&mut Reader::new(&bytes), WITH_OPERATIONS.version);
+        let leader = Some("kafka-1:9092".to_owned());
+        let partitions = vec![Partition { id: 0, leader, epoch: 5, replicas: 3, in_sync: 1 }];
+        let brokers = vec!["kafka-1:9092".into()];
+        assert_eq!(read, Ok(Ok(Metadata { brokers, partitions, operations: 1 << 4 })));
     }
 
     #[test]

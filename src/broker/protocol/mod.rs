@@ -21,10 +21,13 @@ mod topic_id;
 
 pub use code::Code;
 pub use connection::{Api, CLIENT_ID, Connection, MUTING_PRODUCE, PRODUCE_KEY, failure};
-pub use control::{Call, PerPartition, Versions, answers_exactly, outcome_of, per_partition};
+pub use control::{
+    Call, PerPartition, READ_COMMITTED, READ_UNCOMMITTED, Versions, answers_exactly, outcome_of,
+    per_partition,
+};
 pub use deadline::{ack_timeout, left, share, transfer_time};
 pub use epochs::{EPOCH_ENDS, Question, epoch_ends};
-pub use fetch::{FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH, READ_COMMITTED, READ_UNCOMMITTED};
+pub use fetch::{FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH};
 pub use frame::{Malformed, Reader, Writer};
 pub use metadata::Metadata;
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
-use crate::broker::protocol::control::{Call, outcome_of, per_partition};
-use crate::broker::protocol::fetch::{self, FetchLimits, FetchedPart, READ_UNCOMMITTED};
+use crate::broker::protocol::control::{Call, READ_UNCOMMITTED, outcome_of, per_partition};
+use crate::broker::protocol::fetch::{self, FetchLimits, FetchedPart};
 use crate::broker::protocol::frame::Malformed;
 use crate::broker::protocol::oversize::Oversize;
 use crate::broker::protocol::stored::{BatchHeader, next_batch};

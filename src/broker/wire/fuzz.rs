@@ -36,8 +36,8 @@ fn check_answer(bytes: &[u8]) {
 }
 
 fn check_metadata(bytes: &[u8]) {
-    for with_epochs in [false, true] {
-        if let Ok(Ok(metadata)) = read_metadata(&mut Reader::new(bytes), with_epochs) {
+    for version in [4, 7, 8] {
+        if let Ok(Ok(metadata)) = read_metadata(&mut Reader::new(bytes), version) {
             check_leaders(&metadata);
         }
     }

@@ -10,11 +10,11 @@
 //! other flaws of a batch in `FailedProduceRequestsPerSec`, each with an error in the broker's log.
 
 use crate::broker::error::Result;
+use crate::broker::protocol::metadata::{self, Metadata, WITH_OPERATIONS};
 use crate::broker::protocol::{
     Api, Call, Code, Malformed, PerPartition, Reader, Versions, Writer, control, outcome_of,
 };
 
-const METADATA: Api = Api { name: "Metadata", key: 3, version: 8 };
 const DESCRIBE_CONFIGS: Api = Api { name: "DescribeConfigs", key: 32, version: 1 };
 
 /// Bits of operations in Metadata, numbered as in `AclOperation`.
@@ -26,28 +26,16 @@ const TOPIC: i8 = 2;
 
 /// True for a broker that supports these requests.
 pub fn is_served(versions: &Versions) -> bool {
-    [METADATA, DESCRIBE_CONFIGS].iter().all(|api| versions.serves(api.key, api.version))
+    [WITH_OPERATIONS, DESCRIBE_CONFIGS].iter().all(|api| versions.serves(api.key, api.version))
 }
 
 /// A topic as a broker sees it.
-#[derive(Debug, Default, PartialEq, Eq)]
 pub struct State {
-    may_write: bool,
-    may_read_configs: bool,
-    partitions: Vec<Partition>,
+    metadata: Metadata,
     /// For the partitions that the broker leads and whose log it has.
     offsets: PerPartition<i64>,
     /// `None` while we may not read it.
     min_in_sync: Option<usize>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Partition {
-    id: i32,
-    /// host:port
-    leader: Option<String>,
-    replicas: usize,
-    in_sync: usize,
 }
 
 /// A [`State`]'s verdict on a partition.
@@ -62,10 +50,10 @@ pub enum Answer {
 impl State {
     /// What `host` would do with a record for `partition`.
     pub fn of(&self, partition: i32, host: &str) -> Answer {
-        if !self.may_write {
+        if self.metadata.operations & WRITE == 0 {
             return Answer::Known(Err(Code::TOPIC_AUTHORIZATION_FAILED));
         }
-        let Some(found) = self.partitions.iter().find(|found| found.id == partition) else {
+        let Some(found) = self.metadata.partition(partition) else {
             return Answer::Known(Err(Code::UNKNOWN_TOPIC_OR_PARTITION));
         };
         match found.leader.as_deref() {
@@ -91,50 +79,23 @@ impl State {
 /// Fails with `BrokerError::Retryable`. The inner error is the broker's code for the topic.
 pub fn state(on: &mut Call<'_>, partitions: &[i32]) -> Result<Result<State, Code>> {
     let topic = on.topic;
-    let (create, of_cluster, of_topic) = (0, 0, 1);
-    let body = Writer::default().array(&[topic], |w, t| w.str(t)).i8(create).i8(of_cluster).i8(of_topic);
-    let mut state = match on.ask(METADATA, body, read_state)? {
-        Ok(state) => state,
+    let metadata = match metadata::load_with_operations(on)? {
+        Ok(metadata) => metadata,
         Err(code) => return Ok(Err(code)),
     };
-    if state.may_write {
+    let may = metadata.operations;
+    let mut state = State { metadata, offsets: PerPartition::new(), min_in_sync: None };
+    if may & WRITE != 0 {
         state.offsets = control::first_offsets(on, partitions)?;
     }
     // A request that is not allowed would cause an error in the broker's log.
-    if state.may_read_configs {
+    if may & READ_CONFIGS != 0 {
         let body = Writer::default()
             .array(&[topic], |w, t| w.i8(TOPIC).str(t).array(&[MIN_IN_SYNC], |w, name| w.str(name)))
             .i8(0);
         state.min_in_sync = on.ask(DESCRIBE_CONFIGS, body, read_min_in_sync)?;
     }
     Ok(Ok(state))
-}
-
-fn read_state(r: &mut Reader<'_>) -> Result<Result<State, Code>, Malformed> {
-    r.throttle()?;
-    let brokers = r.array(|r| {
-        let broker = (r.i32()?, format!("{}:{}", r.str()?, r.i32()?));
-        let _rack = r.str()?;
-        Ok(broker)
-    })?;
-    let host = |id: i32| brokers.iter().find(|(broker, _)| *broker == id).map(|(_, host)| host.clone());
-    let _cluster = (r.str()?, r.i32()?);
-    let mut topics = r.array(|r| {
-        let code = Code(r.i16()?);
-        let _topic = (r.str()?, r.i8()?);
-        let partitions = r.array(|r| {
-            let (_code, id, leader, _epoch) = (r.i16()?, r.i32()?, r.i32()?, r.i32()?);
-            let (replicas, in_sync) = (r.array(Reader::i32)?.len(), r.array(Reader::i32)?.len());
-            let _offline = r.array(Reader::i32)?;
-            Ok(Partition { id, leader: host(leader), replicas, in_sync })
-        })?;
-        let may = r.i32()?;
-        let (may_write, may_read_configs) = (may & WRITE != 0, may & READ_CONFIGS != 0);
-        Ok((code, State { may_write, may_read_configs, partitions, ..State::default() }))
-    })?;
-    let _of_cluster = r.i32()?;
-    let (code, state) = topics.pop().ok_or(Malformed)?;
-    Ok(code.check().map(|()| state))
 }
 
 fn read_min_in_sync(r: &mut Reader<'_>) -> Result<Option<usize>, Malformed> {
@@ -155,6 +116,7 @@ fn read_min_in_sync(r: &mut Reader<'_>) -> Result<Option<usize>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::protocol::metadata::Partition;
 
     const US: &str = "kafka-1:9092";
 
@@ -162,12 +124,14 @@ mod tests {
         let led = |id, leader: Option<&str>| Partition {
             id,
             leader: leader.map(str::to_owned),
+            epoch: 0,
             replicas: 3,
             in_sync,
         };
         let partitions = vec![led(0, Some(US)), led(1, Some("kafka-2:9092")), led(2, None)];
         let offsets = (0..3).map(|id| (id, Ok(0))).collect();
-        State { may_write: true, may_read_configs: min_in_sync.is_some(), partitions, offsets, min_in_sync }
+        let metadata = Metadata { partitions, operations: WRITE, ..Metadata::default() };
+        State { metadata, offsets, min_in_sync }
     }
 
     #[test]
@@ -177,7 +141,7 @@ mod tests {
         assert_eq!(state(3, Some(2)).of(1, US), Answer::Known(Err(Code::NOT_LEADER)));
         assert_eq!(state(3, Some(2)).of(2, US), Answer::Known(Err(Code::LEADER_NOT_AVAILABLE)));
         assert_eq!(state(3, Some(2)).of(3, US), Answer::Known(Err(Code::UNKNOWN_TOPIC_OR_PARTITION)));
-        let forbidden = State { may_write: false, ..state(3, Some(2)) };
+        let forbidden = State { metadata: Metadata::default(), ..state(3, Some(2)) };
         let early = State { offsets: vec![(0, Err(Code::NOT_LEADER))], ..state(3, Some(2)) };
         assert_eq!(early.of(0, US), Answer::Known(Err(Code::NOT_LEADER)));
         assert_eq!(forbidden.of(0, US), Answer::Known(Err(Code::TOPIC_AUTHORIZATION_FAILED)));
@@ -190,32 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read() {
-        let body =
-            Writer::default().i32(0).array(&["kafka-1"], |w, host| w.i32(1).str(host).i32(9092).i16(-1));
-        let body = body.i16(-1).i32(1).array(&["events"], |w, topic| {
-            let w = w.i16(0).str(topic).i8(0);
-            w.array(&[0], |w, id| {
-                w.i16(0)
-                    .i32(*id)
-                    .i32(1)
-                    .i32(5)
-                    .array(&[1, 2, 3], |w, n| w.i32(*n))
-                    .array(&[1], |w, n| w.i32(*n))
-                    .i32(0)
-            })
-            .i32(WRITE | READ_CONFIGS)
-        });
-        let bytes = body.i32(i32::MIN).into_bytes();
-        let read = read_state(&mut Reader::new(&bytes)).expect("well formed").expect("no error");
-        let partition = Partition { id: 0, leader: Some(US.into()), replicas: 3, in_sync: 1 };
-        let expected = State {
-            may_write: true,
-            may_read_configs: true,
-            partitions: vec![partition],
-            ..State::default()
-        };
-        assert_eq!(read, expected);
+    fn the_minimum_is_read() {
         let bytes = Writer::default()
             .i32(0)
             .array(&["events"], |w, topic| {
