@@ -9,12 +9,14 @@ mod answer;
 mod batch;
 mod client;
 mod codec;
-#[cfg(fuzzing)]
-mod fuzz;
 mod probe;
 mod produce;
 mod records;
 mod sequence;
+
+#[cfg(fuzzing)]
+#[path = "tests/fuzz.rs"]
+mod fuzz;
 
 #[cfg(test)]
 #[path = "tests/leaders.rs"]
