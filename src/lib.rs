@@ -9,12 +9,13 @@
 //! plays the outside world: it sends load to the producer and audits the file.
 //!
 //! The three programs share [`config`], [`logging`], [`metrics`], [`readiness`], [`retry`], [`shutdown`],
-//! [`status_page`], [`thread`], [`thread_limit`], [`sockets`] and [`linux`]; `producer`, `consumer` and
+//! [`status_page`], [`thread`], [`thread_limit`], [`sockets`], [`linux`] and `decompress`; `producer`, `consumer` and
 //! `simulate` never import each other.
 
 pub mod broker;
 pub mod config;
 pub mod consumer;
+mod decompress;
 pub mod echo;
 pub mod event;
 pub mod linux;

@@ -184,12 +184,12 @@ impl Handler {
     fn parse(&self, bytes: &[u8], body: Body, reservation: &mut Reservation) -> Result<Events, Refusal> {
         let decompressed;
         let mut plain = bytes;
-        if body.gzip {
+        if let Some(coding) = body.coding {
             let grow = |size| reservation.resize(0, bytes.len() + 2 * size);
-            decompressed = self.intake.decompress(bytes, grow)?;
+            decompressed = self.intake.decompress(coding, bytes, grow)?;
             plain = &decompressed;
         }
-        with_stamp(|stamp| self.intake.parse(plain, body.format, stamp))
+        with_stamp(|stamp| self.intake.parse(plain, body.media_type, stamp))
     }
 
     fn refuse(&self, refusal: Refusal) -> Answer {
@@ -203,7 +203,7 @@ impl Handler {
                 self.metrics.refuse(limit);
                 answer
             }
-            Refusal::NotGzip(answer) => answer,
+            Refusal::Undecodable(answer) => answer,
             Refusal::NoRoom => self.overloaded(QUEUE_FULL),
         }
     }

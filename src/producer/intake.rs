@@ -1,12 +1,10 @@
 //! Turns a request body into lines for Kafka, or into the reason why it is refused.
 
-use std::io::Read;
-
-use flate2::read::MultiGzDecoder;
-
+use crate::decompress::{self, Failure};
 use crate::event::{self, ErrorKind, EventError, Format, Limits, Stamp};
 use crate::producer::answer::Answer;
 use crate::producer::job::Lines;
+use crate::producer::media::{Coding, INSTEAD_OF_A_FORM, MediaType};
 use crate::producer::receipts::Rejected;
 use crate::producer::status::ErrorTag;
 
@@ -44,8 +42,8 @@ pub enum Refusal {
     Invalid(ErrorKind, Answer),
     /// It exceeds a limit, named as in the metrics.
     TooMuch(&'static str, Answer),
-    /// It is damaged, or not gzip at all.
-    NotGzip(Answer),
+    /// It is damaged, or not compressed as announced.
+    Undecodable(Answer),
     /// The queue has no room for it.
     NoRoom,
 }
@@ -57,19 +55,47 @@ impl From<EventError> for Refusal {
 }
 
 impl Intake {
-    /// Returns the events of `body`, with timestamps added.
+    /// Returns the events of `body`, with timestamps added. A body that is not one JSON text may also have one event
+    /// per line, if each line is valid.
     ///
     /// # Errors
     /// A single event is invalid, an array is not valid JSON as a whole, or there are too many events.
-    pub fn parse(&self, body: &[u8], format: Option<Format>, stamp: &Stamp) -> Result<Events, Refusal> {
-        match format.unwrap_or_else(|| event::detect(body)) {
+    pub fn parse(&self, body: &[u8], media_type: MediaType, stamp: &Stamp) -> Result<Events, Refusal> {
+        match media_type.format(body) {
             Format::Object => {
                 let mut lines = Lines::with_capacity(body.len() + 48);
-                self.add(body, stamp, &mut lines)?;
-                Ok(Events::Single(lines))
+                let Err(error) = self.add(body, stamp, &mut lines) else { return Ok(Events::Single(lines)) };
+                drop(lines);
+                self.parse_otherwise(body, media_type, stamp, error)
             }
             format => self.parse_batch(body, format, stamp),
         }
+    }
+
+    /// Parses a body that is not an event: clients send lines as JSON, and forms.
+    #[cold]
+    fn parse_otherwise(
+        &self,
+        body: &[u8],
+        media_type: MediaType,
+        stamp: &Stamp,
+        mut error: EventError,
+    ) -> Result<Events, Refusal> {
+        if looks_like_lines(body) {
+            match self.parse_batch(body, Format::Ndjson, stamp) {
+                Ok(Events::Batch { lines, rejected }) if rejected.is_empty() => {
+                    return Ok(Events::Batch { lines, rejected });
+                }
+                Err(refusal @ Refusal::TooMuch(..)) => return Err(refusal),
+                _ => error.message += "; to send one event per line, use Content-Type: application/x-ndjson",
+            }
+        } else if media_type == MediaType::Form
+            && error.kind == ErrorKind::NotJson
+            && !body.trim_ascii_start().starts_with(b"{")
+        {
+            error.message = format!("{}; {INSTEAD_OF_A_FORM}", error.message);
+        }
+        Err(error.into())
     }
 
     fn parse_batch(&self, body: &[u8], format: Format, stamp: &Stamp) -> Result<Events, Refusal> {
@@ -102,37 +128,41 @@ impl Intake {
         Ok(())
     }
 
-    /// Decompresses a gzip body. `grow` is called before memory grows to the given size, and may refuse that.
+    /// Decompresses a body. `grow` is called before memory grows to the given size, and may refuse that.
     ///
     /// # Errors
-    /// The body is not gzip, is larger than the limit once decompressed, or there is no room for it.
+    /// The body is damaged, is larger than the limit once decompressed, or there is no room for it.
     pub fn decompress(
         &self,
+        coding: Coding,
         compressed: &[u8],
-        mut grow: impl FnMut(usize) -> bool,
+        grow: impl FnMut(usize) -> bool,
     ) -> Result<Vec<u8>, Refusal> {
-        const STEP: usize = 64 << 10;
-        let mut reader = MultiGzDecoder::new(compressed);
-        let mut body = Vec::new();
-        loop {
-            let start = body.len();
-            if !grow(start + STEP) {
-                return Err(Refusal::NoRoom);
+        let limit = self.max_body_bytes;
+        let (tag, body) = match coding {
+            Coding::Gzip => (ErrorTag::NotGzip, decompress::gzip(compressed, limit, grow)),
+            Coding::Zstd => (ErrorTag::NotZstd, decompress::zstd(compressed, limit, grow)),
+        };
+        body.map_err(|failure| match failure {
+            Failure::NoRoom => Refusal::NoRoom,
+            Failure::TooLarge => {
+                Refusal::TooMuch("max_body_bytes", Answer::too_large("decompressed body", limit as u64))
             }
-            let room = (self.max_body_bytes + 1 - start).min(STEP) as u64;
-            let Ok(read) = reader.by_ref().take(room).read_to_end(&mut body) else {
-                let message = "Content-Encoding says gzip, but the body is not complete gzip data";
-                return Err(Refusal::NotGzip(Answer::error(ErrorTag::NotGzip, message)));
-            };
-            if body.len() > self.max_body_bytes {
-                let answer = Answer::too_large("decompressed body", self.max_body_bytes as u64);
-                return Err(Refusal::TooMuch("max_body_bytes", answer));
+            Failure::Corrupt(why) => {
+                let name = coding.name();
+                let message =
+                    format!("Content-Encoding says {name}, but the body is not complete {name} data ({why})");
+                Refusal::Undecodable(Answer::error(tag, &message))
             }
-            if read == 0 {
-                return Ok(body);
-            }
-        }
+        })
     }
+}
+
+/// True if `body` has several lines and the first could be an object.
+fn looks_like_lines(body: &[u8]) -> bool {
+    let Ok(mut lines) = event::split(body, Format::Ndjson) else { return false };
+    let first = lines.next().map(<[u8]>::trim_ascii).unwrap_or_default();
+    first.starts_with(b"{") && first.ends_with(b"}") && lines.next().is_some()
 }
 
 #[cfg(test)]
@@ -141,6 +171,7 @@ mod tests {
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
     use super::*;
 
@@ -159,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_single_event_gets_its_stamp_and_key() {
-        let Ok(Events::Single(lines)) = intake().parse(br#"{"user": "ann"}"#, None, &stamp()) else {
+        let Ok(Events::Single(lines)) = intake().parse(br#"{"user": "ann"}"#, MediaType::Json, &stamp())
+        else {
             panic!("single")
         };
         assert_eq!(lines.line(0), br#"{"user": "ann", "timestamp": "1970-01-01T00:00:00.000Z"}"#);
@@ -169,8 +201,7 @@ mod tests {
     #[test]
     fn a_batch_keeps_the_valid_and_names_the_others() {
         let body = b"{\"user\":1}\nnonsense\n{\"timestamp\":0}\n";
-        let Ok(Events::Batch { lines, rejected }) = intake().parse(body, Some(Format::Ndjson), &stamp())
-        else {
+        let Ok(Events::Batch { lines, rejected }) = intake().parse(body, MediaType::Ndjson, &stamp()) else {
             panic!("batch")
         };
         assert_eq!((lines.len(), lines.line(1)), (2, &b"{\"timestamp\":0}"[..]));
@@ -180,7 +211,7 @@ mod tests {
     #[test]
     fn nothing_and_too_much_are_refused_whole() {
         for (body, status) in [("[]", 400), ("[{},{},{},{}]", 413), ("[{}", 400), ("", 400), ("7", 400)] {
-            let refusal = intake().parse(body.as_bytes(), None, &stamp()).expect_err(body);
+            let refusal = intake().parse(body.as_bytes(), MediaType::Json, &stamp()).expect_err(body);
             let (Refusal::Invalid(_, answer) | Refusal::TooMuch(_, answer)) = refusal else {
                 panic!("{body}: {refusal:?}")
             };
@@ -189,18 +220,70 @@ mod tests {
     }
 
     #[test]
-    fn a_gzip_bomb_is_stopped_at_the_limit_and_at_the_room() {
-        let compress = |bytes: &[u8]| {
-            let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-            encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("compress")
+    fn lines_as_json_are_taken_if_all_are_events_and_other_bodies_get_a_hint() {
+        let parse = |body: &str, media_type| match intake().parse(body.as_bytes(), media_type, &stamp()) {
+            Ok(Events::Single(_)) => "one".to_owned(),
+            Ok(Events::Batch { lines, rejected }) => format!("{} and {} bad", lines.len(), rejected.len()),
+            Err(Refusal::Invalid(_, answer) | Refusal::TooMuch(_, answer)) => {
+                String::from_utf8(answer.body.into_owned()).expect("text")
+            }
+            Err(refusal) => panic!("{body}: {refusal:?}"),
         };
-        let whole = compress(b"{}");
-        let fits = |body: &[u8]| intake().decompress(body, |_| true);
-        assert!(matches!(fits(&compress(&[b' '; 1000])), Ok(body) if body.len() == 1000));
-        assert!(matches!(fits(&compress(&[b' '; 1001])), Err(Refusal::TooMuch("max_body_bytes", _))));
-        assert!(matches!(fits(&compress(&vec![b' '; 10 << 20])), Err(Refusal::TooMuch("max_body_bytes", _))));
-        assert!(matches!(intake().decompress(&whole, |_| false), Err(Refusal::NoRoom)));
-        assert!(matches!(fits(b"nonsense"), Err(Refusal::NotGzip(_))));
-        assert!(matches!(fits(&whole[..whole.len() - 3]), Err(Refusal::NotGzip(_))), "cut off");
+        let long = "x".repeat(600);
+        let (json, form, ndjson) = (MediaType::Json, MediaType::Form, "application/x-ndjson");
+        for (body, media_type, expected) in [
+            ("{}\n{}", json, "2 and 0 bad"),
+            ("\r\n{\"a\":1}\r\n\r\n {\"a\":2} \r\n", form, "2 and 0 bad"),
+            (&format!("{{\"a\":\"{long}\"}}\n{{\"a\":\"{long}\"}}"), json, "2 and 0 bad"),
+            ("{}\n", json, "one"),
+            ("{\n\"a\": {}\n}\n", form, "one"),
+            ("{}\n{}\n{}\n{}\n", json, "too_many_events"),
+            ("{}\nnonsense\n{}", json, ndjson),
+            ("{}\n7", json, ndjson),
+            ("{a}\n{}", json, ndjson),
+            ("payload=%7B%7D", form, "-H 'Content-Type: application/json'"),
+            ("a=1\n&b=2", form, "-H 'Content-Type: application/json'"),
+        ] {
+            let said = parse(body, media_type);
+            assert!(said.contains(expected), "{body:.40}: {said}");
+        }
+        for (body, media_type) in [
+            ("nonsense\n{}", json),
+            ("payload=%7B%7D", json),
+            ("{\n\"a\": {}\n]", form),
+            ("{} {}", form),
+            (" ", form),
+            ("7", form),
+        ] {
+            let said = parse(body, media_type);
+            assert!(said.contains("\"error\"") && !said.contains("application/"), "{body}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_at_the_limit_and_at_the_room() {
+        for (coding, tag) in [(Coding::Gzip, "not_gzip"), (Coding::Zstd, "not_zstd")] {
+            let compress = |bytes: &[u8]| {
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+                match coding {
+                    Coding::Gzip => encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("memory"),
+                    Coding::Zstd => compress_to_vec(bytes, CompressionLevel::Fastest),
+                }
+            };
+            let whole = compress(b"{}");
+            let fits = |body: &[u8]| intake().decompress(coding, body, |_| true);
+            let is_bomb = |body: &[u8]| matches!(fits(body), Err(Refusal::TooMuch("max_body_bytes", _)));
+            assert!(matches!(fits(&compress(&[b' '; 1000])), Ok(body) if body.len() == 1000));
+            assert!(matches!(fits(&whole.repeat(2)), Ok(body) if body == b"{}{}"), "members, frames");
+            assert!(is_bomb(&compress(&[b' '; 1001])));
+            assert!(is_bomb(&compress(&[b' '; 501]).repeat(2)));
+            assert!(is_bomb(&compress(&vec![b' '; 10 << 20])));
+            let room = intake().decompress(coding, &whole, |_| false);
+            assert!(matches!(room, Err(Refusal::NoRoom)));
+            for broken in [&b"nonsense"[..], b"{}", &whole[..whole.len() - 3]] {
+                let Err(Refusal::Undecodable(answer)) = fits(broken) else { panic!("{coding:?}") };
+                assert!(String::from_utf8_lossy(&answer.body).contains(tag), "{answer:?}");
+            }
+        }
     }
 }

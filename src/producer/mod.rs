@@ -24,6 +24,7 @@ mod intake;
 #[doc(hidden)] // for benches/micro
 pub mod job;
 mod kafka;
+mod media;
 mod metrics;
 mod pages;
 mod publisher;

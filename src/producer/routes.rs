@@ -3,9 +3,9 @@
 //! A front may be lax about framing: ignore a bad `Content-Length`, use the first of several, or treat any
 //! `Transfer-Encoding` as chunked. Everything that could desynchronise a connection is therefore refused here.
 
-use crate::event::Format;
 use crate::producer::answer::Answer;
 use crate::producer::head::Head;
+use crate::producer::media::{Coding, MediaType};
 use crate::producer::status::ErrorTag;
 
 /// The resources of the producer; also the `route` label of the metrics.
@@ -44,7 +44,8 @@ impl Route {
 
     /// The resource that a request target names.
     pub fn of(target: &str) -> Self {
-        match target.split_once('?').map_or(target, |(path, _)| path) {
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
+        match path.strip_suffix('/').unwrap_or(path) {
             "/register_event" => Self::RegisterEvent,
             "/livez" | "/health" => Self::Livez,
             "/readyz" | "/healthz" | "/ready" => Self::Readyz,
@@ -69,17 +70,17 @@ pub struct Body {
     pub length: usize,
     /// The front has already read it.
     pub is_here: bool,
-    /// It is compressed with gzip.
-    pub gzip: bool,
-    /// `None` means an object or an array, depending on the first character.
-    pub format: Option<Format>,
+    /// How it is compressed.
+    pub coding: Option<Coding>,
+    /// What its type says about its events.
+    pub media_type: MediaType,
 }
 
 impl Body {
     /// True if it must not be read by a thread that receives requests: it is still on the socket, or it is
     /// compressed and can grow a thousandfold.
     pub fn needs_thread(&self) -> bool {
-        !self.is_here || self.gzip
+        !self.is_here || self.coding.is_some()
     }
 }
 
@@ -150,37 +151,9 @@ fn body(head: &Head<'_>, length: Option<usize>, policy: &Policy) -> Result<Body,
     if length > policy.max_body_bytes {
         return Err(Answer::too_large("body", policy.max_body_bytes as u64));
     }
-    let gzip = match head.content_encoding.map(str::trim) {
-        None => false,
-        Some(coding) if coding.eq_ignore_ascii_case("identity") => false,
-        Some(coding) if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") => true,
-        Some(_) => {
-            let message = "Content-Encoding must be gzip or absent";
-            return Err(Answer::error(ErrorTag::UnsupportedEncoding, message));
-        }
-    };
-    let Some(format) = format(head.content_type) else {
-        let message = "Content-Type must be application/json or application/x-ndjson";
-        return Err(Answer::error(ErrorTag::UnsupportedMediaType, message));
-    };
-    Ok(Body { length, is_here: head.body_is_here, gzip, format })
-}
-
-/// The outer `None` means that the type is refused. A missing type, and the type that `curl -d` sends by
-/// default, count as JSON, because the original accepted any type.
-fn format(content_type: Option<&str>) -> Option<Option<Format>> {
-    let Some(text) = content_type else { return Some(None) };
-    let essence = text.split(';').next().unwrap_or_default().trim();
-    let is = |name: &str| essence.eq_ignore_ascii_case(name);
-    if is("application/json")
-        || is("application/x-www-form-urlencoded")
-        || is("text/plain")
-        || is("text/json")
-    {
-        return Some(None);
-    }
-    (is("application/x-ndjson") || is("application/ndjson") || is("application/jsonl"))
-        .then_some(Some(Format::Ndjson))
+    let coding = Coding::of(head.content_encoding)?;
+    let media_type = MediaType::of(head.content_type)?;
+    Ok(Body { length, is_here: head.body_is_here, coding, media_type })
 }
 
 #[cfg(test)]
@@ -202,15 +175,15 @@ mod tests {
 
     #[test]
     fn a_plain_post_is_taken() {
-        let plain = Body { length: 10, is_here: false, gzip: false, format: None };
+        let plain = Body { length: 10, is_here: false, coding: None, media_type: MediaType::Json };
         let taken = Verdict::Take(plain);
         assert_eq!(judge(&post(), &POLICY), taken);
         let typed = Head { content_type: Some("application/json; charset=utf-8"), ..post() };
         assert_eq!(judge(&typed, &POLICY), taken);
         let lines =
             Head { content_type: Some("Application/X-NDJSON"), content_encoding: Some("GZIP"), ..post() };
-        let format = Some(Format::Ndjson);
-        assert_eq!(judge(&lines, &POLICY), Verdict::Take(Body { gzip: true, format, ..plain }));
+        let compressed = Body { coding: Some(Coding::Gzip), media_type: MediaType::Ndjson, ..plain };
+        assert_eq!(judge(&lines, &POLICY), Verdict::Take(compressed));
     }
 
     #[test]
@@ -261,12 +234,17 @@ mod tests {
             ("/livez", Route::Livez),
             ("/health", Route::Livez),
             ("/readyz?verbose", Route::Readyz),
+            ("/readyz/?verbose", Route::Readyz),
             ("/healthz", Route::Readyz),
             ("/metrics", Route::Metrics),
             ("/version", Route::Version),
         ] {
             let head = Head { method: "GET", target, ..Head::default() };
             assert_eq!(judge(&head, &POLICY), Verdict::Show(route), "{target}");
+        }
+        assert_eq!(Route::of("/register_event/?a=/"), Route::RegisterEvent);
+        for target in ["", "/", "/livez//", "//livez", "/register_event/x"] {
+            assert_eq!(Route::of(target), Route::Unknown, "{target}");
         }
     }
 }

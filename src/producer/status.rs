@@ -78,6 +78,7 @@ error_tags! {
     TooDeep "too_deep" BadRequest false,
     RejectedByKafka "rejected_by_kafka" BadRequest false,
     NotGzip "not_gzip" BadRequest false,
+    NotZstd "not_zstd" BadRequest false,
     AmbiguousLength "ambiguous_length" BadRequest false,
     RepeatedLength "repeated_length" BadRequest false,
     BadLength "bad_length" BadRequest false,

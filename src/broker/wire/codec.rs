@@ -1,10 +1,8 @@
 //! Decompresses records, never using more memory than a given limit. Does no I/O.
 
-use std::io::{ErrorKind, Read};
-
-use flate2::read::MultiGzDecoder;
 use lz4_flex::frame::FrameDecoder;
-use ruzstd::decoding::StreamingDecoder;
+
+use crate::decompress::{self, Failure};
 
 /// Why compressed records cannot be read; the text is for humans.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,15 +12,9 @@ pub struct Undecodable(pub String);
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
 const XERIAL_HEADER_BYTES: usize = 16;
 
-/// Initial buffer size, which grows by a factor of two as long as there are more bytes.
-const FIRST_BYTES: usize = 64 << 10;
-
 /// The lz4 format from before it had frames, which Kafka never writes; each of its blocks may be 8 MiB.
 const LZ4_LEGACY_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 const LZ4_ROOM_PER_COST: usize = 16;
-
-/// Flag in a zstd frame's descriptor: all of its content is kept, and there is no window byte.
-const SINGLE_SEGMENT: u8 = 0x20;
 
 /// Decompresses `bytes`, written with Kafka's codec number `codec`, into at most `limit` bytes.
 ///
@@ -30,10 +22,10 @@ const SINGLE_SEGMENT: u8 = 0x20;
 /// Fails if the data is corrupt, uses an unknown codec, or is larger than `limit`.
 pub fn decompress(codec: u8, bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
     match codec {
-        1 => read_up_to(limit, "gzip", MultiGzDecoder::new(bytes)),
+        1 => decompress::gzip(bytes, limit, |_| true).map_err(|failure| undecodable("gzip", limit, failure)),
         2 => snappy(bytes, limit),
         3 => lz4(bytes, limit),
-        4 => zstd(bytes, limit),
+        4 => decompress::zstd(bytes, limit, |_| true).map_err(|failure| undecodable("zstd", limit, failure)),
         unknown => Err(Undecodable(format!("compressed with the unknown codec {unknown}"))),
     }
 }
@@ -52,7 +44,8 @@ fn lz4(bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
     if lz4_room(bytes) / LZ4_ROOM_PER_COST > limit {
         return Err(too_large("lz4", limit));
     }
-    read_up_to(limit, "lz4", FrameDecoder::new(bytes))
+    let read = decompress::read(FrameDecoder::new(bytes), limit, |_| true);
+    read.map_err(|failure| undecodable("lz4", limit, failure))
 }
 
 /// Total bytes of a frame's blocks if each were full. The format is described in
@@ -75,27 +68,12 @@ fn lz4_room(bytes: &[u8]) -> usize {
     blocks * block_bytes
 }
 
-fn read_up_to(limit: usize, codec: &str, mut reader: impl Read) -> Result<Vec<u8>, Undecodable> {
-    let mut out = Vec::new();
-    let mut filled = 0;
-    loop {
-        if filled == out.len() {
-            // One extra byte shows whether there is more.
-            let grown = (out.len() * 2).max(FIRST_BYTES).min(limit + 1);
-            grow(&mut out, grown, limit + 1);
-        }
-        match reader.read(&mut out[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(broken(codec, &error)),
-        }
-        if filled > limit {
-            return Err(too_large(codec, limit));
-        }
+/// The error for records that are corrupt or larger than `limit`.
+fn undecodable(codec: &str, limit: usize, failure: Failure) -> Undecodable {
+    match failure {
+        Failure::Corrupt(why) => broken(codec, &why),
+        Failure::TooLarge | Failure::NoRoom => too_large(codec, limit),
     }
-    out.truncate(filled);
-    Ok(out)
 }
 
 /// Resizes `out` to `length` bytes. As in a vector, the capacity grows by a factor of two, but not beyond
@@ -146,51 +124,6 @@ fn push_snappy(out: &mut Vec<u8>, block: &[u8], limit: usize) -> Result<(), Unde
     let written = snap::raw::Decoder::new().decompress(block, &mut out[start..]);
     out.truncate(start + written.map_err(|error| broken("snappy", &error))?);
     Ok(())
-}
-
-fn zstd(bytes: &[u8], limit: usize) -> Result<Vec<u8>, Undecodable> {
-    let cut_off = || broken("zstd", &"its header is cut off");
-    let (magic_and_descriptor, rest) = bytes.split_first_chunk::<5>().ok_or_else(cut_off)?;
-    let descriptor = magic_and_descriptor[4];
-    // The decoder reserves as much history as the frame asks for.
-    if descriptor & SINGLE_SEGMENT != 0 {
-        let content = content_bytes(descriptor, rest).ok_or_else(cut_off)?;
-        if content > limit as u64 {
-            return Err(too_large("zstd", limit));
-        }
-        return zstd_frames(bytes, limit);
-    }
-    // High compression levels ask for far more than a batch holds. Nothing beyond the limit is ever looked
-    // back at.
-    let (&window, rest) = rest.split_first().ok_or_else(cut_off)?;
-    let most = (0..=u8::MAX).rev().find(|window| window_bytes(*window) <= limit as u64).unwrap_or(0);
-    let header = [&magic_and_descriptor[..], &[window.min(most)]].concat();
-    zstd_frames(header.chain(rest), limit)
-}
-
-fn zstd_frames(frame: impl Read, limit: usize) -> Result<Vec<u8>, Undecodable> {
-    let decoder = StreamingDecoder::new(frame).map_err(|error| broken("zstd", &error))?;
-    read_up_to(limit, "zstd", decoder)
-}
-
-/// Window size for a window byte; greater bytes mean larger windows.
-fn window_bytes(window: u8) -> u64 {
-    let base = 1u64 << (10 + (window >> 3));
-    base + base / 8 * u64::from(window & 7)
-}
-
-/// Content size of a single segment; it comes after the dictionary id.
-fn content_bytes(descriptor: u8, rest: &[u8]) -> Option<u64> {
-    let content = rest.get([0, 1, 2, 4][usize::from(descriptor & 3)]..)?;
-    let size = |bytes: usize| {
-        content.get(..bytes).map(|size| size.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
-    };
-    match descriptor >> 6 {
-        0 => size(1),
-        1 => size(2).map(|size| size + 256),
-        2 => size(4),
-        _ => size(8),
-    }
 }
 
 #[cfg(test)]

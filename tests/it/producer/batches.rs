@@ -4,6 +4,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::json;
 
 use crate::producer::{Served, serve};
@@ -11,14 +12,19 @@ use crate::support::http::Response;
 use crate::support::kafka::shared;
 
 const NDJSON: (&str, &str) = ("Content-Type", "application/x-ndjson");
+const ZSTD: (&str, &str) = ("Content-Encoding", "zstd");
 
 fn post(served: &Served, headers: &[(&str, &str)], body: &[u8]) -> Response {
     served.client().request("POST", "/register_event", headers, body).expect("an answer")
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("packs")
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    compress_to_vec(bytes, CompressionLevel::Fastest)
 }
 
 #[test]
@@ -77,16 +83,33 @@ fn a_large_batch_is_split_over_requests_and_every_event_has_its_receipt() {
 }
 
 #[test]
-fn gzip_is_unpacked_up_to_the_limit() {
+fn gzip_and_zstd_are_unpacked_up_to_the_limit() {
     let topic = shared().topic();
     let served = serve(&topic, &[("MAX_BODY_BYTES", "100000"), ("MAX_EVENT_BYTES", "1000")]);
-    let packed = [NDJSON, ("Content-Encoding", "gzip")];
     let lines = "{\"n\":1}\n".repeat(2000);
-    assert_eq!(post(&served, &packed, &gzip(lines.as_bytes())).status, 200);
-    assert_eq!(post(&served, &packed, &gzip(&vec![b'\n'; 50_000_000])).status, 413, "a bomb");
-    assert_eq!(post(&served, &packed, b"not gzip").status, 400);
-    assert_eq!(topic.count(), 2000);
-    assert!(served.metric("pipeline_http_refused_total{limit=\"max_body_bytes\"}") >= 1.0);
+    for (coding, pack) in [("gzip", gzip as fn(&[u8]) -> Vec<u8>), ("zstd", zstd)] {
+        let packed = [NDJSON, ("Content-Encoding", coding)];
+        assert_eq!(post(&served, &packed, &pack(lines.as_bytes())).status, 200, "{coding}");
+        let before = served.program.size().resident_bytes;
+        let bomb = pack(&vec![b'\n'; 20_000_000]);
+        let small = pack(&[b'\n'; 60_000]).repeat(2);
+        for bomb in [&bomb, &small] {
+            let answer = post(&served, &packed, bomb);
+            assert_eq!(answer.status, 413, "a bomb of {coding}: {}", answer.text());
+            assert!(answer.text().contains("decompressed body"), "{}", answer.text());
+        }
+        let grown = served.program.size().resident_bytes.saturating_sub(before);
+        assert!(grown < 8 << 20, "{coding}: {grown}");
+        assert_eq!(post(&served, &packed, b"not packed").status, 400, "{coding}");
+    }
+    // The largest window that a frame can ask for, and content of 2^60 bytes.
+    let packed = [ZSTD];
+    let window = [b"\x28\xb5\x2f\xfd\0\xff\x11\0\0".as_slice(), b"{}"].concat();
+    assert_eq!(post(&served, &packed, &window).status, 200, "no more is reserved than the limit");
+    let content = b"\x28\xb5\x2f\xfd\xe0\0\0\0\0\0\0\0\x10\x11\0\0{}";
+    assert_eq!(post(&served, &packed, content).status, 413);
+    assert_eq!(topic.count(), 4001);
+    assert_eq!(served.metric("pipeline_http_refused_total{limit=\"max_body_bytes\"}"), 5.0);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod confined;
 mod drain;
 mod faults;
 mod load;
+mod media;
 mod metrics;
 mod moved;
 mod nginx;

@@ -40,6 +40,8 @@ fn every_codec_and_both_framings_are_read() {
         assert_eq!(decompress(codec, &bytes, 1 << 20).as_ref(), Ok(&text()), "{codec}");
         assert!(bytes.len() < text().len() / 5);
     }
+    let zstd = compressed(&text()).pop().expect("zstd").1;
+    assert_eq!(decompress(4, &zstd.repeat(2), 2 << 20), Ok(text().repeat(2)), "two frames");
 }
 
 #[test]
