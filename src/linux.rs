@@ -161,17 +161,8 @@ pub struct ProcessSize {
     pub threads: u64,
 }
 
-/// The current size of this process; values that cannot be read are 0.
-pub fn process_size() -> ProcessSize {
-    size_of("self")
-}
-
-/// The current size of the process `pid`; all values are 0 if it does not exist.
-pub fn process_size_of(pid: u32) -> ProcessSize {
-    size_of(&pid.to_string())
-}
-
-fn size_of(process: &str) -> ProcessSize {
+/// The current size of a process, `self` or an id; values that cannot be read are 0.
+pub fn process_size(process: &str) -> ProcessSize {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name))?;
@@ -232,8 +223,7 @@ mod tests {
 
     #[test]
     fn a_process_has_memory_files_and_threads() {
-        let size = process_size_of(std::process::id());
-        assert!(process_size().threads >= 1);
+        let size = process_size("self");
         assert!(size.resident_bytes > 100_000 && size.open_fds >= 3 && size.threads >= 1, "{size:?}");
     }
 

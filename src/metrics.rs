@@ -116,7 +116,7 @@ impl Metrics {
 
     /// Renders the response body of `/metrics`.
     pub fn render(&self) -> String {
-        let size = linux::process_size();
+        let size = linux::process_size("self");
         self.resident_bytes.set(size.resident_bytes as i64);
         self.open_fds.set(size.open_fds as i64);
         self.threads.set(size.threads as i64);

@@ -15,17 +15,17 @@ use super::{CommonConfig, EventEcho, KafkaConfig, Secret, Settings};
 #[derive(Parser, Clone, Debug)]
 #[command(name = "consumer", version, max_term_width = 110)]
 pub struct ConsumerConfig {
+    /// Settings that every program has.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub common: CommonConfig,
+    /// How Kafka is reached.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub kafka: KafkaConfig,
+    /// What is read.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub reading: ReadingConfig,
+    /// Where it is written.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogConfig,
 
     /// Address of /metrics, /livez, /readyz and /version; `off` disables them

@@ -41,8 +41,8 @@ pub struct KafkaConfig {
     #[arg(long = "kafka-client", env = "KAFKA_CLIENT", default_value = "auto", value_enum)]
     pub client: KafkaClient,
 
+    /// How connections are secured.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub security: SecurityConfig,
 }
 

@@ -12,17 +12,17 @@ use super::{CommonConfig, KafkaConfig, Secret, Settings};
 #[derive(Parser, Clone, Debug)]
 #[command(name = "producer", version, max_term_width = 110)]
 pub struct ProducerConfig {
+    /// Settings that every program has.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub common: CommonConfig,
+    /// How Kafka is reached.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub kafka: KafkaConfig,
+    /// The HTTP server.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub http: HttpConfig,
+    /// Batches and the queue.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub queue: QueueConfig,
 
     /// Acknowledged events to print on stdout: `sampled` (the first five per second), `all` or `off`

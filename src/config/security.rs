@@ -21,7 +21,7 @@ const SYSTEM_AUTHORITIES: [&str; 4] = [
 ];
 
 /// How connections to the brokers are encrypted and authenticated.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Kafka security")]
 pub struct SecurityConfig {
     /// Security protocol of the brokers in KAFKA_BROKERS; all except PLAINTEXT require a build with
@@ -73,9 +73,10 @@ pub struct SecurityConfig {
 }
 
 /// Security protocol of a broker's port, by Kafka's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum SecurityProtocol {
     /// Neither TLS nor SASL.
+    #[default]
     #[value(name = "PLAINTEXT")]
     Plaintext,
     /// TLS without SASL.
@@ -132,20 +133,6 @@ fn name_of(value: &impl ValueEnum) -> String {
 }
 
 impl SecurityConfig {
-    /// Settings without TLS and SASL.
-    pub fn plaintext() -> Self {
-        Self {
-            protocol: SecurityProtocol::Plaintext,
-            mechanism: None,
-            username: None,
-            password: None,
-            password_file: None,
-            ca: None,
-            cert: None,
-            key: None,
-        }
-    }
-
     /// The password, from the environment or from the file.
     ///
     /// # Errors
@@ -282,17 +269,17 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_refused_by_name() {
         let refused = |config: SecurityConfig| config.validate().expect_err("refused");
-        let username = SecurityConfig { username: Some("me".into()), ..SecurityConfig::plaintext() };
+        let username = SecurityConfig { username: Some("me".into()), ..SecurityConfig::default() };
         assert!(refused(username).contains("KAFKA_SASL_USERNAME"));
-        let ca = SecurityConfig { ca: Some("/ca.pem".into()), ..SecurityConfig::plaintext() };
+        let ca = SecurityConfig { ca: Some("/ca.pem".into()), ..SecurityConfig::default() };
         assert!(refused(ca).contains("KAFKA_TLS_CA"));
-        assert_eq!(SecurityConfig::plaintext().validate(), Ok(()));
+        assert_eq!(SecurityConfig::default().validate(), Ok(()));
     }
 
     #[test]
     #[cfg(not(feature = "tls"))]
     fn a_build_without_it_says_how_to_get_it() {
-        let config = SecurityConfig { protocol: SecurityProtocol::SaslSsl, ..SecurityConfig::plaintext() };
+        let config = SecurityConfig { protocol: SecurityProtocol::SaslSsl, ..SecurityConfig::default() };
         let reason = config.validate().expect_err("refused");
         assert!(
             reason.contains("SASL_SSL") && reason.contains("cargo build --release --features tls"),
@@ -308,7 +295,7 @@ mod tests {
             mechanism: Some(SaslMechanism::ScramSha512),
             username: Some("me".into()),
             password: Some(Secret::new("hush")),
-            ..SecurityConfig::plaintext()
+            ..SecurityConfig::default()
         };
         assert_eq!(sasl.validate(), Ok(()));
         let cases = [

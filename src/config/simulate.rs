@@ -19,17 +19,17 @@ const DEFAULT_REQUESTS: u64 = 10_000;
 #[derive(Parser, Clone, Debug)]
 #[command(name = "simulate", version, max_term_width = 110)]
 pub struct SimulateConfig {
+    /// Settings that every program has.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub common: CommonConfig,
+    /// What is sent.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub load: LoadConfig,
+    /// What is reported.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub report: ReportConfig,
+    /// What is compared with the log.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub audit: AuditConfig,
 }
 

@@ -35,7 +35,7 @@ fn config(brokers: &str, topic: &str) -> KafkaConfig {
         connect_timeout_ms: 1000,
         request_timeout_ms: 5000,
         client: client(),
-        security: SecurityConfig::plaintext(),
+        security: SecurityConfig::default(),
     }
 }
 

@@ -28,7 +28,7 @@ impl Load {
             connect_timeout_ms: 1000,
             request_timeout_ms: 5000,
             client: client(),
-            security: SecurityConfig::plaintext(),
+            security: SecurityConfig::default(),
         };
         let (stop, stopped) = bounded::<()>(0);
         let thread = thread::spawn(move || {

@@ -167,7 +167,7 @@ fn source_of(topic: &Topic) -> impl Source {
         connect_timeout_ms: 1000,
         request_timeout_ms: 5000,
         client: client(),
-        security: SecurityConfig::plaintext(),
+        security: SecurityConfig::default(),
     };
     open_source(&config).expect("source")
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use event_pipeline::linux::{ProcessSize, process_size_of};
+use event_pipeline::linux::{ProcessSize, process_size};
 use tempfile::TempDir;
 
 use crate::support::kafka::given_client;
@@ -151,7 +151,7 @@ impl Running {
 
     /// Memory, descriptors and threads now.
     pub fn size(&self) -> ProcessSize {
-        process_size_of(self.pid())
+        process_size(&self.pid().to_string())
     }
 
     /// Processor time it has used so far, in ticks of 10 ms.

@@ -110,7 +110,7 @@ impl Secured {
             username: sasl.then(|| USER.into()),
             password: sasl.then(|| Secret::new(PASSWORD)),
             ca: protocol.has_tls().then(|| self.authority.file()),
-            ..SecurityConfig::plaintext()
+            ..SecurityConfig::default()
         }
     }
 

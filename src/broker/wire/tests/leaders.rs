@@ -218,7 +218,7 @@ fn begin() -> (Arc<World>, Third, Arc<AtomicUsize>, KafkaSource) {
         connect_timeout_ms: 1000,
         request_timeout_ms: 2000,
         client: KafkaClient::Wire,
-        security: SecurityConfig::plaintext(),
+        security: SecurityConfig::default(),
     };
     let source = open_source(&config).expect("a thread");
     (world, third, gone, source)

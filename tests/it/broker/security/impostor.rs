@@ -92,7 +92,7 @@ fn probe(mechanism: SaslMechanism, trick: Trick) -> BrokerError {
         mechanism: Some(mechanism),
         username: Some(USER.into()),
         password: Some(Secret::new(PASSWORD)),
-        ..SecurityConfig::plaintext()
+        ..SecurityConfig::default()
     };
     // Only silence has to be waited for.
     let connect_timeout_ms = if matches!(trick, Trick::Stall) { 400 } else { 5000 };

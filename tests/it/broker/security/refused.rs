@@ -106,7 +106,7 @@ fn whoever_is_refused_is_told_why_in_time_and_without_the_secret() {
 fn a_broker_that_wants_a_password_from_one_without_is_hinted_at() {
     let secured = secured();
     let topic = secured.topic();
-    let mut sink = sink(secured, Port::SaslPlaintext, &topic, SecurityConfig::plaintext());
+    let mut sink = sink(secured, Port::SaslPlaintext, &topic, SecurityConfig::default());
     let Err(BrokerError::Retryable(text)) = sink.probe(secs(2)) else { panic!("let in") };
     assert!(text.contains("KAFKA_SECURITY_PROTOCOL"), "{text}");
 }
@@ -133,7 +133,7 @@ fn a_handshake_that_stalls_or_trickles_ends_in_time_and_is_tried_again() {
                 });
             }
         });
-        let security = SecurityConfig { protocol: Ssl, ..SecurityConfig::plaintext() };
+        let security = SecurityConfig { protocol: Ssl, ..SecurityConfig::default() };
         let config = KafkaConfig { connect_timeout_ms: 300, ..config(&address, "events", security) };
         let mut sink = open_sink(&config).expect("a thread");
         let error = within(Duration::from_millis(300), || sink.probe(secs(5))).expect_err("no broker");
