@@ -12,8 +12,8 @@ use crate::broker::error::{BrokerError, Result};
 use crate::broker::kafka_crate::limit::{CallLimit, Target};
 use crate::broker::kafka_crate::session::{Session, code_of};
 use crate::broker::protocol::{
-    Api, CLIENT_ID, Call, Code, FetchLimits, MUTING_PRODUCE, PRODUCE_KEY, PerPartition, Versions, Writer,
-    control, left,
+    Api, CLIENT_ID, Call, Code, FetchLimits, MUTING_PRODUCE, PRODUCE_KEY, PerPartition, REASONS_PRODUCE,
+    Writer, control, left,
 };
 use crate::broker::record::{Fetched, Position};
 use crate::linux;
@@ -57,7 +57,7 @@ impl CrateConnector {
             client,
             target: target.clone(),
             limit: self.limit.clone(),
-            gives_reasons: gives_reasons(on.versions),
+            gives_reasons: cfg!(feature = "wire") && on.versions.serves(PRODUCE_KEY, REASONS_PRODUCE),
             says_muted: on.versions.serves(PRODUCE_KEY, MUTING_PRODUCE),
             exact: HashMap::new(),
             size_shift: 0,
@@ -230,14 +230,4 @@ impl Session {
         }
         Ok(outcomes.into_iter().map(|(partition, outcome)| (partition, outcome.map(Produced::At))).collect())
     }
-}
-
-#[cfg(feature = "wire")]
-fn gives_reasons(versions: &Versions) -> bool {
-    crate::broker::wire::gives_reasons(versions)
-}
-
-#[cfg(not(feature = "wire"))]
-fn gives_reasons(_versions: &Versions) -> bool {
-    false
 }

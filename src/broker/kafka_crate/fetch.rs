@@ -268,7 +268,7 @@ impl Session {
     fn refusal(&self, partition: i32, code: Code) -> BrokerError {
         let at = format!("broker {}: fetch of {}/{partition}", self.host, self.topic);
         match code {
-            Code::UNSUPPORTED_COMPRESSION => BrokerError::Unreadable(format!(
+            Code::UNSUPPORTED_COMPRESSION_TYPE => BrokerError::Unreadable(format!(
                 "{at}: the topic holds zstd batches; set compression.type=uncompressed on the topic, or use \
                  another compression in its producers"
             )),

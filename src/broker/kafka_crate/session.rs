@@ -73,7 +73,10 @@ impl Session {
             self.load_metadata(deadline)?;
         }
         let (led, others): (Vec<i32>, Vec<i32>) = partitions.partition(|partition| self.leads(*partition));
-        Ok((led, others.into_iter().map(|partition| (partition, Err(Code::NOT_LEADER))).collect()))
+        Ok((
+            led,
+            others.into_iter().map(|partition| (partition, Err(Code::NOT_LEADER_OR_FOLLOWER))).collect(),
+        ))
     }
 
     fn leads(&self, partition: i32) -> bool {

@@ -6,37 +6,71 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Code(pub i16);
 
+/// Declares codes by Kafka's names, which messages show.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
+        #[allow(dead_code, reason = "some are only shown")]
+        impl Code {
+            $($(#[$doc])* pub const $name: Self = Self($number);)*
+
+            fn name(self) -> &'static str {
+                match self.0 {
+                    $($number => stringify!($name),)*
+                    _ => "see the Kafka protocol guide",
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    NONE = 0,
+    OFFSET_OUT_OF_RANGE = 1,
+    CORRUPT_MESSAGE = 2,
+    UNKNOWN_TOPIC_OR_PARTITION = 3,
+    LEADER_NOT_AVAILABLE = 5,
+    NOT_LEADER_OR_FOLLOWER = 6,
+    /// For a produce request: written, but not acknowledged by all replicas in time.
+    REQUEST_TIMED_OUT = 7,
+    BROKER_NOT_AVAILABLE = 8,
+    REPLICA_NOT_AVAILABLE = 9,
+    MESSAGE_TOO_LARGE = 10,
+    OFFSET_METADATA_TOO_LARGE = 12,
+    COORDINATOR_LOAD_IN_PROGRESS = 14,
+    COORDINATOR_NOT_AVAILABLE = 15,
+    NOT_COORDINATOR = 16,
+    INVALID_TOPIC_EXCEPTION = 17,
+    RECORD_LIST_TOO_LARGE = 18,
+    NOT_ENOUGH_REPLICAS = 19,
+    NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20,
+    ILLEGAL_GENERATION = 22,
+    UNKNOWN_MEMBER_ID = 25,
+    REBALANCE_IN_PROGRESS = 27,
+    TOPIC_AUTHORIZATION_FAILED = 29,
+    GROUP_AUTHORIZATION_FAILED = 30,
+    CLUSTER_AUTHORIZATION_FAILED = 31,
+    INVALID_TIMESTAMP = 32,
+    UNSUPPORTED_SASL_MECHANISM = 33,
+    ILLEGAL_SASL_STATE = 34,
+    UNSUPPORTED_VERSION = 35,
+    UNSUPPORTED_FOR_MESSAGE_FORMAT = 43,
+    POLICY_VIOLATION = 44,
+    OUT_OF_ORDER_SEQUENCE_NUMBER = 45,
+    DUPLICATE_SEQUENCE_NUMBER = 46,
+    INVALID_PRODUCER_EPOCH = 47,
+    KAFKA_STORAGE_ERROR = 56,
+    SASL_AUTHENTICATION_FAILED = 58,
+    UNKNOWN_PRODUCER_ID = 59,
+    FENCED_LEADER_EPOCH = 74,
+    UNKNOWN_LEADER_EPOCH = 75,
+    UNSUPPORTED_COMPRESSION_TYPE = 76,
+    OFFSET_NOT_AVAILABLE = 78,
+    INVALID_RECORD = 87,
+}
+
 impl Code {
     /// Also used by the kafka crate for every code above 35.
     pub const UNKNOWN: Self = Self(-1);
-    pub const NONE: Self = Self(0);
-    pub const OFFSET_OUT_OF_RANGE: Self = Self(1);
-    pub const UNKNOWN_TOPIC_OR_PARTITION: Self = Self(3);
-    pub const LEADER_NOT_AVAILABLE: Self = Self(5);
-    pub const NOT_LEADER: Self = Self(6);
-    /// For a produce request: written, but not acknowledged by all replicas in time.
-    pub const REQUEST_TIMED_OUT: Self = Self(7);
-    pub const MESSAGE_TOO_LARGE: Self = Self(10);
-    pub const OFFSET_METADATA_TOO_LARGE: Self = Self(12);
-    pub const COORDINATOR_NOT_AVAILABLE: Self = Self(15);
-    pub const ILLEGAL_GENERATION: Self = Self(22);
-    pub const UNKNOWN_MEMBER_ID: Self = Self(25);
-    pub const REBALANCE_IN_PROGRESS: Self = Self(27);
-    pub const GROUP_AUTHORIZATION_FAILED: Self = Self(30);
-    pub const RECORD_LIST_TOO_LARGE: Self = Self(18);
-    pub const NOT_ENOUGH_REPLICAS: Self = Self(19);
-    pub const TOPIC_AUTHORIZATION_FAILED: Self = Self(29);
-    #[cfg(feature = "tls")]
-    pub const UNSUPPORTED_SASL_MECHANISM: Self = Self(33);
-    #[cfg(feature = "tls")]
-    pub const ILLEGAL_SASL_STATE: Self = Self(34);
-    pub const UNSUPPORTED_VERSION: Self = Self(35);
-    #[cfg(feature = "tls")]
-    pub const SASL_AUTHENTICATION_FAILED: Self = Self(58);
-    pub const CORRUPT_MESSAGE: Self = Self(2);
-    pub const INVALID_TIMESTAMP: Self = Self(32);
-    pub const INVALID_RECORD: Self = Self(87);
-    pub const UNSUPPORTED_COMPRESSION: Self = Self(76);
 
     /// Returns `Ok` for success, otherwise this code.
     pub fn check(self) -> Result<(), Self> {
@@ -76,53 +110,6 @@ impl Code {
     /// The broker does not know the producer id, or expects another sequence number.
     pub fn is_of_sequence(self) -> bool {
         matches!(self.0, 45 | 46 | 47 | 59)
-    }
-
-    fn name(self) -> &'static str {
-        match self.0 {
-            0 => "NONE",
-            1 => "OFFSET_OUT_OF_RANGE",
-            2 => "CORRUPT_MESSAGE",
-            3 => "UNKNOWN_TOPIC_OR_PARTITION",
-            5 => "LEADER_NOT_AVAILABLE",
-            6 => "NOT_LEADER_OR_FOLLOWER",
-            7 => "REQUEST_TIMED_OUT",
-            8 => "BROKER_NOT_AVAILABLE",
-            9 => "REPLICA_NOT_AVAILABLE",
-            10 => "MESSAGE_TOO_LARGE",
-            12 => "OFFSET_METADATA_TOO_LARGE",
-            14 => "COORDINATOR_LOAD_IN_PROGRESS",
-            15 => "COORDINATOR_NOT_AVAILABLE",
-            16 => "NOT_COORDINATOR",
-            17 => "INVALID_TOPIC_EXCEPTION",
-            18 => "RECORD_LIST_TOO_LARGE",
-            19 => "NOT_ENOUGH_REPLICAS",
-            20 => "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
-            22 => "ILLEGAL_GENERATION",
-            25 => "UNKNOWN_MEMBER_ID",
-            27 => "REBALANCE_IN_PROGRESS",
-            29 => "TOPIC_AUTHORIZATION_FAILED",
-            30 => "GROUP_AUTHORIZATION_FAILED",
-            31 => "CLUSTER_AUTHORIZATION_FAILED",
-            32 => "INVALID_TIMESTAMP",
-            33 => "UNSUPPORTED_SASL_MECHANISM",
-            34 => "ILLEGAL_SASL_STATE",
-            35 => "UNSUPPORTED_VERSION",
-            43 => "UNSUPPORTED_FOR_MESSAGE_FORMAT",
-            44 => "POLICY_VIOLATION",
-            45 => "OUT_OF_ORDER_SEQUENCE_NUMBER",
-            46 => "DUPLICATE_SEQUENCE_NUMBER",
-            47 => "INVALID_PRODUCER_EPOCH",
-            56 => "KAFKA_STORAGE_ERROR",
-            58 => "SASL_AUTHENTICATION_FAILED",
-            59 => "UNKNOWN_PRODUCER_ID",
-            74 => "FENCED_LEADER_EPOCH",
-            75 => "UNKNOWN_LEADER_EPOCH",
-            76 => "UNSUPPORTED_COMPRESSION_TYPE",
-            78 => "OFFSET_NOT_AVAILABLE",
-            87 => "INVALID_RECORD",
-            _ => "see the Kafka protocol guide",
-        }
     }
 }
 

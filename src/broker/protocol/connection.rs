@@ -30,6 +30,9 @@ pub const PRODUCE_KEY: i16 = 0;
 /// exceeded (KIP-219, Kafka 2.0).
 pub const MUTING_PRODUCE: i16 = 6;
 
+/// First version of Produce that says which records the broker rejects, and why (KIP-467, Kafka 2.4).
+pub const REASONS_PRODUCE: i16 = 8;
+
 /// How much of an overlong response is read to find out why it is too long.
 const HEAD_BYTES: usize = 64 << 10;
 

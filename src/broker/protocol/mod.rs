@@ -20,7 +20,7 @@ pub mod tcp;
 mod topic_id;
 
 pub use code::Code;
-pub use connection::{Api, CLIENT_ID, Connection, MUTING_PRODUCE, PRODUCE_KEY, failure};
+pub use connection::{Api, CLIENT_ID, Connection, MUTING_PRODUCE, PRODUCE_KEY, REASONS_PRODUCE, failure};
 pub use control::{
     Call, PerPartition, READ_COMMITTED, READ_UNCOMMITTED, Versions, answers_exactly, outcome_of,
     per_partition,

@@ -25,4 +25,4 @@ mod leaders;
 pub use client::WireConnector;
 #[cfg(fuzzing)]
 pub use fuzz::fuzzed;
-pub use produce::{gives_reasons, produce_plainly};
+pub use produce::produce_plainly;

@@ -58,7 +58,7 @@ impl State {
         };
         match found.leader.as_deref() {
             None => return Answer::Known(Err(Code::LEADER_NOT_AVAILABLE)),
-            Some(leader) if leader != host => return Answer::Known(Err(Code::NOT_LEADER)),
+            Some(leader) if leader != host => return Answer::Known(Err(Code::NOT_LEADER_OR_FOLLOWER)),
             Some(_) => {}
         }
         if let Err(code) = outcome_of(&self.offsets, partition) {
@@ -138,12 +138,12 @@ mod tests {
     fn leader_permission_and_replicas_decide() {
         assert_eq!(state(2, Some(2)).of(0, US), Answer::Known(Ok(())));
         assert_eq!(state(1, Some(2)).of(0, US), Answer::Known(Err(Code::NOT_ENOUGH_REPLICAS)));
-        assert_eq!(state(3, Some(2)).of(1, US), Answer::Known(Err(Code::NOT_LEADER)));
+        assert_eq!(state(3, Some(2)).of(1, US), Answer::Known(Err(Code::NOT_LEADER_OR_FOLLOWER)));
         assert_eq!(state(3, Some(2)).of(2, US), Answer::Known(Err(Code::LEADER_NOT_AVAILABLE)));
         assert_eq!(state(3, Some(2)).of(3, US), Answer::Known(Err(Code::UNKNOWN_TOPIC_OR_PARTITION)));
         let forbidden = State { metadata: Metadata::default(), ..state(3, Some(2)) };
-        let early = State { offsets: vec![(0, Err(Code::NOT_LEADER))], ..state(3, Some(2)) };
-        assert_eq!(early.of(0, US), Answer::Known(Err(Code::NOT_LEADER)));
+        let early = State { offsets: vec![(0, Err(Code::NOT_LEADER_OR_FOLLOWER))], ..state(3, Some(2)) };
+        assert_eq!(early.of(0, US), Answer::Known(Err(Code::NOT_LEADER_OR_FOLLOWER)));
         assert_eq!(forbidden.of(0, US), Answer::Known(Err(Code::TOPIC_AUTHORIZATION_FAILED)));
     }
 

@@ -5,13 +5,14 @@ use std::time::Duration;
 use crate::broker::client::{Batch, Produced, Verdict};
 use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::{
-    Api, Call, Code, Malformed, PerPartition, Versions, Writer, answers_exactly, per_partition,
+    Api, Call, Code, Malformed, PRODUCE_KEY, PerPartition, REASONS_PRODUCE, Versions, Writer,
+    answers_exactly, per_partition,
 };
 use crate::broker::wire::batch;
 use crate::broker::wire::sequence::ProducerId;
 
-const PRODUCE: Api = Api { name: "Produce", key: 0, version: 3 };
-const PRODUCE_WITH_REASONS: Api = Api { version: 8, ..PRODUCE };
+const PRODUCE: Api = Api { name: "Produce", key: PRODUCE_KEY, version: 3 };
+const PRODUCE_WITH_REASONS: Api = Api { version: REASONS_PRODUCE, ..PRODUCE };
 const INIT_PRODUCER_ID: Api = Api { name: "InitProducerId", key: 22, version: 0 };
 
 const NULL: i16 = -1;
@@ -19,12 +20,7 @@ const ALL_REPLICAS: i16 = -1;
 
 /// The version of Produce to use with a broker that supports `versions`.
 pub fn produce_api(versions: &Versions) -> Api {
-    if gives_reasons(versions) { PRODUCE_WITH_REASONS } else { PRODUCE }
-}
-
-/// True for a broker that says which records it rejects, and why.
-pub fn gives_reasons(versions: &Versions) -> bool {
-    versions.serves(PRODUCE_WITH_REASONS.key, PRODUCE_WITH_REASONS.version)
+    if versions.serves(PRODUCE_KEY, REASONS_PRODUCE) { PRODUCE_WITH_REASONS } else { PRODUCE }
 }
 
 /// Writes `batches` without sequence numbers and without a time, as the kafka crate does, for a broker that
