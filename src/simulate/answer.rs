@@ -3,6 +3,8 @@
 //! Reads the responses that docs/CONTRACT.md specifies, but leniently: a 2xx status of any server counts as
 //! an acknowledgement, receipts are optional, and receipts that do not match the request are reported.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use crate::broker::Receipt;
@@ -23,6 +25,8 @@ pub enum Fate {
 pub struct Answer<'a> {
     /// HTTP status.
     pub status: u16,
+    /// Value of `Retry-After`, if it is a number of seconds.
+    pub retry_after: Option<Duration>,
     /// The whole response body.
     pub body: &'a [u8],
 }
@@ -172,9 +176,13 @@ struct EventError {
 mod tests {
     use super::*;
 
+    fn answer(status: u16, body: &str) -> Answer<'_> {
+        Answer { status, retry_after: None, body: body.as_bytes() }
+    }
+
     fn judge(status: u16, body: &str, events: usize) -> (Vec<Fate>, Result<(), String>) {
         let mut fates = vec![Fate::Rejected; 7];
-        let judged = Answer { status, body: body.as_bytes() }.judge(events, &mut fates);
+        let judged = answer(status, body).judge(events, &mut fates);
         (fates, judged)
     }
 
@@ -238,7 +246,6 @@ mod tests {
 
     #[test]
     fn the_server_says_what_may_be_retried_and_why() {
-        let answer = |status, body: &'static str| Answer { status, body: body.as_bytes() };
         assert!(answer(503, "").is_retryable() && answer(429, "").is_retryable());
         assert!(!answer(503, r#"{"retryable":false}"#).is_retryable());
         assert!(!answer(500, "").is_retryable() && !answer(400, r#"{"retryable":true}"#).is_retryable());

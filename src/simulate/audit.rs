@@ -35,8 +35,8 @@ impl<'a> Auditor<'a> {
     pub fn new(ledger: &'a Ledger) -> Self {
         Self {
             ledger,
-            marker: run_marker(ledger.run()).into_bytes(),
-            seen: vec![0; ledger.len()],
+            marker: run_marker(&ledger.run).into_bytes(),
+            seen: vec![0; ledger.end()],
             order: Vec::new(),
             findings: Findings::default(),
         }
@@ -85,7 +85,7 @@ impl<'a> Auditor<'a> {
 
     /// Evaluates the lines added so far.
     pub fn finish(mut self) -> Findings {
-        for seq in 0..self.ledger.len() {
+        for seq in 0..self.ledger.end() {
             let Some(fate) = self.ledger.fate(seq) else { continue };
             let times = self.seen[seq];
             let findings = &mut self.findings;

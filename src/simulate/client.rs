@@ -9,6 +9,7 @@ use std::time::Duration;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use ureq::{Agent, Error};
 
+use crate::simulate::answer::Answer;
 use crate::simulate::transport::{FixedResolver, TcpConnector};
 
 /// Most bytes of a response body that are read; the rest of a longer one is ignored.
@@ -64,17 +65,6 @@ pub struct Client {
     answer: Vec<u8>,
 }
 
-/// Status, `Retry-After` and body of a response.
-#[derive(Debug)]
-pub struct Response<'a> {
-    /// HTTP status.
-    pub status: u16,
-    /// Value of `Retry-After`, if it is a number of seconds.
-    pub retry_after: Option<Duration>,
-    /// The response body.
-    pub body: &'a [u8],
-}
-
 impl Client {
     /// Creates a client, which connects at its first request.
     pub fn new(target: Target) -> Self {
@@ -104,7 +94,7 @@ impl Client {
     /// # Errors
     /// A short cause without addresses, so that equal failures can be counted together. The server may have
     /// processed the request.
-    pub fn post(&mut self, body: &[u8]) -> Result<Response<'_>, String> {
+    pub fn post(&mut self, body: &[u8]) -> Result<Answer<'_>, String> {
         self.answer.clear();
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
@@ -119,7 +109,7 @@ impl Client {
             .map(Duration::from_secs);
         let mut reader = response.body_mut().as_reader().take(MAX_ANSWER_BYTES);
         reader.read_to_end(&mut self.answer).map_err(|error| io_cause(&error))?;
-        Ok(Response { status, retry_after, body: &self.answer })
+        Ok(Answer { status, retry_after, body: &self.answer })
     }
 }
 

@@ -10,18 +10,12 @@ use serde_json::{Value, json};
 const MAX_EXAMPLES: usize = 10;
 
 /// A count, with the first few examples.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed<T> {
     /// Number of occurrences.
     pub count: u64,
     /// The first few occurrences.
     pub first: Vec<T>,
-}
-
-impl<T> Default for Listed<T> {
-    fn default() -> Self {
-        Self { count: 0, first: Vec::new() }
-    }
 }
 
 impl<T> Listed<T> {

@@ -179,7 +179,7 @@ mod tests {
         });
         let kept = journal.finish().expect("written").expect("kept");
         let read = read_record(&path).expect("read");
-        assert_eq!((read.run(), read.len(), kept.len()), ("k3x9", 4000, 4000));
+        assert_eq!((&*read.run, read.end(), kept.end()), ("k3x9", 4000, 4000));
         assert!((0..4000).all(|seq| read.fate(seq) == kept.fate(seq) && read.fate(seq).is_some()));
         let again = Journal::create("other", false, Some(&path)).expect_err("must not overwrite");
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
@@ -204,7 +204,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("record");
         fs::write(&path, "simulate-record 1 run=k3x9\n0 1 ack 0 5\n1 1 ack 0").expect("write");
-        assert_eq!(read_record(&path).expect("read").len(), 1);
+        assert_eq!(read_record(&path).expect("read").end(), 1);
         fs::write(&path, "simulate-record 1 run=k3x9\n0 1 ack 0\n1 1 unknown\n").expect("write");
         assert!(read_record(&path).unwrap_err().contains("line 2 is damaged"));
         fs::write(&path, "hello\n").expect("write");

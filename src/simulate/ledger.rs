@@ -92,7 +92,8 @@ pub fn parse_head(line: &str) -> Option<&str> {
 /// The outcome of every event of one run.
 #[derive(Debug)]
 pub struct Ledger {
-    run: String,
+    /// Id of the run.
+    pub run: String,
     marks: Vec<u8>,
     partitions: Vec<i32>,
     offsets: Vec<i64>,
@@ -104,19 +105,9 @@ impl Ledger {
         Self { run, marks: Vec::new(), partitions: Vec::new(), offsets: Vec::new() }
     }
 
-    /// Id of the run.
-    pub fn run(&self) -> &str {
-        &self.run
-    }
-
     /// One more than the highest sequence number entered.
-    pub fn len(&self) -> usize {
+    pub fn end(&self) -> usize {
         self.marks.len()
-    }
-
-    /// True before the first entry.
-    pub fn is_empty(&self) -> bool {
-        self.marks.is_empty()
     }
 
     /// Enters `entry`; a later entry for the same sequence number replaces the earlier one.
@@ -229,6 +220,6 @@ mod tests {
             [Some(Fate::Rejected), None, acknowledged, Some(receipt(1, 50)), Some(receipt(1, 51)), None]
         );
         assert!(ledger.was_retried(2) && !ledger.was_retried(3) && !ledger.was_retried(99));
-        assert_eq!(ledger.len(), 5);
+        assert_eq!(ledger.end(), 5);
     }
 }

@@ -124,7 +124,7 @@ fn run_thread(shared: &Shared, gates: &[Receiver<()>], ready: &Sender<()>) -> Ve
 }
 
 fn sum_up(shared: &Shared, counts: Vec<Vec<Tally>>, cpu: Duration) -> Outcome {
-    let (mut warmup, mut measured) = (Tally::new(), Tally::new());
+    let (mut warmup, mut measured) = (Tally::default(), Tally::default());
     let last = shared.plan.phases.len() - 1;
     for (phase, tally) in counts.iter().flat_map(|tallies| tallies.iter().enumerate()) {
         if phase == last { &mut measured } else { &mut warmup }.add(tally);

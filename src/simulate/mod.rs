@@ -28,7 +28,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::config::{LoadConfig, Output, SimulateConfig};
 use crate::linux;
@@ -62,7 +62,7 @@ pub enum SimulateError {
 /// # Errors
 /// The reason why the exit code must not be 0, as text for the user.
 pub fn run(config: &SimulateConfig, shutdown: &Shutdown, out: &mut dyn Write) -> Result<(), SimulateError> {
-    let mut out = Teller { out, output: config.report.output, json: Map::new(), failures: Vec::new() };
+    let mut out = Teller { out, output: config.report.output, json: Value::Null, failures: Vec::new() };
     match (&config.audit.audit, &config.audit.verify) {
         (Some(record), Some(log)) => audit_record(record, log, &mut out)?,
         _ => run_load(config, shutdown, &mut out)?,
@@ -84,7 +84,7 @@ fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) 
     let log = config.audit.verify.as_deref();
     let mark = log.map_or(Ok(Mark::default()), Mark::take);
     let mark = mark.map_err(|error| SimulateError::Setting(format!("--verify: {error}")))?;
-    let journal = journal(config, plan.workload.run()).map_err(SimulateError::Setting)?;
+    let journal = journal(config, &plan.workload.run).map_err(SimulateError::Setting)?;
     let start = Instant::now();
     out.text(&headline(&config.load))?;
     let mut progress = Progress::new(&plan.phases);
@@ -93,8 +93,8 @@ fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) 
     let outcome = outcome.map_err(SimulateError::Failed)?;
     let report = Report::new(config, &outcome);
     out.text(&report.text())?;
-    out.json.extend(report.json());
-    out.json.insert("run".into(), plan.workload.run().into());
+    out.json = report.json();
+    out.json["run"] = plan.workload.run.as_str().into();
     out.failures.extend(report.failures());
     out.failures.extend(write_histogram(config, &outcome).err());
     let was_cut = shutdown.requested();
@@ -163,7 +163,7 @@ fn write_histogram(config: &SimulateConfig, outcome: &Outcome) -> Result<(), Str
 struct Teller<'a> {
     out: &'a mut dyn Write,
     output: Output,
-    json: Map<String, Value>,
+    json: Value,
     failures: Vec<String>,
 }
 
@@ -180,15 +180,15 @@ impl Teller<'_> {
         elapsed: Duration,
     ) -> Result<(), SimulateError> {
         self.failures.extend(findings.faults());
-        self.json.insert("audit".into(), findings.json(ledger.run(), elapsed));
-        self.text(&findings.text(ledger.run(), log, elapsed))
+        self.json["audit"] = findings.json(&ledger.run, elapsed);
+        self.text(&findings.text(&ledger.run, log, elapsed))
     }
 
     fn finish(mut self) -> Result<(), SimulateError> {
         if self.output == Output::Json {
-            let mut json = std::mem::take(&mut self.json);
-            json.insert("failures".into(), self.failures.clone().into());
-            self.write(&format!("{:#}\n", Value::Object(json)))?;
+            self.json["failures"] = self.failures.clone().into();
+            let text = format!("{:#}\n", self.json);
+            self.write(&text)?;
         }
         if self.failures.is_empty() { Ok(()) } else { Err(SimulateError::Failed(self.failures.join("; "))) }
     }

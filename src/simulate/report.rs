@@ -138,7 +138,7 @@ impl<'a> Report<'a> {
     }
 
     /// The report as JSON, with the member names of oha where it has the same figure.
-    pub fn json(&self) -> Map<String, Value> {
+    pub fn json(&self) -> Value {
         let (tally, elapsed) = (&self.outcome.measured, self.outcome.elapsed);
         let latency = &tally.latency;
         let seconds = |micros: u64| micros as f64 / 1e6;
@@ -147,10 +147,10 @@ impl<'a> Report<'a> {
             .iter()
             .map(|(name, quantile)| ((*name).into(), seconds(latency.value_at_quantile(*quantile)).into()))
             .collect();
-        let mut report = Map::new();
-        report.insert(
-            "summary".into(),
-            json!({
+        let statuses: Map<String, Value> =
+            tally.statuses.iter().map(|(status, seen)| (status.to_string(), seen.count.into())).collect();
+        json!({
+            "summary": {
                 "successRate": answered_well,
                 "total": elapsed.as_secs_f64(),
                 "slowest": seconds(latency.max()),
@@ -160,19 +160,16 @@ impl<'a> Report<'a> {
                 "eventsPerSec": per_second(tally.acknowledged, elapsed),
                 "cpuMicrosPerRequest": self.cpu_micros_per_request(),
                 "longestGap": self.outcome.longest_gap.as_secs_f64(),
-            }),
-        );
-        report.insert("latencyPercentiles".into(), percentiles.into());
-        report.insert("requests".into(), json!({ "sent": tally.requests, "attempts": tally.attempts }));
-        report.insert("events".into(), events(tally));
-        report.insert("warmupEvents".into(), events(&self.outcome.warmup));
-        let statuses: Map<String, Value> =
-            tally.statuses.iter().map(|(status, seen)| (status.to_string(), seen.count.into())).collect();
-        report.insert("statusCodeDistribution".into(), statuses.into());
-        report.insert("errorDistribution".into(), json!(tally.errors));
-        report.insert("schedule".into(), self.schedule());
-        report.insert("notes".into(), self.notes().into());
-        report
+            },
+            "latencyPercentiles": percentiles,
+            "requests": { "sent": tally.requests, "attempts": tally.attempts },
+            "events": events(tally),
+            "warmupEvents": events(&self.outcome.warmup),
+            "statusCodeDistribution": statuses,
+            "errorDistribution": tally.errors,
+            "schedule": self.schedule(),
+            "notes": self.notes(),
+        })
     }
 
     fn schedule(&self) -> Value {
@@ -251,14 +248,14 @@ mod tests {
 
     /// A run of 1000 requests of one event each, `missed` of them not acknowledged and `late` of them late.
     fn outcome(missed: u64, late: u64) -> Outcome {
-        let mut measured = Tally::new();
+        let mut measured = Tally::default();
         (0..1000).for_each(|n| measured.add_latency(Duration::from_micros(n * 10)));
         (measured.requests, measured.attempts, measured.sent) = (1000, 1000, 1000);
         (measured.acknowledged, measured.failed, measured.late) = (1000 - missed, missed, late);
         let (elapsed, cpu) = (Duration::from_millis(400), Duration::from_millis(30));
         Outcome {
             measured,
-            warmup: Tally::new(),
+            warmup: Tally::default(),
             unsent: 0,
             elapsed,
             cpu,

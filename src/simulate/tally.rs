@@ -51,13 +51,6 @@ pub struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Tally {
-    /// Creates a tally with all counts at zero.
-    pub fn new() -> Self {
         Self {
             latency: Histogram::new_with_bounds(1, MAX_LATENCY_MICROS, 3).expect("legal bounds"),
             requests: 0,
@@ -73,7 +66,9 @@ impl Tally {
             finished: None,
         }
     }
+}
 
+impl Tally {
     /// Records the latency of a request.
     pub fn add_latency(&mut self, latency: Duration) {
         self.latency.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
@@ -128,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_sum_holds_both_threads() {
-        let (mut one, mut other) = (Tally::new(), Tally::new());
+        let (mut one, mut other) = (Tally::default(), Tally::default());
         one.add_latency(Duration::from_millis(1));
         one.add_status(200, String::new);
         other.add_latency(Duration::from_secs(3600));

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::retry::Backoff;
-use crate::simulate::answer::{Answer, Fate};
+use crate::simulate::answer::Fate;
 use crate::simulate::client::Client;
 use crate::simulate::journal::JournalWriter;
 use crate::simulate::ledger::Entry;
@@ -49,7 +49,7 @@ impl<'a> Worker<'a> {
             shared,
             client: Client::new(shared.plan.target.clone()),
             journal: shared.journal.map(JournalWriter::new),
-            tally: Tally::new(),
+            tally: Tally::default(),
             body: Vec::new(),
             pending: Vec::new(),
             fates: Vec::new(),
@@ -61,7 +61,6 @@ impl<'a> Worker<'a> {
 
     /// Sends requests until `phase` ends and returns the counts.
     pub fn run_phase(&mut self, phase: &Phase, start: PhaseStart) -> Tally {
-        self.tally = Tally::new();
         let mut now = start.at;
         loop {
             let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
@@ -85,7 +84,7 @@ impl<'a> Worker<'a> {
 
     /// Makes the events of request `number` pending; returns false if the sequence numbers are used up.
     fn draw(&mut self, number: u64) -> bool {
-        let batch = u64::from(self.shared.plan.workload.batch());
+        let batch = u64::from(self.shared.plan.workload.batch);
         let Ok(end) = u32::try_from((number + 1) * batch) else { return false };
         self.pending.clear();
         self.pending.extend(end - batch as u32..end);
@@ -142,8 +141,8 @@ impl<'a> Worker<'a> {
     fn attempt(&mut self) -> Advice {
         self.shared.plan.workload.write_body(&self.pending, &mut self.body);
         self.tally.attempts += 1;
-        let response = match self.client.post(&self.body) {
-            Ok(response) => response,
+        let answer = match self.client.post(&self.body) {
+            Ok(answer) => answer,
             Err(cause) => {
                 self.tally.add_error(cause);
                 self.fates.clear();
@@ -152,7 +151,6 @@ impl<'a> Worker<'a> {
                 return Advice::Enough;
             }
         };
-        let answer = Answer { status: response.status, body: response.body };
         let success = (200..300).contains(&answer.status);
         self.tally.add_status(answer.status, || if success { String::new() } else { answer.reason() });
         if let Err(words) = answer.judge(self.pending.len(), &mut self.fates) {
@@ -160,7 +158,7 @@ impl<'a> Worker<'a> {
         }
         self.absent.reset();
         if !success && answer.is_retryable() {
-            Advice::AgainAfter(response.retry_after)
+            Advice::AgainAfter(answer.retry_after)
         } else {
             Advice::Enough
         }

@@ -15,10 +15,12 @@ const MAX_USER_ID: u32 = 1000;
 /// Generates the request bodies of one run.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    run: String,
+    /// Id of the run, contained in every event.
+    pub run: String,
     marker: String,
     seed: u64,
-    batch: u32,
+    /// Number of events per request.
+    pub batch: u32,
     format: BatchFormat,
     size: usize,
 }
@@ -34,16 +36,6 @@ impl Workload {
             format: config.format,
             size: config.size.unwrap_or(0) as usize,
         }
-    }
-
-    /// Id of the run, contained in every event.
-    pub fn run(&self) -> &str {
-        &self.run
-    }
-
-    /// Number of events per request.
-    pub fn batch(&self) -> u32 {
-        self.batch
     }
 
     /// Content type of every body.
