@@ -38,7 +38,7 @@ impl<'a> Head<'a> {
                 12 if is("Content-Type") => head.content_type = Some(value),
                 14 if is("Content-Length") && head.content_length.is_some() => head.repeated_length = true,
                 14 if is("Content-Length") => head.content_length = Some(value),
-                16 if is("Content-Encoding") && !value.is_empty() => head.content_encoding = Some(value),
+                16 if is("Content-Encoding") => head.content_encoding = Some(value),
                 17 if is("Transfer-Encoding") => head.transfer_encoding = true,
                 _ => {}
             }
