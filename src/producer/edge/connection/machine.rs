@@ -1,0 +1,271 @@
+//! Drives one connection from its first byte to its end.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::producer::answer::Answer;
+
+use super::head::Head;
+use super::limits::Limits;
+use super::reader::{Owed, Progress, Reader};
+use super::refusal::Refusal;
+use super::replies::{Asked, Replies};
+
+/// The time of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// On the monotonic clock.
+    pub now: Instant,
+    /// The same as an IMF-fixdate.
+    pub date: &'a str,
+}
+
+/// What the owner of a connection has to do next. Requests are numbered from 0.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// A head is complete: [`Connection::accept`] its body, or [`Connection::answer`] it.
+    Request(u64, Head<'a>),
+    /// The body of a request needs more than these bytes: [`Connection::extend`] its room, or answer it.
+    Room(u64, usize),
+    /// The body of a request is complete; answer it at any time.
+    Body(u64, Vec<u8>),
+    /// The connection has refused a request by itself. There is nothing to do but count it.
+    Refused(Refusal),
+    /// Nothing, until there is input, an answer or a deadline.
+    Wait,
+}
+
+/// What to do with the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Socket {
+    /// Keep it as it is.
+    Keep,
+    /// Shut its sending side, and go on reading.
+    ShutWrite,
+    /// Close it.
+    Close,
+}
+
+/// What a deadline has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// A connection on which nothing was sent for too long.
+    Idle,
+    /// A connection whose client does not read its answers.
+    Unread,
+    /// A request that took too long. It has been answered.
+    Slow(Refusal),
+    /// The wait for the client to close, or for a body that is discarded.
+    Discarded,
+}
+
+/// Discards what a client still sends after the last answer. Closing at once would reset the connection, and
+/// the client could lose the answer.
+#[derive(Debug)]
+struct Linger {
+    left: u64,
+    until: Instant,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    limits: Arc<Limits>,
+    reader: Reader,
+    replies: Replies,
+    /// The client has shut its sending side.
+    ended: bool,
+    /// The connection ends without anything further.
+    cut: bool,
+    /// The connection ends as soon as nothing is going on.
+    retiring: bool,
+    linger: Option<Linger>,
+    /// When sending last made progress.
+    wrote: Instant,
+}
+
+impl Connection {
+    /// Starts a connection that was accepted at `now`.
+    pub fn new(limits: Arc<Limits>, now: Instant) -> Self {
+        Self {
+            reader: Reader::new(now),
+            replies: Replies::new(limits.idle_time.as_secs()),
+            limits,
+            ended: false,
+            cut: false,
+            retiring: false,
+            linger: None,
+            wrote: now,
+        }
+    }
+
+    /// False while the client has to wait: read nothing from the socket then.
+    pub fn wants_input(&self) -> bool {
+        !self.ended && !self.cut && (self.linger.is_some() || self.reader.wants_input(!self.is_full()))
+    }
+
+    /// True while no further request may begin: answers have to be given and sent first.
+    fn is_full(&self) -> bool {
+        self.replies.open_requests() >= self.limits.pipelined
+            || self.replies.waiting_bytes() > self.limits.output_bytes / 2
+    }
+
+    /// Takes bytes from the client.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        if let Some(linger) = &mut self.linger {
+            linger.left = linger.left.saturating_sub(bytes.len() as u64);
+            self.cut |= linger.left == 0;
+        }
+        self.reader.receive(bytes);
+    }
+
+    /// The client sends nothing more. It may still wait for its answers.
+    pub fn end_of_input(&mut self) {
+        self.ended = true;
+    }
+
+    /// Returns what to do next; call this until it says [`Step::Wait`].
+    pub fn next(&mut self, moment: Moment<'_>) -> Step<'_> {
+        loop {
+            if self.cut || self.is_full() && self.reader.waits_for_room() {
+                return Step::Wait;
+            }
+            match self.reader.step(&self.limits, self.ended, &mut self.replies, moment.now) {
+                Ok(Progress::Again) => {}
+                Ok(Progress::Wait) => break,
+                Ok(Progress::Room(number, held)) => return Step::Room(number, held),
+                Ok(Progress::Body(number, data)) => return Step::Body(number, data),
+                Err(refusal) => {
+                    self.refuse(refusal, moment);
+                    return Step::Refused(refusal);
+                }
+            }
+        }
+        self.reader.pending().map_or(Step::Wait, |(number, head)| Step::Request(number, head))
+    }
+
+    fn refuse(&mut self, refusal: Refusal, moment: Moment<'_>) {
+        let number = self.reader.body_number().unwrap_or_else(|| self.replies.open(Asked::default()));
+        self.reader.stop();
+        self.answer(number, &refusal.answer(), true, moment);
+    }
+
+    /// Reads the body of the request that [`Step::Request`] named, for which `room` bytes are reserved.
+    pub fn accept(&mut self, room: usize, now: Instant) {
+        let is_quiet = self.replies.output().is_empty();
+        self.reader.accept(room, &mut self.replies, now);
+        if is_quiet {
+            self.wrote = now;
+        }
+    }
+
+    /// The body being read may have `room` bytes in total.
+    pub fn extend(&mut self, room: usize) {
+        self.reader.extend(room);
+    }
+
+    /// Answers request `number`. The connection ends after that with `close`, if the client asked for it, or
+    /// if too much of the request is unread.
+    pub fn answer(&mut self, number: u64, answer: &Answer, close: bool, moment: Moment<'_>) {
+        if self.replies.waiting_bytes() > self.limits.output_bytes {
+            self.cut = true;
+            return;
+        }
+        let (is_quiet, was_full) = (self.replies.output().is_empty(), self.is_full());
+        let unread = self.reader.answered(number, &self.limits, moment.now);
+        let last = self.retiring && self.replies.open_requests() == 1 && self.reader.is_between();
+        let continues = self.replies.answer(number, answer, close || unread || last, moment.date);
+        if self.replies.ends() {
+            self.reader.stop();
+        }
+        if is_quiet {
+            self.wrote = moment.now;
+        }
+        if continues || was_full && !self.is_full() {
+            self.reader.restart_clock(moment.now);
+        }
+    }
+
+    /// The bytes to send.
+    pub fn output(&self) -> &[u8] {
+        self.replies.output()
+    }
+
+    /// The first `count` bytes of the output have been sent.
+    pub fn sent(&mut self, count: usize, now: Instant) {
+        if count == 0 {
+            return;
+        }
+        let was_full = self.is_full();
+        self.replies.sent(count);
+        self.wrote = now;
+        if self.replies.is_idle() && self.reader.is_between() || was_full && !self.is_full() {
+            self.reader.restart_clock(now);
+        }
+    }
+
+    /// Ends the connection as soon as every request that has begun is answered.
+    pub fn retire(&mut self) {
+        self.retiring = true;
+    }
+
+    /// Returns what to do with the socket; call this after everything else. [`Socket::ShutWrite`] is returned
+    /// once.
+    pub fn socket(&mut self, now: Instant) -> Socket {
+        let is_done = self.reader.is_over() || self.retiring && self.reader.is_between();
+        match &self.linger {
+            _ if self.cut => Socket::Close,
+            Some(_) if self.ended => Socket::Close,
+            Some(_) => Socket::Keep,
+            None if !is_done || !self.replies.is_idle() => Socket::Keep,
+            None if self.ended || !self.reader.is_unread() => Socket::Close,
+            None => {
+                let until = now + self.limits.linger_time;
+                self.linger = Some(Linger { left: self.limits.linger_bytes, until });
+                Socket::ShutWrite
+            }
+        }
+    }
+
+    /// When to call [`Connection::expire`], unless something happens before.
+    pub fn deadline(&self) -> Option<Instant> {
+        if let Some(linger) = &self.linger {
+            return Some(linger.until);
+        }
+        let sending = (!self.output().is_empty()).then(|| self.wrote + self.limits.write_time);
+        let owed = self.reader.owed(&self.limits, self.is_full(), &self.replies).map(|(_, until)| until);
+        [sending, owed].into_iter().flatten().min()
+    }
+
+    /// Ends what is overdue, if anything is.
+    pub fn expire(&mut self, moment: Moment<'_>) -> Option<Expired> {
+        if self.deadline().is_none_or(|deadline| moment.now < deadline) {
+            return None;
+        }
+        if self.linger.is_some() {
+            self.cut = true;
+            return Some(Expired::Discarded);
+        }
+        let owed = self.reader.owed(&self.limits, self.is_full(), &self.replies);
+        let refusal = match owed.filter(|(_, until)| *until <= moment.now) {
+            Some((Owed::Head, _)) => Refusal::SlowHead,
+            Some((Owed::Body, _)) => Refusal::SlowBody,
+            Some((owed, _)) => {
+                self.cut = true;
+                return Some(if owed == Owed::Nothing { Expired::Idle } else { Expired::Discarded });
+            }
+            None => {
+                self.cut = true;
+                return Some(Expired::Unread);
+            }
+        };
+        self.refuse(refusal, moment);
+        Some(Expired::Slow(refusal))
+    }
+
+    /// Memory held, in bytes.
+    #[cfg(any(test, fuzzing))]
+    pub fn held_bytes(&self) -> usize {
+        self.reader.held_bytes() + self.replies.held_bytes()
+    }
+}

@@ -1,0 +1,28 @@
+//! The state machine of one connection: bytes and the time go in; requests, bytes and deadlines come out.
+//!
+//! It has no sockets, clock or threads, so it can be tested and fuzzed as it is.
+
+mod body;
+mod chunked;
+mod fields;
+#[cfg(fuzzing)]
+mod fuzz;
+mod head;
+mod limits;
+mod machine;
+#[cfg(any(test, fuzzing))]
+mod owner;
+mod reader;
+mod refusal;
+mod replies;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+pub use fields::Length;
+#[cfg(fuzzing)]
+pub use fuzz::fuzzed;
+pub use head::Head;
+pub use limits::Limits;
+pub use machine::{Connection, Expired, Moment, Socket, Step};
+pub use refusal::Refusal;
