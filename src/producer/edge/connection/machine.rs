@@ -79,6 +79,8 @@ pub struct Connection {
     cut: bool,
     /// The connection ends as soon as nothing is going on.
     retiring: bool,
+    /// A request may be waiting unparsed until others have been answered.
+    stalled: bool,
     linger: Option<Linger>,
     /// When sending last made progress.
     wrote: Instant,
@@ -94,6 +96,7 @@ impl Connection {
             ended: false,
             cut: false,
             retiring: false,
+            stalled: false,
             linger: None,
             wrote: now,
         }
@@ -108,6 +111,11 @@ impl Connection {
     fn is_full(&self) -> bool {
         self.replies.open_requests() >= self.limits.pipelined
             || self.replies.waiting_bytes() > self.limits.output_bytes / 2
+    }
+
+    /// True once [`Connection::next`] may have something again without further input.
+    pub fn may_resume(&self) -> bool {
+        self.stalled && !self.is_full()
     }
 
     /// Takes bytes from the client.
@@ -127,7 +135,8 @@ impl Connection {
     /// Returns what to do next; call this until it says [`Step::Wait`].
     pub fn next(&mut self, moment: Moment<'_>) -> Step<'_> {
         loop {
-            if self.cut || self.is_full() && self.reader.waits_for_room() {
+            self.stalled = self.is_full() && self.reader.waits_for_room();
+            if self.cut || self.stalled {
                 return Step::Wait;
             }
             match self.reader.step(&self.limits, self.ended, &mut self.replies, moment.now) {

@@ -1,0 +1,296 @@
+//! One event loop: reads, serves and writes the connections of one thread.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Receiver;
+
+use crate::producer::answer::Answer;
+use crate::producer::date::Date;
+use crate::producer::edge::clients::{Client, Clients};
+use crate::producer::edge::connection::{Connection, Limits, Moment, Socket, Step};
+use crate::producer::edge::mailbox::{Mail, Mailbox};
+use crate::producer::edge::poller::{Events, Poller, Ready};
+use crate::producer::edge::serve::{Decision, Reply, Serve, Token};
+
+/// Most bytes read at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// Reads from one connection before the others have their turn.
+const READS_PER_TURN: usize = 4;
+
+/// How often deadlines are checked; each may be missed by as much.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// One loop and its connections.
+pub struct EventLoop<S: Serve> {
+    service: Arc<S>,
+    limits: Arc<Limits>,
+    poller: Poller,
+    mailbox: Arc<Mailbox>,
+    mail: Receiver<Mail>,
+    clients: Clients<S::Taking>,
+    /// Connections that have something to read or to parse.
+    ready: Vec<Token>,
+    /// Connections that may have something to write or to end.
+    touched: Vec<Token>,
+    buffer: Box<[u8]>,
+    date: Date,
+    now: Instant,
+    swept: Instant,
+    retiring: bool,
+}
+
+impl<S: Serve> EventLoop<S> {
+    /// Creates a loop without connections, and its mailbox.
+    ///
+    /// # Errors
+    /// The process is out of descriptors.
+    pub fn new(service: Arc<S>, limits: Arc<Limits>) -> io::Result<(Self, Arc<Mailbox>)> {
+        let poller = Poller::new()?;
+        let (mailbox, mail) = Mailbox::new(poller.bell());
+        let now = Instant::now();
+        let this = Self {
+            service,
+            limits,
+            poller,
+            mailbox: mailbox.clone(),
+            mail,
+            clients: Clients::new(),
+            ready: Vec::new(),
+            touched: Vec::new(),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            date: Date::default(),
+            now,
+            swept: now,
+            retiring: false,
+        };
+        Ok((this, mailbox))
+    }
+
+    /// Serves until [`Mail::Stop`].
+    pub fn run(mut self) {
+        let mut events = Events::new();
+        loop {
+            self.poller.listen();
+            let is_busy = !self.ready.is_empty() || !self.mail.is_empty();
+            self.poller.wait(&mut events, if is_busy { Duration::ZERO } else { SWEEP });
+            self.now = Instant::now();
+            self.date.refresh();
+            events.iter().for_each(|event| self.mark(event));
+            for token in std::mem::take(&mut self.ready) {
+                self.shielded(token, Self::read);
+            }
+            while let Ok(mail) = self.mail.try_recv() {
+                if !self.take(mail) {
+                    return;
+                }
+            }
+            if self.now >= self.swept + SWEEP {
+                self.sweep();
+            }
+            for token in std::mem::take(&mut self.touched) {
+                self.shielded(token, Self::finish);
+            }
+        }
+    }
+
+    /// A panic costs one connection, not the loop.
+    fn shielded(&mut self, token: Token, work: impl FnOnce(&mut Self, Token) -> io::Result<()>) {
+        match catch_unwind(AssertUnwindSafe(|| work(self, token))) {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => self.remove(token),
+            Err(_) => {
+                self.remove(token);
+                self.service.panicked();
+            }
+        }
+    }
+
+    fn remove(&mut self, token: Token) {
+        if let Some(client) = self.clients.remove(token) {
+            if let Some(taking) = client.taking {
+                self.service.gave_up(taking, 0);
+            }
+            self.mailbox.closed();
+        }
+    }
+
+    /// Returns false if the loop ends.
+    fn take(&mut self, mail: Mail) -> bool {
+        match mail {
+            Mail::Connection(socket) => {
+                let mut connection = Connection::new(self.limits.clone(), self.now);
+                if self.retiring {
+                    connection.retire();
+                }
+                let token = self.clients.next_token();
+                if self.poller.add(&socket, token.0).is_err() {
+                    self.mailbox.closed();
+                    return true;
+                }
+                let (readable, writable) = (true, true);
+                let client = Client { socket, connection, taking: None, readable, writable, listed: true };
+                self.clients.add(client);
+                self.ready.push(token);
+            }
+            Mail::Answer(token, number, answer, close) => {
+                let moment = Moment { now: self.now, date: self.date.text() };
+                let Some(client) = self.clients.get(token) else { return true };
+                client.connection.answer(number, &answer.unwrap_or_else(Answer::lost), close, moment);
+                self.touched.push(token);
+            }
+            Mail::Retire => {
+                self.retiring = true;
+                for (token, client) in self.clients.iter_mut() {
+                    client.connection.retire();
+                    self.touched.push(token);
+                }
+            }
+            Mail::Stop => return false,
+        }
+        true
+    }
+
+    /// Reads from a connection, and serves the requests that are complete.
+    fn read(&mut self, token: Token) -> io::Result<()> {
+        if let Some(client) = self.clients.get(token) {
+            client.listed = false;
+        }
+        self.touched.push(token);
+        for _ in 0..READS_PER_TURN {
+            self.serve(token);
+            let Some(client) = self.clients.get(token) else { return Ok(()) };
+            if !client.readable || !client.connection.wants_input() {
+                return Ok(());
+            }
+            match client.socket.read(&mut self.buffer) {
+                Ok(0) => {
+                    client.readable = false;
+                    client.connection.end_of_input();
+                }
+                Ok(count) => {
+                    // Fewer bytes than asked for are all that there are; more of them are reported.
+                    client.readable = count == self.buffer.len();
+                    client.connection.receive(&self.buffer[..count]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => client.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.serve(token);
+        self.list(token);
+        Ok(())
+    }
+
+    /// Has the connection looked at again.
+    fn list(&mut self, token: Token) {
+        if let Some(client) = self.clients.get(token).filter(|client| !client.listed) {
+            client.listed = true;
+            self.ready.push(token);
+        }
+    }
+
+    /// Does what the connection asks for.
+    fn serve(&mut self, token: Token) {
+        let moment = Moment { now: self.now, date: self.date.text() };
+        let Some(client) = self.clients.get(token) else { return };
+        loop {
+            match client.connection.next(moment) {
+                Step::Wait => break,
+                Step::Request(number, head) => match self.service.head(&head, self.now) {
+                    Decision::Answer(answer) => client.connection.answer(number, &answer, false, moment),
+                    Decision::Accept { room, taking } => {
+                        client.taking = Some(taking);
+                        client.connection.accept(room, self.now);
+                    }
+                },
+                Step::Room(number, held) => {
+                    let Some(taking) = client.taking.as_mut() else { break };
+                    match self.service.extend(taking, held) {
+                        Ok(room) => client.connection.extend(room),
+                        Err(answer) => {
+                            client.connection.answer(number, &answer, true, moment);
+                            if let Some(taking) = client.taking.take() {
+                                self.service.gave_up(taking, answer.status);
+                            }
+                        }
+                    }
+                }
+                Step::Body(number, body) => {
+                    let Some(taking) = client.taking.take() else { break };
+                    let reply = Reply::new(self.mailbox.clone(), token, number);
+                    self.service.serve(taking, body, reply, self.now);
+                }
+                Step::Refused(refusal) => {
+                    self.service.refused(refusal);
+                    if let Some(taking) = client.taking.take() {
+                        self.service.gave_up(taking, refusal.answer().status);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes what is ready to be sent, and ends the connection if it is time to.
+    fn finish(&mut self, token: Token) -> io::Result<()> {
+        let Some(client) = self.clients.get(token) else { return Ok(()) };
+        while client.writable && !client.connection.output().is_empty() {
+            let output = client.connection.output();
+            match client.socket.write(output) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    client.writable = count == output.len();
+                    client.connection.sent(count, self.now);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => client.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match client.connection.socket(self.now) {
+            Socket::Close => {
+                self.remove(token);
+                return Ok(());
+            }
+            Socket::ShutWrite => client.socket.shutdown(Shutdown::Write)?,
+            Socket::Keep => {}
+        }
+        // It may have waited for this before it goes on reading or parsing.
+        if client.connection.may_resume() || client.readable && client.connection.wants_input() {
+            self.list(token);
+        }
+        Ok(())
+    }
+
+    /// Ends what is overdue.
+    fn sweep(&mut self) {
+        self.swept = self.now;
+        let moment = Moment { now: self.now, date: self.date.text() };
+        for (token, client) in self.clients.iter_mut() {
+            if let Some(expired) = client.connection.expire(moment) {
+                self.service.expired(expired);
+                if let Some(taking) = client.taking.take() {
+                    self.service.gave_up(taking, 408);
+                }
+                self.touched.push(token);
+            }
+        }
+    }
+
+    /// Notes what a socket is ready for.
+    fn mark(&mut self, event: Ready) {
+        let token = Token(event.token);
+        let Some(client) = self.clients.get(token) else { return };
+        if event.dead {
+            return self.remove(token);
+        }
+        client.readable |= event.readable;
+        client.writable |= event.writable;
+        self.list(token);
+    }
+}

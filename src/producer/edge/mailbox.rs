@@ -1,0 +1,63 @@
+//! The way from other threads into an event loop.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+
+use crate::producer::answer::Answer;
+use crate::producer::edge::poller::Bell;
+use crate::producer::edge::serve::Token;
+
+/// What a loop is asked to do.
+#[derive(Debug)]
+pub enum Mail {
+    /// Serve this connection.
+    Connection(TcpStream),
+    /// Answer a request; without an answer, it was lost in a panic. The flag says that the connection ends.
+    Answer(Token, u64, Option<Answer>, bool),
+    /// End every connection as soon as nothing is going on there.
+    Retire,
+    /// End at once.
+    Stop,
+}
+
+/// The mailbox of one event loop. It holds at most one answer for each request that is being served, which the
+/// loop limits.
+#[derive(Debug)]
+pub struct Mailbox {
+    sender: Sender<Mail>,
+    bell: Arc<Bell>,
+    connections: AtomicUsize,
+}
+
+impl Mailbox {
+    /// Creates a mailbox that rings `bell`, and its receiving end.
+    pub fn new(bell: Arc<Bell>) -> (Arc<Self>, Receiver<Mail>) {
+        let (sender, receiver) = unbounded();
+        (Arc::new(Self { sender, bell, connections: AtomicUsize::new(0) }), receiver)
+    }
+
+    /// Delivers `mail`; a loop that has ended needs none.
+    pub fn post(&self, mail: Mail) {
+        if self.sender.send(mail).is_ok() {
+            self.bell.ring();
+        }
+    }
+
+    /// Connections of this loop, including those on their way to it.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Acquire)
+    }
+
+    /// One more connection.
+    pub fn opened(&self) {
+        self.connections.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One connection fewer.
+    pub fn closed(&self) {
+        self.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}

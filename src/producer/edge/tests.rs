@@ -1,0 +1,228 @@
+//! Tests of the event loops with real sockets and a service that answers from another thread.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Sender, unbounded};
+
+use crate::producer::answer::Answer;
+use crate::producer::edge::connection::{Expired, Head, Length, Limits, Refusal};
+use crate::producer::edge::loops::{Loops, Settings};
+use crate::producer::edge::serve::{Decision, Reply, Serve};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Answers each body with its length, from a thread of its own; `/here` is answered at once.
+struct Echo {
+    later: Sender<(Reply, Answer)>,
+    refused: AtomicUsize,
+    panics: AtomicUsize,
+}
+
+impl Serve for Echo {
+    type Taking = String;
+
+    fn head(&self, head: &Head<'_>, _: Instant) -> Decision<String> {
+        match head.target {
+            "/here" => Decision::Answer(Answer::text(200, "text/plain", b"here".to_vec())),
+            "/large" => Decision::Answer(Answer::text(200, "text/plain", vec![b'x'; 3 << 20])),
+            "/panic" => panic!("on purpose"),
+            target => {
+                let room = if head.length == Length::Chunked { 10 } else { 1 << 20 };
+                Decision::Accept { room, taking: target.to_owned() }
+            }
+        }
+    }
+
+    fn extend(&self, _: &mut String, held: usize) -> Result<usize, Answer> {
+        if held < 1000 { Ok(held + 100) } else { Err(Answer::too_large("body", 1000)) }
+    }
+
+    fn serve(&self, taking: String, body: Vec<u8>, reply: Reply, _: Instant) {
+        let answer = Answer::text(200, "text/plain", format!("{taking} {}", body.len()).into_bytes());
+        let _ = self.later.send((reply, answer));
+    }
+
+    fn gave_up(&self, _: String, _: u16) {}
+
+    fn refused(&self, _: Refusal) {
+        self.refused.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn expired(&self, _: Expired) {}
+
+    fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+struct Server {
+    loops: Loops,
+    echo: Arc<Echo>,
+}
+
+fn serve(limits: Limits, max_connections: usize) -> Server {
+    let (later, due) = unbounded::<(Reply, Answer)>();
+    thread::spawn(move || {
+        for (reply, answer) in due {
+            // One that is dropped is answered all the same.
+            if !answer.body.starts_with(b"/lost") {
+                reply.send(answer, false);
+            }
+        }
+    });
+    let echo = Arc::new(Echo { later, refused: AtomicUsize::new(0), panics: AtomicUsize::new(0) });
+    let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+    let settings = Settings { addr, loops: Some(2), max_connections, limits };
+    let refuse = || Answer::unavailable("overloaded", "too many connections", Duration::from_secs(1));
+    Server { loops: Loops::start(&settings, &echo, refuse).expect("loops start"), echo }
+}
+
+impl Server {
+    fn connect(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.loops.bound()).expect("connects");
+        socket.set_read_timeout(Some(LONG)).expect("a timeout");
+        socket
+    }
+
+    /// Everything that the server answers to `request`, until it closes.
+    fn exchange(&self, request: &str) -> String {
+        let mut socket = self.connect();
+        socket.write_all(request.as_bytes()).expect("sends");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("reads");
+        answer
+    }
+
+    fn stop(self) {
+        for thread in self.loops.stop() {
+            thread.join().expect("ends");
+        }
+    }
+}
+
+fn post(target: &str, body: &str) -> String {
+    format!("POST {target} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+const LAST: &str = "GET /here HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn many_clients_get_their_answers_in_order() {
+    let server = serve(Limits::default(), 1000);
+    let requests = post("/a", "12345") + &post("/b", "1") + LAST;
+    thread::scope(|scope| {
+        for _ in 0..50 {
+            scope.spawn(|| {
+                let answer = server.exchange(&requests);
+                let places: Vec<_> = ["/a 5", "/b 1", "here"].iter().map(|text| answer.find(text)).collect();
+                assert!(places.is_sorted() && places[0].is_some(), "{answer}");
+            });
+        }
+    });
+    eventually("every connection is closed", || server.loops.connections() == 0);
+    server.stop();
+}
+
+#[test]
+fn a_client_that_pipelines_more_than_allowed_gets_every_answer() {
+    let server = serve(Limits { pipelined: 2, output_bytes: 1000, ..Limits::default() }, 10);
+    let answer = server.exchange(&(post("/a", "x").repeat(500) + LAST));
+    assert_eq!((answer.matches("/a 1").count(), answer.matches("here").count()), (500, 1));
+    server.stop();
+}
+
+#[test]
+fn a_large_answer_waits_for_a_client_that_reads_slowly() {
+    let server = serve(Limits::default(), 10);
+    let mut socket = server.connect();
+    let request = "GET /large HTTP/1.1\r\nHost: h\r\n\r\n".to_owned() + LAST;
+    socket.write_all(request.as_bytes()).expect("sends");
+    thread::sleep(Duration::from_millis(100));
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("reads");
+    assert!(answer.len() > 3 << 20 && answer.ends_with("here"));
+    server.stop();
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_and_the_answer_can_be_read() {
+    let server = serve(Limits::default(), 10);
+    let mut socket = server.connect();
+    let chunks = format!("{:x}\r\n{}\r\n", 1 << 16, "x".repeat(1 << 16)).repeat(32);
+    let head = "POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    socket.write_all((head.to_owned() + &chunks).as_bytes()).expect("is read to its end");
+    socket.shutdown(Shutdown::Write).expect("shuts");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("no reset");
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("Connection: close"), "{answer}");
+    server.stop();
+}
+
+#[test]
+fn a_lost_request_is_answered_500_and_a_panic_costs_only_its_connection() {
+    let server = serve(Limits::default(), 10);
+    assert!(server.exchange(&post("/lost", "")).starts_with("HTTP/1.1 500"));
+    assert_eq!(server.exchange("GET /panic HTTP/1.1\r\nHost: h\r\n\r\n"), "");
+    assert!(server.exchange(LAST).ends_with("here"));
+    assert_eq!(server.echo.panics.load(Ordering::SeqCst), 1);
+    assert!(server.exchange("GET / HTTP/3.0\r\n").starts_with("HTTP/1.1 505"));
+    assert_eq!(server.echo.refused.load(Ordering::SeqCst), 1);
+    server.stop();
+}
+
+#[test]
+fn a_connection_beyond_the_limit_is_answered_503() {
+    let server = serve(Limits::default(), 2);
+    let held = [server.connect(), server.connect()];
+    eventually("both are open", || server.loops.connections() == 2);
+    let mut answer = String::new();
+    server.connect().read_to_string(&mut answer).expect("reads");
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    drop(held);
+    eventually("both are closed", || server.loops.connections() == 0);
+    assert!(server.exchange(LAST).ends_with("here"));
+    server.stop();
+}
+
+#[test]
+fn an_idle_or_slow_connection_ends_in_time() {
+    let limits = Limits {
+        idle_time: Duration::from_millis(300),
+        head_time: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let server = serve(limits, 10);
+    assert_eq!(server.exchange(""), "");
+    assert!(server.exchange("GET / HT").starts_with("HTTP/1.1 408"));
+    server.stop();
+}
+
+#[test]
+fn retiring_ends_idle_connections_and_refuses_new_ones() {
+    let server = serve(Limits::default(), 10);
+    let mut idle = server.connect();
+    idle.write_all(post("/a", "x").as_bytes()).expect("sends");
+    eventually("it is open", || server.loops.connections() == 1);
+    server.loops.stop_accepting();
+    server.loops.retire();
+    let mut answer = String::new();
+    idle.read_to_string(&mut answer).expect("reads");
+    // The request may have been read before or after.
+    assert!(answer.is_empty() || answer.ends_with("/a 1"), "{answer}");
+    eventually("nothing is open", || server.loops.connections() == 0);
+    assert!(TcpStream::connect(server.loops.bound()).is_err());
+    server.stop();
+}
