@@ -14,7 +14,7 @@ mod values;
 
 pub use consumer::{ConsumerConfig, Fsync, LogConfig, MetricsAddr, OffsetReset, ReadingConfig};
 pub use kafka::{KafkaClient, KafkaConfig};
-pub use producer::{EventEcho, ProducerConfig};
+pub use producer::{EventEcho, HttpConfig, HttpServer, ProducerConfig};
 pub use secret::{PASSWORD_ENV, Secret};
 pub use security::{SaslMechanism, SecurityConfig, SecurityProtocol};
 pub use shard::Shard;

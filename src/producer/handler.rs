@@ -12,6 +12,7 @@ use crate::producer::answer::Answer;
 use crate::producer::bodies::{BodyQueue, BodyTask};
 use crate::producer::clock::with_stamp;
 use crate::producer::front::Request;
+use crate::producer::head::Head;
 use crate::producer::health::{Health, NotReady};
 use crate::producer::intake::{Events, Intake, Refusal};
 use crate::producer::job::{Job, Lines};
@@ -39,6 +40,8 @@ fn reply(request: Request, answer: Answer) -> Option<Reply> {
 pub struct Handler {
     /// The topic named in receipts.
     pub topic: String,
+    /// The name of the front, for `/version`.
+    pub server: &'static str,
     pub policy: Policy,
     pub intake: Intake,
     /// Longest time that a complete request waits for its acknowledgement.
@@ -61,9 +64,25 @@ impl Handler {
     /// Serves a request as far as possible without blocking on a client (except when the publisher has just
     /// died, which ends the process). Returns `None` if another thread will answer it.
     pub fn advance(&self, request: Request) -> Option<Reply> {
-        match judge(&request.exchange.head(), &self.policy) {
+        // A large body and the lines made from it are held at the same time.
+        let room = |body: &Body| if body.needs_thread() { 2 * body.length } else { body.length };
+        match self.decide(&request.exchange.head(), request.complete, room) {
+            Ok((body, reservation)) => self.read(request, body, reservation),
+            Err(answer) => reply(request, answer),
+        }
+    }
+
+    /// Decides about a request. Returns its body, if that may be read, with a reservation of as many bytes as
+    /// `room` says, or else the answer.
+    pub fn decide(
+        &self,
+        head: &Head<'_>,
+        now: Instant,
+        room: impl FnOnce(&Body) -> usize,
+    ) -> Result<(Body, Reservation), Answer> {
+        match judge(head, &self.policy) {
             Verdict::Show(route) => {
-                reply(request, pages::show(route, &self.queue, &self.health, &self.metrics))
+                Err(pages::show(route, self.server, &self.queue, &self.health, &self.metrics))
             }
             Verdict::Refuse(answer) => {
                 match answer.status {
@@ -73,13 +92,32 @@ impl Handler {
                     }
                     _ => {}
                 }
-                reply(request, answer)
+                Err(answer)
             }
-            Verdict::Take(body) => match self.admit(&body, request.complete) {
-                Ok(reservation) if body.needs_thread() => self.enqueue_body(request, body, reservation),
-                Ok(reservation) => self.read_at_once(request, body, reservation),
-                Err(answer) => reply(request, answer.closing(!body.is_here)),
+            Verdict::Take(body) => match self.admit(room(&body), now) {
+                Ok(reservation) => Ok((body, reservation)),
+                Err(answer) => Err(answer.closing(!body.is_here)),
             },
+        }
+    }
+
+    /// Serves a request whose body is in memory, of which at least its own length is reserved. Never blocks.
+    pub fn take(&self, request: Request, body: Body, mut reservation: Reservation) {
+        let reply = if !body.needs_thread() || reservation.resize(0, 2 * body.length) {
+            self.read(request, body, reservation)
+        } else {
+            reply(request, self.queue_full())
+        };
+        if let Some(reply) = reply {
+            self.answer(reply);
+        }
+    }
+
+    fn read(&self, request: Request, body: Body, reservation: Reservation) -> Option<Reply> {
+        if body.needs_thread() {
+            self.enqueue_body(request, body, reservation)
+        } else {
+            self.read_at_once(request, body, reservation)
         }
     }
 
@@ -103,16 +141,14 @@ impl Handler {
         }
     }
 
-    /// Reserves room for a body, if events are accepted now.
-    fn admit(&self, body: &Body, now: Instant) -> Result<Reservation, Answer> {
+    /// Reserves `bytes` for a body, if events are accepted now.
+    fn admit(&self, bytes: usize, now: Instant) -> Result<Reservation, Answer> {
         self.health.check(now).map_err(|reason| not_ready(&reason))?;
         let throttled = self.health.throttled_for(now);
         if throttled > self.delivery_timeout {
             let what = format!("a quota of Kafka is exceeded for another {} s", throttled.as_secs());
             return Err(self.overloaded(&what));
         }
-        // A large body and the lines made from it are held at the same time.
-        let bytes = if body.needs_thread() { 2 * body.length } else { body.length };
         self.queue.reserve(0, bytes).ok_or_else(|| self.overloaded(QUEUE_FULL))
     }
 
@@ -269,6 +305,16 @@ impl Handler {
     /// accept events again, whichever is later.
     fn retry_after(&self) -> Duration {
         self.queue.usage().retry_after().max(self.health.throttled_for(Instant::now()))
+    }
+
+    /// The answer when the queue has no room.
+    pub fn queue_full(&self) -> Answer {
+        self.overloaded(QUEUE_FULL)
+    }
+
+    /// The answer to a connection beyond the limit.
+    pub fn too_many_connections(&self) -> Answer {
+        self.overloaded("too many connections").closing(true)
     }
 
     fn overloaded(&self, what: &str) -> Answer {

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::broker::Sink;
-use crate::config::ProducerConfig;
+use crate::config::{HttpServer, ProducerConfig};
 use crate::echo::Echo;
 use crate::event;
 use crate::producer::batch::Batch;
 use crate::producer::bodies::{BodyQueue, BodyTask};
+#[cfg(feature = "edge")]
+use crate::producer::edge;
 use crate::producer::front::Front;
 use crate::producer::handler::Handler;
 use crate::producer::health::Health;
@@ -47,7 +49,14 @@ const UNNAMED_THREADS: u64 = 4;
 /// reached.
 pub fn count(config: &ProducerConfig) -> (u64, u64) {
     let own = u64::from(config.http.body_threads) + u64::from(config.http.reply_threads) + UNNAMED_THREADS;
-    let (least, most) = thread_count(config);
+    let (least, most) = match config.http.server() {
+        #[cfg(feature = "edge")]
+        HttpServer::Edge => {
+            let threads = edge::front::thread_count(&config.http);
+            (threads, threads)
+        }
+        _ => thread_count(config),
+    };
     (own + least, own + most)
 }
 
@@ -61,7 +70,7 @@ impl Threads {
         let handler = Arc::new(handler);
         let (stop, stops) = unbounded();
         // First, because the address may be in use. Until Kafka has answered, requests are refused anyway.
-        let front = Box::new(TinyHttpFront::start(config, &handler, stop.clone())?);
+        let front = front(config, &handler, &stop)?;
         let (settled, settled_end) = unbounded();
         let echo = Echo::start(config.event_echo, "✅ Event sent to Kafka:")?;
         let publisher = publisher(config, echo, sink, inputs, settled, &handler);
@@ -108,10 +117,18 @@ impl Threads {
     }
 }
 
+fn front(config: &ProducerConfig, handler: &Arc<Handler>, stop: &Sender<Stop>) -> io::Result<Box<dyn Front>> {
+    match config.http.server() {
+        #[cfg(feature = "edge")]
+        HttpServer::Edge => Ok(Box::new(edge::front::EdgeFront::start(&config.http, handler)?)),
+        _ => Ok(Box::new(TinyHttpFront::start(config, handler, stop.clone())?)),
+    }
+}
+
 fn handler(config: &ProducerConfig) -> (Handler, Receiver<Input<QueuedJob>>, Receiver<BodyTask>) {
     let (http, queue) = (&config.http, &config.queue);
-    // Each job is one request of one connection, and a connection has only one in progress.
-    let max_jobs = http.max_connections as usize + 64;
+    // Each job is one request of one connection, and few connections have more than one in progress.
+    let max_jobs = http.max_connections() as usize + 64;
     let (bounded_queue, inputs) =
         Queue::new(max_jobs, queue.queue_max_events as usize, queue.queue_max_bytes as usize);
     let (bodies, bodies_end) = BodyQueue::new();
@@ -127,12 +144,13 @@ fn handler(config: &ProducerConfig) -> (Handler, Receiver<Input<QueuedJob>>, Rec
     };
     let handler = Handler {
         topic: config.kafka.topic.clone(),
+        server: http.server().name(),
         policy: Policy { max_body_bytes },
         intake,
         delivery_timeout: queue.delivery_timeout(),
         queue: bounded_queue,
         health: Arc::new(Health::new(Instant::now())),
-        metrics: Arc::new(ProducerMetrics::new()),
+        metrics: Arc::new(ProducerMetrics::new(http.server().name())),
         bodies,
     };
     (handler, inputs, bodies_end)

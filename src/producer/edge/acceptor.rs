@@ -11,7 +11,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::producer::answer::{After, Answer};
-use crate::producer::date::Date;
+use crate::producer::clock::with_date;
 use crate::producer::edge::mailbox::{Mail, Mailbox};
 
 /// Connections that the kernel may queue before they are accepted; its own limit is `net.core.somaxconn`.
@@ -115,9 +115,8 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 
 /// Answers without waiting for the client, which may lose the answer if its request arrives later.
 fn refuse(mut socket: &TcpStream, answer: &Answer) {
-    let (mut date, mut bytes) = (Date::default(), Vec::new());
-    date.refresh();
-    answer.encode(date.text(), None, After::Close, false, &mut bytes);
+    let mut bytes = Vec::new();
+    with_date(|date| answer.encode(date, None, After::Close, false, &mut bytes));
     if socket.set_nonblocking(true).is_ok() {
         let _ = socket.write_all(&bytes);
         let _ = socket.shutdown(Shutdown::Write);

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Receiver;
 
 use crate::producer::answer::Answer;
-use crate::producer::date::Date;
+use crate::producer::clock::Date;
 use crate::producer::edge::clients::{Client, Clients};
-use crate::producer::edge::connection::{Connection, Limits, Moment, Socket, Step};
+use crate::producer::edge::connection::{Connection, Expired, Limits, Moment, Refusal, Socket, Step};
 use crate::producer::edge::mailbox::{Mail, Mailbox};
 use crate::producer::edge::poller::{Events, Poller, Ready};
 use crate::producer::edge::serve::{Decision, Reply, Serve, Token};
@@ -100,22 +100,19 @@ impl<S: Serve> EventLoop<S> {
 
     /// A panic costs one connection, not the loop.
     fn shielded(&mut self, token: Token, work: impl FnOnce(&mut Self, Token) -> io::Result<()>) {
-        match catch_unwind(AssertUnwindSafe(|| work(self, token))) {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => self.remove(token),
-            Err(_) => {
-                self.remove(token);
-                self.service.panicked();
-            }
+        // The panic itself has been logged and counted.
+        if !matches!(catch_unwind(AssertUnwindSafe(|| work(self, token))), Ok(Ok(()))) {
+            self.remove(token);
         }
     }
 
     fn remove(&mut self, token: Token) {
         if let Some(client) = self.clients.remove(token) {
             if let Some(taking) = client.taking {
-                self.service.gave_up(taking, 0);
+                self.service.gave_up(taking, None);
             }
             self.mailbox.closed();
+            self.service.connections(-1);
         }
     }
 
@@ -135,12 +132,14 @@ impl<S: Serve> EventLoop<S> {
                 let (readable, writable) = (true, true);
                 let client = Client { socket, connection, taking: None, readable, writable, listed: true };
                 self.clients.add(client);
+                self.service.connections(1);
                 self.ready.push(token);
             }
-            Mail::Answer(token, number, answer, close) => {
+            Mail::Answer(token, number, answer) => {
                 let moment = Moment { now: self.now, date: self.date.text() };
                 let Some(client) = self.clients.get(token) else { return true };
-                client.connection.answer(number, &answer.unwrap_or_else(Answer::lost), close, moment);
+                let answer = answer.unwrap_or_else(|| Answer::lost().closing(true));
+                client.connection.answer(number, &answer, moment);
                 self.touched.push(token);
             }
             Mail::Retire => {
@@ -202,8 +201,8 @@ impl<S: Serve> EventLoop<S> {
         loop {
             match client.connection.next(moment) {
                 Step::Wait => break,
-                Step::Request(number, head) => match self.service.head(&head, self.now) {
-                    Decision::Answer(answer) => client.connection.answer(number, &answer, false, moment),
+                Step::Request(number, head, length) => match self.service.head(head, length, self.now) {
+                    Decision::Answer(answer) => client.connection.answer(number, &answer, moment),
                     Decision::Accept { room, taking } => {
                         client.taking = Some(taking);
                         client.connection.accept(room, self.now);
@@ -214,9 +213,9 @@ impl<S: Serve> EventLoop<S> {
                     match self.service.extend(taking, held) {
                         Ok(room) => client.connection.extend(room),
                         Err(answer) => {
-                            client.connection.answer(number, &answer, true, moment);
+                            client.connection.answer(number, &answer, moment);
                             if let Some(taking) = client.taking.take() {
-                                self.service.gave_up(taking, answer.status);
+                                self.service.gave_up(taking, Some(answer.status));
                             }
                         }
                     }
@@ -226,12 +225,7 @@ impl<S: Serve> EventLoop<S> {
                     let reply = Reply::new(self.mailbox.clone(), token, number);
                     self.service.serve(taking, body, reply, self.now);
                 }
-                Step::Refused(refusal) => {
-                    self.service.refused(refusal);
-                    if let Some(taking) = client.taking.take() {
-                        self.service.gave_up(taking, refusal.answer().status);
-                    }
-                }
+                Step::Refused(refusal) => gave_up(&*self.service, refusal, client.taking.take()),
             }
         }
     }
@@ -274,8 +268,8 @@ impl<S: Serve> EventLoop<S> {
         for (token, client) in self.clients.iter_mut() {
             if let Some(expired) = client.connection.expire(moment) {
                 self.service.expired(expired);
-                if let Some(taking) = client.taking.take() {
-                    self.service.gave_up(taking, 408);
+                if let Expired::Slow(refusal) = expired {
+                    gave_up(&*self.service, refusal, client.taking.take());
                 }
                 self.touched.push(token);
             }
@@ -292,5 +286,13 @@ impl<S: Serve> EventLoop<S> {
         client.readable |= event.readable;
         client.writable |= event.writable;
         self.list(token);
+    }
+}
+
+/// Counts a refusal, whose request may have been accepted before.
+fn gave_up<S: Serve>(service: &S, refusal: Refusal, taking: Option<S::Taking>) {
+    service.refused(refusal, taking.is_some());
+    if let Some(taking) = taking {
+        service.gave_up(taking, Some(refusal.answer().status));
     }
 }

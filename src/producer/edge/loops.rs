@@ -16,6 +16,11 @@ use crate::thread::spawn;
 /// Most event loops by default: more would only take processor time from Kafka and the publisher.
 const MOST_LOOPS: usize = 4;
 
+/// Returns the number of loops for a setting.
+pub fn loop_count(setting: Option<usize>) -> usize {
+    setting.unwrap_or_else(|| available_parallelism().map_or(1, usize::from).min(MOST_LOOPS))
+}
+
 /// How many loops there are and what they accept.
 pub struct Settings {
     /// The address to listen on.
@@ -48,9 +53,8 @@ impl Loops {
     ) -> io::Result<Self> {
         let listener = Arc::new(Listener::open(settings.addr)?);
         let limits = Arc::new(settings.limits.clone());
-        let cores = || available_parallelism().map_or(1, usize::from).min(MOST_LOOPS);
         let (mut mailboxes, mut threads) = (Vec::new(), Vec::new());
-        for number in 0..settings.loops.unwrap_or_else(cores) {
+        for number in 0..loop_count(settings.loops) {
             let (event_loop, mailbox) = EventLoop::new(service.clone(), limits.clone())?;
             mailboxes.push(mailbox);
             threads.push(spawn(format!("edge-{number}"), move || event_loop.run())?);

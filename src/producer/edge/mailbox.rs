@@ -15,8 +15,8 @@ use crate::producer::edge::serve::Token;
 pub enum Mail {
     /// Serve this connection.
     Connection(TcpStream),
-    /// Answer a request; without an answer, it was lost in a panic. The flag says that the connection ends.
-    Answer(Token, u64, Option<Answer>, bool),
+    /// Answer a request; without an answer, it was lost in a panic.
+    Answer(Token, u64, Option<Answer>),
     /// End every connection as soon as nothing is going on there.
     Retire,
     /// End at once.

@@ -4,10 +4,13 @@ mod acceptor;
 mod clients;
 mod connection;
 mod event_loop;
+mod exchange;
+pub mod front;
 mod loops;
 mod mailbox;
 mod poller;
 mod serve;
+mod service;
 #[cfg(test)]
 mod tests;
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::producer::answer::Answer;
-use crate::producer::edge::connection::{Expired, Head, Refusal};
+use crate::producer::edge::connection::{Expired, Length, Refusal};
 use crate::producer::edge::mailbox::{Mail, Mailbox};
+use crate::producer::head::Head;
+use crate::producer::status::Status;
 
 /// What to do with a request whose head is complete.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub trait Serve: Send + Sync + 'static {
     type Taking: Send;
 
     /// Decides about a request.
-    fn head(&self, head: &Head<'_>, now: Instant) -> Decision<Self::Taking>;
+    fn head(&self, head: Head<'_>, length: Length, now: Instant) -> Decision<Self::Taking>;
 
     /// A body has `held` bytes and is not complete. Returns how many bytes it may have.
     ///
@@ -38,17 +40,19 @@ pub trait Serve: Send + Sync + 'static {
     /// Serves a request whose body is complete.
     fn serve(&self, taking: Self::Taking, body: Vec<u8>, reply: Reply, now: Instant);
 
-    /// A request was answered while its body was being read.
-    fn gave_up(&self, taking: Self::Taking, status: u16);
+    /// A request was answered by its connection while its body was being read; without a status, the client
+    /// has gone away.
+    fn gave_up(&self, taking: Self::Taking, status: Option<Status>);
 
-    /// A connection has refused a request by itself.
-    fn refused(&self, refusal: Refusal);
+    /// A connection has refused a request by itself. With `in_body`, its body was being read, and
+    /// [`Serve::gave_up`] is called too.
+    fn refused(&self, refusal: Refusal, in_body: bool);
 
     /// A deadline has ended a connection or a request.
     fn expired(&self, expired: Expired);
 
-    /// The code above has panicked, and the connection was dropped.
-    fn panicked(&self);
+    /// The number of open connections has changed by `change`.
+    fn connections(&self, change: i64);
 }
 
 /// Identifies a connection of an event loop; it is never used again.
@@ -69,10 +73,10 @@ impl Reply {
         Self { mailbox: Some(mailbox), token, number }
     }
 
-    /// Sends the answer; with `close`, the connection ends after it.
-    pub fn send(mut self, answer: Answer, close: bool) {
+    /// Sends the answer.
+    pub fn send(mut self, answer: Answer) {
         if let Some(mailbox) = self.mailbox.take() {
-            mailbox.post(Mail::Answer(self.token, self.number, Some(answer), close));
+            mailbox.post(Mail::Answer(self.token, self.number, Some(answer)));
         }
     }
 }
@@ -81,7 +85,7 @@ impl Drop for Reply {
     fn drop(&mut self) {
         // The loop builds the answer: code that has just panicked must not run again while that panic unwinds.
         if let Some(mailbox) = self.mailbox.take() {
-            mailbox.post(Mail::Answer(self.token, self.number, None, true));
+            mailbox.post(Mail::Answer(self.token, self.number, None));
         }
     }
 }

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Sender, unbounded};
 
 use crate::producer::answer::Answer;
-use crate::producer::edge::connection::{Expired, Head, Length, Limits, Refusal};
+use crate::producer::edge::connection::{Expired, Length, Limits, Refusal};
 use crate::producer::edge::loops::{Loops, Settings};
 use crate::producer::edge::serve::{Decision, Reply, Serve};
+use crate::producer::head::Head;
+use crate::producer::status::{ErrorTag, Status};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -20,19 +22,18 @@ const LONG: Duration = Duration::from_secs(60);
 struct Echo {
     later: Sender<(Reply, Answer)>,
     refused: AtomicUsize,
-    panics: AtomicUsize,
 }
 
 impl Serve for Echo {
     type Taking = String;
 
-    fn head(&self, head: &Head<'_>, _: Instant) -> Decision<String> {
+    fn head(&self, head: Head<'_>, length: Length, _: Instant) -> Decision<String> {
         match head.target {
-            "/here" => Decision::Answer(Answer::text(200, "text/plain", b"here".to_vec())),
-            "/large" => Decision::Answer(Answer::text(200, "text/plain", vec![b'x'; 3 << 20])),
+            "/here" => Decision::Answer(Answer::new(Status::Ok, "text/plain", b"here".to_vec())),
+            "/large" => Decision::Answer(Answer::new(Status::Ok, "text/plain", vec![b'x'; 3 << 20])),
             "/panic" => panic!("on purpose"),
             target => {
-                let room = if head.length == Length::Chunked { 10 } else { 1 << 20 };
+                let room = if length == Length::Chunked { 10 } else { 1 << 20 };
                 Decision::Accept { room, taking: target.to_owned() }
             }
         }
@@ -43,21 +44,19 @@ impl Serve for Echo {
     }
 
     fn serve(&self, taking: String, body: Vec<u8>, reply: Reply, _: Instant) {
-        let answer = Answer::text(200, "text/plain", format!("{taking} {}", body.len()).into_bytes());
+        let answer = Answer::new(Status::Ok, "text/plain", format!("{taking} {}", body.len()).into_bytes());
         let _ = self.later.send((reply, answer));
     }
 
-    fn gave_up(&self, _: String, _: u16) {}
+    fn gave_up(&self, _: String, _: Option<Status>) {}
 
-    fn refused(&self, _: Refusal) {
+    fn refused(&self, _: Refusal, _: bool) {
         self.refused.fetch_add(1, Ordering::SeqCst);
     }
 
     fn expired(&self, _: Expired) {}
 
-    fn panicked(&self) {
-        self.panics.fetch_add(1, Ordering::SeqCst);
-    }
+    fn connections(&self, _: i64) {}
 }
 
 struct Server {
@@ -71,14 +70,14 @@ fn serve(limits: Limits, max_connections: usize) -> Server {
         for (reply, answer) in due {
             // One that is dropped is answered all the same.
             if !answer.body.starts_with(b"/lost") {
-                reply.send(answer, false);
+                reply.send(answer);
             }
         }
     });
-    let echo = Arc::new(Echo { later, refused: AtomicUsize::new(0), panics: AtomicUsize::new(0) });
+    let echo = Arc::new(Echo { later, refused: AtomicUsize::new(0) });
     let addr = SocketAddr::from(([127, 0, 0, 1], 0));
     let settings = Settings { addr, loops: Some(2), max_connections, limits };
-    let refuse = || Answer::unavailable("overloaded", "too many connections", Duration::from_secs(1));
+    let refuse = || Answer::error(ErrorTag::Overloaded, "too many connections");
     Server { loops: Loops::start(&settings, &echo, refuse).expect("loops start"), echo }
 }
 
@@ -177,7 +176,6 @@ fn a_lost_request_is_answered_500_and_a_panic_costs_only_its_connection() {
     assert!(server.exchange(&post("/lost", "")).starts_with("HTTP/1.1 500"));
     assert_eq!(server.exchange("GET /panic HTTP/1.1\r\nHost: h\r\n\r\n"), "");
     assert!(server.exchange(LAST).ends_with("here"));
-    assert_eq!(server.echo.panics.load(Ordering::SeqCst), 1);
     assert!(server.exchange("GET / HTTP/3.0\r\n").starts_with("HTTP/1.1 505"));
     assert_eq!(server.echo.refused.load(Ordering::SeqCst), 1);
     server.stop();

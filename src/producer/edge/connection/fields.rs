@@ -2,10 +2,9 @@
 
 use httparse::Header;
 
-use super::refusal::Refusal;
+use crate::producer::status::ErrorTag;
 
-/// Longest `X-Request-Id` that is echoed, in bytes.
-const MAX_REQUEST_ID_BYTES: usize = 128;
+use super::refusal::Refusal;
 
 /// The length of a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +20,7 @@ pub enum Length {
 /// What the headers say.
 #[derive(Default)]
 pub struct Fields<'a> {
-    length: Option<&'a [u8]>,
+    pub length: Option<&'a [u8]>,
     codings: usize,
     chunked: usize,
     is_encoded: bool,
@@ -52,10 +51,10 @@ impl<'a> Fields<'a> {
                     fields.keep_alive |= lists(value, b"keep-alive");
                 }
                 12 if is("Content-Type") => fields.content_type = Some(value),
-                12 if is("X-Request-Id") => fields.request_id = echoed(value),
+                12 if is("X-Request-Id") => fields.request_id = Some(value),
                 14 if is("Content-Length") && fields.length.is_some() => {
                     return Err(Refusal::BadLength(
-                        "repeated_length",
+                        ErrorTag::RepeatedLength,
                         "more than one Content-Length; send only one",
                     ));
                 }
@@ -80,13 +79,13 @@ impl<'a> Fields<'a> {
         let bad = |tag, text| Err(Refusal::BadLength(tag, text));
         match (self.is_encoded, self.length) {
             (true, Some(_)) => {
-                bad("ambiguous_length", "Transfer-Encoding and Content-Length cannot be combined")
+                bad(ErrorTag::AmbiguousLength, "Transfer-Encoding and Content-Length cannot be combined")
             }
-            (true, None) if is_old => bad("ambiguous_length", "HTTP/1.0 has no Transfer-Encoding"),
+            (true, None) if is_old => bad(ErrorTag::AmbiguousLength, "HTTP/1.0 has no Transfer-Encoding"),
             (true, None) => match (self.codings, self.chunked) {
                 (1, 1) => Ok(Length::Chunked),
-                (0, _) => bad("ambiguous_length", "Transfer-Encoding is empty"),
-                (_, 2..) => bad("ambiguous_length", "Transfer-Encoding has chunked more than once"),
+                (0, _) => bad(ErrorTag::AmbiguousLength, "Transfer-Encoding is empty"),
+                (_, 2..) => bad(ErrorTag::AmbiguousLength, "Transfer-Encoding has chunked more than once"),
                 _ => Err(Refusal::UnknownCoding),
             },
             (false, None) => Ok(Length::Absent),
@@ -98,7 +97,7 @@ impl<'a> Fields<'a> {
 /// The number that `digits` are; one beyond 64 bits counts as the largest.
 fn number(digits: &[u8]) -> Result<u64, Refusal> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Refusal::BadLength("bad_length", "Content-Length is not a number of bytes"));
+        return Err(Refusal::BadLength(ErrorTag::BadLength, "Content-Length is not a number of bytes"));
     }
     let add = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
     Ok(digits.iter().fold(0, add))
@@ -112,11 +111,6 @@ fn items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Whether `list` has `word`, ignoring case.
 fn lists(list: &[u8], word: &[u8]) -> bool {
     items(list).any(|item| item.eq_ignore_ascii_case(word))
-}
-
-fn echoed(id: &[u8]) -> Option<&[u8]> {
-    let may_be = !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES && id.iter().all(u8::is_ascii_graphic);
-    may_be.then_some(id)
 }
 
 #[cfg(test)]

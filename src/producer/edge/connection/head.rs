@@ -2,24 +2,11 @@
 
 use std::mem::MaybeUninit;
 
+use crate::producer::head::Head;
+
 use super::fields::{Fields, Length};
 use super::limits::MAX_HEADERS;
 use super::refusal::Refusal;
-
-/// What a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head<'a> {
-    /// As sent.
-    pub method: &'a str,
-    /// Path and query; without scheme and host, if the client has sent them.
-    pub target: &'a str,
-    /// `Content-Type`, as text.
-    pub content_type: Option<&'a str>,
-    /// `Content-Encoding`, as text.
-    pub content_encoding: Option<&'a str>,
-    /// The length of the body.
-    pub length: Length,
-}
 
 /// A part of a head, as offsets into its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,13 +24,12 @@ pub struct Parsed {
     target: Span,
     content_type: Option<Span>,
     content_encoding: Option<Span>,
+    content_length: Option<Span>,
     request_id: Option<Span>,
     /// The length of the body.
     pub length: Length,
     /// The method is `HEAD`, so the answer has no body.
     pub is_head: bool,
-    /// The version is HTTP/1.0.
-    pub is_old: bool,
     /// The connection stays open after this request, as far as the client is concerned.
     pub persists: bool,
     /// The client waits for `100 Continue` before it sends the body.
@@ -83,10 +69,10 @@ pub fn parse(head: &[u8]) -> Result<Parsed, Refusal> {
         target: span(path(target).as_bytes()),
         content_type: fields.content_type.map(span),
         content_encoding: fields.content_encoding.map(span),
+        content_length: fields.length.map(span),
         request_id: fields.request_id.map(span),
         length,
         is_head: method == "HEAD",
-        is_old,
         persists: !fields.close && (!is_old || fields.keep_alive),
         expects,
     })
@@ -118,14 +104,17 @@ fn path(target: &str) -> &str {
 }
 
 impl Parsed {
-    /// The head as text; `bytes` are those that were parsed.
+    /// The head as text; `bytes` are those that were parsed. Its framing is sound, and the rest of the body
+    /// is read whatever becomes of the request.
     pub fn head<'a>(&self, bytes: &'a [u8]) -> Head<'a> {
         Head {
             method: text(bytes, self.method),
             target: text(bytes, self.target),
             content_type: self.content_type.map(|span| text(bytes, span)),
             content_encoding: self.content_encoding.map(|span| text(bytes, span)),
-            length: self.length,
+            content_length: self.content_length.map(|span| text(bytes, span)),
+            body_is_here: true,
+            ..Head::default()
         }
     }
 
@@ -159,16 +148,12 @@ mod tests {
             Content-Encoding: gzip\r\nContent-Length: 12\r\nX-Request-Id: r-1\r\nUpgrade: h2c\r\n\
             Connection: Upgrade, HTTP2-Settings\r\n\r\n";
         let parsed = parse(bytes).expect("parses");
-        let expected = Head {
-            method: "POST",
-            target: "/register_event?x",
-            content_type: Some("text/json"),
-            content_encoding: Some("gzip"),
-            length: Length::Known(12),
-        };
-        assert_eq!(parsed.head(bytes), expected);
+        let head = parsed.head(bytes);
+        assert_eq!((head.method, head.target), ("POST", "/register_event?x"));
+        assert_eq!((head.content_type, head.content_encoding), (Some("text/json"), Some("gzip")));
+        assert_eq!((head.content_length, parsed.length), (Some("12"), Length::Known(12)));
         assert_eq!(parsed.request_id(bytes), Some("r-1"));
-        assert!(parsed.persists && !parsed.is_old && !parsed.expects && !parsed.is_head);
+        assert!(parsed.persists && !parsed.expects && !parsed.is_head);
     }
 
     #[test]

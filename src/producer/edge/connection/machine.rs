@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::producer::answer::Answer;
+use crate::producer::head::Head;
 
-use super::head::Head;
+use super::fields::Length;
 use super::limits::Limits;
 use super::reader::{Owed, Progress, Reader};
 use super::refusal::Refusal;
@@ -21,10 +22,10 @@ pub struct Moment<'a> {
 }
 
 /// What the owner of a connection has to do next. Requests are numbered from 0.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Step<'a> {
     /// A head is complete: [`Connection::accept`] its body, or [`Connection::answer`] it.
-    Request(u64, Head<'a>),
+    Request(u64, Head<'a>, Length),
     /// The body of a request needs more than these bytes: [`Connection::extend`] its room, or answer it.
     Room(u64, usize),
     /// The body of a request is complete; answer it at any time.
@@ -150,13 +151,13 @@ impl Connection {
                 }
             }
         }
-        self.reader.pending().map_or(Step::Wait, |(number, head)| Step::Request(number, head))
+        self.reader.pending().map_or(Step::Wait, |(number, head, length)| Step::Request(number, head, length))
     }
 
     fn refuse(&mut self, refusal: Refusal, moment: Moment<'_>) {
         let number = self.reader.body_number().unwrap_or_else(|| self.replies.open(Asked::default()));
         self.reader.stop();
-        self.answer(number, &refusal.answer(), true, moment);
+        self.answer(number, &refusal.answer(), moment);
     }
 
     /// Reads the body of the request that [`Step::Request`] named, for which `room` bytes are reserved.
@@ -173,9 +174,9 @@ impl Connection {
         self.reader.extend(room);
     }
 
-    /// Answers request `number`. The connection ends after that with `close`, if the client asked for it, or
-    /// if too much of the request is unread.
-    pub fn answer(&mut self, number: u64, answer: &Answer, close: bool, moment: Moment<'_>) {
+    /// Answers request `number`. The connection ends after that if the answer or the client says so, or if too
+    /// much of the request is unread.
+    pub fn answer(&mut self, number: u64, answer: &Answer, moment: Moment<'_>) {
         if self.replies.waiting_bytes() > self.limits.output_bytes {
             self.cut = true;
             return;
@@ -183,7 +184,7 @@ impl Connection {
         let (is_quiet, was_full) = (self.replies.output().is_empty(), self.is_full());
         let unread = self.reader.answered(number, &self.limits, moment.now);
         let last = self.retiring && self.replies.open_requests() == 1 && self.reader.is_between();
-        let continues = self.replies.answer(number, answer, close || unread || last, moment.date);
+        let continues = self.replies.answer(number, answer, answer.close || unread || last, moment.date);
         if self.replies.ends() {
             self.reader.stop();
         }

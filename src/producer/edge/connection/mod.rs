@@ -22,7 +22,6 @@ mod tests;
 pub use fields::Length;
 #[cfg(fuzzing)]
 pub use fuzz::fuzzed;
-pub use head::Head;
 pub use limits::Limits;
 pub use machine::{Connection, Expired, Moment, Socket, Step};
 pub use refusal::Refusal;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::producer::answer::Answer;
+use crate::producer::status::Status;
 
 use super::limits::Limits;
 use super::machine::{Connection, Expired, Moment, Socket, Step};
@@ -96,16 +97,16 @@ impl Owner {
     /// Answers the oldest open request.
     pub fn answer_next(&mut self) -> bool {
         let Some(number) = self.open.pop_front() else { return false };
-        self.answer(number, 200);
+        self.answer(number, Status::Ok);
         self.work();
         true
     }
 
     /// Answers the request with this number.
-    pub fn answer(&mut self, number: u64, status: u16) {
-        let answer = Answer::text(status, "text/plain", format!("<{number}>").into_bytes());
+    pub fn answer(&mut self, number: u64, status: Status) {
+        let answer = Answer::new(status, "text/plain", format!("<{number}>").into_bytes());
         let moment = Moment { now: self.now, date: "now" };
-        self.connection.answer(number, &answer, false, moment);
+        self.connection.answer(number, &answer, moment);
         self.flush();
     }
 
@@ -123,15 +124,17 @@ impl Owner {
             let moment = Moment { now: self.now, date: "now" };
             match self.connection.next(moment) {
                 Step::Wait => break,
-                Step::Request(number, head) => {
+                Step::Request(number, head, _) => {
                     self.current = (head.method.to_owned(), head.target.to_owned());
                     if head.target.starts_with("/refused") {
-                        self.refuse(number, 404);
+                        self.refuse(number, Status::NotFound);
                     } else {
                         self.connection.accept(ROOM_BYTES, self.now);
                     }
                 }
-                Step::Room(number, held) if held >= MAX_BODY_BYTES => self.refuse(number, 413),
+                Step::Room(number, held) if held >= MAX_BODY_BYTES => {
+                    self.refuse(number, Status::ContentTooLarge)
+                }
                 Step::Room(_, held) => self.connection.extend(held + ROOM_BYTES),
                 Step::Body(number, body) => {
                     assert!(body.len() <= MAX_BODY_BYTES);
@@ -139,7 +142,7 @@ impl Owner {
                     self.seen.push(Seen::Served(method, target, body));
                     match self.is_lazy {
                         true => self.open.push_back(number),
-                        false => self.answer(number, 200),
+                        false => self.answer(number, Status::Ok),
                     }
                 }
                 Step::Refused(refusal) => self.seen.push(Seen::Broken(refusal)),
@@ -149,7 +152,7 @@ impl Owner {
         self.flush();
     }
 
-    fn refuse(&mut self, number: u64, status: u16) {
+    fn refuse(&mut self, number: u64, status: Status) {
         self.seen.push(Seen::Refused(self.current.1.clone()));
         self.answer(number, status);
     }

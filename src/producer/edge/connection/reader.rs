@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use crate::producer::head::Head;
+
 use super::body::Body;
 use super::chunked::Pause;
 use super::fields::Length;
-use super::head::{Head, Parsed, parse};
+use super::head::{Parsed, parse};
 use super::limits::Limits;
 use super::refusal::Refusal;
 use super::replies::{Asked, Replies};
@@ -233,9 +235,9 @@ impl Reader {
     }
 
     /// The request that the owner has to decide about.
-    pub fn pending(&self) -> Option<(u64, Head<'_>)> {
+    pub fn pending(&self) -> Option<(u64, Head<'_>, Length)> {
         let Reading::Decide(number, parsed) = &self.reading else { return None };
-        Some((*number, parsed.head(&self.input[self.at..])))
+        Some((*number, parsed.head(&self.input[self.at..]), parsed.length))
     }
 
     /// Reads the body of the pending request, for which `room` bytes are reserved.

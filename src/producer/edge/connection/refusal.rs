@@ -1,6 +1,7 @@
 //! Names what a connection refuses by itself, and the answer to each.
 
 use crate::producer::answer::Answer;
+use crate::producer::status::ErrorTag;
 
 /// Why a request cannot be served, after which its connection ends: it is unknown where the next request
 /// begins.
@@ -9,7 +10,7 @@ pub enum Refusal {
     /// The head is not HTTP/1.1; the text says what is wrong.
     BadHead(&'static str),
     /// The length of the body is ambiguous, repeated or not a number.
-    BadLength(&'static str, &'static str),
+    BadLength(ErrorTag, &'static str),
     /// A chunked body is malformed; the text says how.
     BadChunk(&'static str),
     /// A transfer coding other than chunked.
@@ -33,36 +34,38 @@ pub enum Refusal {
 impl Refusal {
     /// The answer to the request.
     pub fn answer(self) -> Answer {
-        let bad = |tag, text| Answer::error(400, tag, text);
-        match self {
-            Self::BadHead(text) => bad("bad_request", text),
-            Self::BadLength(tag, text) => bad(tag, text),
-            Self::BadChunk(text) => bad("bad_chunk", text),
+        let answer = match self {
+            Self::BadHead(text) => Answer::error(ErrorTag::BadHead, text),
+            Self::BadLength(tag, text) => Answer::error(tag, text),
+            Self::BadChunk(text) => Answer::error(ErrorTag::BadChunk, text),
             Self::UnknownCoding => {
-                let text = "the only supported Transfer-Encoding is chunked";
-                Answer::error(501, "unsupported_transfer_encoding", text)
+                Answer::error(ErrorTag::UnsupportedCoding, "the only supported Transfer-Encoding is chunked")
             }
             Self::UnknownExpectation => {
-                Answer::error(417, "expectation_failed", "the only supported Expect is 100-continue")
+                Answer::error(ErrorTag::ExpectationFailed, "the only supported Expect is 100-continue")
             }
             Self::OtherVersion => {
                 let text = "the supported versions are HTTP/1.1 and HTTP/1.0; a proxy can translate HTTP/2";
-                Answer::error(505, "unsupported_version", text)
+                Answer::error(ErrorTag::UnsupportedVersion, text)
             }
             Self::HeadTooLarge(limit) => {
                 let text = format!("the request line and headers are larger than {limit} bytes; send less");
-                Answer::error(431, "head_too_large", &text)
+                Answer::error(ErrorTag::HeadTooLarge, &text)
             }
             Self::TooManyHeaders(limit) => {
-                Answer::error(431, "head_too_large", &format!("more than {limit} headers; send fewer"))
+                Answer::error(ErrorTag::HeadTooLarge, &format!("more than {limit} headers; send fewer"))
             }
             Self::TargetTooLong(limit) => {
                 let text = format!("the request target is longer than {limit} bytes");
-                Answer::error(414, "target_too_long", &text)
+                Answer::error(ErrorTag::TargetTooLong, &text)
             }
-            Self::SlowHead => Answer::head_incomplete(),
-            Self::SlowBody => Answer::body_incomplete(),
-        }
+            Self::SlowHead => {
+                let text = "the request line and headers did not arrive in time";
+                Answer::error(ErrorTag::HeadIncomplete, text)
+            }
+            Self::SlowBody => Answer::error(ErrorTag::BodyIncomplete, "the body did not arrive in time"),
+        };
+        answer.closing(true)
     }
 
     /// The limit or rule that was exceeded, for the metrics.

@@ -175,6 +175,7 @@ impl Replies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::producer::status::Status;
 
     fn replies(requests: u64) -> Replies {
         let mut replies = Replies::new(75);
@@ -185,12 +186,10 @@ mod tests {
     }
 
     fn answer(replies: &mut Replies, number: u64, close: bool) -> bool {
-        replies.answer(
-            number,
-            &Answer::text(200, "text/plain", format!("<{number}>").into_bytes()),
-            close,
-            "now",
-        )
+        {
+            let body = format!("<{number}>").into_bytes();
+            replies.answer(number, &Answer::new(Status::Ok, "text/plain", body), close, "now")
+        }
     }
 
     fn bodies(replies: &Replies) -> String {

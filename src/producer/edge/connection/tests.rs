@@ -70,7 +70,7 @@ fn a_request_cut_short_is_answered() {
         let mut owner = sent(input);
         owner.end();
         assert_eq!(owner.seen, [Seen::Broken(refusal)]);
-        assert_eq!((owner.statuses(), owner.socket), (vec![refusal.answer().status], Socket::Close));
+        assert_eq!((owner.statuses(), owner.socket), (vec![refusal.answer().status.code()], Socket::Close));
     }
 }
 
