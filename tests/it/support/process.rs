@@ -13,6 +13,7 @@ use std::time::Duration;
 use event_pipeline::linux::{ProcessSize, process_size_of};
 use tempfile::TempDir;
 
+use crate::support::http::given_server;
 use crate::support::kafka::given_client;
 use crate::support::wait::{eventually, eventually_some, secs};
 
@@ -45,6 +46,7 @@ impl Program {
         let mut command = Command::new(path);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(given_client().map(|client| ("KAFKA_CLIENT", client)));
+        command.envs(given_server().map(|server| ("HTTP_SERVER", server)));
         command.current_dir(own_dir.path());
         Self { command, name, own_dir: Some(own_dir) }
     }

@@ -41,6 +41,8 @@ pub struct Limits {
     pub linger_bytes: u64,
     /// Longest time for which bytes are read and discarded after the last answer.
     pub linger_time: Duration,
+    /// The same after a client that was too slow.
+    pub slow_linger_time: Duration,
 }
 
 impl Default for Limits {
@@ -58,6 +60,7 @@ impl Default for Limits {
             skipped_bytes: 64 << 10,
             linger_bytes: 32 << 20,
             linger_time: Duration::from_secs(10),
+            slow_linger_time: Duration::from_secs(1),
         }
     }
 }

@@ -80,6 +80,8 @@ pub struct Connection {
     cut: bool,
     /// The connection ends as soon as nothing is going on.
     retiring: bool,
+    /// The client was too slow.
+    is_slow: bool,
     /// A request may be waiting unparsed until others have been answered.
     stalled: bool,
     linger: Option<Linger>,
@@ -97,6 +99,7 @@ impl Connection {
             ended: false,
             cut: false,
             retiring: false,
+            is_slow: false,
             stalled: false,
             linger: None,
             wrote: now,
@@ -230,7 +233,9 @@ impl Connection {
             None if !is_done || !self.replies.is_idle() => Socket::Keep,
             None if self.ended || !self.reader.is_unread() => Socket::Close,
             None => {
-                let until = now + self.limits.linger_time;
+                let limits = &self.limits;
+                let time = if self.is_slow { limits.slow_linger_time } else { limits.linger_time };
+                let until = now + time;
                 self.linger = Some(Linger { left: self.limits.linger_bytes, until });
                 Socket::ShutWrite
             }
@@ -269,6 +274,7 @@ impl Connection {
                 return Some(Expired::Unread);
             }
         };
+        self.is_slow = true;
         self.refuse(refusal, moment);
         Some(Expired::Slow(refusal))
     }

@@ -215,8 +215,8 @@ fn each_wait_has_its_time() {
     }
     assert_eq!(slow.wait(SECOND), Some(Expired::Slow(Refusal::SlowHead)));
     assert_eq!((slow.statuses(), slow.socket), (vec![408], Socket::ShutWrite));
-    assert_eq!(slow.wait(9 * SECOND), None);
-    assert_eq!(slow.wait(SECOND), Some(Expired::Discarded));
+    assert_eq!(slow.wait(SECOND / 2), None);
+    assert_eq!(slow.wait(SECOND / 2), Some(Expired::Discarded));
     assert_eq!(slow.socket, Socket::Close);
 
     let mut upload = sent("POST /e HTTP/1.1\r\nHost: h\r\nContent-Length: 163840\r\n\r\n");
