@@ -13,6 +13,7 @@ use socket2::SockRef;
 use crate::producer::answer::{After, Answer};
 use crate::producer::clock::with_date;
 use crate::producer::edge::mailbox::{Mail, Mailbox};
+use crate::producer::front::cannot_bind;
 
 /// Connections that the kernel may queue before they are accepted; its own limit is `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
@@ -38,7 +39,7 @@ impl Listener {
     /// # Errors
     /// The address cannot be bound.
     pub fn open(addr: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr)?;
+        let listener = TcpListener::bind(addr).map_err(|error| cannot_bind(addr, &error))?;
         // Linux copies these options to every accepted socket.
         let socket = SockRef::from(&listener);
         socket.listen(BACKLOG)?;
