@@ -38,6 +38,8 @@ mod stop;
 mod threads;
 mod ticket;
 mod tiny_http;
+#[cfg(feature = "edge")]
+mod wake;
 
 use std::io;
 use std::sync::Arc;

@@ -29,6 +29,8 @@ use crate::producer::routes::Policy;
 use crate::producer::stop::Stop;
 use crate::producer::ticket::QueuedJob;
 use crate::producer::tiny_http::front::{TinyHttpFront, thread_count};
+#[cfg(feature = "edge")]
+use crate::producer::wake::together;
 use crate::thread::{join_until, spawn};
 
 /// All threads, and what is needed to end them.
@@ -77,9 +79,11 @@ impl Threads {
         let publisher = spawn_publisher(publisher, handler.clone(), stop)?;
         let repliers =
             spawn_each("reply", config.http.reply_threads, &settled_end, &handler, |handler, jobs| {
-                for job in jobs {
-                    handler.catch_panic(|| handler.settle(job));
-                }
+                together(|| {
+                    for job in jobs {
+                        handler.catch_panic(|| handler.settle(job));
+                    }
+                });
             })?;
         let body_readers =
             spawn_each("body", config.http.body_threads, &bodies, &handler, |handler, task| {
@@ -219,4 +223,10 @@ fn spawn_each<T: Send + 'static>(
         spawn(format!("{name}-{n}"), move || values.iter().for_each(|value| serve(&handler, value)))
     };
     (0..count).map(start).collect()
+}
+
+/// No front of this build is woken.
+#[cfg(not(feature = "edge"))]
+fn together(work: impl FnOnce()) {
+    work();
 }

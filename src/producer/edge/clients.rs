@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 
 use crate::producer::edge::connection::Connection;
-use crate::producer::edge::serve::Token;
+use crate::producer::edge::mailbox::Token;
 
 /// One connection with its socket.
 #[derive(Debug)]

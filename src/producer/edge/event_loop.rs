@@ -12,9 +12,9 @@ use crate::producer::answer::Answer;
 use crate::producer::clock::Date;
 use crate::producer::edge::clients::{Client, Clients};
 use crate::producer::edge::connection::{Connection, Expired, Limits, Moment, Refusal, Socket, Step};
-use crate::producer::edge::mailbox::{Mail, Mailbox};
+use crate::producer::edge::mailbox::{Mail, Mailbox, Token};
 use crate::producer::edge::poller::{Events, Poller, Ready};
-use crate::producer::edge::serve::{Decision, Reply, Serve, Token};
+use crate::producer::edge::serve::{Decision, Reply, Serve};
 
 /// Most bytes read at once.
 const READ_BYTES: usize = 64 << 10;

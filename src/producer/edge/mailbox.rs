@@ -8,7 +8,11 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::producer::answer::Answer;
 use crate::producer::edge::poller::Bell;
-use crate::producer::edge::serve::Token;
+use crate::producer::wake::wake;
+
+/// Identifies a connection of an event loop; it is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
 
 /// What a loop is asked to do.
 #[derive(Debug)]
@@ -42,7 +46,7 @@ impl Mailbox {
     /// Delivers `mail`; a loop that has ended needs none.
     pub fn post(&self, mail: Mail) {
         if self.sender.send(mail).is_ok() {
-            self.bell.ring();
+            wake(&self.bell);
         }
     }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
+use crate::producer::wake::Wake;
+
 /// Most events taken at once.
 const EVENTS: usize = 512;
 
@@ -24,9 +26,9 @@ pub struct Bell {
     rung: AtomicBool,
 }
 
-impl Bell {
-    /// Wakes the thread, which costs a system call only if it sleeps.
-    pub fn ring(&self) {
+impl Wake for Bell {
+    /// Costs a system call only if the thread sleeps.
+    fn wake(&self) {
         if !self.rung.swap(true, Ordering::SeqCst) {
             // It fails only if the counter is full, and then the thread wakes anyway.
             let _ = rustix::io::write(&self.fd, &1_u64.to_ne_bytes());

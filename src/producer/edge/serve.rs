@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::producer::answer::Answer;
 use crate::producer::edge::connection::{Expired, Length, Refusal};
-use crate::producer::edge::mailbox::{Mail, Mailbox};
+use crate::producer::edge::mailbox::{Mail, Mailbox, Token};
 use crate::producer::head::Head;
 use crate::producer::status::Status;
 
@@ -54,10 +54,6 @@ pub trait Serve: Send + Sync + 'static {
     /// The number of open connections has changed by `change`.
     fn connections(&self, change: i64);
 }
-
-/// Identifies a connection of an event loop; it is never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token(pub u64);
 
 /// The right to answer one request. If it is dropped, the request is answered 500.
 #[derive(Debug)]

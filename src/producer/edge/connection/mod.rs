@@ -8,6 +8,7 @@ mod fields;
 #[cfg(fuzzing)]
 mod fuzz;
 mod head;
+mod input;
 mod limits;
 mod machine;
 #[cfg(any(test, fuzzing))]

@@ -8,13 +8,11 @@ use super::body::Body;
 use super::chunked::Pause;
 use super::fields::Length;
 use super::head::{Parsed, parse};
+use super::input::Input;
 use super::limits::Limits;
 use super::refusal::Refusal;
 use super::replies::{Asked, Replies};
 use super::scan::Scan;
-
-/// A larger buffer is given back once it is empty, so that an idle connection is small.
-const KEPT_BYTES: usize = 4 << 10;
 
 /// Most bytes of empty lines before a request line; some clients send one after a body.
 const MAX_BLANK_BYTES: usize = 16;
@@ -62,9 +60,7 @@ pub enum Owed {
 /// What has been received and how it is being read.
 #[derive(Debug)]
 pub struct Reader {
-    input: Vec<u8>,
-    /// Where the unparsed input begins.
-    at: usize,
+    input: Input,
     reading: Reading,
     /// When the client began to owe what it owes.
     since: Instant,
@@ -76,7 +72,7 @@ impl Reader {
     /// Starts before the first request.
     pub fn new(now: Instant) -> Self {
         let reading = Reading::Head(Scan::default(), 0);
-        Self { input: Vec::new(), at: 0, reading, since: now, unread: false }
+        Self { input: Input::default(), reading, since: now, unread: false }
     }
 
     /// Takes bytes from the client; they are dropped once nothing more is parsed.
@@ -85,11 +81,7 @@ impl Reader {
             self.unread = true;
             return;
         }
-        if self.at > 0 {
-            self.input.drain(..self.at);
-            self.at = 0;
-        }
-        self.input.extend_from_slice(bytes);
+        self.input.push(bytes);
     }
 
     /// Reads the next part. `ended` says that no further input will come.
@@ -119,13 +111,14 @@ impl Reader {
         now: Instant,
     ) -> Result<Progress, Refusal> {
         let Reading::Head(scan, blank) = &mut self.reading else { return Ok(Progress::Wait) };
-        while scan.is_new() && self.input[self.at..].starts_with(b"\r\n") {
-            (self.at, *blank) = (self.at + 2, *blank + 2);
+        while scan.is_new() && self.input.unparsed().starts_with(b"\r\n") {
+            self.input.consume(2);
+            *blank += 2;
             if *blank > MAX_BLANK_BYTES {
                 return Err(Refusal::BadHead("too many empty lines before a request"));
             }
         }
-        let input = &self.input[self.at..];
+        let input = self.input.unparsed();
         // Half an empty line is not the start of a head.
         let length = match input {
             [] => None,
@@ -161,18 +154,15 @@ impl Reader {
 
     fn body(&mut self, ended: bool, replies: &mut Replies, now: Instant) -> Result<Progress, Refusal> {
         let Reading::Body(body, persists) = &mut self.reading else { return Ok(Progress::Wait) };
-        if self.at < self.input.len() {
+        if !self.input.is_empty() {
             replies.has_begun(body.number);
         }
-        let (used, pause) = body.feed(&self.input[self.at..])?;
-        self.at += used;
+        let (used, pause) = body.feed(self.input.unparsed())?;
+        self.input.consume(used);
         match pause {
             Pause::Room => return Ok(Progress::Room(body.number, body.len())),
             Pause::Input if ended => return Err(Refusal::SlowBody),
-            Pause::Input => {
-                self.tidy();
-                return Ok(Progress::Wait);
-            }
+            Pause::Input => return Ok(Progress::Wait),
             Pause::Done => {}
         }
         let persists = *persists;
@@ -182,16 +172,16 @@ impl Reader {
 
     fn skip(&mut self, ended: bool, now: Instant) -> Progress {
         let Reading::Skip(left) = &mut self.reading else { return Progress::Wait };
-        let used = (self.input.len() - self.at).min(usize::try_from(*left).unwrap_or(usize::MAX));
+        let used = self.input.unparsed().len().min(usize::try_from(*left).unwrap_or(usize::MAX));
         *left -= used as u64;
-        self.at += used;
+        self.input.consume(used);
         match *left {
             0 => {
                 self.restart(true, now);
                 return Progress::Again;
             }
             _ if ended => self.stop(),
-            _ => self.tidy(),
+            _ => {}
         }
         Progress::Wait
     }
@@ -199,12 +189,11 @@ impl Reader {
     /// Goes on with the next head, or stops after the last request. Returns the former state.
     fn restart(&mut self, persists: bool, now: Instant) -> Reading {
         self.since = now;
-        self.tidy();
         let next = if persists { Reading::Head(Scan::default(), 0) } else { Reading::Over };
         let former = std::mem::replace(&mut self.reading, next);
         if !persists {
-            self.unread = self.at < self.input.len();
-            self.drop_input();
+            self.unread = !self.input.is_empty();
+            self.input = Input::default();
         }
         former
     }
@@ -212,41 +201,25 @@ impl Reader {
     /// Parses nothing more. What the client still sends is discarded.
     pub fn stop(&mut self) {
         if !self.is_over() {
-            let is_between = matches!(self.reading, Reading::Head(..)) && self.at == self.input.len();
-            self.unread = !is_between;
+            self.unread = !self.is_between();
             self.reading = Reading::Over;
-            self.drop_input();
-        }
-    }
-
-    fn drop_input(&mut self) {
-        (self.input, self.at) = (Vec::new(), 0);
-    }
-
-    /// Gives memory back once everything in it has been parsed.
-    fn tidy(&mut self) {
-        if self.at == self.input.len() {
-            self.at = 0;
-            self.input.clear();
-            if self.input.capacity() > KEPT_BYTES {
-                self.input = Vec::new();
-            }
+            self.input = Input::default();
         }
     }
 
     /// The request that the owner has to decide about.
     pub fn pending(&self) -> Option<(u64, Head<'_>, Length)> {
         let Reading::Decide(number, parsed) = &self.reading else { return None };
-        Some((*number, parsed.head(&self.input[self.at..]), parsed.length))
+        Some((*number, parsed.head(self.input.unparsed()), parsed.length))
     }
 
     /// Reads the body of the pending request, for which `room` bytes are reserved.
     pub fn accept(&mut self, room: usize, replies: &mut Replies, now: Instant) {
         let Reading::Decide(number, parsed) = &self.reading else { return };
         let (number, parsed) = (*number, *parsed);
-        self.at += parsed.bytes;
+        self.input.consume(parsed.bytes);
         self.since = now;
-        if parsed.expects && self.at == self.input.len() {
+        if parsed.expects && self.input.is_empty() {
             replies.continue_with(number);
         }
         self.reading = Reading::Body(Body::new(number, parsed.length, room), parsed.persists);
@@ -270,14 +243,14 @@ impl Reader {
                 let parsed = *parsed;
                 match parsed.length {
                     Length::Absent | Length::Known(0) => {
-                        self.at += parsed.bytes;
+                        self.input.consume(parsed.bytes);
                         self.restart(parsed.persists, now);
                         false
                     }
                     Length::Known(left)
                         if left <= limits.skipped_bytes && parsed.persists && !parsed.expects =>
                     {
-                        self.at += parsed.bytes;
+                        self.input.consume(parsed.bytes);
                         self.since = now;
                         self.reading = Reading::Skip(left);
                         false
@@ -319,7 +292,7 @@ impl Reader {
 
     /// True if heads may follow, and none has begun.
     pub fn is_between(&self) -> bool {
-        matches!(self.reading, Reading::Head(..)) && self.at == self.input.len()
+        matches!(self.reading, Reading::Head(..)) && self.input.is_empty()
     }
 
     /// True if no request is being read, so that the next one can wait.
@@ -350,6 +323,6 @@ impl Reader {
     #[cfg(any(test, fuzzing))]
     pub fn held_bytes(&self) -> usize {
         let body = if let Reading::Body(body, _) = &self.reading { body.held_bytes() } else { 0 };
-        self.input.capacity() + body
+        self.input.held_bytes() + body
     }
 }
