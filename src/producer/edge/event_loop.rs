@@ -82,7 +82,7 @@ impl<S: Serve> EventLoop<S> {
             self.date.refresh();
             events.iter().for_each(|event| self.mark(event));
             for token in std::mem::take(&mut self.ready) {
-                self.shielded(token, Self::read);
+                self.catch_panic(token, Self::read);
             }
             while let Ok(mail) = self.mail.try_recv() {
                 if !self.take(mail) {
@@ -93,13 +93,13 @@ impl<S: Serve> EventLoop<S> {
                 self.sweep();
             }
             for token in std::mem::take(&mut self.touched) {
-                self.shielded(token, Self::finish);
+                self.catch_panic(token, Self::finish);
             }
         }
     }
 
     /// A panic costs one connection, not the loop.
-    fn shielded(&mut self, token: Token, work: impl FnOnce(&mut Self, Token) -> io::Result<()>) {
+    fn catch_panic(&mut self, token: Token, work: impl FnOnce(&mut Self, Token) -> io::Result<()>) {
         // The panic itself has been logged and counted.
         if !matches!(catch_unwind(AssertUnwindSafe(|| work(self, token))), Ok(Ok(()))) {
             self.remove(token);

@@ -39,7 +39,7 @@ pub struct Owner {
     pub seen: Vec<Seen>,
     /// What the client has received.
     pub received: Vec<u8>,
-    /// What the socket was last told to do.
+    /// The last instruction for the socket.
     pub socket: Socket,
     /// The present.
     pub now: Instant,
@@ -166,7 +166,7 @@ impl Owner {
         self.check();
         match self.connection.socket(self.now) {
             Socket::Keep => {}
-            told => self.socket = told,
+            other => self.socket = other,
         }
     }
 
