@@ -12,19 +12,16 @@ use crate::producer::answer::Answer;
 use crate::producer::bodies::{BodyQueue, BodyTask};
 use crate::producer::clock::with_stamp;
 use crate::producer::front::Request;
-use crate::producer::head::Head;
 use crate::producer::health::{Health, NotReady};
 use crate::producer::intake::{Events, Intake, Refusal};
 use crate::producer::job::{Job, Lines};
 use crate::producer::metrics::ProducerMetrics;
-use crate::producer::pages::{self, RETRY_WHEN_DOWN, not_ready};
+use crate::producer::pages::{RETRY_WHEN_DOWN, not_ready};
 use crate::producer::queue::{Queue, Reservation};
 use crate::producer::receipts::{self, Rejected};
-use crate::producer::routes::{Body, Policy, Route, Verdict, judge};
-use crate::producer::status::{ErrorTag, Status};
+use crate::producer::routes::{Body, Policy, Route};
+use crate::producer::status::ErrorTag;
 use crate::producer::ticket::{QueuedJob, Ticket};
-
-const QUEUE_FULL: &str = "the queue is full";
 
 /// An answer to be written, by a thread that the client may block.
 pub struct Reply {
@@ -72,35 +69,6 @@ impl Handler {
         }
     }
 
-    /// Decides about a request. Returns its body, if that may be read, with a reservation of as many bytes as
-    /// `room` says, or else the answer.
-    pub fn decide(
-        &self,
-        head: &Head<'_>,
-        now: Instant,
-        room: impl FnOnce(&Body) -> usize,
-    ) -> Result<(Body, Reservation), Answer> {
-        match judge(head, &self.policy) {
-            Verdict::Show(route) => {
-                Err(pages::show(route, self.server, &self.queue, &self.health, &self.metrics))
-            }
-            Verdict::Refuse(answer) => {
-                match answer.status {
-                    Status::ContentTooLarge => self.metrics.refuse("max_body_bytes"),
-                    Status::BadRequest | Status::LengthRequired if answer.close => {
-                        self.metrics.refuse("framing");
-                    }
-                    _ => {}
-                }
-                Err(answer)
-            }
-            Verdict::Take(body) => match self.admit(room(&body), now) {
-                Ok(reservation) => Ok((body, reservation)),
-                Err(answer) => Err(answer.closing(!body.is_here)),
-            },
-        }
-    }
-
     /// Serves a request whose body is in memory, of which at least its own length is reserved. Never blocks.
     pub fn take(&self, request: Request, body: Body, mut reservation: Reservation) {
         let reply = if !body.needs_thread() || reservation.resize(0, 2 * body.length) {
@@ -139,17 +107,6 @@ impl Handler {
         if catch_unwind(AssertUnwindSafe(serve)).is_err() {
             log::error!("a request ended in a panic; {} panics so far", self.metrics.http.panics.get());
         }
-    }
-
-    /// Reserves `bytes` for a body, if events are accepted now.
-    fn admit(&self, bytes: usize, now: Instant) -> Result<Reservation, Answer> {
-        self.health.check(now).map_err(|reason| not_ready(&reason))?;
-        let throttled = self.health.throttled_for(now);
-        if throttled > self.delivery_timeout {
-            let what = format!("a quota of Kafka is exceeded for another {} s", throttled.as_secs());
-            return Err(self.overloaded(&what));
-        }
-        self.queue.reserve(0, bytes).ok_or_else(|| self.overloaded(QUEUE_FULL))
     }
 
     fn read_at_once(&self, mut request: Request, body: Body, reservation: Reservation) -> Option<Reply> {
@@ -240,7 +197,7 @@ impl Handler {
                 answer
             }
             Refusal::NotGzip(answer) => answer,
-            Refusal::NoRoom => self.overloaded(QUEUE_FULL),
+            Refusal::NoRoom => self.queue_full(),
         }
     }
 
@@ -254,7 +211,7 @@ impl Handler {
         let events = lines.len();
         if !reservation.resize(events, lines.held_bytes()) {
             self.metrics.reject("queue_full", events as u64);
-            return reply(request, self.overloaded(QUEUE_FULL));
+            return reply(request, self.queue_full());
         }
         let deadline = request.complete + self.delivery_timeout;
         let ticket = Ticket { request, rejected, reservation };
@@ -270,7 +227,7 @@ impl Handler {
                 let (reason, answer) = if self.queue.is_dead() {
                     ("closed", not_ready(&NotReady::Draining))
                 } else {
-                    ("queue_full", self.overloaded(QUEUE_FULL))
+                    ("queue_full", self.queue_full())
                 };
                 self.metrics.reject(reason, events as u64);
                 reply(job.ticket.request, answer)
@@ -299,26 +256,6 @@ impl Handler {
             job.give_up(&"the publisher ended".into());
             self.settle(job);
         }
-    }
-
-    /// How long a refused client should wait: until the pending events have left, or until a quota lets Kafka
-    /// accept events again, whichever is later.
-    fn retry_after(&self) -> Duration {
-        self.queue.usage().retry_after().max(self.health.throttled_for(Instant::now()))
-    }
-
-    /// The answer when the queue has no room.
-    pub fn queue_full(&self) -> Answer {
-        self.overloaded(QUEUE_FULL)
-    }
-
-    /// The answer to a connection beyond the limit.
-    pub fn too_many_connections(&self) -> Answer {
-        self.overloaded("too many connections").closing(true)
-    }
-
-    fn overloaded(&self, what: &str) -> Answer {
-        pages::overloaded(what, self.retry_after())
     }
 }
 

@@ -11,6 +11,7 @@
 //! and connections, waits until all accepted events are settled, ends the connections, and then ends each thread
 //! after those that feed it.
 
+mod admission;
 mod answer;
 #[doc(hidden)] // for benches/micro
 pub mod batch;

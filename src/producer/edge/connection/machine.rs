@@ -8,7 +8,8 @@ use crate::producer::head::Head;
 
 use super::fields::Length;
 use super::limits::Limits;
-use super::reader::{Owed, Progress, Reader};
+use super::reader::Reader;
+use super::reading::{Owed, Progress};
 use super::refusal::Refusal;
 use super::replies::{Asked, Replies};
 

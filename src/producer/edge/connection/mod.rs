@@ -14,6 +14,7 @@ mod machine;
 #[cfg(any(test, fuzzing))]
 mod owner;
 mod reader;
+mod reading;
 mod refusal;
 mod replies;
 mod scan;
