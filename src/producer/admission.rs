@@ -62,11 +62,6 @@ impl Handler {
         self.overloaded("the queue is full")
     }
 
-    /// The answer to a connection beyond the limit.
-    pub fn too_many_connections(&self) -> Answer {
-        self.overloaded("too many connections").closing(true)
-    }
-
     /// The answer when one of our limits is reached.
     pub fn overloaded(&self, what: &str) -> Answer {
         pages::overloaded(what, self.retry_after())

@@ -35,6 +35,7 @@ pub enum After {
     /// It stays open.
     Stay,
     /// It stays open, and is closed after this many seconds of silence.
+    #[cfg_attr(not(feature = "edge"), expect(dead_code, reason = "only `edge` says so"))]
     StayFor(u64),
 }
 

@@ -44,6 +44,7 @@ impl Date {
     }
 
     /// What [`Date::refresh`] returned last.
+    #[cfg(feature = "edge")]
     pub fn text(&self) -> &str {
         &self.text
     }

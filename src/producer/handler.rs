@@ -70,6 +70,7 @@ impl Handler {
     }
 
     /// Serves a request whose body is in memory, of which at least its own length is reserved. Never blocks.
+    #[cfg(feature = "edge")]
     pub fn take(&self, request: Request, body: Body, mut reservation: Reservation) {
         let reply = if !body.needs_thread() || reservation.resize(0, 2 * body.length) {
             self.read(request, body, reservation)

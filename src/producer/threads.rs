@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::broker::Sink;
-use crate::config::{HttpServer, ProducerConfig};
+#[cfg(feature = "edge")]
+use crate::config::HttpServer;
+use crate::config::ProducerConfig;
 use crate::echo::Echo;
 use crate::event;
 use crate::producer::batch::Batch;

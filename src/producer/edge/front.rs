@@ -48,7 +48,7 @@ impl EdgeFront {
         let refusing = handler.clone();
         let refuse = move || {
             refusing.metrics.refuse("max_connections");
-            refusing.too_many_connections()
+            refusing.overloaded("too many connections").closing(true)
         };
         let service = Arc::new(Service::new(handler.clone()));
         Ok(Self { loops: Loops::start(&settings, &service, refuse)? })
