@@ -210,7 +210,8 @@ impl Handler {
         mut reservation: Reservation,
     ) -> Option<Reply> {
         let events = lines.len();
-        if !reservation.resize(events, lines.held_bytes()) {
+        let bytes = lines.held_bytes() + rejected.as_deref().map_or(0, receipts::held_bytes);
+        if !reservation.resize(events, bytes) {
             self.metrics.reject("queue_full", events as u64);
             return reply(request, self.queue_full());
         }

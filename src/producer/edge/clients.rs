@@ -16,8 +16,12 @@ pub struct Client<T> {
     pub taking: Option<T>,
     /// The socket has, or may have, something to read.
     pub readable: bool,
+    /// The client has shut its sending side: the end of the input follows what can be read.
+    pub hung_up: bool,
     /// The socket has, or may have, room to write.
     pub writable: bool,
+    /// Bytes of answers that had not been sent when that was last looked at.
+    pub unsent: usize,
     /// It is in the list of connections to look at.
     pub listed: bool,
 }

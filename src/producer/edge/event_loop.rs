@@ -22,6 +22,9 @@ const READ_BYTES: usize = 64 << 10;
 /// Reads from one connection before the others have their turn.
 const READS_PER_TURN: usize = 4;
 
+/// Most bytes of answers that the clients of one loop have not read. Above it, those that do not read are cut off.
+const MAX_UNSENT_BYTES: usize = 16 << 20;
+
 /// How often deadlines are checked; each may be missed by as much.
 const SWEEP: Duration = Duration::from_millis(250);
 
@@ -37,6 +40,8 @@ pub struct EventLoop<S: Serve> {
     ready: Vec<Token>,
     /// Connections that may have something to write or to end.
     touched: Vec<Token>,
+    /// Bytes of answers that have not been sent.
+    unsent: usize,
     buffer: Box<[u8]>,
     date: Date,
     now: Instant,
@@ -62,6 +67,7 @@ impl<S: Serve> EventLoop<S> {
             clients: Clients::new(),
             ready: Vec::new(),
             touched: Vec::new(),
+            unsent: 0,
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             date: Date::default(),
             now,
@@ -83,11 +89,14 @@ impl<S: Serve> EventLoop<S> {
             events.iter().for_each(|event| self.mark(event));
             for token in std::mem::take(&mut self.ready) {
                 self.catch_panic(token, Self::read);
-            }
-            while let Ok(mail) = self.mail.try_recv() {
-                if !self.take(mail) {
+                // Before the next connection is read, so that the answers to all of them cannot pile up.
+                if !self.collect() {
                     return;
                 }
+                self.catch_panic(token, Self::finish);
+            }
+            if !self.collect() {
+                return;
             }
             if self.now >= self.swept + SWEEP {
                 self.sweep();
@@ -108,12 +117,23 @@ impl<S: Serve> EventLoop<S> {
 
     fn remove(&mut self, token: Token) {
         if let Some(client) = self.clients.remove(token) {
+            self.unsent -= client.unsent;
             if let Some(taking) = client.taking {
                 self.service.gave_up(taking, None);
             }
             self.mailbox.closed();
             self.service.connections(-1);
         }
+    }
+
+    /// Does what other threads have asked for; returns false if the loop ends.
+    fn collect(&mut self) -> bool {
+        while let Ok(mail) = self.mail.try_recv() {
+            if !self.take(mail) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Returns false if the loop ends.
@@ -130,15 +150,21 @@ impl<S: Serve> EventLoop<S> {
                     return true;
                 }
                 let (readable, writable) = (true, true);
-                let client = Client { socket, connection, taking: None, readable, writable, listed: true };
+                let (hung_up, unsent, listed) = (false, 0, true);
+                let client =
+                    Client { socket, connection, taking: None, readable, hung_up, writable, unsent, listed };
                 self.clients.add(client);
                 self.service.connections(1);
                 self.ready.push(token);
             }
             Mail::Answer(token, number, answer) => {
                 let moment = Moment { now: self.now, date: self.date.text() };
+                let answer = answer.unwrap_or_else(|| {
+                    let lost = Answer::lost().closing(true);
+                    self.service.lost(lost.status);
+                    lost
+                });
                 let Some(client) = self.clients.get(token) else { return true };
-                let answer = answer.unwrap_or_else(|| Answer::lost().closing(true));
                 client.connection.answer(number, &answer, moment);
                 self.touched.push(token);
             }
@@ -159,9 +185,11 @@ impl<S: Serve> EventLoop<S> {
         if let Some(client) = self.clients.get(token) {
             client.listed = false;
         }
-        self.touched.push(token);
         for _ in 0..READS_PER_TURN {
-            self.serve(token);
+            if !self.serve(token) {
+                self.list(token);
+                return Ok(());
+            }
             let Some(client) = self.clients.get(token) else { return Ok(()) };
             if !client.readable || !client.connection.wants_input() {
                 return Ok(());
@@ -172,8 +200,9 @@ impl<S: Serve> EventLoop<S> {
                     client.connection.end_of_input();
                 }
                 Ok(count) => {
-                    // Fewer bytes than asked for are all that there are; more of them are reported.
-                    client.readable = count == self.buffer.len();
+                    // Fewer bytes than asked for are all that there are; more of them are reported. An end that
+                    // has been reported already is not reported again.
+                    client.readable = count == self.buffer.len() || client.hung_up;
                     client.connection.receive(&self.buffer[..count]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => client.readable = false,
@@ -194,13 +223,13 @@ impl<S: Serve> EventLoop<S> {
         }
     }
 
-    /// Does what the connection asks for.
-    fn serve(&mut self, token: Token) {
+    /// Does what the connection asks for. Returns false if answers have to be sent before it goes on.
+    fn serve(&mut self, token: Token) -> bool {
         let moment = Moment { now: self.now, date: self.date.text() };
-        let Some(client) = self.clients.get(token) else { return };
+        let Some(client) = self.clients.get(token) else { return true };
         loop {
             match client.connection.next(moment) {
-                Step::Wait => break,
+                Step::Wait => return true,
                 Step::Request(number, head, length) => match self.service.head(head, length, self.now) {
                     Decision::Answer(answer) => client.connection.answer(number, &answer, moment),
                     Decision::Accept { room, taking } => {
@@ -209,7 +238,7 @@ impl<S: Serve> EventLoop<S> {
                     }
                 },
                 Step::Room(number, held) => {
-                    let Some(taking) = client.taking.as_mut() else { break };
+                    let Some(taking) = client.taking.as_mut() else { return true };
                     match self.service.extend(taking, held) {
                         Ok(room) => client.connection.extend(room),
                         Err(answer) => {
@@ -221,9 +250,16 @@ impl<S: Serve> EventLoop<S> {
                     }
                 }
                 Step::Body(number, body) => {
-                    let Some(taking) = client.taking.take() else { break };
+                    let Some(taking) = client.taking.take() else { return true };
                     let reply = Reply::new(self.mailbox.clone(), token, number);
-                    self.service.serve(taking, body, reply, self.now);
+                    let serve = AssertUnwindSafe(|| self.service.serve(taking, body, reply, self.now));
+                    // A reply that is dropped in a panic answers 500.
+                    let _ = catch_unwind(serve);
+                    // It may have been answered at once, with much more than it had. The answer has to be sent
+                    // before the next request, or a client that does not read could have any number of them.
+                    if !self.mail.is_empty() && !client.connection.is_between() {
+                        return false;
+                    }
                 }
                 Step::Refused(refusal) => gave_up(&*self.service, refusal, client.taking.take()),
             }
@@ -245,6 +281,15 @@ impl<S: Serve> EventLoop<S> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+        let unsent = client.connection.unsent_bytes();
+        self.unsent = self.unsent - client.unsent + unsent;
+        client.unsent = unsent;
+        let is_unread = !client.connection.output().is_empty();
+        if is_unread && self.unsent > MAX_UNSENT_BYTES {
+            self.service.expired(Expired::Unread);
+            self.remove(token);
+            return Ok(());
         }
         match client.connection.socket(self.now) {
             Socket::Close => {
@@ -284,6 +329,7 @@ impl<S: Serve> EventLoop<S> {
             return self.remove(token);
         }
         client.readable |= event.readable;
+        client.hung_up |= event.hung_up;
         client.writable |= event.writable;
         self.list(token);
     }

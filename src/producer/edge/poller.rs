@@ -45,6 +45,8 @@ pub struct Ready {
     pub readable: bool,
     /// There may be room to write.
     pub writable: bool,
+    /// The client has shut its sending side; what it sent before can still be read.
+    pub hung_up: bool,
     /// The connection is dead.
     pub dead: bool,
 }
@@ -71,9 +73,10 @@ impl Events {
         let events = self.0.iter().map(|event| (event.data.u64(), event.flags));
         events.filter(|(token, _)| *token != BELL).map(|(token, flags)| Ready {
             token,
-            readable: flags.intersects(Flags::IN | Flags::RDHUP),
+            readable: flags.intersects(Flags::IN | Flags::RDHUP | Flags::HUP),
             writable: flags.contains(Flags::OUT),
-            dead: flags.intersects(Flags::ERR | Flags::HUP),
+            hung_up: flags.intersects(Flags::RDHUP | Flags::HUP),
+            dead: flags.contains(Flags::ERR),
         })
     }
 }

@@ -48,6 +48,9 @@ pub trait Serve: Send + Sync + 'static {
     /// [`Serve::gave_up`] is called too.
     fn refused(&self, refusal: Refusal, in_body: bool);
 
+    /// A request whose [`Reply`] was dropped is answered with this status.
+    fn lost(&self, status: Status);
+
     /// A deadline has ended a connection or a request.
     fn expired(&self, expired: Expired);
 

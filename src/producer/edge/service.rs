@@ -17,9 +17,9 @@ use crate::producer::status::Status;
 /// Bodies up to this size are validated in the event loop; larger ones would hold up its other connections.
 const SMALL_BODY_BYTES: usize = 4 << 10;
 
-/// Bytes reserved when a body begins. More are reserved as it arrives, so that a client that announces much and
-/// sends nothing cannot fill the queue.
-const FIRST_ROOM_BYTES: usize = 64 << 10;
+/// Bytes reserved when a body begins. More are reserved as it arrives, so that clients that announce much and send
+/// nothing cannot fill the queue.
+const FIRST_ROOM_BYTES: usize = 4 << 10;
 
 /// Serves requests with the handler.
 pub struct Service {
@@ -28,6 +28,7 @@ pub struct Service {
 
 /// A request whose body is being read.
 pub struct Taking {
+    /// Its length is the most that the body can have.
     body: Body,
     reservation: Reservation,
     started: Instant,
@@ -52,13 +53,16 @@ impl Serve for Service {
         let route = Route::of(head.target);
         // The length of a chunked body is checked while it arrives.
         let content_length = head.content_length.or((length == Length::Chunked).then_some("0"));
-        let room = |body: &Body| match length {
-            Length::Chunked => FIRST_ROOM_BYTES,
-            _ => body.length.min(FIRST_ROOM_BYTES),
+        let most = |body: &Body| match length {
+            Length::Chunked => self.handler.policy.max_body_bytes,
+            _ => body.length,
         };
+        let room = |body: &Body| most(body).min(FIRST_ROOM_BYTES);
         match self.handler.decide(&Head { content_length, ..head }, now, room) {
-            Ok((body, reservation)) => {
-                Decision::Accept { room: room(&body), taking: Taking { body, reservation, started: now } }
+            Ok((mut body, reservation)) => {
+                let room = room(&body);
+                body.length = most(&body);
+                Decision::Accept { room, taking: Taking { body, reservation, started: now } }
             }
             Err(answer) => {
                 self.count(route, answer.status, now);
@@ -68,13 +72,16 @@ impl Serve for Service {
     }
 
     fn extend(&self, taking: &mut Taking, held: usize) -> Result<usize, Answer> {
-        let most = self.handler.policy.max_body_bytes;
+        let most = taking.body.length;
         if held >= most {
             self.handler.metrics.refuse("max_body_bytes");
             return Err(Answer::too_large("body", most as u64));
         }
-        let room = (2 * held).clamp(FIRST_ROOM_BYTES, most);
-        if taking.reservation.resize(0, room) { Ok(room) } else { Err(self.handler.queue_full()) }
+        let room = (2 * held).min(most);
+        // Uploads that never end leave room for small bodies.
+        let usage = self.handler.queue.usage();
+        let fits = usage.bytes() + (room - held) <= usage.max_bytes() / 4 * 3;
+        if fits && taking.reservation.resize(0, room) { Ok(room) } else { Err(self.handler.queue_full()) }
     }
 
     fn serve(&self, taking: Taking, bytes: Vec<u8>, reply: Reply, now: Instant) {
@@ -96,6 +103,10 @@ impl Serve for Service {
         if !in_body {
             self.handler.metrics.answered(Route::Unknown, refusal.answer().status);
         }
+    }
+
+    fn lost(&self, status: Status) {
+        self.handler.metrics.answered(Route::RegisterEvent, status);
     }
 
     fn expired(&self, expired: Expired) {

@@ -22,6 +22,8 @@ const LONG: Duration = Duration::from_secs(60);
 struct Echo {
     later: Sender<(Reply, Answer)>,
     refused: AtomicUsize,
+    /// Requests for `/much`.
+    served: AtomicUsize,
 }
 
 impl Serve for Echo {
@@ -32,6 +34,10 @@ impl Serve for Echo {
             "/here" => Decision::Answer(Answer::new(Status::Ok, "text/plain", b"here".to_vec())),
             "/large" => Decision::Answer(Answer::new(Status::Ok, "text/plain", vec![b'x'; 3 << 20])),
             "/panic" => panic!("on purpose"),
+            "/hold" => {
+                thread::sleep(Duration::from_millis(300));
+                Decision::Answer(Answer::new(Status::Ok, "text/plain", Vec::new()))
+            }
             target => {
                 let room = if length == Length::Chunked { 10 } else { 1 << 20 };
                 Decision::Accept { room, taking: target.to_owned() }
@@ -44,6 +50,11 @@ impl Serve for Echo {
     }
 
     fn serve(&self, taking: String, body: Vec<u8>, reply: Reply, _: Instant) {
+        assert_ne!(taking, "/fails", "on purpose");
+        if taking == "/much" {
+            self.served.fetch_add(1, Ordering::SeqCst);
+            return reply.send(Answer::new(Status::Ok, "text/plain", vec![b'x'; 1 << 20]));
+        }
         let answer = Answer::new(Status::Ok, "text/plain", format!("{taking} {}", body.len()).into_bytes());
         let _ = self.later.send((reply, answer));
     }
@@ -53,6 +64,8 @@ impl Serve for Echo {
     fn refused(&self, _: Refusal, _: bool) {
         self.refused.fetch_add(1, Ordering::SeqCst);
     }
+
+    fn lost(&self, _: Status) {}
 
     fn expired(&self, _: Expired) {}
 
@@ -74,7 +87,7 @@ fn serve(limits: Limits, max_connections: usize) -> Server {
             }
         }
     });
-    let echo = Arc::new(Echo { later, refused: AtomicUsize::new(0) });
+    let echo = Arc::new(Echo { later, refused: AtomicUsize::new(0), served: AtomicUsize::new(0) });
     let addr = SocketAddr::from(([127, 0, 0, 1], 0));
     let settings = Settings { addr, loops: Some(2), max_connections, limits };
     let refuse = || Answer::error(ErrorTag::Overloaded, "too many connections");
@@ -157,6 +170,52 @@ fn a_large_answer_waits_for_a_client_that_reads_slowly() {
 }
 
 #[test]
+fn an_end_that_comes_with_the_request_is_noticed() {
+    let server = serve(Limits::default(), 100);
+    let mut others: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    let mut holding = [server.connect(), server.connect()];
+    eventually("all are open", || server.loops.connections() == 22);
+    // Both loops sleep while requests and ends arrive, so that one look at each socket finds both.
+    holding
+        .iter_mut()
+        .for_each(|socket| socket.write_all(b"GET /hold HTTP/1.1\r\nHost: h\r\n\r\n").expect("sends"));
+    thread::sleep(Duration::from_millis(50));
+    for socket in &mut others {
+        socket.write_all(post("/a", "x").as_bytes()).expect("sends");
+        socket.shutdown(Shutdown::Write).expect("shuts");
+    }
+    for socket in &mut others {
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("the server closes, long before the connection is idle");
+        assert!(answer.ends_with("/a 1"), "{answer}");
+    }
+    server.stop();
+}
+
+#[test]
+fn answers_that_nobody_reads_do_not_pile_up() {
+    let server = serve(Limits::default(), 1000);
+    let requests = post("/much", "x").repeat(50);
+    let deaf: Vec<_> = (0..50)
+        .map(|_| {
+            let mut socket = server.connect();
+            socket.write_all(requests.as_bytes()).expect("sends");
+            socket
+        })
+        .collect();
+    let mut reader = server.connect();
+    reader.write_all((post("/much", "x").repeat(20) + LAST).as_bytes()).expect("sends");
+    let mut answers = Vec::new();
+    reader.read_to_end(&mut answers).expect("reads");
+    assert!(answers.len() > 20 << 20 && answers.ends_with(b"here"), "a client that reads gets everything");
+    // The kernel holds a few of each connection.
+    let served = server.echo.served.load(Ordering::SeqCst);
+    assert!(served < 50 * 25, "{served} of {}", 50 * 50 + 20);
+    drop(deaf);
+    server.stop();
+}
+
+#[test]
 fn a_body_that_is_too_large_is_refused_and_the_answer_can_be_read() {
     let server = serve(Limits::default(), 10);
     let mut socket = server.connect();
@@ -174,6 +233,7 @@ fn a_body_that_is_too_large_is_refused_and_the_answer_can_be_read() {
 fn a_lost_request_is_answered_500_and_a_panic_costs_only_its_connection() {
     let server = serve(Limits::default(), 10);
     assert!(server.exchange(&post("/lost", "")).starts_with("HTTP/1.1 500"));
+    assert!(server.exchange(&post("/fails", "")).starts_with("HTTP/1.1 500"));
     assert_eq!(server.exchange("GET /panic HTTP/1.1\r\nHost: h\r\n\r\n"), "");
     assert!(server.exchange(LAST).ends_with("here"));
     assert!(server.exchange("GET / HTTP/3.0\r\n").starts_with("HTTP/1.1 505"));

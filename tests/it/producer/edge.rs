@@ -144,6 +144,68 @@ fn a_client_that_sends_too_much_can_read_why() {
 }
 
 #[test]
+fn a_chunked_body_has_the_same_limit_as_any_other() {
+    let topic = shared().topic();
+    let served = serve(&topic, &[EDGE, ("MAX_BODY_BYTES", "1024"), ("MAX_EVENT_BYTES", "512")]);
+    let chunked = |length: usize| {
+        let body = format!("{length:x}\r\n[{{}}{}]\r\n0\r\n\r\n", " ".repeat(length - 4));
+        say(&served, &post("Transfer-Encoding: chunked\r\nConnection: close\r\n", &body))
+    };
+    assert!(chunked(1024).starts_with("HTTP/1.1 200 "));
+    assert!(chunked(1025).starts_with("HTTP/1.1 413 "));
+}
+
+#[test]
+fn uploads_that_never_arrive_leave_room_for_others() {
+    let topic = shared().topic();
+    let served = serve_edge(&topic);
+    let head = post("Content-Length: 8000000\r\n", "");
+    let silent: Vec<Client> = (0..1500)
+        .map(|_| {
+            let mut client = served.client();
+            client.send_raw(&head).expect("sent");
+            client
+        })
+        .collect();
+    // These send most of their bodies, and then nothing.
+    let most = [&head[..], &vec![b' '; 7_000_000]].concat();
+    let held = at_once(8, |_| {
+        let mut client = served.client();
+        let _ = client.send_raw(&most);
+        client
+    });
+    for _ in 0..20 {
+        served.assert_serves();
+    }
+    let large = format!("{{\"big\": \"{}\"}}", "x".repeat(100_000));
+    assert_eq!(served.post(&large).status, 200);
+    let size = served.program.size();
+    assert!(size.resident_bytes < 128 << 20, "{size:?}");
+    drop((silent, held));
+}
+
+#[test]
+fn answers_much_larger_than_their_requests_do_not_pile_up() {
+    let topic = shared().topic();
+    let served = serve(&topic, &[EDGE, ("HTTP_EVENT_LOOPS", "1")]);
+    served.assert_serves();
+    // 2,000 rejected events in 4,000 bytes: the answer is seventy times as large.
+    let body = "1\n".repeat(2000);
+    let headers = format!("Content-Type: application/x-ndjson\r\nContent-Length: {}\r\n", body.len());
+    let requests = post(&headers, &body).repeat(32);
+    at_once(60, |_| {
+        let mut deaf = served.client();
+        let _ = deaf.stream().set_write_timeout(Some(secs(2)));
+        let _ = deaf.send_raw(&requests);
+        // Nothing is read, and the connection stays until all have sent what they can.
+        std::thread::sleep(secs(2));
+    });
+    let peak = served.program.peak_bytes();
+    assert!(peak < 128 << 20, "{peak} bytes");
+    served.assert_serves();
+}
+
+#[test]
 fn a_slow_upload_is_served() {
     let topic = shared().topic();
     let served = serve(&topic, &[EDGE, ("HTTP_REQUEST_TIMEOUT_SECS", "10")]);

@@ -156,6 +156,13 @@ impl Running {
         process_size_of(self.pid())
     }
 
+    /// Most memory that it ever had, in bytes.
+    pub fn peak_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("proc(5)");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("proc(5)") << 10
+    }
+
     /// Processor time it has used so far, in ticks of 10 ms.
     pub fn cpu_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");

@@ -123,6 +123,11 @@ impl Connection {
         self.stalled && !self.is_full()
     }
 
+    /// True if everything has been parsed and another request may follow.
+    pub fn is_between(&self) -> bool {
+        self.reader.is_between()
+    }
+
     /// Takes bytes from the client.
     pub fn receive(&mut self, bytes: &[u8]) {
         if let Some(linger) = &mut self.linger {
@@ -203,6 +208,11 @@ impl Connection {
     /// The bytes to send.
     pub fn output(&self) -> &[u8] {
         self.replies.output()
+    }
+
+    /// Bytes of answers that have not been sent, including those that wait for earlier ones.
+    pub fn unsent_bytes(&self) -> usize {
+        self.replies.waiting_bytes()
     }
 
     /// The first `count` bytes of the output have been sent.
