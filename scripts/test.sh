@@ -39,9 +39,10 @@ run_beside() {
     step "tests with a broker on Kafka 4.3.1" tests_of broker:: consumer:: \
     producer::basics producer::drain producer::faults producer::moved producer::quiet producer::quotas producer::verdicts \
     --skip ::bombs:: --skip ::hostile:: --skip ::limits:: --skip ::mangled:: --skip ::rotation::
-  # The producer's tests on our own HTTP front; those of tiny_http's own faults are skipped.
+  # What depends on the HTTP front. `clients`, `edge` and `nginx` always use our own, so the main run covers them.
   HTTP_SERVER_FOR_TESTS=edge step "tests of our own HTTP front" \
-    tests_of producer::attack producer::basics producer::batches producer::closing producer::drain producer::pipelining producer::uploads
+    tests_of producer::attack producer::basics producer::batches producer::closing producer::confined \
+    producer::drain producer::overload producer::pipelining producer::sick producer::uploads
   step "chaos" scripts/chaos.sh --quick
 }
 

@@ -14,6 +14,11 @@ pub const JSON: &str = "application/json";
 /// Longest `X-Request-Id` that is echoed, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
+/// Whether an `X-Request-Id` is echoed: it is short and printable.
+pub fn is_echoed(request_id: &str) -> bool {
+    request_id.len() <= MAX_REQUEST_ID_BYTES && request_id.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// The answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -124,9 +129,7 @@ impl Answer {
         for (name, value) in &self.headers {
             let _ = write!(out, "{name}: {value}\r\n");
         }
-        let is_sound =
-            |id: &&str| id.len() <= MAX_REQUEST_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_graphic());
-        if let Some(id) = request_id.filter(is_sound) {
+        if let Some(id) = request_id.filter(|id| is_echoed(id)) {
             let _ = write!(out, "X-Request-Id: {id}\r\n");
         }
         match after {

@@ -1,12 +1,12 @@
 //! The entry point of `fuzz/` into the state machine; compiled only there (`--cfg fuzzing`).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::machine::Socket;
-use super::owner::outcome;
+use super::owner::{abandoned, outcome};
 
 /// Sends `bytes`, except for the first few, whole and in pieces of the sizes that those name, and panics if
-/// the outcome depends on that. The owner of the connection checks how much memory it holds.
+/// the outcome depends on that, or if a client that abandons its connection keeps it. The owner of the connection checks how much memory it holds.
 pub fn fuzzed(bytes: &[u8], now: Instant) {
     let Some((sizes, input)) = bytes.split_at_checked(4) else { return };
     let mut cuts = Vec::new();
@@ -21,4 +21,6 @@ pub fn fuzzed(bytes: &[u8], now: Instant) {
     let whole = outcome(input, &[], false, now);
     assert_eq!(whole, outcome(input, &cuts, sizes[0] % 2 == 1, now));
     assert_eq!(whole.2, Socket::Close);
+    let pause = Duration::from_millis(u64::from(sizes[2]) * 100);
+    assert!(abandoned(input, &cuts, sizes[1] % 2 == 1, pause, now));
 }

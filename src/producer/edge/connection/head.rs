@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 
+use crate::producer::answer::is_echoed;
 use crate::producer::head::Head;
 
 use super::fields::{Fields, Length};
@@ -118,9 +119,9 @@ impl Parsed {
         }
     }
 
-    /// The `X-Request-Id` to echo.
+    /// The `X-Request-Id` to echo. A longer one must not be held until the request is answered.
     pub fn request_id<'a>(&self, bytes: &'a [u8]) -> Option<&'a str> {
-        self.request_id.map(|span| text(bytes, span))
+        self.request_id.map(|span| text(bytes, span)).filter(|id| is_echoed(id))
     }
 }
 

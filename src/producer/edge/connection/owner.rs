@@ -192,21 +192,40 @@ impl Owner {
 pub fn outcome(input: &[u8], cuts: &[usize], is_lazy: bool, now: Instant) -> (Vec<Seen>, Vec<u16>, Socket) {
     let mut owner = Owner::new(Limits::default(), now);
     owner.is_lazy = is_lazy;
-    let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (input.len() + 1)).collect();
-    ends.push(input.len());
-    ends.sort_unstable();
-    let mut start = 0;
-    for end in ends {
-        if end > start && !owner.send(&input[start..end]) {
-            break;
-        }
-        start = end;
-    }
+    let _ = pieces(input, cuts).iter().all(|piece| owner.send(piece));
     owner.end();
     let mut statuses = owner.statuses();
     // Whether a client was still waiting for it depends on the split.
     statuses.retain(|status| *status != 100);
     (owner.seen, statuses, owner.socket)
+}
+
+/// Sends `input` with pauses, from a client that never ends the connection and may not read. Returns true if the
+/// connection ends all the same.
+pub fn abandoned(input: &[u8], cuts: &[usize], reads: bool, pause: Duration, now: Instant) -> bool {
+    let mut owner = Owner::new(Limits::default(), now);
+    (owner.is_lazy, owner.reads) = (true, reads);
+    for piece in pieces(input, cuts) {
+        if !owner.send(piece) {
+            break;
+        }
+        owner.wait(pause);
+    }
+    let longest = owner.limits.longest_body_time;
+    (0..1000).any(|_| {
+        owner.answer_next();
+        owner.wait(longest);
+        owner.socket == Socket::Close
+    })
+}
+
+/// `input`, split after the bytes that `cuts` name.
+fn pieces<'a>(input: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+    let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (input.len() + 1)).collect();
+    ends.extend([0, input.len()]);
+    ends.sort_unstable();
+    ends.dedup();
+    ends.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect()
 }
 
 #[cfg(test)]

@@ -168,7 +168,8 @@ impl Replies {
     /// Memory held for answers, in bytes.
     #[cfg(any(test, fuzzing))]
     pub fn held_bytes(&self) -> usize {
-        self.out.capacity() + self.parked + self.slots.len() * size_of::<Slot>()
+        let ids = self.slots.iter().flat_map(|slot| &slot.asked.request_id).map(|id| id.len());
+        self.out.capacity() + self.parked + self.slots.len() * size_of::<Slot>() + ids.sum::<usize>()
     }
 }
 

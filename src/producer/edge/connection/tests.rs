@@ -1,12 +1,12 @@
 //! Tests of whole connections: what a client sends, and what it gets.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::limits::Limits;
 use super::machine::{Expired, Socket};
-use super::owner::{Owner, Seen};
+use super::owner::{Owner, Seen, abandoned};
 use super::refusal::Refusal;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -180,6 +180,20 @@ fn a_client_that_pipelines_waits_instead_of_being_cut() {
 }
 
 #[test]
+fn requests_in_progress_hold_only_what_their_answers_need() {
+    let mut owner = owner();
+    owner.is_lazy = true;
+    let id = "x".repeat(30_000);
+    let request = format!("POST /e HTTP/1.1\r\nHost: h\r\nX-Request-Id: {id}\r\nContent-Length: 1\r\n\r\nx");
+    for _ in 0..60 {
+        owner.send(request.as_bytes());
+    }
+    assert_eq!(owner.seen.len(), 60);
+    let held = owner.connection.held_bytes();
+    assert!(held < 60_000, "{held} bytes");
+}
+
+#[test]
 fn a_client_that_does_not_read_is_first_not_read_and_then_cut() {
     let mut owner = Owner::start(Limits { output_bytes: 2000, ..Limits::default() });
     owner.reads = false;
@@ -285,6 +299,17 @@ proptest! {
         let whole = Owner::outcome(&input, &[], false);
         prop_assert_eq!(&whole, &Owner::outcome(&input, &cuts, is_lazy));
         prop_assert_eq!(whole.2, Socket::Close);
+    }
+
+    #[test]
+    fn a_connection_that_is_abandoned_ends(
+        pieces in prop::collection::vec(piece(), 0..8),
+        cuts in prop::collection::vec(any::<usize>(), 0..20),
+        reads in any::<bool>(),
+        pause in 0..30_000_u64,
+    ) {
+        let pause = Duration::from_millis(pause);
+        prop_assert!(abandoned(&pieces.concat(), &cuts, reads, pause, Instant::now()));
     }
 
     #[test]
