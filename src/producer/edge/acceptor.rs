@@ -21,6 +21,14 @@ const BACKLOG: i32 = 1024;
 /// Unread bytes that the kernel keeps per connection, which limits what a flood can put into our memory.
 const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 
+/// Bytes of answers that the kernel keeps per connection. By itself it keeps megabytes for each client that does
+/// not read, and the loop goes on producing them.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
+
+/// Most connections beyond the limit that wait for their clients to read why they are refused. The answers to more
+/// of them may be lost.
+const MAX_REFUSED: usize = 100;
+
 /// Wait before the next attempt when the process or the system is out of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
@@ -46,6 +54,7 @@ impl Listener {
         socket.set_tcp_nodelay(true)?;
         socket.set_keepalive(true)?;
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         let bound = listener.local_addr()?;
         Ok(Self { listener, bound, stopped: AtomicBool::new(false) })
     }
@@ -96,14 +105,18 @@ impl Acceptor {
     }
 
     fn give(&self, socket: TcpStream) {
-        let open: usize = self.loops.iter().map(|mailbox| mailbox.connections()).sum();
-        if open >= self.max_connections {
-            return refuse(&socket, &(self.refuse)());
-        }
+        let sum =
+            |count: fn(&Mailbox) -> usize| self.loops.iter().map(|mailbox| count(mailbox)).sum::<usize>();
+        let is_refused = sum(Mailbox::connections) >= self.max_connections;
+        let answer = is_refused.then(&self.refuse);
         let least = self.loops.iter().min_by_key(|mailbox| mailbox.connections());
-        if let (Some(mailbox), Ok(())) = (least, socket.set_nonblocking(true)) {
-            mailbox.opened();
-            mailbox.post(Mail::Connection(socket));
+        let (Some(mailbox), Ok(())) = (least, socket.set_nonblocking(true)) else { return };
+        match answer {
+            Some(answer) if sum(Mailbox::refused) >= MAX_REFUSED => refuse(&socket, &answer),
+            answer => {
+                mailbox.opened(is_refused);
+                mailbox.post(Mail::Connection(socket, answer));
+            }
         }
     }
 }
@@ -118,8 +131,6 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 fn refuse(mut socket: &TcpStream, answer: &Answer) {
     let mut bytes = Vec::new();
     with_date(|date| answer.encode(date, None, After::Close, false, &mut bytes));
-    if socket.set_nonblocking(true).is_ok() {
-        let _ = socket.write_all(&bytes);
-        let _ = socket.shutdown(Shutdown::Write);
-    }
+    let _ = socket.write_all(&bytes);
+    let _ = socket.shutdown(Shutdown::Write);
 }

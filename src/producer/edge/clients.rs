@@ -1,6 +1,8 @@
 //! Holds the connections of one event loop by token.
 
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::time::Instant;
 
 use crate::producer::edge::connection::Connection;
 use crate::producer::edge::mailbox::Token;
@@ -24,6 +26,69 @@ pub struct Client<T> {
     pub unsent: usize,
     /// It is in the list of connections to look at.
     pub listed: bool,
+    /// It is beyond the limit, so it only gets an answer that says so.
+    pub is_refused: bool,
+}
+
+impl<T> Client<T> {
+    /// A connection that has to be looked at.
+    pub fn new(socket: TcpStream, connection: Connection, is_refused: bool) -> Self {
+        Self {
+            socket,
+            connection,
+            taking: None,
+            readable: true,
+            hung_up: false,
+            writable: true,
+            unsent: 0,
+            listed: true,
+            is_refused,
+        }
+    }
+
+    /// Reads once.
+    ///
+    /// # Errors
+    /// The connection is dead.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        match self.socket.read(buffer) {
+            Ok(0) => {
+                self.readable = false;
+                self.connection.end_of_input();
+            }
+            Ok(count) => {
+                // Fewer bytes than asked for are all that there are; more of them are reported. An end that has
+                // been reported already is not reported again.
+                self.readable = count == buffer.len() || self.hung_up;
+                self.connection.receive(&buffer[..count]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Writes what is ready to be sent, as far as the client takes it.
+    ///
+    /// # Errors
+    /// The connection is dead.
+    pub fn write(&mut self, now: Instant) -> io::Result<()> {
+        while self.writable && !self.connection.output().is_empty() {
+            let output = self.connection.output();
+            match self.socket.write(output) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.writable = count == output.len();
+                    self.connection.sent(count, now);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Connections by token. A slot is used again, but with another generation.

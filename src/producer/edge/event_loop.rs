@@ -1,7 +1,7 @@
 //! One event loop: reads, serves and writes the connections of one thread.
 
-use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::io;
+use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,10 +11,11 @@ use crossbeam::channel::Receiver;
 use crate::producer::answer::Answer;
 use crate::producer::clock::Date;
 use crate::producer::edge::clients::{Client, Clients};
-use crate::producer::edge::connection::{Connection, Expired, Limits, Moment, Refusal, Socket, Step};
+use crate::producer::edge::connection::{Connection, Expired, Limits, Moment, Socket};
 use crate::producer::edge::mailbox::{Mail, Mailbox, Token};
 use crate::producer::edge::poller::{Events, Poller, Ready};
-use crate::producer::edge::serve::{Decision, Reply, Serve};
+use crate::producer::edge::serve::Serve;
+use crate::producer::edge::steps::{gave_up, serve};
 
 /// Most bytes read at once.
 const READ_BYTES: usize = 64 << 10;
@@ -121,8 +122,10 @@ impl<S: Serve> EventLoop<S> {
             if let Some(taking) = client.taking {
                 self.service.gave_up(taking, None);
             }
-            self.mailbox.closed();
-            self.service.connections(-1);
+            self.mailbox.closed(client.is_refused);
+            if !client.is_refused {
+                self.service.connections(-1);
+            }
         }
     }
 
@@ -139,24 +142,7 @@ impl<S: Serve> EventLoop<S> {
     /// Returns false if the loop ends.
     fn take(&mut self, mail: Mail) -> bool {
         match mail {
-            Mail::Connection(socket) => {
-                let mut connection = Connection::new(self.limits.clone(), self.now);
-                if self.retiring {
-                    connection.retire();
-                }
-                let token = self.clients.next_token();
-                if self.poller.add(&socket, token.0).is_err() {
-                    self.mailbox.closed();
-                    return true;
-                }
-                let (readable, writable) = (true, true);
-                let (hung_up, unsent, listed) = (false, 0, true);
-                let client =
-                    Client { socket, connection, taking: None, readable, hung_up, writable, unsent, listed };
-                self.clients.add(client);
-                self.service.connections(1);
-                self.ready.push(token);
-            }
+            Mail::Connection(socket, refusal) => self.open(socket, refusal),
             Mail::Answer(token, number, answer) => {
                 let moment = Moment { now: self.now, date: self.date.text() };
                 let answer = answer.unwrap_or_else(|| {
@@ -180,6 +166,24 @@ impl<S: Serve> EventLoop<S> {
         true
     }
 
+    fn open(&mut self, socket: TcpStream, refusal: Option<Answer>) {
+        let mut connection = Connection::new(self.limits.clone(), self.now);
+        if let Some(answer) = &refusal {
+            connection.turn_away(answer, Moment { now: self.now, date: self.date.text() });
+        } else if self.retiring {
+            connection.retire();
+        }
+        let token = self.clients.next_token();
+        if self.poller.add(&socket, token.0).is_err() {
+            return self.mailbox.closed(refusal.is_some());
+        }
+        self.clients.add(Client::new(socket, connection, refusal.is_some()));
+        if refusal.is_none() {
+            self.service.connections(1);
+        }
+        self.ready.push(token);
+    }
+
     /// Reads from a connection, and serves the requests that are complete.
     fn read(&mut self, token: Token) -> io::Result<()> {
         if let Some(client) = self.clients.get(token) {
@@ -194,21 +198,7 @@ impl<S: Serve> EventLoop<S> {
             if !client.readable || !client.connection.wants_input() {
                 return Ok(());
             }
-            match client.socket.read(&mut self.buffer) {
-                Ok(0) => {
-                    client.readable = false;
-                    client.connection.end_of_input();
-                }
-                Ok(count) => {
-                    // Fewer bytes than asked for are all that there are; more of them are reported. An end that
-                    // has been reported already is not reported again.
-                    client.readable = count == self.buffer.len() || client.hung_up;
-                    client.connection.receive(&self.buffer[..count]);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => client.readable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+            client.read(&mut self.buffer)?;
         }
         self.serve(token);
         self.list(token);
@@ -223,65 +213,16 @@ impl<S: Serve> EventLoop<S> {
         }
     }
 
-    /// Does what the connection asks for. Returns false if answers have to be sent before it goes on.
     fn serve(&mut self, token: Token) -> bool {
         let moment = Moment { now: self.now, date: self.date.text() };
         let Some(client) = self.clients.get(token) else { return true };
-        loop {
-            match client.connection.next(moment) {
-                Step::Wait => return true,
-                Step::Request(number, head, length) => match self.service.head(head, length, self.now) {
-                    Decision::Answer(answer) => client.connection.answer(number, &answer, moment),
-                    Decision::Accept { room, taking } => {
-                        client.taking = Some(taking);
-                        client.connection.accept(room, self.now);
-                    }
-                },
-                Step::Room(number, held) => {
-                    let Some(taking) = client.taking.as_mut() else { return true };
-                    match self.service.extend(taking, held) {
-                        Ok(room) => client.connection.extend(room),
-                        Err(answer) => {
-                            client.connection.answer(number, &answer, moment);
-                            if let Some(taking) = client.taking.take() {
-                                self.service.gave_up(taking, Some(answer.status));
-                            }
-                        }
-                    }
-                }
-                Step::Body(number, body) => {
-                    let Some(taking) = client.taking.take() else { return true };
-                    let reply = Reply::new(self.mailbox.clone(), token, number);
-                    let serve = AssertUnwindSafe(|| self.service.serve(taking, body, reply, self.now));
-                    // A reply that is dropped in a panic answers 500.
-                    let _ = catch_unwind(serve);
-                    // It may have been answered at once, with much more than it had. The answer has to be sent
-                    // before the next request, or a client that does not read could have any number of them.
-                    if !self.mail.is_empty() && !client.connection.is_between() {
-                        return false;
-                    }
-                }
-                Step::Refused(refusal) => gave_up(&*self.service, refusal, client.taking.take()),
-            }
-        }
+        serve(client, token, &*self.service, &self.mailbox, moment)
     }
 
     /// Writes what is ready to be sent, and ends the connection if it is time to.
     fn finish(&mut self, token: Token) -> io::Result<()> {
         let Some(client) = self.clients.get(token) else { return Ok(()) };
-        while client.writable && !client.connection.output().is_empty() {
-            let output = client.connection.output();
-            match client.socket.write(output) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => {
-                    client.writable = count == output.len();
-                    client.connection.sent(count, self.now);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => client.writable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        client.write(self.now)?;
         let unsent = client.connection.unsent_bytes();
         self.unsent = self.unsent - client.unsent + unsent;
         client.unsent = unsent;
@@ -332,13 +273,5 @@ impl<S: Serve> EventLoop<S> {
         client.hung_up |= event.hung_up;
         client.writable |= event.writable;
         self.list(token);
-    }
-}
-
-/// Counts a refusal, whose request may have been accepted before.
-fn gave_up<S: Serve>(service: &S, refusal: Refusal, taking: Option<S::Taking>) {
-    service.refused(refusal, taking.is_some());
-    if let Some(taking) = taking {
-        service.gave_up(taking, Some(refusal.answer().status));
     }
 }

@@ -17,8 +17,8 @@ pub struct Token(pub u64);
 /// What a loop is asked to do.
 #[derive(Debug)]
 pub enum Mail {
-    /// Serve this connection.
-    Connection(TcpStream),
+    /// Serve this connection, or refuse it with this answer.
+    Connection(TcpStream, Option<Answer>),
     /// Answer a request; without an answer, it was lost in a panic.
     Answer(Token, u64, Option<Answer>),
     /// End every connection as soon as nothing is going on there.
@@ -34,13 +34,17 @@ pub struct Mailbox {
     sender: Sender<Mail>,
     bell: Arc<Bell>,
     connections: AtomicUsize,
+    refused: AtomicUsize,
 }
 
 impl Mailbox {
     /// Creates a mailbox that rings `bell`, and its receiving end.
     pub fn new(bell: Arc<Bell>) -> (Arc<Self>, Receiver<Mail>) {
         let (sender, receiver) = unbounded();
-        (Arc::new(Self { sender, bell, connections: AtomicUsize::new(0) }), receiver)
+        (
+            Arc::new(Self { sender, bell, connections: AtomicUsize::new(0), refused: AtomicUsize::new(0) }),
+            receiver,
+        )
     }
 
     /// Delivers `mail`; a loop that has ended needs none.
@@ -50,18 +54,32 @@ impl Mailbox {
         }
     }
 
-    /// Connections of this loop, including those on their way to it.
+    /// True if nothing has been posted that the loop has not taken.
+    pub fn is_empty(&self) -> bool {
+        self.sender.is_empty()
+    }
+
+    /// Connections of this loop that are served, including those on their way to it.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Acquire)
     }
 
+    /// Connections of this loop that are being refused.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Acquire)
+    }
+
     /// One more connection.
-    pub fn opened(&self) {
-        self.connections.fetch_add(1, Ordering::AcqRel);
+    pub fn opened(&self, is_refused: bool) {
+        self.counter(is_refused).fetch_add(1, Ordering::AcqRel);
     }
 
     /// One connection fewer.
-    pub fn closed(&self) {
-        self.connections.fetch_sub(1, Ordering::AcqRel);
+    pub fn closed(&self, is_refused: bool) {
+        self.counter(is_refused).fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn counter(&self, is_refused: bool) -> &AtomicUsize {
+        if is_refused { &self.refused } else { &self.connections }
     }
 }

@@ -11,6 +11,7 @@ mod mailbox;
 mod poller;
 mod serve;
 mod service;
+mod steps;
 #[cfg(test)]
 mod tests;
 

@@ -90,7 +90,7 @@ fn serve(limits: Limits, max_connections: usize) -> Server {
     let echo = Arc::new(Echo { later, refused: AtomicUsize::new(0), served: AtomicUsize::new(0) });
     let addr = SocketAddr::from(([127, 0, 0, 1], 0));
     let settings = Settings { addr, loops: Some(2), max_connections, limits };
-    let refuse = || Answer::error(ErrorTag::Overloaded, "too many connections");
+    let refuse = || Answer::error(ErrorTag::Overloaded, "too many connections").closing(true);
     Server { loops: Loops::start(&settings, &echo, refuse).expect("loops start"), echo }
 }
 
@@ -249,6 +249,11 @@ fn a_connection_beyond_the_limit_is_answered_503() {
     let mut answer = String::new();
     server.connect().read_to_string(&mut answer).expect("reads");
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    for _ in 0..50 {
+        // Whenever its request arrives, the client can read why it is refused.
+        let answer = server.exchange(&post("/a", "x"));
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("Connection: close"), "{answer}");
+    }
     drop(held);
     eventually("both are closed", || server.loops.connections() == 0);
     assert!(server.exchange(LAST).ends_with("here"));

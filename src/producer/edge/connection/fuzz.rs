@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::machine::Socket;
 use super::owner::{abandoned, outcome};
+use super::signals::Socket;
 
 /// Sends `bytes`, except for the first few, whole and in pieces of the sizes that those name, and panics if
 /// the outcome depends on that, or if a client that abandons its connection keeps it. The owner of the connection checks how much memory it holds.

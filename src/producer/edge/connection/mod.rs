@@ -13,11 +13,14 @@ mod limits;
 mod machine;
 #[cfg(any(test, fuzzing))]
 mod owner;
+#[cfg(test)]
+mod properties;
 mod reader;
 mod reading;
 mod refusal;
 mod replies;
 mod scan;
+mod signals;
 #[cfg(test)]
 mod tests;
 
@@ -25,5 +28,6 @@ pub use fields::Length;
 #[cfg(fuzzing)]
 pub use fuzz::fuzzed;
 pub use limits::Limits;
-pub use machine::{Connection, Expired, Moment, Socket, Step};
+pub use machine::Connection;
 pub use refusal::Refusal;
+pub use signals::{Expired, Moment, Socket, Step};

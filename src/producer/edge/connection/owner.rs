@@ -8,8 +8,9 @@ use crate::producer::answer::Answer;
 use crate::producer::status::Status;
 
 use super::limits::Limits;
-use super::machine::{Connection, Expired, Moment, Socket, Step};
+use super::machine::Connection;
 use super::refusal::Refusal;
+use super::signals::{Expired, Moment, Socket, Step};
 
 /// Largest body that is accepted.
 pub const MAX_BODY_BYTES: usize = 4 << 10;
@@ -238,5 +239,10 @@ impl Owner {
     /// What becomes of `input`.
     pub fn outcome(input: &[u8], cuts: &[usize], is_lazy: bool) -> (Vec<Seen>, Vec<u16>, Socket) {
         outcome(input, cuts, is_lazy, Instant::now())
+    }
+
+    /// Whether a connection ends that its client abandons.
+    pub fn abandoned(input: &[u8], cuts: &[usize], reads: bool, pause: Duration) -> bool {
+        abandoned(input, cuts, reads, pause, Instant::now())
     }
 }

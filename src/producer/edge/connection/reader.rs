@@ -168,6 +168,12 @@ impl Reader {
         }
     }
 
+    /// Parses nothing at all. What the client sends is discarded.
+    pub fn discard(&mut self) {
+        self.stop();
+        self.unread = true;
+    }
+
     /// The request that the owner has to decide about.
     pub fn pending(&self) -> Option<(u64, Head<'_>, Length)> {
         let Reading::Decide(number, parsed) = &self.reading else { return None };
