@@ -5,22 +5,26 @@
 mod body;
 mod chunked;
 mod fields;
-#[cfg(fuzzing)]
-mod fuzz;
 mod head;
 mod input;
 mod limits;
 mod machine;
-#[cfg(any(test, fuzzing))]
-mod owner;
-#[cfg(test)]
-mod properties;
 mod reader;
 mod reading;
 mod refusal;
 mod replies;
 mod scan;
 mod signals;
+
+#[cfg(fuzzing)]
+#[path = "tests/fuzz.rs"]
+mod fuzz;
+#[cfg(any(test, fuzzing))]
+#[path = "tests/owner.rs"]
+mod owner;
+#[cfg(test)]
+#[path = "tests/properties.rs"]
+mod properties;
 #[cfg(test)]
 mod tests;
 
