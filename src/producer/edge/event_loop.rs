@@ -23,7 +23,7 @@ const READ_BYTES: usize = 64 << 10;
 /// Reads from one connection before the others have their turn.
 const READS_PER_TURN: usize = 4;
 
-/// Most bytes of answers that the clients of one loop have not read. Above it, those that do not read are cut off.
+/// Most bytes of answers that the clients of one loop have not read. Above it, those that read least are cut off.
 const MAX_UNSENT_BYTES: usize = 16 << 20;
 
 /// How often deadlines are checked; each may be missed by as much.
@@ -158,7 +158,11 @@ impl<S: Serve> EventLoop<S> {
                 self.retiring = true;
                 for (token, client) in self.clients.iter_mut() {
                     client.connection.retire();
-                    self.touched.push(token);
+                    // A request that has arrived is still answered: closing on it would reset the connection.
+                    client.readable = true;
+                    if !std::mem::replace(&mut client.listed, true) {
+                        self.ready.push(token);
+                    }
                 }
             }
             Mail::Stop => return false,
@@ -226,12 +230,6 @@ impl<S: Serve> EventLoop<S> {
         let unsent = client.connection.unsent_bytes();
         self.unsent = self.unsent - client.unsent + unsent;
         client.unsent = unsent;
-        let is_unread = !client.connection.output().is_empty();
-        if is_unread && self.unsent > MAX_UNSENT_BYTES {
-            self.service.expired(Expired::Unread);
-            self.remove(token);
-            return Ok(());
-        }
         match client.connection.socket(self.now) {
             Socket::Close => {
                 self.remove(token);
@@ -244,7 +242,21 @@ impl<S: Serve> EventLoop<S> {
         if client.connection.may_resume() || client.readable && client.connection.wants_input() {
             self.list(token);
         }
+        if self.unsent > MAX_UNSENT_BYTES {
+            self.shed();
+        }
         Ok(())
+    }
+
+    /// Cuts off the clients that have read nothing for the longest time, until the answers to the others fit.
+    fn shed(&mut self) {
+        while self.unsent > MAX_UNSENT_BYTES {
+            let clients = self.clients.iter_mut();
+            let stuck = clients.filter_map(|(token, client)| Some((client.connection.stuck_since()?, token)));
+            let Some((_, token)) = stuck.min_by_key(|(since, _)| *since) else { return };
+            self.service.expired(Expired::Unread);
+            self.remove(token);
+        }
     }
 
     /// Ends what is overdue.

@@ -175,6 +175,11 @@ impl Connection {
         self.replies.waiting_bytes()
     }
 
+    /// Since when the client has read nothing, if something is to be sent.
+    pub fn stuck_since(&self) -> Option<Instant> {
+        (!self.output().is_empty()).then_some(self.wrote)
+    }
+
     /// The first `count` bytes of the output have been sent.
     pub fn sent(&mut self, count: usize, now: Instant) {
         if count == 0 {
