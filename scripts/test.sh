@@ -39,6 +39,10 @@ run_beside() {
     step "tests with a broker on Kafka 4.3.1" tests_of broker:: consumer:: \
     producer::basics producer::drain producer::faults producer::moved producer::quiet producer::quotas producer::verdicts \
     --skip ::bombs:: --skip ::hostile:: --skip ::limits:: --skip ::mangled:: --skip ::rotation::
+  # What depends on the HTTP front. `clients`, `edge` and `nginx` always use our own, so the main run covers them.
+  HTTP_SERVER_FOR_TESTS=edge step "tests of our own HTTP front" \
+    tests_of producer::attack producer::basics producer::batches producer::closing producer::confined \
+    producer::drain producer::overload producer::pipelining producer::sick producer::uploads
   step "chaos" scripts/chaos.sh --quick
 }
 
@@ -52,6 +56,11 @@ need openssl openssl
 need logrotate logrotate
 need shellcheck shellcheck
 need javac default-jdk-headless
+# Their default HTTP clients post to the producer.
+need curl curl
+need python3 python3
+need node nodejs
+need go golang-go
 # Fails early if Kafka cannot be fetched, instead of in each test. The tests' Java client always needs it.
 step "Kafka for the tests" scripts/kafka.sh fetch
 
@@ -69,7 +78,7 @@ if (($# > 0)); then
   step "tests" cargo test --locked --all-features "$@"
 else
   step "building the tests" cargo test --locked --all-features --no-run --quiet
-  say "running the tests of our own client and Kafka 4.3.1, and chaos, in the background; output: $beside_log"
+  say "running the tests of our own clients and fronts, Kafka 4.3.1, and chaos, in the background; output: $beside_log"
   # In its own process group, so that all of its processes can be ended.
   set -m
   run_beside >"$beside_log" 2>&1 </dev/null &

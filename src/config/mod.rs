@@ -4,6 +4,7 @@
 //! over the environment, and the environment over `.env`. A bad value leads to exit code 2.
 
 mod consumer;
+mod http;
 mod kafka;
 mod producer;
 mod secret;
@@ -13,6 +14,7 @@ mod simulate;
 mod values;
 
 pub use consumer::{ConsumerConfig, Fsync, LogConfig, MetricsAddr, OffsetReset, ReadingConfig};
+pub use http::{HttpConfig, HttpServer};
 pub use kafka::{KafkaClient, KafkaConfig};
 pub use producer::{EventEcho, ProducerConfig};
 pub use secret::{PASSWORD_ENV, Secret};

@@ -1,12 +1,11 @@
 //! Settings of the producer, including all limits of the HTTP server and the queue.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 
-use super::values::{listen_address, number};
-use super::{CommonConfig, KafkaConfig, Secret, Settings};
+use super::values::number;
+use super::{CommonConfig, HttpConfig, KafkaConfig, Secret, Settings};
 
 /// Accepts events over HTTP, stores them in Kafka, and answers 200 once Kafka has acknowledged them.
 #[derive(Parser, Clone, Debug)]
@@ -45,73 +44,6 @@ pub enum EventEcho {
     All,
     /// None.
     Off,
-}
-
-/// Limits of the HTTP server.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "HTTP")]
-pub struct HttpConfig {
-    /// IP address and port to listen on; `localhost` is 127.0.0.1
-    #[arg(long = "http-addr", env = "HTTP_ADDR", default_value = "127.0.0.1:5000",
-          value_parser = listen_address, value_name = "IP:PORT")]
-    pub addr: SocketAddr,
-
-    /// Worker threads that handle requests
-    #[arg(hide = true, long = "http-workers", env = "HTTP_WORKERS", default_value_t = 4,
-          value_parser = number::<u16>(1..=256))]
-    pub workers: u16,
-
-    /// Threads that read compressed bodies and bodies above 1 KiB, so that these cannot starve small requests
-    #[arg(hide = true, long = "http-body-threads", env = "HTTP_BODY_THREADS", default_value_t = 16,
-          value_parser = number::<u16>(1..=256))]
-    pub body_threads: u16,
-
-    /// Threads that write responses
-    #[arg(hide = true, long = "http-reply-threads", env = "HTTP_REPLY_THREADS", default_value_t = 2,
-          value_parser = number::<u16>(1..=64))]
-    pub reply_threads: u16,
-
-    /// Maximum number of open client connections; the newest ones above it are closed within half a second
-    #[arg(long = "http-max-connections", env = "HTTP_MAX_CONNECTIONS", default_value_t = 2048,
-          value_parser = number::<u32>(1..=100_000))]
-    pub max_connections: u32,
-
-    /// Time after which an idle connection is closed, in seconds
-    #[arg(long = "http-idle-timeout-secs", env = "HTTP_IDLE_TIMEOUT_SECS", default_value_t = 60,
-          value_parser = number::<u32>(1..=86_400), value_name = "SECS")]
-    pub idle_timeout_secs: u32,
-
-    /// Longest time from the first to the last byte of a request, in seconds
-    #[arg(long = "http-request-timeout-secs", env = "HTTP_REQUEST_TIMEOUT_SECS", default_value_t = 20,
-          value_parser = number::<u32>(1..=3600), value_name = "SECS")]
-    pub request_timeout_secs: u32,
-
-    /// Largest request body, in bytes, both compressed and decompressed
-    #[arg(long, env = "MAX_BODY_BYTES", default_value_t = 8 << 20,
-          value_parser = number::<u64>(1024..=64 << 20), value_name = "BYTES")]
-    pub max_body_bytes: u64,
-
-    /// Maximum number of events in one request (array or NDJSON)
-    #[arg(long, env = "MAX_REQUEST_EVENTS", default_value_t = 10_000,
-          value_parser = number::<u32>(1..=1_000_000))]
-    pub max_request_events: u32,
-
-    /// Maximum number of requests that a connection may send ahead of its responses; above it the connection
-    /// is closed
-    #[arg(hide = true, long = "http-max-pipelined", env = "HTTP_MAX_PIPELINED", default_value_t = 256,
-          value_parser = number::<u32>(1..=100_000))]
-    pub max_pipelined: u32,
-
-    /// Number of threads that tiny_http may lose permanently (to `HTTP/2.0` request lines); above it the
-    /// producer drains and exits with code 70
-    #[arg(long = "http-leak-budget", env = "HTTP_LEAK_BUDGET", default_value_t = 256,
-          value_parser = number::<u32>(1..=100_000))]
-    pub leak_budget: u32,
-
-    /// Largest event, in bytes, including its timestamp
-    #[arg(long, env = "MAX_EVENT_BYTES", default_value_t = 512 << 10,
-          value_parser = number::<u64>(64..=900_000), value_name = "BYTES")]
-    pub max_event_bytes: u64,
 }
 
 /// Limits of batches and of the queue between the HTTP server and Kafka.
@@ -176,7 +108,11 @@ impl Settings for ProducerConfig {
     }
 
     fn in_force(&self) -> Vec<(&'static str, String)> {
-        vec![self.kafka.in_force(), ("HTTP_ADDR", self.http.addr.to_string())]
+        vec![
+            self.kafka.in_force(),
+            ("HTTP_ADDR", self.http.addr.to_string()),
+            ("HTTP_SERVER", self.http.server().name().to_owned()),
+        ]
     }
 
     fn password(&self) -> Option<&Secret> {

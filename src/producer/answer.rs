@@ -14,6 +14,11 @@ pub const JSON: &str = "application/json";
 /// Longest `X-Request-Id` that is echoed, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
+/// Whether an `X-Request-Id` is echoed: it is short and printable.
+pub fn is_echoed(request_id: &str) -> bool {
+    request_id.len() <= MAX_REQUEST_ID_BYTES && request_id.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// The answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -25,6 +30,18 @@ pub struct Answer {
     /// The connection has to end after this answer, because the body of the request stays unread or the start of
     /// the next request is unknown.
     pub close: bool,
+}
+
+/// What becomes of the connection after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It ends.
+    Close,
+    /// It stays open.
+    Stay,
+    /// It stays open, and is closed after this many seconds of silence.
+    #[cfg_attr(not(feature = "edge"), expect(dead_code, reason = "only `edge` says so"))]
+    StayFor(u64),
 }
 
 /// Body of an error answer.
@@ -91,13 +108,13 @@ impl Answer {
         Self { close, ..self }
     }
 
-    /// Appends the whole answer to `out`. `date` is the current IMF-fixdate; `close` announces that the connection
-    /// ends; `head_only` omits the body. `request_id` is echoed if it is short and printable.
+    /// Appends the whole answer to `out`. `date` is the current IMF-fixdate; `after` announces what
+    /// becomes of the connection; `head_only` omits the body. `request_id` is echoed if it is short and printable.
     pub fn encode(
         &self,
         date: &str,
         request_id: Option<&str>,
-        close: bool,
+        after: After,
         head_only: bool,
         out: &mut Vec<u8>,
     ) {
@@ -112,13 +129,15 @@ impl Answer {
         for (name, value) in &self.headers {
             let _ = write!(out, "{name}: {value}\r\n");
         }
-        let is_sound =
-            |id: &&str| id.len() <= MAX_REQUEST_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_graphic());
-        if let Some(id) = request_id.filter(is_sound) {
+        if let Some(id) = request_id.filter(|id| is_echoed(id)) {
             let _ = write!(out, "X-Request-Id: {id}\r\n");
         }
-        if close {
-            out.extend_from_slice(b"Connection: close\r\n");
+        match after {
+            After::Close => out.extend_from_slice(b"Connection: close\r\n"),
+            After::Stay => {}
+            After::StayFor(secs) => {
+                let _ = write!(out, "Connection: keep-alive\r\nKeep-Alive: timeout={secs}\r\n");
+            }
         }
         out.extend_from_slice(b"\r\n");
         if !head_only {
@@ -131,9 +150,9 @@ impl Answer {
 mod tests {
     use super::*;
 
-    fn encoded(answer: &Answer, request_id: Option<&str>, close: bool, head_only: bool) -> String {
+    fn encoded(answer: &Answer, request_id: Option<&str>, after: After, head_only: bool) -> String {
         let mut wire = Vec::new();
-        answer.encode("Tue, 24 Nov 2026 08:00:00 GMT", request_id, close, head_only, &mut wire);
+        answer.encode("Tue, 24 Nov 2026 08:00:00 GMT", request_id, after, head_only, &mut wire);
         String::from_utf8(wire).expect("text")
     }
 
@@ -142,9 +161,15 @@ mod tests {
         let answer = Answer::new(Status::Ok, "text/plain", &b"ok"[..]).with_header("X-Any", "thing");
         let head = "HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2026 08:00:00 GMT\r\n\
                     Content-Type: text/plain\r\nContent-Length: 2\r\nX-Any: thing\r\n";
-        assert_eq!(encoded(&answer, Some("r-1"), false, false), format!("{head}X-Request-Id: r-1\r\n\r\nok"));
-        assert_eq!(encoded(&answer, Some("a b"), true, true), format!("{head}Connection: close\r\n\r\n"));
-        assert_eq!(encoded(&answer, Some(&"x".repeat(129)), false, true), format!("{head}\r\n"));
+        assert_eq!(
+            encoded(&answer, Some("r-1"), After::Stay, false),
+            format!("{head}X-Request-Id: r-1\r\n\r\nok")
+        );
+        assert_eq!(
+            encoded(&answer, Some("a b"), After::Close, true),
+            format!("{head}Connection: close\r\n\r\n")
+        );
+        assert_eq!(encoded(&answer, Some(&"x".repeat(129)), After::Stay, true), format!("{head}\r\n"));
     }
 
     #[test]
@@ -153,7 +178,10 @@ mod tests {
         let body = |answer: &Answer| serde_json::from_slice::<serde_json::Value>(&answer.body).expect("JSON");
         let json = serde_json::json!({"error": "overloaded", "message": "full", "retryable": true});
         assert_eq!(body(&answer), json);
-        assert!(encoded(&answer, None, false, true).contains("\r\nRetry-After: 3\r\n"));
+        assert!(
+            encoded(&answer, None, After::StayFor(9), true)
+                .contains("\r\nRetry-After: 3\r\nConnection: keep-alive\r\nKeep-Alive: timeout=9\r\n")
+        );
         assert_eq!(body(&Answer::too_large("body", 10))["limit"], 10);
     }
 }

@@ -21,19 +21,37 @@ pub fn with_stamp<T>(use_stamp: impl FnOnce(&Stamp) -> T) -> T {
     })
 }
 
-/// Runs `use_date` with the current IMF-fixdate, which is formatted once per second in each thread.
-pub fn with_date(use_date: impl FnOnce(&str)) {
-    thread_local!(static DATE: RefCell<(u64, String)> = RefCell::default());
-    let now = SystemTime::now();
-    let second = now.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
-    DATE.with_borrow_mut(|(cached, text)| {
-        if *cached != second {
+/// The current time as an IMF-fixdate, formatted once per second.
+#[derive(Debug, Default)]
+pub struct Date {
+    second: u64,
+    text: String,
+}
+
+impl Date {
+    /// Makes it the present, and returns it.
+    pub fn refresh(&mut self) -> &str {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
+        if self.second != second {
             let format = format_description!(
                 "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
             );
-            *text = OffsetDateTime::from(now).format(format).unwrap_or_default();
-            *cached = second;
+            self.text = OffsetDateTime::from(now).format(format).unwrap_or_default();
+            self.second = second;
         }
-        use_date(text);
-    });
+        &self.text
+    }
+
+    /// What [`Date::refresh`] returned last.
+    #[cfg(feature = "edge")]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Runs `use_date` with the current date, cached in each thread.
+pub fn with_date(use_date: impl FnOnce(&str)) {
+    thread_local!(static DATE: RefCell<Date> = RefCell::default());
+    DATE.with_borrow_mut(|date| use_date(date.refresh()));
 }

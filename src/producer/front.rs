@@ -60,3 +60,14 @@ pub struct Request {
     /// timeouts start here, because the time before that is up to the client.
     pub complete: Instant,
 }
+
+pub fn cannot_bind(addr: SocketAddr, error: &io::Error) -> io::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrNotAvailable if addr.is_ipv6() => {
+            "; IPv6 may be disabled here; use 0.0.0.0 for all IPv4 addresses"
+        }
+        io::ErrorKind::AddrNotAvailable => "; no network interface here has this address",
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("HTTP_ADDR={addr}: {error}{hint}"))
+}

@@ -16,14 +16,12 @@ use crate::producer::health::{Health, NotReady};
 use crate::producer::intake::{Events, Intake, Refusal};
 use crate::producer::job::{Job, Lines};
 use crate::producer::metrics::ProducerMetrics;
-use crate::producer::pages::{self, RETRY_WHEN_DOWN, not_ready};
+use crate::producer::pages::{RETRY_WHEN_DOWN, not_ready};
 use crate::producer::queue::{Queue, Reservation};
 use crate::producer::receipts::{self, Rejected};
-use crate::producer::routes::{Body, Policy, Route, Verdict, judge};
-use crate::producer::status::{ErrorTag, Status};
+use crate::producer::routes::{Body, Policy, Route};
+use crate::producer::status::ErrorTag;
 use crate::producer::ticket::{QueuedJob, Ticket};
-
-const QUEUE_FULL: &str = "the queue is full";
 
 /// An answer to be written, by a thread that the client may block.
 pub struct Reply {
@@ -39,6 +37,8 @@ fn reply(request: Request, answer: Answer) -> Option<Reply> {
 pub struct Handler {
     /// The topic named in receipts.
     pub topic: String,
+    /// The name of the front, for `/version`.
+    pub server: &'static str,
     pub policy: Policy,
     pub intake: Intake,
     /// Longest time that a complete request waits for its acknowledgement.
@@ -61,25 +61,32 @@ impl Handler {
     /// Serves a request as far as possible without blocking on a client (except when the publisher has just
     /// died, which ends the process). Returns `None` if another thread will answer it.
     pub fn advance(&self, request: Request) -> Option<Reply> {
-        match judge(&request.exchange.head(), &self.policy) {
-            Verdict::Show(route) => {
-                reply(request, pages::show(route, &self.queue, &self.health, &self.metrics))
-            }
-            Verdict::Refuse(answer) => {
-                match answer.status {
-                    Status::ContentTooLarge => self.metrics.refuse("max_body_bytes"),
-                    Status::BadRequest | Status::LengthRequired if answer.close => {
-                        self.metrics.refuse("framing");
-                    }
-                    _ => {}
-                }
-                reply(request, answer)
-            }
-            Verdict::Take(body) => match self.admit(&body, request.complete) {
-                Ok(reservation) if body.needs_thread() => self.enqueue_body(request, body, reservation),
-                Ok(reservation) => self.read_at_once(request, body, reservation),
-                Err(answer) => reply(request, answer.closing(!body.is_here)),
-            },
+        // A large body and the lines made from it are held at the same time.
+        let room = |body: &Body| if body.needs_thread() { 2 * body.length } else { body.length };
+        match self.decide(&request.exchange.head(), request.complete, room) {
+            Ok((body, reservation)) => self.read(request, body, reservation),
+            Err(answer) => reply(request, answer),
+        }
+    }
+
+    /// Serves a request whose body is in memory, of which at least its own length is reserved. Never blocks.
+    #[cfg(feature = "edge")]
+    pub fn take(&self, request: Request, body: Body, mut reservation: Reservation) {
+        let reply = if !body.needs_thread() || reservation.resize(0, 2 * body.length) {
+            self.read(request, body, reservation)
+        } else {
+            reply(request, self.queue_full())
+        };
+        if let Some(reply) = reply {
+            self.answer(reply);
+        }
+    }
+
+    fn read(&self, request: Request, body: Body, reservation: Reservation) -> Option<Reply> {
+        if body.needs_thread() {
+            self.enqueue_body(request, body, reservation)
+        } else {
+            self.read_at_once(request, body, reservation)
         }
     }
 
@@ -101,19 +108,6 @@ impl Handler {
         if catch_unwind(AssertUnwindSafe(serve)).is_err() {
             log::error!("a request ended in a panic; {} panics so far", self.metrics.http.panics.get());
         }
-    }
-
-    /// Reserves room for a body, if events are accepted now.
-    fn admit(&self, body: &Body, now: Instant) -> Result<Reservation, Answer> {
-        self.health.check(now).map_err(|reason| not_ready(&reason))?;
-        let throttled = self.health.throttled_for(now);
-        if throttled > self.delivery_timeout {
-            let what = format!("a quota of Kafka is exceeded for another {} s", throttled.as_secs());
-            return Err(self.overloaded(&what));
-        }
-        // A large body and the lines made from it are held at the same time.
-        let bytes = if body.needs_thread() { 2 * body.length } else { body.length };
-        self.queue.reserve(0, bytes).ok_or_else(|| self.overloaded(QUEUE_FULL))
     }
 
     fn read_at_once(&self, mut request: Request, body: Body, reservation: Reservation) -> Option<Reply> {
@@ -204,7 +198,7 @@ impl Handler {
                 answer
             }
             Refusal::Undecodable(answer) => answer,
-            Refusal::NoRoom => self.overloaded(QUEUE_FULL),
+            Refusal::NoRoom => self.queue_full(),
         }
     }
 
@@ -216,9 +210,10 @@ impl Handler {
         mut reservation: Reservation,
     ) -> Option<Reply> {
         let events = lines.len();
-        if !reservation.resize(events, lines.held_bytes()) {
+        let bytes = lines.held_bytes() + rejected.as_deref().map_or(0, receipts::held_bytes);
+        if !reservation.resize(events, bytes) {
             self.metrics.reject("queue_full", events as u64);
-            return reply(request, self.overloaded(QUEUE_FULL));
+            return reply(request, self.queue_full());
         }
         let deadline = request.complete + self.delivery_timeout;
         let ticket = Ticket { request, rejected, reservation };
@@ -234,7 +229,7 @@ impl Handler {
                 let (reason, answer) = if self.queue.is_dead() {
                     ("closed", not_ready(&NotReady::Draining))
                 } else {
-                    ("queue_full", self.overloaded(QUEUE_FULL))
+                    ("queue_full", self.queue_full())
                 };
                 self.metrics.reject(reason, events as u64);
                 reply(job.ticket.request, answer)
@@ -263,16 +258,6 @@ impl Handler {
             job.give_up(&"the publisher ended".into());
             self.settle(job);
         }
-    }
-
-    /// How long a refused client should wait: until the pending events have left, or until a quota lets Kafka
-    /// accept events again, whichever is later.
-    fn retry_after(&self) -> Duration {
-        self.queue.usage().retry_after().max(self.health.throttled_for(Instant::now()))
-    }
-
-    fn overloaded(&self, what: &str) -> Answer {
-        pages::overloaded(what, self.retry_after())
     }
 }
 

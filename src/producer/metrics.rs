@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Opts};
 
 use crate::event::ErrorKind;
 use crate::metrics::{Metrics, SECONDS_BUCKETS};
@@ -19,12 +19,14 @@ const REFUSALS: [&str; 2] = ["queue_full", "closed"];
 const FAILURES: [&str; 4] = ["timeout", "too_large", "rejected", "stopped"];
 
 /// Limits of the HTTP side, named after the setting or rule that was exceeded.
-const LIMITS: [&str; 8] = [
+const LIMITS: [&str; 10] = [
     "max_connections",
     "idle_timeout",
     "request_timeout",
     "max_body_bytes",
     "max_pipelined",
+    "max_head_bytes",
+    "write_timeout",
     "body_threads",
     "max_request_events",
     "framing",
@@ -147,10 +149,13 @@ impl KafkaMetrics {
 }
 
 impl ProducerMetrics {
-    /// Creates all metrics at zero, with every label value present.
-    pub fn new() -> Self {
+    /// Creates all metrics at zero, with every label value present. `server` is the name of the HTTP front.
+    pub fn new(server: &str) -> Self {
         let common = Metrics::new();
         let http = HttpMetrics::new(&common);
+        let info = Opts::new("pipeline_http_server_info", "HTTP server that runs (HTTP_SERVER); always 1");
+        let info = IntGauge::with_opts(info.const_label("server", server));
+        common.register(info.expect("valid options")).set(1);
         let answers = Route::ALL.map(|route| {
             Status::ALL.map(|status| {
                 http.requests.with_label_values(&[status.code().to_string().as_str(), route.name()])
@@ -213,7 +218,7 @@ mod tests {
 
     #[test]
     fn answers_are_counted_under_their_route_and_code() {
-        let metrics = ProducerMetrics::new();
+        let metrics = ProducerMetrics::new("tiny_http");
         metrics.answered(Route::Unknown, Status::NotFound);
         metrics.answered(Route::RegisterEvent, Status::ServiceUnavailable);
         metrics.reject("queue_full", 3);

@@ -7,15 +7,18 @@
 //!             └──── replier ◀──────┘ settled jobs
 //! ```
 //!
-//! A front parses HTTP and passes on requests; there is one, in `tiny_http`. To stop, the producer refuses requests
+//! A front parses HTTP and passes on requests; there are two, in `tiny_http` and `edge`. To stop, the producer refuses requests
 //! and connections, waits until all accepted events are settled, ends the connections, and then ends each thread
 //! after those that feed it.
 
+mod admission;
 mod answer;
 #[doc(hidden)] // for benches/micro
 pub mod batch;
 mod bodies;
 mod clock;
+#[cfg(feature = "edge")]
+mod edge;
 mod front;
 mod handler;
 mod head;
@@ -37,6 +40,8 @@ mod stop;
 mod threads;
 mod ticket;
 mod tiny_http;
+#[cfg(feature = "edge")]
+mod wake;
 
 use std::io;
 use std::sync::Arc;
@@ -56,11 +61,13 @@ use queue::Usage;
 use status::{ErrorTag, Status};
 use threads::Threads;
 
+#[cfg(fuzzing)]
+pub use edge::fuzzed;
 pub use stop::{EXIT_LEAK_BUDGET, Stop};
 
 /// Every metric of the producer, for the documentation.
 pub fn metric_descriptions() -> Vec<Description> {
-    metrics::ProducerMetrics::new().common.descriptions()
+    metrics::ProducerMetrics::new("tiny_http").common.descriptions()
 }
 
 /// Status, error tag and `retryable` of every error answer, for the documentation.
@@ -106,7 +113,7 @@ impl Producer {
             log::info!("cannot change the scheduling policy; throughput under load is a bit lower: {error}");
         }
         let threads = Threads::start(config, sink)?;
-        log::info!("listening on {}", threads.bound_addr());
+        log::info!("listening on {} with {}", threads.bound_addr(), config.http.server().name());
         Ok(Self { threads, shutdown_timeout: Duration::from_secs(config.shutdown_timeout_secs) })
     }
 
@@ -161,11 +168,12 @@ impl Producer {
 /// # Errors
 /// The system allows so few threads that no client could be served.
 fn check_limits(config: &ProducerConfig) -> io::Result<()> {
-    let connections = config.http.max_connections;
+    let connections = config.http.max_connections();
+    let per_connection = config.http.server().descriptors_per_connection();
     match linux::raise_open_files_limit() {
-        Ok(limit) if limit < u64::from(connections) * 2 + 100 => log::warn!(
-            "only {limit} open files allowed, but HTTP_MAX_CONNECTIONS={connections} needs two per \
-             connection; raise `ulimit -n`"
+        Ok(limit) if limit < u64::from(connections * per_connection) + 100 => log::warn!(
+            "only {limit} open files allowed, but HTTP_MAX_CONNECTIONS={connections} needs {per_connection} \
+             per connection; raise `ulimit -n`"
         ),
         Ok(_) => {}
         Err(error) => log::warn!("cannot raise the limit of open files: {error}"),

@@ -17,7 +17,13 @@ pub const RETRY_WHEN_DOWN: Duration = Duration::from_secs(2);
 const STOPPING: &str = "this producer is stopping; use another one";
 
 /// The page for a `GET`.
-pub fn show<J>(route: Route, queue: &Queue<J>, health: &Health, metrics: &ProducerMetrics) -> Answer {
+pub fn show<J>(
+    route: Route,
+    server: &str,
+    queue: &Queue<J>,
+    health: &Health,
+    metrics: &ProducerMetrics,
+) -> Answer {
     let plain =
         |status, text: &'static str| Answer::new(status, "text/plain; charset=utf-8", text.as_bytes());
     let now = Instant::now();
@@ -34,8 +40,10 @@ pub fn show<J>(route: Route, queue: &Queue<J>, health: &Health, metrics: &Produc
             Answer::new(Status::Ok, CONTENT_TYPE, metrics.common.render().into_bytes())
         }
         _ => {
-            let body = concat!(r#"{"name":"event-pipeline","version":""#, env!("CARGO_PKG_VERSION"), "\"}\n");
-            Answer::new(Status::Ok, JSON, body.as_bytes())
+            let version = env!("CARGO_PKG_VERSION");
+            let body =
+                format!(r#"{{"name":"event-pipeline","version":"{version}","http_server":"{server}"}}"#);
+            Answer::new(Status::Ok, JSON, (body + "\n").into_bytes())
         }
     }
 }

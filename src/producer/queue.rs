@@ -84,6 +84,12 @@ impl Usage {
         self.max_events
     }
 
+    /// Most bytes allowed inside.
+    #[cfg(feature = "edge")]
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
     /// Sets how many events per second have left recently.
     pub fn set_rate(&self, settled_per_second: u64) {
         self.settled_per_second.store(settled_per_second, Ordering::Relaxed);

@@ -21,6 +21,11 @@ pub struct Rejected {
     pub message: String,
 }
 
+/// Bytes of memory held for `rejected` events, which can be much more than their request.
+pub fn held_bytes(rejected: &[Rejected]) -> usize {
+    rejected.iter().map(|refused| size_of::<Rejected>() + refused.message.len()).sum()
+}
+
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct IndexRange {
     first_index: usize,

@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::broker::Sink;
+#[cfg(feature = "edge")]
+use crate::config::HttpServer;
 use crate::config::ProducerConfig;
 use crate::echo::Echo;
 use crate::event;
 use crate::producer::batch::Batch;
 use crate::producer::bodies::{BodyQueue, BodyTask};
+#[cfg(feature = "edge")]
+use crate::producer::edge;
 use crate::producer::front::Front;
 use crate::producer::handler::Handler;
 use crate::producer::health::Health;
@@ -27,6 +31,8 @@ use crate::producer::routes::Policy;
 use crate::producer::stop::Stop;
 use crate::producer::ticket::QueuedJob;
 use crate::producer::tiny_http::front::{TinyHttpFront, thread_count};
+#[cfg(feature = "edge")]
+use crate::producer::wake::together;
 use crate::thread::{join_until, spawn};
 
 /// All threads, and what is needed to end them.
@@ -47,7 +53,14 @@ const UNNAMED_THREADS: u64 = 4;
 /// reached.
 pub fn count(config: &ProducerConfig) -> (u64, u64) {
     let own = u64::from(config.http.body_threads) + u64::from(config.http.reply_threads) + UNNAMED_THREADS;
-    let (least, most) = thread_count(config);
+    let (least, most) = match config.http.server() {
+        #[cfg(feature = "edge")]
+        HttpServer::Edge => {
+            let threads = edge::front::thread_count(&config.http);
+            (threads, threads)
+        }
+        _ => thread_count(config),
+    };
     (own + least, own + most)
 }
 
@@ -61,16 +74,18 @@ impl Threads {
         let handler = Arc::new(handler);
         let (stop, stops) = unbounded();
         // First, because the address may be in use. Until Kafka has answered, requests are refused anyway.
-        let front = Box::new(TinyHttpFront::start(config, &handler, stop.clone())?);
+        let front = front(config, &handler, &stop)?;
         let (settled, settled_end) = unbounded();
         let echo = Echo::start(config.event_echo, "✅ Event sent to Kafka:")?;
         let publisher = publisher(config, echo, sink, inputs, settled, &handler);
         let publisher = spawn_publisher(publisher, handler.clone(), stop)?;
         let repliers =
             spawn_each("reply", config.http.reply_threads, &settled_end, &handler, |handler, jobs| {
-                for job in jobs {
-                    handler.catch_panic(|| handler.settle(job));
-                }
+                together(|| {
+                    for job in jobs {
+                        handler.catch_panic(|| handler.settle(job));
+                    }
+                });
             })?;
         let body_readers =
             spawn_each("body", config.http.body_threads, &bodies, &handler, |handler, task| {
@@ -108,10 +123,18 @@ impl Threads {
     }
 }
 
+fn front(config: &ProducerConfig, handler: &Arc<Handler>, stop: &Sender<Stop>) -> io::Result<Box<dyn Front>> {
+    match config.http.server() {
+        #[cfg(feature = "edge")]
+        HttpServer::Edge => Ok(Box::new(edge::front::EdgeFront::start(&config.http, handler)?)),
+        _ => Ok(Box::new(TinyHttpFront::start(config, handler, stop.clone())?)),
+    }
+}
+
 fn handler(config: &ProducerConfig) -> (Handler, Receiver<Input<QueuedJob>>, Receiver<BodyTask>) {
     let (http, queue) = (&config.http, &config.queue);
-    // Each job is one request of one connection, and a connection has only one in progress.
-    let max_jobs = http.max_connections as usize + 64;
+    // Each job is one request of one connection, and few connections have more than one in progress.
+    let max_jobs = http.max_connections() as usize + 64;
     let (bounded_queue, inputs) =
         Queue::new(max_jobs, queue.queue_max_events as usize, queue.queue_max_bytes as usize);
     let (bodies, bodies_end) = BodyQueue::new();
@@ -127,12 +150,13 @@ fn handler(config: &ProducerConfig) -> (Handler, Receiver<Input<QueuedJob>>, Rec
     };
     let handler = Handler {
         topic: config.kafka.topic.clone(),
+        server: http.server().name(),
         policy: Policy { max_body_bytes },
         intake,
         delivery_timeout: queue.delivery_timeout(),
         queue: bounded_queue,
         health: Arc::new(Health::new(Instant::now())),
-        metrics: Arc::new(ProducerMetrics::new()),
+        metrics: Arc::new(ProducerMetrics::new(http.server().name())),
         bodies,
     };
     (handler, inputs, bodies_end)
@@ -201,4 +225,10 @@ fn spawn_each<T: Send + 'static>(
         spawn(format!("{name}-{n}"), move || values.iter().for_each(|value| serve(&handler, value)))
     };
     (0..count).map(start).collect()
+}
+
+/// No front of this build is woken.
+#[cfg(not(feature = "edge"))]
+fn together(work: impl FnOnce()) {
+    work();
 }

@@ -18,7 +18,7 @@ use socket2::SockRef;
 use tiny_http::Request;
 
 use crate::linux::thread_cpu_time;
-use crate::producer::answer::Answer;
+use crate::producer::answer::{After, Answer};
 use crate::producer::clock::with_date;
 use crate::producer::handler::Handler;
 use crate::producer::routes::Route;
@@ -128,7 +128,7 @@ impl Closer {
             self.exchanges.metrics.answered(Route::of(request.url()), Status::InternalServerError);
             let mut bytes = Vec::new();
             if !connection.is_cut() {
-                with_date(|date| Answer::lost().encode(date, None, true, false, &mut bytes));
+                with_date(|date| Answer::lost().encode(date, None, After::Close, false, &mut bytes));
             }
             bytes
         });

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crossbeam::channel::Sender;
 use tiny_http::{HTTPVersion, Method, Request};
 
-use crate::producer::answer::Answer;
+use crate::producer::answer::{After, Answer};
 use crate::producer::clock::with_date;
 use crate::producer::front::{self, Exchange};
 use crate::producer::head::Head;
@@ -179,8 +179,9 @@ impl TinyHttpExchange {
     fn encode(&self, answer: &Answer, close: bool, out: &mut Vec<u8>) {
         let id = self.header("X-Request-Id");
         let last = close || self.ends_connection();
+        let after = if last { After::Close } else { After::Stay };
         let head_only = *self.request().method() == Method::Head;
-        with_date(|date| answer.encode(date, id, last, head_only, out));
+        with_date(|date| answer.encode(date, id, after, head_only, out));
     }
 
     /// Whether tiny_http ends the connection after this request. The answer must say so; otherwise a client

@@ -42,7 +42,7 @@ const PASSING_THREADS: u64 = 17 + 6;
 pub fn thread_count(config: &ProducerConfig) -> (u64, u64) {
     let http = &config.http;
     let least = u64::from(http.workers) + UNNAMED_THREADS;
-    (least, least + PASSING_THREADS + u64::from(http.max_connections) + u64::from(http.leak_budget))
+    (least, least + PASSING_THREADS + u64::from(http.max_connections()) + u64::from(http.leak_budget))
 }
 
 /// The front on tiny_http.
@@ -146,9 +146,9 @@ fn spawn_supervising(
         port: listener.local.port(),
         keep_warm: keep_warm.clone(),
         limits: Limits {
-            idle: Duration::from_secs(http.idle_timeout_secs.into()),
+            idle: Duration::from_secs(http.idle_timeout_secs().into()),
             request: Duration::from_secs(http.request_timeout_secs.into()),
-            connections: http.max_connections as usize,
+            connections: http.max_connections() as usize,
         },
         // A client that has hung up keeps its thread until its request is settled.
         lost_after: 2 * config.queue.delivery_timeout() + Duration::from_secs(1),

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use socket2::SockRef;
 use tiny_http::Server;
 
+use crate::producer::front::cannot_bind;
 use crate::producer::tiny_http::orders::Arrival;
 
 /// Connections that the kernel may queue before they are accepted; its own limit is `net.core.somaxconn`.
@@ -229,17 +230,6 @@ fn serve(listener: &TcpListener) -> io::Result<Arc<Server>> {
         .map_err(|_| io::Error::other("tiny_http cannot start its threads"))?
         .map(Arc::new)
         .map_err(io::Error::other)
-}
-
-fn cannot_bind(addr: SocketAddr, error: &io::Error) -> io::Error {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrNotAvailable if addr.is_ipv6() => {
-            "; IPv6 may be disabled here; use 0.0.0.0 for all IPv4 addresses"
-        }
-        io::ErrorKind::AddrNotAvailable => "; no network interface here has this address",
-        _ => "",
-    };
-    io::Error::new(error.kind(), format!("HTTP_ADDR={addr}: {error}{hint}"))
 }
 
 /// Replaces the address that means "all interfaces" with the loopback address, where we can be reached.

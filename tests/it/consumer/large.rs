@@ -6,7 +6,6 @@ use std::path::Path;
 
 use crate::consumer::{CATCH_UP, Site, ready_status, wait_problem};
 use crate::support::kafka::{Cluster, is_kafka_4};
-use crate::support::process::Running;
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
 
@@ -40,13 +39,6 @@ fn logged(log: &Path) -> Vec<(usize, usize)> {
         .collect();
     events.sort_unstable();
     events
-}
-
-/// Most memory that it ever had, in bytes.
-fn peak(running: &Running) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", running.pid())).expect("alive");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-    line.trim().trim_end_matches(" kB").parse::<usize>().expect("kB") << 10
 }
 
 #[test]
@@ -87,7 +79,7 @@ fn large_records_with(client: &str, kafka: &Cluster) {
     eventually(secs(60), "the other partitions go on", || site.covered() == 10);
     assert_eq!(ready_status(&mut consumer).0, 503, "{client}");
     assert!(!consumer.stderr().contains("partition 2: ok"), "{client}: {}", consumer.stderr());
-    let peak = peak(&consumer);
+    let peak = consumer.peak_bytes();
     assert!(peak < 6 * 64 * MIB, "{client}: {} MiB", peak / MIB);
     consumer.kill();
 

@@ -107,6 +107,7 @@ fn systemd_does_not_start_again_what_only_a_human_can_mend() {
             line.expect("the line").split(' ').map(|code| code.parse().expect("a code")).collect();
         assert_eq!(told, codes, "{unit}");
     }
+    assert!(read("docs/systemd/event-producer.service").contains("\nEnvironment=HTTP_SERVER=edge\n"));
     let contract = read("docs/CONTRACT.md");
     let table = section(&contract, "## Exit codes");
     for code in [0, 1, EXIT_BAD_CONFIG, EXIT_UNDECIDED, EXIT_LEAK_BUDGET] {

@@ -9,7 +9,7 @@ use socket2::SockRef;
 
 use crate::producer::{Served, at_once, serve};
 use crate::support::control::Watch;
-use crate::support::http::{self, Client, request_bytes};
+use crate::support::http::{self, Client, is_on_edge, request_bytes};
 use crate::support::kafka::shared;
 use crate::support::process::Program;
 use crate::support::wait::{eventually, secs, within};
@@ -64,6 +64,10 @@ fn lengths_that_lie_are_refused_and_the_connection_ended() {
             ("Content-Length: 99999999999999999999999999\r\n", "413"),
             ("Content-Length: 18446744073709551616\r\n", "413"),
         ] {
+            // The other server serves these; `edge` has its own tests.
+            if is_on_edge() && (status == "411" || headers.contains("pgrade")) {
+                continue;
+            }
             let mut request = post_with(headers);
             request.extend(b"{}");
             let answer = say(&served, &request);
@@ -72,12 +76,18 @@ fn lengths_that_lie_are_refused_and_the_connection_ended() {
         }
     });
     assert_eq!(topic.count(), 2, "only the two proofs are in Kafka");
-    assert!(served.metric("pipeline_http_refused_total{limit=\"framing\"}") >= 7.0);
+    assert!(
+        served.metric("pipeline_http_refused_total{limit=\"framing\"}")
+            >= if is_on_edge() { 5.0 } else { 7.0 }
+    );
     assert!(served.metric("pipeline_http_refused_total{limit=\"max_body_bytes\"}") >= 2.0);
 }
 
 #[test]
 fn a_length_that_would_abort_tiny_http_costs_one_thread_and_is_counted() {
+    if is_on_edge() {
+        return;
+    }
     let topic = shared().topic();
     let served = serve(&topic, &QUICK);
     for length in ["1000000000000000", "18446744073709551615", "4000000000"] {
@@ -261,6 +271,9 @@ fn a_thousand_idle_and_fifty_slow_clients_do_not_keep_fifty_others_from_posting(
 
 #[test]
 fn out_of_descriptors_the_accept_loop_dies_and_is_built_anew() {
+    if is_on_edge() {
+        return;
+    }
     let topic = shared().topic();
     let mut program = Program::new("producer", "/usr/bin/env");
     let producer = env!("CARGO_BIN_EXE_producer");
@@ -287,6 +300,9 @@ fn out_of_descriptors_the_accept_loop_dies_and_is_built_anew() {
 
 #[test]
 fn past_the_leak_budget_it_drains_and_ends_with_a_code_of_its_own() {
+    if is_on_edge() {
+        return;
+    }
     let topic = shared().topic();
     let settings = [QUICK[0], QUICK[1], ("HTTP_LEAK_BUDGET", "10")];
     let mut served = serve(&topic, &settings);

@@ -93,7 +93,8 @@ fn a_connection_is_kept_and_ended_as_the_client_asks() {
             b"POST /register_event HTTP/1.0\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\n{}";
         old_kept.send_raw(request).expect("sent");
         let answer = old_kept.read_response().expect("answer");
-        assert_eq!((answer.status, answer.header("connection")), (200, None));
+        assert_eq!(answer.status, 200);
+        assert_ne!(answer.header("connection"), Some("close"));
     }
     let mut head = served.client();
     head.send_raw(&request_bytes("HEAD", "/livez", &[("Connection", "close")], b"")).expect("sent");

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use event_pipeline::linux::raise_open_files_limit;
 
 use crate::producer::{Served, serve};
-use crate::support::http::{Client, request_bytes};
+use crate::support::http::{Client, is_on_edge, request_bytes};
 use crate::support::kafka::shared;
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, eventually_some, secs};
@@ -35,6 +35,10 @@ fn nothing_behind_an_answer_that_closes_is_carried_out_or_answered() {
     let served = serve(&topic, &[]);
     for round in 0..12 {
         for (headers, status) in REFUSED {
+            // `edge` reads chunked bodies.
+            if is_on_edge() && status == "411" {
+                continue;
+            }
             let head = format!("POST /register_event HTTP/1.1\r\nHost: x\r\n{headers}\r\n").into_bytes();
             let before: &[u8] = [&b""[..], b"{}", b"2\r\n{}\r\n0\r\n\r\n"][round % 3];
             let behind = [before, &smuggled().repeat(1 + round % 4)].concat();
@@ -109,6 +113,10 @@ fn refuse(served: &Served, request: &[u8], times: usize) -> u64 {
 
 #[test]
 fn what_a_refusal_costs_does_not_depend_on_the_number_of_connections() {
+    // `edge` has no need to search for a connection.
+    if is_on_edge() {
+        return;
+    }
     raise_open_files_limit().expect("allowed");
     let topic = shared().topic();
     let ((few, _few_idle), (many, _many_idle)) = (with_idle(&topic, 20), with_idle(&topic, 1500));

@@ -3,9 +3,11 @@
 mod attack;
 mod basics;
 mod batches;
+mod clients;
 mod closing;
 mod confined;
 mod drain;
+mod edge;
 mod faults;
 mod load;
 mod media;

@@ -1,4 +1,4 @@
-//! The proxy of `docs/nginx.conf`, as it stands there, in front of a real producer.
+//! The proxy of `docs/nginx.conf`, as it stands there, in front of a real producer with the server that it names.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -11,6 +11,9 @@ use crate::support::kafka::shared;
 use crate::support::process::{Program, Running};
 use crate::support::proxy::Proxy;
 use crate::support::wait::{eventually, secs};
+
+/// What the file says about the producer.
+const SERVER: (&str, &str) = ("HTTP_SERVER", "edge");
 
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/nginx.conf");
 
@@ -59,6 +62,7 @@ impl Drop for Nginx {
 /// Only what a second nginx on the same machine cannot share.
 fn adapted(producer: &str, address: &str, dir: &Path) -> String {
     let mut config = fs::read_to_string(CONFIG).expect("docs/nginx.conf");
+    assert!(config.contains(&format!("{}={}", SERVER.0, SERVER.1)));
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
         .map(|name| format!("{name}_temp_path {}/{name};\n", dir.display()))
@@ -77,7 +81,7 @@ fn adapted(producer: &str, address: &str, dir: &Path) -> String {
 #[test]
 fn events_pass_on_few_connections_and_keep_their_receipts() {
     let topic = shared().topic();
-    let served = serve(&topic, &[]);
+    let served = serve(&topic, &[SERVER]);
     let counting = Proxy::tcp(served.address);
     let nginx = Nginx::before(counting.address());
     at_once(20, |_| {
@@ -90,21 +94,25 @@ fn events_pass_on_few_connections_and_keep_their_receipts() {
     });
     assert_eq!(topic.count(), 400);
     assert!(counting.accepted() <= 60, "{} connections for 400 requests", counting.accepted());
-    // Without a length the producer refuses it (411); nginx reads it whole and sends one.
-    let mut chunked = nginx.client();
-    chunked
-        .send_raw(b"POST /register_event HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
-        .expect("sent");
-    assert_eq!(chunked.read_response().expect("an answer").status, 200);
+    for request in [
+        // nginx reads it whole and sends its length.
+        "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        "cf-ipcity: S\u{e3}o Paulo\r\nContent-Length: 2\r\n\r\n{}",
+    ] {
+        let mut client = nginx.client();
+        let request = format!("POST /register_event HTTP/1.1\r\nHost: x\r\n{request}");
+        client.send_raw(request.as_bytes()).expect("sent");
+        assert_eq!(client.read_response().expect("an answer").status, 200, "{request}");
+    }
     let large = format!("{{\"big\": \"{}\"}}", "x".repeat(400_000));
     assert_eq!(nginx.client().post_event(large.as_bytes()).expect("an answer").status, 200);
     assert_eq!(nginx.client().get("/metrics").expect("an answer").status, 404);
 }
 
 #[test]
-fn what_harms_tiny_http_does_not_reach_it() {
+fn what_no_producer_would_serve_does_not_reach_it() {
     let topic = shared().topic();
-    let served = serve(&topic, &[]);
+    let served = serve(&topic, &[SERVER]);
     let nginx = Nginx::before(served.address);
     served.assert_serves();
     let before = served.program.size();
@@ -126,7 +134,6 @@ fn what_harms_tiny_http_does_not_reach_it() {
     for refused in ["framing", "max_body_bytes"] {
         assert_eq!(served.metric(&format!("pipeline_http_refused_total{{limit=\"{refused}\"}}")), 0.0);
     }
-    // The short connections of `keep-warm` come and go; what leaks would stay.
     eventually(secs(60), &format!("as many descriptors as before 50 `HTTP/2.0` lines: {before:?}"), || {
         served.program.size().open_fds < before.open_fds + 20
     });
@@ -134,7 +141,7 @@ fn what_harms_tiny_http_does_not_reach_it() {
 
 #[test]
 fn a_503_and_its_retry_after_pass_unchanged() {
-    let mut program = Program::producer().env("KAFKA_BROKERS", "127.0.0.1:1").start();
+    let mut program = Program::producer().env(SERVER.0, SERVER.1).env("KAFKA_BROKERS", "127.0.0.1:1").start();
     let address = program.address();
     let served = Served { program, address };
     let nginx = Nginx::before(served.address);

@@ -9,6 +9,19 @@ use socket2::{Domain, Socket, Type};
 /// Only against a test that hangs; what answers in time is judged by the tests.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The HTTP server that the tests use, as in `HTTP_SERVER`.
+const GIVEN_SERVER: &str = "HTTP_SERVER_FOR_TESTS";
+
+/// `HTTP_SERVER` for programs under test, if they shall not choose themselves.
+pub fn given_server() -> Option<String> {
+    std::env::var(GIVEN_SERVER).ok()
+}
+
+/// True if the server of our own is under test, not tiny_http.
+pub fn is_on_edge() -> bool {
+    given_server().is_some_and(|server| server == "edge")
+}
+
 /// One answer. Header names are lower case.
 #[derive(Clone, Debug)]
 pub struct Response {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use event_pipeline::linux::{ProcessSize, process_size};
 use tempfile::TempDir;
 
+use crate::support::http::given_server;
 use crate::support::kafka::given_client;
 use crate::support::wait::{eventually, eventually_some, secs};
 
@@ -45,6 +46,7 @@ impl Program {
         let mut command = Command::new(path);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(given_client().map(|client| ("KAFKA_CLIENT", client)));
+        command.envs(given_server().map(|server| ("HTTP_SERVER", server)));
         command.current_dir(own_dir.path());
         Self { command, name, own_dir: Some(own_dir) }
     }
@@ -152,6 +154,13 @@ impl Running {
     /// Memory, descriptors and threads now.
     pub fn size(&self) -> ProcessSize {
         process_size(&self.pid().to_string())
+    }
+
+    /// Most memory that it ever had, in bytes.
+    pub fn peak_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("proc(5)");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("proc(5)") << 10
     }
 
     /// Processor time it has used so far, in ticks of 10 ms.

@@ -68,8 +68,23 @@ struct State {
     open: Vec<[TcpStream; 2]>,
     accepted: usize,
     cut_after: Option<(Direction, usize)>,
-    lose_replies: Option<(i16, usize)>,
+    lose_replies: Option<Loss>,
     mangle: Option<Mangle>,
+}
+
+/// Replies to lose: of this many requests of `api_key` that contain `text`.
+#[derive(Clone, Copy)]
+struct Loss {
+    api_key: i16,
+    text: &'static [u8],
+    times: usize,
+}
+
+impl Loss {
+    fn is_of(&self, request: &[u8]) -> bool {
+        let holds = |text: &[u8]| text.is_empty() || request.windows(text.len()).any(|part| part == text);
+        request[4..6] == self.api_key.to_be_bytes() && holds(self.text)
+    }
 }
 
 impl Proxy {
@@ -136,7 +151,12 @@ impl Proxy {
 
     /// Kafka only: of the next `times` replies to requests of `api_key`, none arrives; the connection is cut instead.
     pub fn lose_replies(&self, api_key: i16, times: usize) {
-        self.shared.lock().lose_replies = Some((api_key, times));
+        self.lose_replies_to(api_key, b"", times);
+    }
+
+    /// The same for requests that contain `text`. A client may also send requests to produce that hold no records.
+    pub fn lose_replies_to(&self, api_key: i16, text: &'static [u8], times: usize) {
+        self.shared.lock().lose_replies = Some(Loss { api_key, text, times });
     }
 
     /// Sends what `mangle` makes of each reply of Kafka, size in front, instead of the reply.
@@ -146,7 +166,7 @@ impl Proxy {
 
     /// Replies of [`Proxy::lose_replies`] still to lose.
     pub fn replies_to_lose(&self) -> usize {
-        self.shared.lock().lose_replies.map_or(0, |(_, times)| times)
+        self.shared.lock().lose_replies.map_or(0, |loss| loss.times)
     }
 
     /// Connections accepted so far.
@@ -205,10 +225,10 @@ impl Shared {
         fate
     }
 
-    fn loses_reply(&self, api_key: i16) -> bool {
+    fn loses_reply(&self, request: &[u8]) -> bool {
         match &mut self.lock().lose_replies {
-            Some((key, times)) if *key == api_key && *times > 0 => {
-                *times -= 1;
+            Some(loss) if loss.times > 0 && loss.is_of(request) => {
+                loss.times -= 1;
                 true
             }
             _ => false,
@@ -253,18 +273,18 @@ fn connect(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) -> io::Re
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     shared.lock().open.push([client.try_clone()?, server.try_clone()?]);
-    let keys = Arc::new(Mutex::new(VecDeque::new()));
+    let requests = Arc::new(Mutex::new(VecDeque::new()));
     for direction in [Direction::Request, Direction::Reply] {
         let (mut from, mut to) = match direction {
             Direction::Request => (client.try_clone()?, server.try_clone()?),
             Direction::Reply => (server.try_clone()?, client.try_clone()?),
         };
-        let (shared, keys) = (shared.clone(), keys.clone());
+        let (shared, requests) = (shared.clone(), requests.clone());
         thread::spawn(move || {
             let done = if shared.ports.is_empty() {
                 copy_bytes(&shared, direction, &mut from, &mut to)
             } else {
-                copy_frames(&shared, direction, &keys, &mut from, &mut to)
+                copy_frames(&shared, direction, &requests, &mut from, &mut to)
             };
             // An end in good order closes one half; after a cut nothing more may pass in either direction.
             let _ = to.shutdown(if done.is_ok() { Shutdown::Write } else { Shutdown::Both });
@@ -295,7 +315,7 @@ fn copy_bytes(
 fn copy_frames(
     shared: &Shared,
     direction: Direction,
-    keys: &Mutex<VecDeque<i16>>,
+    requests: &Mutex<VecDeque<Vec<u8>>>,
     from: &mut TcpStream,
     to: &mut TcpStream,
 ) -> io::Result<()> {
@@ -308,15 +328,15 @@ fn copy_frames(
         let mut frame = size.to_vec();
         frame.resize(4 + u32::from_be_bytes(size) as usize, 0);
         from.read_exact(&mut frame[4..])?;
-        let mut keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
         if direction == Direction::Request {
-            keys.push_back(i16::from_be_bytes([frame[4], frame[5]]));
-        } else if keys.pop_front().is_some_and(|key| shared.loses_reply(key)) {
+            requests.push_back(frame.clone());
+        } else if requests.pop_front().is_some_and(|request| shared.loses_reply(&request)) {
             return Err(io::ErrorKind::ConnectionAborted.into());
         } else if frame.len() <= ADDRESSES_MAX_BYTES {
             replace_ports(&mut frame, &shared.ports);
         }
-        drop(keys);
+        drop(requests);
         if direction == Direction::Reply
             && let Some(mangle) = &mut shared.lock().mangle
         {
