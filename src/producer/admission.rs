@@ -10,15 +10,24 @@ use crate::producer::queue::Reservation;
 use crate::producer::routes::{Body, Verdict, judge};
 use crate::producer::status::Status;
 
+/// A request whose body may be read.
+pub struct Admitted {
+    pub body: Body,
+    /// Room in the queue for the body, and then for its events.
+    pub reservation: Reservation,
+}
+
 impl Handler {
-    /// Decides about a request. Returns its body, if that may be read, with a reservation of as many bytes as
-    /// `room` says, or else the answer.
+    /// Decides about a request. If its body may be read, as many bytes as `room` says are reserved for it.
+    ///
+    /// # Errors
+    /// The answer to a request that has none, or whose body is not read.
     pub fn decide(
         &self,
         head: &Head<'_>,
         now: Instant,
         room: impl FnOnce(&Body) -> usize,
-    ) -> Result<(Body, Reservation), Answer> {
+    ) -> Result<Admitted, Answer> {
         match judge(head, &self.policy) {
             Verdict::Show(route) => {
                 Err(pages::show(route, self.server, &self.queue, &self.health, &self.metrics))
@@ -34,7 +43,7 @@ impl Handler {
                 Err(answer)
             }
             Verdict::Take(body) => match self.admit(room(&body), now) {
-                Ok(reservation) => Ok((body, reservation)),
+                Ok(reservation) => Ok(Admitted { body, reservation }),
                 Err(answer) => Err(answer.closing(!body.is_here)),
             },
         }
