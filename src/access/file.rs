@@ -241,7 +241,8 @@ fn client(
     let bytes = rates.bytes.map(|per_second| {
         limit(per_second, per_second.max(largest.bytes), known.and_then(|known| known.bytes.as_ref()))
     });
-    Ok(Client { name: name.to_owned(), events, bytes })
+    let share = known.map(|known| known.share.clone()).unwrap_or_default();
+    Ok(Client { name: name.to_owned(), events, bytes, share })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use crate::access::credential::Credential;
 use crate::access::key::{KeyHash, id_of};
 use crate::access::limit::{Meter, Rate};
+use crate::access::share::Share;
 use crate::access::webhook::{Scheme, SigningSecret};
 
 /// What a key may do.
@@ -70,6 +71,8 @@ pub struct Client {
     pub events: Option<Limit>,
     /// Limit in bytes of bodies as sent.
     pub bytes: Option<Limit>,
+    /// What it holds of the queue.
+    pub share: Arc<Share>,
 }
 
 /// One key.

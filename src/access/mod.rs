@@ -7,4 +7,5 @@ pub mod file;
 pub mod key;
 pub mod keys;
 pub mod limit;
+pub mod share;
 pub mod webhook;

@@ -57,7 +57,7 @@ impl Handler {
             let what = format!("a quota of Kafka is exceeded for another {} s", throttled.as_secs());
             return Err(self.overloaded(&what));
         }
-        self.queue.reserve(0, bytes).ok_or_else(|| self.queue_full())
+        self.queue.reserve(0, bytes, None).ok_or_else(|| self.queue_full())
     }
 
     /// How long a refused client should wait: until the pending events have left, or until a quota lets Kafka
