@@ -9,12 +9,14 @@
 //!
 //! Several lines for one client are several keys, for example while one replaces another. They share its limits.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use time::macros::format_description;
 use time::{Date, Time};
 
@@ -63,6 +65,12 @@ pub fn parse(
     read: impl Fn(&Path) -> Result<String, String>,
     before: Option<&Keys>,
 ) -> Result<Keys, String> {
+    let fingerprint = RefCell::new(Sha256::new_with_prefix(text));
+    let read = |path: &Path| {
+        let text = read(path)?;
+        fingerprint.borrow_mut().update(&text);
+        Ok(text)
+    };
     let (mut lines, mut rates) = (Vec::new(), BTreeMap::<&str, Rates>::new());
     for (number, line) in (1..).zip(text.lines()) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -84,18 +92,19 @@ pub fn parse(
     let key = |(_, line): (usize, Line<'_>)| {
         let known = before.and_then(|before| before.by_id.get(line.id));
         let last_used = known.map_or(0, |known| known.last_used.load(Ordering::Relaxed));
-        let key = Key {
+        let key = Arc::new(Key {
             client: clients[line.client].clone(),
             id: line.id.to_owned(),
             hash: line.hash,
             kind: line.kind,
             until: line.until,
             last_used: AtomicU64::new(last_used),
-        };
+        });
         (line.id.to_owned(), key)
     };
-    let by_id: HashMap<String, Key> = lines.into_iter().map(key).collect();
-    Ok(Keys { by_id, clients })
+    let by_id: HashMap<String, Arc<Key>> = lines.into_iter().map(key).collect();
+    let fingerprint = fingerprint.into_inner().finalize().into();
+    Ok(Keys { by_id, clients, fingerprint })
 }
 
 fn one_line<'t>(
@@ -106,8 +115,7 @@ fn one_line<'t>(
     let &[client, kind, id, hash, ref options @ ..] = words else {
         return Err("expected client, kind, id, SHA-256 of the key, and options".into());
     };
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if client.len() > 64 || !client.bytes().all(is_name) {
+    if !is_client_name(client) {
         return Err(format!("client {client:?}: at most 64 letters, digits, `.`, `_`, `-`"));
     }
     if !is_id(id) {
@@ -207,6 +215,12 @@ fn kind_of(
     }
 }
 
+/// True if `text` can be the name of a client: it becomes a label of metrics and a value in events.
+pub fn is_client_name(text: &str) -> bool {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(is_name)
+}
+
 /// True if `text` is an origin as browsers send it.
 pub fn is_origin(text: &str) -> bool {
     let Some((scheme, host)) = text.split_once("://") else { return false };
@@ -278,9 +292,14 @@ mod tests {
         (key, line)
     }
 
-    fn admitted(keys: &Keys, key: &str, is_in_query: bool, request: Request<'_>) -> Result<String, Denied> {
+    fn admitted(keys: &Keys, key: &str, is_in_query: bool, request: Request<'_>) -> Result<String, String> {
         let credential = Credential { key: key.into(), is_in_query };
-        keys.admit(Some(&credential), request, NOW).map(|key| key.client.name.clone())
+        keys.admit(Some(&credential), request, NOW).map(|key| key.client.name.clone()).map_err(|denied| {
+            match denied {
+                Denied::Unauthorized => "Unauthorized".into(),
+                Denied::Origin(_) => "Origin".into(),
+            }
+        })
     }
 
     const POST: Request<'_> = Request { posts: true, origin: None };
@@ -294,26 +313,26 @@ mod tests {
         let keys = keys(&format!("# keys\n\n{first}{second}{third}")).expect("keys");
         assert_eq!(admitted(&keys, &secret, false, POST), Ok("shop".into()));
         assert_eq!(admitted(&keys, &secret, false, GET), Ok("shop".into()));
-        assert_eq!(admitted(&keys, &secret, true, POST), Err(Denied::Unauthorized), "a query is logged");
+        assert_eq!(admitted(&keys, &secret, true, POST), Err("Unauthorized".into()), "a query is logged");
         let from = |origin| Request { origin: Some(origin), ..POST };
         assert_eq!(admitted(&keys, &public, true, from("https://a.example")), Ok("pages".into()));
         assert_eq!(admitted(&keys, &public, false, from("http://b.example:8080")), Ok("pages".into()));
         for request in [from("https://a.example.evil"), from("null"), POST] {
-            assert_eq!(admitted(&keys, &public, true, request), Err(Denied::Origin));
+            assert_eq!(admitted(&keys, &public, true, request), Err("Origin".into()));
         }
-        assert_eq!(admitted(&keys, &public, false, GET), Err(Denied::Unauthorized));
+        assert_eq!(admitted(&keys, &public, false, GET), Err("Unauthorized".into()));
         assert_eq!(admitted(&keys, &webhook, true, POST), Ok("hook".into()));
-        assert_eq!(admitted(&keys, &webhook, true, GET), Err(Denied::Unauthorized));
-        assert_eq!(keys.admit(None, POST, NOW).err(), Some(Denied::Unauthorized));
+        assert_eq!(admitted(&keys, &webhook, true, GET), Err("Unauthorized".into()));
+        assert_eq!(admitted(&keys, "", false, POST), Err("Unauthorized".into()));
         let (unknown, _) = line("shop", "secret", "");
-        assert_eq!(admitted(&keys, &unknown, false, POST), Err(Denied::Unauthorized));
+        assert_eq!(admitted(&keys, &unknown, false, POST), Err("Unauthorized".into()));
         assert!(!format!("{keys:?}").contains(&KeyHash::of(&secret).to_string()), "no hash is shown");
     }
 
     #[test]
     fn a_key_is_valid_to_the_end_of_its_last_day() {
         for (until, expected) in
-            [("2027-01-15", Ok("shop".into())), ("2027-01-14", Err(Denied::Unauthorized))]
+            [("2027-01-15", Ok("shop".into())), ("2027-01-14", Err("Unauthorized".into()))]
         {
             // NOW is 2027-01-15T08:00:00Z.
             let (key, line) = line("shop", "secret", &format!("until={until}"));

@@ -96,18 +96,20 @@ pub struct Key {
 #[derive(Debug)]
 pub struct Keys {
     /// By their public ids.
-    pub by_id: HashMap<String, Key>,
+    pub by_id: HashMap<String, Arc<Key>>,
     /// By their names.
     pub clients: BTreeMap<String, Arc<Client>>,
+    /// SHA-256 of the file and of the files that it names, to find a change.
+    pub fingerprint: [u8; 32],
 }
 
 /// Why a request may not do what it asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Denied {
     /// There is no key, or it is unknown, has expired, or may not be used like that.
     Unauthorized,
-    /// The key is public and belongs to other origins.
-    Origin,
+    /// The key is public and belongs to other origins than that of the page.
+    Origin(Arc<Client>),
 }
 
 /// What a request wants, as far as keys decide about it.
@@ -131,7 +133,7 @@ impl Keys {
         credential: Option<&Credential<'_>>,
         request: Request<'_>,
         now: Duration,
-    ) -> Result<&Key, Denied> {
+    ) -> Result<&Arc<Key>, Denied> {
         let Credential { key: shown, is_in_query } = credential.ok_or(Denied::Unauthorized)?;
         let hash = KeyHash::of(shown);
         let known = id_of(shown).and_then(|id| self.by_id.get(id));
@@ -145,7 +147,7 @@ impl Keys {
             Kind::Public { origins }
                 if !request.origin.is_some_and(|from| origins.iter().any(|o| o == from)) =>
             {
-                return Err(Denied::Origin);
+                return Err(Denied::Origin(key.client.clone()));
             }
             _ => {}
         }

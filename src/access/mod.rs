@@ -7,5 +7,6 @@ pub mod file;
 pub mod key;
 pub mod keys;
 pub mod limit;
+pub mod origins;
 pub mod share;
 pub mod webhook;

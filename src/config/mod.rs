@@ -3,6 +3,7 @@
 //! One clap struct per program defines its settings, the help and the error messages. A flag takes precedence
 //! over the environment, and the environment over `.env`. A bad value leads to exit code 2.
 
+mod access;
 mod consumer;
 mod http;
 mod kafka;
@@ -13,6 +14,7 @@ mod shard;
 mod simulate;
 mod values;
 
+pub use access::{AccessConfig, read_keys};
 pub use consumer::{ConsumerConfig, Fsync, LogConfig, MetricsAddr, OffsetReset, ReadingConfig};
 pub use http::{HttpConfig, HttpServer};
 pub use kafka::{KafkaClient, KafkaConfig};

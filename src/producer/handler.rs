@@ -13,6 +13,7 @@ use crate::producer::answer::Answer;
 use crate::producer::bodies::{BodyQueue, BodyTask};
 use crate::producer::clock::with_stamp;
 use crate::producer::front::Request;
+use crate::producer::gate::Gate;
 use crate::producer::health::{Health, NotReady};
 use crate::producer::intake::{Events, Intake, Refusal};
 use crate::producer::job::{Job, Lines};
@@ -41,6 +42,8 @@ pub struct Handler {
     /// The name of the front, for `/version`.
     pub server: &'static str,
     pub policy: Policy,
+    /// The keys, if there are any.
+    pub gate: Option<Arc<Gate>>,
     pub intake: Intake,
     /// Longest time that a complete request waits for its acknowledgement.
     pub delivery_timeout: Duration,
@@ -61,11 +64,14 @@ impl Handler {
 
     /// Serves a request as far as possible without blocking on a client (except when the publisher has just
     /// died, which ends the process). Returns `None` if another thread will answer it.
-    pub fn advance(&self, request: Request) -> Option<Reply> {
+    pub fn advance(&self, mut request: Request) -> Option<Reply> {
         // A large body and the lines made from it are held at the same time.
         let room = |body: &Body| if body.needs_thread() { 2 * body.length } else { body.length };
         match self.decide(&request.exchange.head(), request.complete, room) {
-            Ok(admitted) => self.read(request, admitted),
+            Ok(mut admitted) => {
+                request.origin = admitted.origin.take();
+                self.read(request, admitted)
+            }
             Err(answer) => reply(request, answer),
         }
     }
@@ -96,6 +102,7 @@ impl Handler {
     pub fn answer(&self, reply: Reply) {
         let mut reply = Some(reply);
         while let Some(Reply { request, answer }) = reply {
+            let answer = answer.readable_by(request.origin.as_deref());
             let route = Route::of(request.exchange.target());
             let next = request.exchange.respond(&answer);
             self.metrics.answered(route, answer.status);
@@ -153,6 +160,11 @@ impl Handler {
     }
 
     fn accept(&self, request: Request, bytes: &[u8], mut admitted: Admitted) -> Option<Reply> {
+        if let (Some(gate), Some(caller)) = (&self.gate, &admitted.caller)
+            && let Err(answer) = gate.check_body(caller, bytes, request.complete)
+        {
+            return reply(request, answer);
+        }
         match self.parse(bytes, &mut admitted) {
             Ok(Events::Single(lines)) => {
                 self.metrics.events.received.inc();
@@ -208,9 +220,15 @@ impl Handler {
         request: Request,
         lines: Lines,
         rejected: Option<Vec<Rejected>>,
-        Admitted { mut reservation, .. }: Admitted,
+        Admitted { mut reservation, caller, .. }: Admitted,
     ) -> Option<Reply> {
         let events = lines.len();
+        if let (Some(gate), Some(caller)) = (&self.gate, &caller)
+            && let Err(answer) = gate.charge_events(caller, events, request.complete)
+        {
+            self.metrics.reject("rate_limited", events as u64);
+            return reply(request, answer);
+        }
         let bytes = lines.held_bytes() + rejected.as_deref().map_or(0, receipts::held_bytes);
         if !reservation.resize(events, bytes) {
             self.metrics.reject("queue_full", events as u64);
@@ -221,6 +239,9 @@ impl Handler {
         match self.queue.submit(Box::new(Job::new(lines, deadline, ticket))) {
             Ok(()) => {
                 self.metrics.events.accepted.inc_by(events as u64);
+                if let Some(caller) = &caller {
+                    self.metrics.access.accepted(&caller.client().name, events);
+                }
                 if self.queue.is_dead() {
                     self.refuse_orphans();
                 }

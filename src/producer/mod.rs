@@ -11,6 +11,7 @@
 //! and connections, waits until all accepted events are settled, ends the connections, and then ends each thread
 //! after those that feed it.
 
+mod access_metrics;
 mod admission;
 mod answer;
 #[doc(hidden)] // for benches/micro
@@ -20,6 +21,7 @@ mod clock;
 #[cfg(feature = "edge")]
 mod edge;
 mod front;
+mod gate;
 mod handler;
 mod head;
 mod health;
@@ -27,6 +29,7 @@ mod intake;
 #[doc(hidden)] // for benches/micro
 pub mod job;
 mod kafka;
+mod keys_watch;
 mod metrics;
 mod pages;
 mod publisher;

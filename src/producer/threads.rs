@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
+use crate::access::origins::Origins;
 use crate::broker::Sink;
 #[cfg(feature = "edge")]
 use crate::config::HttpServer;
@@ -19,10 +20,12 @@ use crate::producer::bodies::{BodyQueue, BodyTask};
 #[cfg(feature = "edge")]
 use crate::producer::edge;
 use crate::producer::front::Front;
+use crate::producer::gate::Gate;
 use crate::producer::handler::Handler;
 use crate::producer::health::Health;
 use crate::producer::intake::Intake;
 use crate::producer::kafka::Kafka;
+use crate::producer::keys_watch::KeysWatch;
 use crate::producer::metrics::ProducerMetrics;
 use crate::producer::publisher::{Limits, Publisher};
 use crate::producer::queue::{Input, Queue};
@@ -44,6 +47,7 @@ pub struct Threads {
     repliers: Vec<JoinHandle<()>>,
     body_readers: Vec<JoinHandle<()>>,
     stops: Receiver<Stop>,
+    _keys_watch: Option<KeysWatch>,
 }
 
 /// Threads without a setting: signals, kafka-limit, echo and publisher.
@@ -70,8 +74,10 @@ impl Threads {
     /// # Errors
     /// The address cannot be bound or a thread cannot be started.
     pub fn start(config: &ProducerConfig, sink: Box<dyn Sink>) -> io::Result<Self> {
-        let (handler, inputs, bodies) = handler(config);
+        let (handler, inputs, bodies) = handler(config)?;
         let handler = Arc::new(handler);
+        let keys_watch = handler.gate.clone().map(|gate| KeysWatch::start(gate, handler.metrics.clone()));
+        let keys_watch = keys_watch.transpose()?;
         let (stop, stops) = unbounded();
         // First, because the address may be in use. Until Kafka has answered, requests are refused anyway.
         let front = front(config, &handler, &stop)?;
@@ -91,7 +97,7 @@ impl Threads {
             spawn_each("body", config.http.body_threads, &bodies, &handler, |handler, task| {
                 handler.catch_panic(|| handler.read_and_serve(task));
             })?;
-        Ok(Self { handler, front, publisher, repliers, body_readers, stops })
+        Ok(Self { handler, front, publisher, repliers, body_readers, stops, _keys_watch: keys_watch })
     }
 
     /// The address it listens on.
@@ -131,7 +137,9 @@ fn front(config: &ProducerConfig, handler: &Arc<Handler>, stop: &Sender<Stop>) -
     }
 }
 
-fn handler(config: &ProducerConfig) -> (Handler, Receiver<Input<QueuedJob>>, Receiver<BodyTask>) {
+type Inputs = (Handler, Receiver<Input<QueuedJob>>, Receiver<BodyTask>);
+
+fn handler(config: &ProducerConfig) -> io::Result<Inputs> {
     let (http, queue) = (&config.http, &config.queue);
     // Each job is one request of one connection, and few connections have more than one in progress.
     let max_jobs = http.max_connections() as usize + 64;
@@ -148,18 +156,31 @@ fn handler(config: &ProducerConfig) -> (Handler, Receiver<Input<QueuedJob>>, Rec
         max_body_bytes,
         key_field: queue.key_field.clone(),
     };
+    let metrics = Arc::new(ProducerMetrics::new(http.server().name()));
     let handler = Handler {
         topic: config.kafka.topic.clone(),
         server: http.server().name(),
-        policy: Policy { max_body_bytes },
+        policy: Policy {
+            max_body_bytes,
+            has_pages: config.access.admin_addr.is_none(),
+            origins: Origins::new(&config.access.cors_allow_origins),
+        },
+        gate: gate(config, &metrics)?,
         intake,
         delivery_timeout: queue.delivery_timeout(),
         queue: bounded_queue,
         health: Arc::new(Health::new(Instant::now())),
-        metrics: Arc::new(ProducerMetrics::new(http.server().name())),
+        metrics,
         bodies,
     };
-    (handler, inputs, bodies_end)
+    Ok((handler, inputs, bodies_end))
+}
+
+fn gate(config: &ProducerConfig, metrics: &Arc<ProducerMetrics>) -> io::Result<Option<Arc<Gate>>> {
+    let largest = config.http.largest_request();
+    let keys = config.access.keys(largest, None).map_err(io::Error::other)?;
+    let path = config.access.keys_file.clone().unwrap_or_default();
+    Ok(keys.map(|keys| Arc::new(Gate::new(keys, path, largest, metrics.clone()))))
 }
 
 fn publisher(

@@ -89,7 +89,8 @@ impl Serve for Service {
         admitted.body.length = bytes.len();
         admitted.body.is_here = bytes.len() <= SMALL_BODY_BYTES;
         let exchange = Box::new(EdgeExchange { body: bytes, reply });
-        self.handler.take(Request { exchange, started, complete: now }, admitted);
+        let origin = admitted.origin.take();
+        self.handler.take(Request { exchange, started, origin, complete: now }, admitted);
     }
 
     fn gave_up(&self, taking: Taking, status: Option<Status>) {
