@@ -19,6 +19,11 @@ macro_rules! statuses {
                 match self { $(Self::$status => $code,)* }
             }
 
+            /// Code and reason.
+            pub fn line(self) -> &'static str {
+                match self { $(Self::$status => concat!($code, " ", $reason),)* }
+            }
+
             /// The reason phrase.
             pub fn reason(self) -> &'static str {
                 match self { $(Self::$status => $reason,)* }

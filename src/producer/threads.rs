@@ -1,7 +1,7 @@
 //! Starts the producer's threads, connects them with each other, and ends them in order.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ use crate::producer::intake::Intake;
 use crate::producer::kafka::Kafka;
 use crate::producer::keys_watch::KeysWatch;
 use crate::producer::metrics::ProducerMetrics;
+use crate::producer::pages::for_operators;
 use crate::producer::publisher::{Limits, Publisher};
 use crate::producer::queue::{Input, Queue};
 use crate::producer::rate::Rate;
@@ -36,6 +37,7 @@ use crate::producer::ticket::QueuedJob;
 use crate::producer::tiny_http::front::{TinyHttpFront, thread_count};
 #[cfg(feature = "edge")]
 use crate::producer::wake::together;
+use crate::status_page::StatusPage;
 use crate::thread::{join_until, spawn};
 
 /// All threads, and what is needed to end them.
@@ -48,10 +50,11 @@ pub struct Threads {
     body_readers: Vec<JoinHandle<()>>,
     stops: Receiver<Stop>,
     _keys_watch: Option<KeysWatch>,
+    _pages: Option<StatusPage>,
 }
 
-/// Threads without a setting: signals, kafka-limit, echo and publisher.
-const UNNAMED_THREADS: u64 = 4;
+/// Threads without a setting: signals, kafka-limit, echo, publisher, and with such settings keys and status.
+const UNNAMED_THREADS: u64 = 6;
 
 /// Returns the number of threads needed to serve at all, and the number there can be when every limit is
 /// reached.
@@ -81,6 +84,7 @@ impl Threads {
         let (stop, stops) = unbounded();
         // First, because the address may be in use. Until Kafka has answered, requests are refused anyway.
         let front = front(config, &handler, &stop)?;
+        let pages = pages_for_operators(config, &handler)?;
         let (settled, settled_end) = unbounded();
         let echo = Echo::start(config.event_echo, "✅ Event sent to Kafka:")?;
         let publisher = publisher(config, echo, sink, inputs, settled, &handler);
@@ -97,7 +101,8 @@ impl Threads {
             spawn_each("body", config.http.body_threads, &bodies, &handler, |handler, task| {
                 handler.catch_panic(|| handler.read_and_serve(task));
             })?;
-        Ok(Self { handler, front, publisher, repliers, body_readers, stops, _keys_watch: keys_watch })
+        let (_keys_watch, _pages) = (keys_watch, pages);
+        Ok(Self { handler, front, publisher, repliers, body_readers, stops, _keys_watch, _pages })
     }
 
     /// The address it listens on.
@@ -135,6 +140,17 @@ fn front(config: &ProducerConfig, handler: &Arc<Handler>, stop: &Sender<Stop>) -
         HttpServer::Edge => Ok(Box::new(edge::front::EdgeFront::start(&config.http, handler)?)),
         _ => Ok(Box::new(TinyHttpFront::start(config, handler, stop.clone())?)),
     }
+}
+
+fn pages_for_operators(config: &ProducerConfig, handler: &Arc<Handler>) -> io::Result<Option<StatusPage>> {
+    let Some(addr) = config.access.admin_addr else { return Ok(None) };
+    let listener = TcpListener::bind(addr).map_err(|error| {
+        io::Error::new(error.kind(), format!("ADMIN_ADDR={addr}: {error}; choose a free address"))
+    })?;
+    let handler = handler.clone();
+    let page = StatusPage::start(listener, move |path| for_operators(path, &handler))?;
+    log::info!("pages for operators at {}", page.addr());
+    Ok(Some(page))
 }
 
 type Inputs = (Handler, Receiver<Input<QueuedJob>>, Receiver<BodyTask>);
