@@ -58,7 +58,8 @@ type Options<'t> = BTreeMap<&'t str, &'t str>;
 /// and when keys were used, is taken from `before`.
 ///
 /// # Errors
-/// One sentence that names the line and what to change; it does not show hashes or secrets.
+/// One sentence that names the line and what to change. It shows no word of the line where a key could be by
+/// mistake.
 pub fn parse(
     text: &str,
     largest: LargestRequest,
@@ -116,12 +117,13 @@ fn one_line<'t>(
         return Err("expected client, kind, id, SHA-256 of the key, and options".into());
     };
     if !is_client_name(client) {
-        return Err(format!("client {client:?}: at most 64 letters, digits, `.`, `_`, `-`"));
+        return Err("the first word is not a client's name: at most 64 letters, digits, `.`, `_`, `-`".into());
     }
     if !is_id(id) {
-        return Err(format!(
-            "id {id:?}: expected 8 letters or digits; `producer --new-key {client}` makes a line"
-        ));
+        return Err(
+            "the third word is not an id of 8 letters or digits; `producer --new-key CLIENT` makes a line"
+                .into(),
+        );
     }
     let hash = KeyHash::from_hex(hash)
         .ok_or("the fourth word is not a SHA-256 in 64 hexadecimal digits; never write a key itself here")?;
@@ -144,7 +146,7 @@ fn split<'t>(words: &[&'t str]) -> Result<Options<'t>, String> {
     let mut options = Options::new();
     for word in words {
         let (name, value) =
-            word.split_once('=').ok_or_else(|| format!("option `{word}`: expected name=value"))?;
+            word.split_once('=').ok_or("after the fourth word come options, each as name=value")?;
         if value.is_empty() || options.insert(name, value).is_some() {
             return Err(format!("option `{name}`: expected one value"));
         }
@@ -211,7 +213,7 @@ fn kind_of(
             };
             Ok(Kind::Webhook { scheme, secrets })
         }
-        other => Err(format!("kind {other:?}: expected secret, public or webhook")),
+        _ => Err("the second word is not a kind: expected secret, public or webhook".into()),
     }
 }
 
@@ -368,7 +370,7 @@ mod tests {
             (format!("shop admin A1b2C3d4 {hash}"), "expected secret, public or webhook"),
             (format!("shop secret short {hash}"), "8 letters or digits"),
             ("shop secret A1b2C3d4 ep_A1b2C3d4_x_y".into(), "never write a key itself"),
-            (format!("shop secret A1b2C3d4 {hash} fast"), "expected name=value"),
+            (format!("shop secret A1b2C3d4 {hash} fast"), "as name=value"),
             (format!("shop secret A1b2C3d4 {hash} events/s=0"), "whole number"),
             (format!("shop secret A1b2C3d4 {hash} events/s=1 events/s=1"), "expected one value"),
             (format!("shop secret A1b2C3d4 {hash} origins=https://a.example"), "not for a key of this kind"),
