@@ -71,7 +71,7 @@ impl Serve for Service {
     }
 
     fn extend(&self, taking: &mut Taking, held: usize) -> Result<usize, Answer> {
-        let most = taking.body.length;
+        let most = taking.admitted.body.length;
         if held >= most {
             self.handler.metrics.refuse("max_body_bytes");
             return Err(Answer::too_large("body", most as u64));
