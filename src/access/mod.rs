@@ -10,3 +10,6 @@ pub mod limit;
 pub mod origins;
 pub mod share;
 pub mod webhook;
+
+#[cfg(test)]
+mod tests;

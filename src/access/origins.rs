@@ -48,7 +48,7 @@ pub fn answer_fields(origin: &str) -> Fields {
     ]
 }
 
-/// What the answer to a preflight says besides [`answer_fields`].
+/// What the answer to a preflight says in addition to [`answer_fields`].
 pub fn preflight_fields() -> Fields {
     vec![
         ("Access-Control-Allow-Methods", "POST".to_owned()),

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::values::{self, listen_address};
 use crate::access::file::{self, LargestRequest, is_origin};
+use crate::access::key::{self, KeyHash};
 use crate::access::keys::Keys;
 
 /// Who may write, and where the operator looks.
@@ -26,7 +27,8 @@ pub struct AccessConfig {
     #[arg(long, env = "ADMIN_ADDR", value_parser = listen_address, value_name = "IP:PORT")]
     pub admin_addr: Option<SocketAddr>,
 
-    /// Makes a key for a client of this name, prints it once with its line for AUTH_KEYS_FILE, and exits
+    /// Make a key for a client of this name and exit: the first line is the key, which is shown only here; the second
+    /// is its line for AUTH_KEYS_FILE
     #[arg(long, value_parser = client_name, value_name = "CLIENT")]
     pub new_key: Option<String>,
 }
@@ -51,6 +53,15 @@ pub fn read_keys(path: &Path, largest: LargestRequest, before: Option<&Keys>) ->
     let beside = path.parent().unwrap_or(Path::new(""));
     let text = read(path).map_err(named)?;
     file::parse(&text, largest, |name| read(&beside.join(name)), before).map_err(named)
+}
+
+/// A new key, which is nowhere else, and below it its line for the file of keys.
+///
+/// # Errors
+/// The random source does not answer.
+pub fn new_key(client: &str) -> Result<String, String> {
+    let (id, key) = key::generate()?;
+    Ok(format!("{key}\n{client} secret {id} {}\n", KeyHash::of(&key)))
 }
 
 fn read(path: &Path) -> Result<String, String> {

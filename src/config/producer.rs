@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 
+use super::access::new_key;
 use super::values::number;
 use super::{AccessConfig, CommonConfig, HttpConfig, KafkaConfig, Secret, Settings};
 
@@ -120,6 +121,10 @@ impl Settings for ProducerConfig {
 
     fn password(&self) -> Option<&Secret> {
         self.kafka.security.password.as_ref()
+    }
+
+    fn output(&self) -> Result<Option<String>, String> {
+        self.access.new_key.as_deref().map(new_key).transpose()
     }
 
     fn validate(&self) -> Result<(), String> {

@@ -4,25 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::access::origins::preflight_fields;
+use crate::producer::admitted::Admitted;
 use crate::producer::answer::Answer;
-use crate::producer::gate::Caller;
 use crate::producer::handler::Handler;
 use crate::producer::head::Head;
 use crate::producer::pages::{self, not_ready};
-use crate::producer::queue::Reservation;
 use crate::producer::routes::{Body, Route, Verdict, judge};
 use crate::producer::status::{ErrorTag, Status};
-
-/// A request whose body may be read.
-pub struct Admitted {
-    pub body: Body,
-    /// Room in the queue for the body, and then for its events.
-    pub reservation: Reservation,
-    /// Who sends it, if there are keys.
-    pub caller: Option<Box<Caller>>,
-    /// The origin whose page may read the answer.
-    pub origin: Option<Arc<str>>,
-}
 
 impl Handler {
     /// Decides about a request. If its body may be read, as many bytes as `room` says are reserved for it.

@@ -3,7 +3,7 @@
 use crossbeam::channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
-use crate::producer::admission::Admitted;
+use crate::producer::admitted::Admitted;
 use crate::producer::front::Request;
 
 /// Most large bodies that may wait for a thread to read them.

@@ -174,7 +174,7 @@ impl Gate {
     }
 }
 
-/// Missing and wrong look alike, so that nobody learns which ids exist.
+/// A missing key and a wrong one get the same answer, so that strangers cannot find out which ids exist.
 fn unauthorized() -> Answer {
     let message = "a valid key is needed, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`";
     Answer::error(ErrorTag::Unauthorized, message).with_header("WWW-Authenticate", "Bearer realm=\"events\"")

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::producer::admission::Admitted;
+use crate::producer::admitted::Admitted;
 use crate::producer::answer::Answer;
 use crate::producer::bodies::{BodyQueue, BodyTask};
 use crate::producer::clock::with_stamp;

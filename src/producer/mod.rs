@@ -13,6 +13,7 @@
 
 mod access_metrics;
 mod admission;
+mod admitted;
 mod answer;
 #[doc(hidden)] // for benches/micro
 pub mod batch;
@@ -31,6 +32,7 @@ pub mod job;
 mod kafka;
 mod keys_watch;
 mod metrics;
+mod operators;
 mod pages;
 mod publisher;
 mod queue;

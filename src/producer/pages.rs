@@ -4,14 +4,12 @@ use std::time::{Duration, Instant};
 
 use crate::metrics::CONTENT_TYPE;
 use crate::producer::answer::{Answer, JSON};
-use crate::producer::handler::Handler;
 use crate::producer::health::{Health, NotReady};
 use crate::producer::metrics::ProducerMetrics;
 use crate::producer::queue::Queue;
 use crate::producer::routes::Route;
 use crate::producer::status::{ErrorTag, Status};
 use crate::readiness;
-use crate::status_page::Page;
 
 /// How long clients should wait before a retry while Kafka does not acknowledge.
 pub const RETRY_WHEN_DOWN: Duration = Duration::from_secs(2);
@@ -48,21 +46,6 @@ pub fn show<J>(
             Answer::new(Status::Ok, JSON, (body + "\n").into_bytes())
         }
     }
-}
-
-/// The page at `path` for operators, on an address of its own (`ADMIN_ADDR`).
-pub fn for_operators(path: &str, handler: &Handler) -> Option<Page> {
-    let route = Route::of(path);
-    if matches!(route, Route::RegisterEvent | Route::Unknown) {
-        return None;
-    }
-    if let Some(gate) = &handler.gate {
-        handler.metrics.access.show_last_used(&gate.keys());
-    }
-    let Answer { status, content_type, body, .. } =
-        show(route, handler.server, &handler.queue, &handler.health, &handler.metrics);
-    let body = String::from_utf8_lossy(&body).into_owned();
-    Some(Page { status: status.line(), content_type, body })
 }
 
 /// The page `/readyz` while no events are accepted.

@@ -117,7 +117,7 @@ impl Usage {
         let is_fair = share.is_none_or(|share| {
             let (own_events, own_bytes) = share.add(events, bytes);
             let sharers = self.sharers.load(Ordering::Acquire).max(1);
-            // The first half is for whoever comes first; past it, nobody has more than an equal part.
+            // The first half goes to those who come first; past it, a client has at most an equal part.
             (2 * all_events <= self.max_events || own_events <= self.max_events / sharers)
                 && (2 * all_bytes <= self.max_bytes || own_bytes <= self.max_bytes / sharers)
         });

@@ -1,7 +1,7 @@
 //! Starts the producer's threads, connects them with each other, and ends them in order.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ use crate::producer::intake::Intake;
 use crate::producer::kafka::Kafka;
 use crate::producer::keys_watch::KeysWatch;
 use crate::producer::metrics::ProducerMetrics;
-use crate::producer::pages::for_operators;
+use crate::producer::operators::serve_pages;
 use crate::producer::publisher::{Limits, Publisher};
 use crate::producer::queue::{Input, Queue};
 use crate::producer::rate::Rate;
@@ -84,7 +84,8 @@ impl Threads {
         let (stop, stops) = unbounded();
         // First, because the address may be in use. Until Kafka has answered, requests are refused anyway.
         let front = front(config, &handler, &stop)?;
-        let pages = pages_for_operators(config, &handler)?;
+        let admin_addr = config.access.admin_addr;
+        let pages = admin_addr.map(|addr| serve_pages(addr, handler.clone())).transpose()?;
         let (settled, settled_end) = unbounded();
         let echo = Echo::start(config.event_echo, "✅ Event sent to Kafka:")?;
         let publisher = publisher(config, echo, sink, inputs, settled, &handler);
@@ -140,17 +141,6 @@ fn front(config: &ProducerConfig, handler: &Arc<Handler>, stop: &Sender<Stop>) -
         HttpServer::Edge => Ok(Box::new(edge::front::EdgeFront::start(&config.http, handler)?)),
         _ => Ok(Box::new(TinyHttpFront::start(config, handler, stop.clone())?)),
     }
-}
-
-fn pages_for_operators(config: &ProducerConfig, handler: &Arc<Handler>) -> io::Result<Option<StatusPage>> {
-    let Some(addr) = config.access.admin_addr else { return Ok(None) };
-    let listener = TcpListener::bind(addr).map_err(|error| {
-        io::Error::new(error.kind(), format!("ADMIN_ADDR={addr}: {error}; choose a free address"))
-    })?;
-    let handler = handler.clone();
-    let page = StatusPage::start(listener, move |path| for_operators(path, &handler))?;
-    log::info!("pages for operators at {}", page.addr());
-    Ok(Some(page))
 }
 
 type Inputs = (Handler, Receiver<Input<QueuedJob>>, Receiver<BodyTask>);

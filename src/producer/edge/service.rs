@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::producer::admission::Admitted;
+use crate::producer::admitted::Admitted;
 use crate::producer::answer::Answer;
 use crate::producer::edge::connection::{Expired, Length, Refusal};
 use crate::producer::edge::exchange::EdgeExchange;

@@ -74,13 +74,8 @@ impl<'a> Scene<'a> {
         eventually(CATCH_UP, "every acknowledged event is logged", || lost(&self.logged()) == 0);
     }
 
-    /// What the topic has stands in the log as often as there, what it lost stands there once.
-    #[track_caller]
-    fn assert_once(&self, lost_by_kafka: usize) {
-        self.assert_followed(lost_by_kafka, 0);
-    }
-
-    /// The same, but `repeated` records of the topic stand in the log once more.
+    /// What the topic has stands in the log as often as there, what it lost stands there once, and `repeated` records
+    /// of the topic stand in the log once more.
     #[track_caller]
     fn assert_followed(&self, lost_by_kafka: usize, repeated: usize) {
         self.wait_all_logged();
@@ -185,13 +180,13 @@ fn an_unclean_election(client: &'static str) {
     scene.assert_undecided(&mut consumer, common);
     let mut consumer = scene.consumer(DIVERGENCE);
     scene.post(20);
-    scene.assert_once(100);
+    scene.assert_followed(100, 0);
     scene.cluster.restart(1);
     eventually(secs(90), "both are in sync", || topic.metadata().partitions[0].in_sync.len() == 2);
     admin::elect_preferred(cluster.address(1), &topic.name, &[0]);
     eventually(secs(60), "it leads again", || topic.metadata().partitions[0].leader == 1);
     scene.post(20);
-    scene.assert_once(100);
+    scene.assert_followed(100, 0);
     assert!(consumer.terminate(secs(30)).success());
 }
 
@@ -229,12 +224,12 @@ fn restored_from_a_cold_copy(client: &'static str) {
     scene.assert_undecided(&mut consumer, common);
     let mut consumer = scene.consumer(DIVERGENCE);
     scene.post(20);
-    scene.assert_once(100);
+    scene.assert_followed(100, 0);
     assert!(consumer.terminate(secs(30)).success());
     // What is decided once is not repeated by later starts.
     let _consumer = scene.consumer(NONE);
     scene.post(10);
-    scene.assert_once(100);
+    scene.assert_followed(100, 0);
 }
 
 #[test]
@@ -359,7 +354,7 @@ fn leaders_that_move(client: &'static str) {
     consumer.kill();
     let _consumer = scene.consumer(NONE);
     scene.post(10);
-    scene.assert_once(0);
+    scene.assert_followed(0, 0);
 }
 
 #[test]
@@ -394,7 +389,7 @@ fn a_checkpoint_without_epochs_is_read_on() {
     fs::write(&path, old.to_string()).expect("written");
     let mut consumer = scene.consumer(NONE);
     scene.post(20);
-    scene.assert_once(0);
+    scene.assert_followed(0, 0);
     assert!(consumer.terminate(secs(30)).success());
     let now = scene.site.checkpoint("events.log.checkpoint").expect("checkpoint");
     assert_eq!(now["version"], 2);
