@@ -1,5 +1,6 @@
 //! Who may write: keys, their file while it changes, limits of clients, signatures, and pages of other origins.
 
+mod browsers;
 mod keys;
 mod limits;
 mod origins;

@@ -1,4 +1,4 @@
-//! Webhooks, signed by Python's own HMAC.
+//! Webhooks, signed by the Python package of Standard Webhooks and, as GitHub does it, by Python's own HMAC.
 
 use std::fs;
 use std::process::Command;
@@ -8,21 +8,31 @@ use crate::producer::Served;
 use crate::producer::access::{KeyFile, SERVERS, request};
 use crate::support::kafka::shared;
 
-/// Standard Webhooks says how to build the signature; GitHub's has the body alone.
-const SIGN: &str = "
-import base64, hashlib, hmac, sys
-secret, text, form = sys.argv[1:]
-key = base64.b64decode(secret[6:]) if secret.startswith('whsec_') else secret.encode()
-digest = hmac.new(key, text.encode(), hashlib.sha256)
-print(digest.hexdigest() if form == 'hex' else base64.b64encode(digest.digest()).decode(), end='')
+const STANDARD: &str = "
+import datetime, sys
+from standardwebhooks.webhooks import Webhook
+secret, identifier, at, body = sys.argv[1:]
+at = datetime.datetime.fromtimestamp(int(at), tz=datetime.timezone.utc)
+print(Webhook(secret).sign(identifier, at, body), end='')
 ";
 
+const GITHUB: &str = "
+import hashlib, hmac, sys
+secret, body = sys.argv[1:]
+print('sha256=' + hmac.new(secret.encode(), body.encode(), hashlib.sha256).hexdigest(), end='')
+";
+
+/// Where scripts/test.sh installs Python packages.
+const PACKAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python");
+
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const OLD: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const BODY: &str = r#"{"event": "paid", "sum": 12}"#;
 
-fn sign(secret: &str, text: &str, form: &str) -> String {
-    let output =
-        Command::new("python3").args(["-c", SIGN, secret, text, form]).output().expect("python3 runs");
+fn sign(script: &str, arguments: &[&str]) -> String {
+    let mut python = Command::new("python3");
+    let output = python.args(["-c", script]).args(arguments).env("PYTHONPATH", PACKAGES).output();
+    let output = output.expect("python3 runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
@@ -41,13 +51,12 @@ fn a_message_of_standard_webhooks_is_taken_if_it_is_signed_and_new() {
     for server in SERVERS {
         let topic = shared().topic();
         let mut file = KeyFile::new();
-        fs::write(file.path().with_file_name("signing"), format!("the secret of last year\n{SECRET}\n"))
-            .expect("ok");
+        fs::write(file.path().with_file_name("signing"), format!("{OLD}\n{SECRET}\n")).expect("ok");
         let key = file.add("billing", "webhook", "secret-file=signing");
         let served = file.serve(&topic, server, &[]);
         let send = |secret: &str, at: u64, body: &str| {
             let at = at.to_string();
-            let signature = format!("v1,{}", sign(secret, &format!("msg_1.{at}.{BODY}"), "base64"));
+            let signature = sign(STANDARD, &[secret, "msg_1", &at, BODY]);
             let headers = [
                 ("webhook-id", "msg_1"),
                 ("webhook-timestamp", at.as_str()),
@@ -56,10 +65,10 @@ fn a_message_of_standard_webhooks_is_taken_if_it_is_signed_and_new() {
             status(&served, &key, &headers, body)
         };
         assert_eq!(send(SECRET, now(), BODY), 200);
-        assert_eq!(send("the secret of last year", now(), BODY), 200, "while secrets are rotated");
+        assert_eq!(send(OLD, now(), BODY), 200, "while secrets are rotated");
         assert_eq!(send(SECRET, now(), r#"{"event": "paid", "sum": 13}"#), 401, "tampered");
         assert_eq!(send(SECRET, now() - 400, BODY), 401, "old");
-        assert_eq!(send("another secret that is not ours", now(), BODY), 401);
+        assert_eq!(send("whsec_AAAA9r8GKYqrTwjUPD8ILPZIo2LaLaSw", now(), BODY), 401);
         assert_eq!(status(&served, &key, &[], BODY), 401, "the key alone is not enough");
         assert_eq!(topic.count(), 2);
     }
@@ -74,7 +83,7 @@ fn a_delivery_signed_as_github_does_it_is_taken() {
         let options = "secret-file=signing header=X-Hub-Signature-256 prefix=sha256=";
         let key = file.add("github", "webhook", options);
         let served = file.serve(&topic, server, &[]);
-        let signed = |secret: &str| format!("sha256={}", sign(secret, BODY, "hex"));
+        let signed = |secret: &str| sign(GITHUB, &[secret, BODY]);
         let good = signed("It's a Secret to Everybody");
         let header = |value| [("x-hub-signature-256", value), ("Content-Type", "application/json")];
         assert_eq!(status(&served, &key, &header(good.as_str()), BODY), 200);
