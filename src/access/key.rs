@@ -100,6 +100,12 @@ fn random(length: usize) -> Result<String, String> {
     Ok(text)
 }
 
+/// `body` as a whole key.
+#[cfg(test)]
+pub fn with_checksum(body: &str) -> String {
+    format!("{body}_{}", checksum(body))
+}
+
 fn checksum(body: &str) -> String {
     let mut left = crc32fast::hash(body.as_bytes());
     let mut digits = [b'0'; CHECKSUM_LENGTH];

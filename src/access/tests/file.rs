@@ -1,17 +1,13 @@
 //! Files of keys as people write them, and what their keys may do.
 
-use std::time::Instant;
-
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::access::credential::Credential;
 use crate::access::file::{LargestRequest, parse};
-use crate::access::key::KeyHash;
-use crate::access::key::generate;
-use crate::access::keys::Keys;
-use crate::access::keys::{Denied, Request};
+use crate::access::key::{KeyHash, generate, with_checksum};
+use crate::access::keys::{Denied, Keys, Request};
 use crate::access::limit::Rate;
 
 const LARGEST: LargestRequest = LargestRequest { events: 1000, bytes: 1 << 20 };
@@ -139,4 +135,45 @@ fn what_is_wrong_is_said_with_its_line() {
         let said = keys(&format!("shop secret A1b2C3d4 {hash} {options}")).expect_err(options);
         assert!(said.starts_with("client shop: ") && said.contains(words), "{said}");
     }
+}
+
+/// Whatever a wrong key shares with a known one, it is refused after the same time.
+#[test]
+fn the_time_of_a_refusal_says_nothing_about_how_close_a_key_is() {
+    let (right, line) = line("shop", "secret", "");
+    let keys = keys(&line).expect("keys");
+    // The checksum fits, so that the form alone does not give a wrong key away.
+    let wrong = |shared: usize| {
+        let body = &right[..right.len() - 7];
+        let rest: String = body[shared..]
+            .chars()
+            .map(|c| {
+                if c == '_' {
+                    c
+                } else if c == 'x' {
+                    'y'
+                } else {
+                    'x'
+                }
+            })
+            .collect();
+        with_checksum(&format!("{}{rest}", &body[..shared]))
+    };
+    let shared = [3, 12, 20, 30, 40, 54];
+    let candidates = shared.map(wrong);
+    let mut times = shared.map(|_| Vec::new());
+    for _ in 0..100_000 / shared.len() {
+        for (key, times) in candidates.iter().zip(&mut times) {
+            let began = Instant::now();
+            let refused = admitted(&keys, key, false, POST).is_err();
+            times.push(began.elapsed());
+            assert!(refused);
+        }
+    }
+    let medians = times.map(|mut times| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    });
+    let (least, most) = (medians.iter().min().expect("some"), medians.iter().max().expect("some"));
+    assert!(*most < *least * 3 / 2, "{shared:?} shared characters: {medians:?}");
 }

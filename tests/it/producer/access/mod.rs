@@ -22,13 +22,13 @@ use crate::support::wait::secs;
 const SERVERS: [&str; 2] = ["tiny_http", "edge"];
 
 /// A file of keys.
-struct KeyFile {
+pub struct KeyFile {
     dir: TempDir,
     lines: Vec<String>,
 }
 
 impl KeyFile {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { dir: tempfile::tempdir().expect("a directory"), lines: Vec::new() }
     }
 
@@ -37,7 +37,7 @@ impl KeyFile {
     }
 
     /// Adds a key of `producer --new-key`, and returns it.
-    fn add(&mut self, client: &str, kind: &str, options: &str) -> String {
+    pub fn add(&mut self, client: &str, kind: &str, options: &str) -> String {
         let made = Program::producer().args(&["--new-key", client]).run(secs(60));
         assert!(made.status.success(), "{}", made.stderr);
         let (key, line) = made.stdout.trim().split_once('\n').expect("a key and a line");
@@ -53,7 +53,7 @@ impl KeyFile {
         fs::rename(&next, self.path()).expect("renamed");
     }
 
-    fn serve(&self, topic: &Topic, server: &str, settings: &[(&str, &str)]) -> Served {
+    pub fn serve(&self, topic: &Topic, server: &str, settings: &[(&str, &str)]) -> Served {
         let path = self.path();
         let own = [("HTTP_SERVER", server), ("AUTH_KEYS_FILE", path.to_str().expect("text"))];
         serve(topic, &[&own[..], settings].concat())
