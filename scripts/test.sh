@@ -56,6 +56,10 @@ need openssl openssl
 need logrotate logrotate
 need shellcheck shellcheck
 need javac default-jdk-headless
+need chromium chromium
+need pip3 python3-pip
+[[ -d target/python/standardwebhooks ]] ||
+  step "Python packages for the tests" pip3 install --quiet --root-user-action ignore --target target/python standardwebhooks==1.1.0
 # Their default HTTP clients post to the producer.
 need curl curl
 need python3 python3

@@ -12,6 +12,7 @@
 //! [`status_page`], [`thread`], [`thread_limit`], [`sockets`], [`linux`] and `decompress`; `producer`, `consumer` and
 //! `simulate` never import each other.
 
+pub mod access;
 pub mod broker;
 pub mod config;
 pub mod consumer;

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
 
+use crate::access::file::LargestRequest;
+
 use super::values::{listen_address, number};
 
 /// Limits of the HTTP server.
@@ -130,6 +132,11 @@ impl HttpServer {
 }
 
 impl HttpConfig {
+    /// The largest request, which limits of clients must let through.
+    pub fn largest_request(&self) -> LargestRequest {
+        LargestRequest { events: self.max_request_events.into(), bytes: self.max_body_bytes }
+    }
+
     /// The server that runs; never [`HttpServer::Auto`].
     pub fn server(&self) -> HttpServer {
         match self.wanted_server {

@@ -3,6 +3,7 @@
 //! One clap struct per program defines its settings, the help and the error messages. A flag takes precedence
 //! over the environment, and the environment over `.env`. A bad value leads to exit code 2.
 
+mod access;
 mod consumer;
 mod http;
 mod kafka;
@@ -13,6 +14,7 @@ mod shard;
 mod simulate;
 mod values;
 
+pub use access::{AccessConfig, read_keys};
 pub use consumer::{ConsumerConfig, Fsync, LogConfig, MetricsAddr, OffsetReset, ReadingConfig};
 pub use http::{HttpConfig, HttpServer};
 pub use kafka::{KafkaClient, KafkaConfig};
@@ -74,6 +76,14 @@ pub trait Settings: CommandFactory + FromArgMatches {
         Vec::new()
     }
 
+    /// Text to print instead of running, if a flag asks for that.
+    ///
+    /// # Errors
+    /// One sentence for the user.
+    fn output(&self) -> Result<Option<String>, String> {
+        Ok(None)
+    }
+
     /// The password, if one is set in the environment. It is not a clap argument.
     fn password(&self) -> Option<&Secret> {
         None
@@ -103,6 +113,10 @@ pub fn load<T: Settings>() -> Result<T, ExitCode> {
     settings.validate().map_err(|reason| refuse(&reason))?;
     if settings.common().print_config {
         print(&table(&command, &matches, &settings));
+        return Err(ExitCode::SUCCESS);
+    }
+    if let Some(text) = settings.output().map_err(|reason| refuse(&reason))? {
+        print(&text);
         return Err(ExitCode::SUCCESS);
     }
     if settings.common().check_config {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 
+use super::access::new_key;
 use super::values::number;
-use super::{CommonConfig, HttpConfig, KafkaConfig, Secret, Settings};
+use super::{AccessConfig, CommonConfig, HttpConfig, KafkaConfig, Secret, Settings};
 
 /// Accepts events over HTTP, stores them in Kafka, and answers 200 once Kafka has acknowledged them.
 #[derive(Parser, Clone, Debug)]
@@ -23,6 +24,9 @@ pub struct ProducerConfig {
     /// Batches and the queue.
     #[command(flatten)]
     pub queue: QueueConfig,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub access: AccessConfig,
 
     /// Acknowledged events to print on stdout: `sampled` (the first five per second), `all` or `off`
     #[arg(help_heading = "General", long, env = "EVENT_ECHO", default_value = "sampled", value_enum)]
@@ -119,6 +123,10 @@ impl Settings for ProducerConfig {
         self.kafka.security.password.as_ref()
     }
 
+    fn output(&self) -> Result<Option<String>, String> {
+        self.access.new_key.as_deref().map(new_key).transpose()
+    }
+
     fn validate(&self) -> Result<(), String> {
         self.kafka.validate()?;
         let (http, queue) = (&self.http, &self.queue);
@@ -157,7 +165,7 @@ impl Settings for ProducerConfig {
                 self.kafka.connect_timeout_ms, queue.delivery_timeout_ms
             ));
         }
-        Ok(())
+        self.access.keys(self.http.largest_request(), None).map(drop)
     }
 }
 

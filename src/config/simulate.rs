@@ -101,6 +101,30 @@ pub struct LoadConfig {
     /// Additional request header, `Name: value`; can be repeated
     #[arg(short = 'H', long = "header", value_parser = header, value_name = "HEADER")]
     pub headers: Vec<(String, String)>,
+
+    /// Key of a client (AUTH_KEYS_FILE), sent as `Authorization: Bearer`
+    #[arg(long, env = "SIMULATE_KEY", hide_env_values = true, conflicts_with = "key_file")]
+    pub key: Option<String>,
+
+    /// File with one key per line; the threads take them in turn
+    #[arg(long, value_name = "PATH")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl LoadConfig {
+    /// The keys that the threads use in turn.
+    ///
+    /// # Errors
+    /// Text for the user: the file cannot be read or has no key.
+    pub fn keys(&self) -> Result<Vec<String>, String> {
+        let Some(path) = &self.key_file else { return Ok(self.key.iter().cloned().collect()) };
+        let named = |reason: &str| format!("--key-file {}: {reason}", path.display());
+        file("--key-file", path)?;
+        let text = std::fs::read_to_string(path).map_err(|error| named(&error.to_string()))?;
+        let keys: Vec<String> =
+            text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
+        if keys.is_empty() { Err(named("the file is empty; write one key per line")) } else { Ok(keys) }
+    }
 }
 
 /// Format of the report.
@@ -165,6 +189,12 @@ impl LoadConfig {
 impl Settings for SimulateConfig {
     fn common(&self) -> &CommonConfig {
         &self.common
+    }
+
+    /// Headers and keys are not shown, because they open doors.
+    fn in_force(&self) -> Vec<(&'static str, String)> {
+        let names: Vec<String> = self.load.headers.iter().map(|(name, _)| format!("{name}: ***")).collect();
+        vec![("--headers", names.join(",")), ("SIMULATE_KEY", "***".into())]
     }
 
     fn validate(&self) -> Result<(), String> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::access::origins::{Fields, answer_fields};
 use crate::producer::status::{ErrorTag, Status};
 
 /// Media type of JSON bodies.
@@ -98,6 +99,20 @@ impl Answer {
         self
     }
 
+    /// Adds headers.
+    pub fn with_headers(mut self, fields: Fields) -> Self {
+        self.headers.extend(fields.into_iter().map(|(name, value)| (name, value.into())));
+        self
+    }
+
+    /// Allows a page of this origin to read the answer.
+    pub fn readable_by(self, origin: Option<&str>) -> Self {
+        match origin {
+            Some(origin) => self.with_headers(answer_fields(origin)),
+            None => self,
+        }
+    }
+
     /// Adds `Retry-After`, in whole seconds.
     pub fn retry_after(self, wait: Duration) -> Self {
         self.with_header("Retry-After", wait.as_secs().max(1).to_string())
@@ -118,14 +133,13 @@ impl Answer {
         head_only: bool,
         out: &mut Vec<u8>,
     ) {
-        let _ = write!(
-            out,
-            "HTTP/1.1 {} {}\r\nDate: {date}\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
-            self.status.code(),
-            self.status.reason(),
-            self.content_type,
-            self.body.len(),
-        );
+        let (code, reason) = (self.status.code(), self.status.reason());
+        let _ = write!(out, "HTTP/1.1 {code} {reason}\r\nDate: {date}\r\n");
+        // RFC 9110, 8.6: a 204 has no length.
+        if self.status != Status::NoContent {
+            let (kind, length) = (self.content_type, self.body.len());
+            let _ = write!(out, "Content-Type: {kind}\r\nContent-Length: {length}\r\n");
+        }
         for (name, value) in &self.headers {
             let _ = write!(out, "{name}: {value}\r\n");
         }

@@ -3,9 +3,8 @@
 use crossbeam::channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
+use crate::producer::admitted::Admitted;
 use crate::producer::front::Request;
-use crate::producer::queue::Reservation;
-use crate::producer::routes::Body;
 
 /// Most large bodies that may wait for a thread to read them.
 const CAPACITY: usize = 512;
@@ -13,8 +12,7 @@ const CAPACITY: usize = 512;
 /// A request whose body has to be read.
 pub struct BodyTask {
     pub request: Request,
-    pub body: Body,
-    pub reservation: Reservation,
+    pub admitted: Admitted,
 }
 
 /// The sending end of the channel to the body threads.

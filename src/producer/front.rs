@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::producer::answer::Answer;
@@ -56,6 +57,8 @@ pub struct Request {
     pub exchange: Box<dyn Exchange>,
     /// When its head was received.
     pub started: Instant,
+    /// The origin whose page may read the answer.
+    pub origin: Option<Arc<str>>,
     /// When work on it could first begin: it was next on its connection, and its body was complete. Our own
     /// timeouts start here, because the time before that is up to the client.
     pub complete: Instant,

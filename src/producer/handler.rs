@@ -8,16 +8,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::producer::admitted::Admitted;
 use crate::producer::answer::Answer;
 use crate::producer::bodies::{BodyQueue, BodyTask};
 use crate::producer::clock::with_stamp;
 use crate::producer::front::Request;
+use crate::producer::gate::Gate;
 use crate::producer::health::{Health, NotReady};
 use crate::producer::intake::{Events, Intake, Refusal};
 use crate::producer::job::{Job, Lines};
 use crate::producer::metrics::ProducerMetrics;
 use crate::producer::pages::{RETRY_WHEN_DOWN, not_ready};
-use crate::producer::queue::{Queue, Reservation};
+use crate::producer::queue::Queue;
 use crate::producer::receipts::{self, Rejected};
 use crate::producer::routes::{Body, Policy, Route};
 use crate::producer::status::ErrorTag;
@@ -40,6 +42,8 @@ pub struct Handler {
     /// The name of the front, for `/version`.
     pub server: &'static str,
     pub policy: Policy,
+    /// The keys, if there are any.
+    pub gate: Option<Arc<Gate>>,
     pub intake: Intake,
     /// Longest time that a complete request waits for its acknowledgement.
     pub delivery_timeout: Duration,
@@ -60,20 +64,24 @@ impl Handler {
 
     /// Serves a request as far as possible without blocking on a client (except when the publisher has just
     /// died, which ends the process). Returns `None` if another thread will answer it.
-    pub fn advance(&self, request: Request) -> Option<Reply> {
+    pub fn advance(&self, mut request: Request) -> Option<Reply> {
         // A large body and the lines made from it are held at the same time.
         let room = |body: &Body| if body.needs_thread() { 2 * body.length } else { body.length };
         match self.decide(&request.exchange.head(), request.complete, room) {
-            Ok((body, reservation)) => self.read(request, body, reservation),
+            Ok(mut admitted) => {
+                request.origin = admitted.origin.take();
+                self.read(request, admitted)
+            }
             Err(answer) => reply(request, answer),
         }
     }
 
     /// Serves a request whose body is in memory, of which at least its own length is reserved. Never blocks.
     #[cfg(feature = "edge")]
-    pub fn take(&self, request: Request, body: Body, mut reservation: Reservation) {
+    pub fn take(&self, request: Request, mut admitted: Admitted) {
+        let Admitted { body, reservation, .. } = &mut admitted;
         let reply = if !body.needs_thread() || reservation.resize(0, 2 * body.length) {
-            self.read(request, body, reservation)
+            self.read(request, admitted)
         } else {
             reply(request, self.queue_full())
         };
@@ -82,11 +90,11 @@ impl Handler {
         }
     }
 
-    fn read(&self, request: Request, body: Body, reservation: Reservation) -> Option<Reply> {
-        if body.needs_thread() {
-            self.enqueue_body(request, body, reservation)
+    fn read(&self, request: Request, admitted: Admitted) -> Option<Reply> {
+        if admitted.body.needs_thread() {
+            self.enqueue_body(request, admitted)
         } else {
-            self.read_at_once(request, body, reservation)
+            self.read_at_once(request, admitted)
         }
     }
 
@@ -94,6 +102,7 @@ impl Handler {
     pub fn answer(&self, reply: Reply) {
         let mut reply = Some(reply);
         while let Some(Reply { request, answer }) = reply {
+            let answer = answer.readable_by(request.origin.as_deref());
             let route = Route::of(request.exchange.target());
             let next = request.exchange.respond(&answer);
             self.metrics.answered(route, answer.status);
@@ -110,38 +119,39 @@ impl Handler {
         }
     }
 
-    fn read_at_once(&self, mut request: Request, body: Body, reservation: Reservation) -> Option<Reply> {
+    fn read_at_once(&self, mut request: Request, admitted: Admitted) -> Option<Reply> {
         thread_local!(static BODY: RefCell<Vec<u8>> = RefCell::default());
-        BODY.with_borrow_mut(|bytes| match request.exchange.read_body(body.length, bytes) {
-            Ok(()) => self.accept(request, bytes, body, reservation),
+        BODY.with_borrow_mut(|bytes| match request.exchange.read_body(admitted.body.length, bytes) {
+            Ok(()) => self.accept(request, bytes, admitted),
             Err(_) => incomplete(request),
         })
     }
 
     /// Passes the request to the body threads: only they may wait for a body that is still on the socket, or
     /// spend the time to decompress one.
-    fn enqueue_body(&self, mut request: Request, body: Body, reservation: Reservation) -> Option<Reply> {
+    fn enqueue_body(&self, mut request: Request, admitted: Admitted) -> Option<Reply> {
+        let is_here = admitted.body.is_here;
         let Some(sender) = self.bodies.sender() else {
-            return reply(request, not_ready(&NotReady::Draining).closing(!body.is_here));
+            return reply(request, not_ready(&NotReady::Draining).closing(!is_here));
         };
         request.exchange.await_body();
-        let refused = sender.try_send(BodyTask { request, body, reservation }).err()?;
+        let refused = sender.try_send(BodyTask { request, admitted }).err()?;
         self.metrics.refuse("body_threads");
         let answer = self.overloaded("all threads that read large bodies are busy");
-        reply(refused.into_inner().request, answer.closing(!body.is_here))
+        reply(refused.into_inner().request, answer.closing(!is_here))
     }
 
     /// Reads a large body and serves its request, on a thread that the client may block.
     pub fn read_and_serve(&self, task: BodyTask) {
-        let BodyTask { mut request, body, reservation } = task;
+        let BodyTask { mut request, admitted } = task;
         let mut bytes = Vec::new();
-        let read = request.exchange.read_body(body.length, &mut bytes);
+        let read = request.exchange.read_body(admitted.body.length, &mut bytes);
         request.complete = Instant::now();
         let reply = match (read, self.health.check(request.complete)) {
             (Err(_), _) => incomplete(request),
             // Kafka may have gone away during the upload.
             (Ok(()), Err(reason)) => reply(request, not_ready(&reason)),
-            (Ok(()), Ok(())) => self.accept(request, &bytes, body, reservation),
+            (Ok(()), Ok(())) => self.accept(request, &bytes, admitted),
         };
         drop(bytes);
         if let Some(reply) = reply {
@@ -149,17 +159,16 @@ impl Handler {
         }
     }
 
-    fn accept(
-        &self,
-        request: Request,
-        bytes: &[u8],
-        body: Body,
-        mut reservation: Reservation,
-    ) -> Option<Reply> {
-        match self.parse(bytes, body, &mut reservation) {
+    fn accept(&self, request: Request, bytes: &[u8], mut admitted: Admitted) -> Option<Reply> {
+        if let (Some(gate), Some(caller)) = (&self.gate, &admitted.caller)
+            && let Err(answer) = gate.check_body(caller, bytes, request.complete)
+        {
+            return reply(request, answer);
+        }
+        match self.parse(bytes, &mut admitted) {
             Ok(Events::Single(lines)) => {
                 self.metrics.events.received.inc();
-                self.submit(request, lines, None, reservation)
+                self.submit(request, lines, None, admitted)
             }
             Ok(Events::Batch { lines, rejected }) => {
                 self.metrics.events.received.inc_by((lines.len() + rejected.len()) as u64);
@@ -169,13 +178,17 @@ impl Handler {
                 if lines.is_empty() {
                     return reply(request, receipts::all_rejected(&self.topic, &rejected));
                 }
-                self.submit(request, lines, Some(rejected), reservation)
+                self.submit(request, lines, Some(rejected), admitted)
             }
             Err(refusal) => reply(request, self.refuse(refusal)),
         }
     }
 
-    fn parse(&self, bytes: &[u8], body: Body, reservation: &mut Reservation) -> Result<Events, Refusal> {
+    fn parse(
+        &self,
+        bytes: &[u8],
+        Admitted { body, reservation, .. }: &mut Admitted,
+    ) -> Result<Events, Refusal> {
         let decompressed;
         let mut plain = bytes;
         if let Some(coding) = body.coding {
@@ -207,9 +220,15 @@ impl Handler {
         request: Request,
         lines: Lines,
         rejected: Option<Vec<Rejected>>,
-        mut reservation: Reservation,
+        Admitted { mut reservation, caller, .. }: Admitted,
     ) -> Option<Reply> {
         let events = lines.len();
+        if let (Some(gate), Some(caller)) = (&self.gate, &caller)
+            && let Err(answer) = gate.charge_events(caller, events, request.complete)
+        {
+            self.metrics.reject("rate_limited", events as u64);
+            return reply(request, answer);
+        }
         let bytes = lines.held_bytes() + rejected.as_deref().map_or(0, receipts::held_bytes);
         if !reservation.resize(events, bytes) {
             self.metrics.reject("queue_full", events as u64);
@@ -220,6 +239,9 @@ impl Handler {
         match self.queue.submit(Box::new(Job::new(lines, deadline, ticket))) {
             Ok(()) => {
                 self.metrics.events.accepted.inc_by(events as u64);
+                if let Some(caller) = &caller {
+                    self.metrics.access.accepted(&caller.client().name, events);
+                }
                 if self.queue.is_dead() {
                     self.refuse_orphans();
                 }

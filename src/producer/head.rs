@@ -1,5 +1,36 @@
 //! Holds the parts of a request head that decide how to handle the request.
 
+use std::fmt;
+
+/// Finds headers that only some set-ups need.
+pub trait Headers {
+    /// The value of the first header of this name, in any case; `None` if it is not text.
+    fn get(&self, name: &str) -> Option<&str>;
+}
+
+/// The headers of a request.
+#[derive(Clone, Copy, Default)]
+pub struct Others<'a>(Option<&'a dyn Headers>);
+
+impl<'a> Others<'a> {
+    /// These headers.
+    pub fn of(headers: &'a dyn Headers) -> Self {
+        Self(Some(headers))
+    }
+
+    /// See [`Headers::get`].
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        self.0?.get(name)
+    }
+}
+
+impl fmt::Debug for Others<'_> {
+    /// They can hold keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
 /// The parts of a request head that decide how to handle the request.
 #[derive(Clone, Debug, Default)]
 pub struct Head<'a> {
@@ -23,6 +54,8 @@ pub struct Head<'a> {
     pub content_type: Option<&'a str>,
     /// `Content-Encoding`, as text.
     pub content_encoding: Option<&'a str>,
+    /// All headers.
+    pub others: Others<'a>,
 }
 
 impl<'a> Head<'a> {

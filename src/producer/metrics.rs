@@ -7,13 +7,14 @@ use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Opts};
 
 use crate::event::ErrorKind;
 use crate::metrics::{Metrics, SECONDS_BUCKETS};
+use crate::producer::access_metrics::AccessMetrics;
 use crate::producer::job::Outcome;
 use crate::producer::queue::Usage;
 use crate::producer::routes::Route;
 use crate::producer::status::Status;
 
 /// Reasons, in addition to those of `event`, for which a received event is not accepted.
-const REFUSALS: [&str; 2] = ["queue_full", "closed"];
+const REFUSALS: [&str; 3] = ["queue_full", "rate_limited", "closed"];
 
 /// Causes for which an accepted event fails.
 const FAILURES: [&str; 4] = ["timeout", "too_large", "rejected", "stopped"];
@@ -120,6 +121,8 @@ pub struct ProducerMetrics {
     pub queue: QueueMetrics,
     /// Calls to the broker.
     pub kafka: KafkaMetrics,
+    /// Clients and keys.
+    pub access: AccessMetrics,
     /// The counter of each route and status, because looking one up by its labels is slow.
     answers: [[IntCounter; Status::ALL.len()]; Route::ALL.len()],
 }
@@ -166,6 +169,7 @@ impl ProducerMetrics {
             events: EventMetrics::new(&common),
             queue: QueueMetrics::new(&common),
             kafka: KafkaMetrics::new(&common),
+            access: AccessMetrics::new(&common),
             answers,
             common,
         }

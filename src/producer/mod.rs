@@ -11,7 +11,9 @@
 //! and connections, waits until all accepted events are settled, ends the connections, and then ends each thread
 //! after those that feed it.
 
+mod access_metrics;
 mod admission;
+mod admitted;
 mod answer;
 #[doc(hidden)] // for benches/micro
 pub mod batch;
@@ -20,6 +22,7 @@ mod clock;
 #[cfg(feature = "edge")]
 mod edge;
 mod front;
+mod gate;
 mod handler;
 mod head;
 mod health;
@@ -27,8 +30,10 @@ mod intake;
 #[doc(hidden)] // for benches/micro
 pub mod job;
 mod kafka;
+mod keys_watch;
 mod media;
 mod metrics;
+mod operators;
 mod pages;
 mod publisher;
 mod queue;

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
+use crate::access::share::Share;
+
 /// What can wake the publisher, other than time.
 pub enum Input<J> {
     /// Something to publish.
@@ -35,34 +37,42 @@ pub struct Usage {
     max_bytes: usize,
     events: AtomicUsize,
     bytes: AtomicUsize,
+    /// Known clients with something inside.
+    sharers: AtomicUsize,
     settled_per_second: AtomicU64,
 }
 
-/// A share of the limits; dropping it returns the share.
+/// A part of the limits; dropping it returns the part.
 #[derive(Debug)]
 pub struct Reservation {
     usage: Arc<Usage>,
     events: usize,
     bytes: usize,
+    /// That of the client, if it is known.
+    share: Option<Arc<Share>>,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.usage.events.fetch_sub(self.events, Ordering::AcqRel);
-        self.usage.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.usage.give_back(self.events, self.bytes, self.share.as_deref());
+        if self.share.as_ref().is_some_and(|share| share.leave()) {
+            self.usage.sharers.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 
 impl Reservation {
-    /// Changes the share to `events` and `bytes`. Returns false, and changes nothing, if that does not fit.
+    /// Changes the part to `events` and `bytes`. Returns false, and changes nothing, if that does not fit.
     pub fn resize(&mut self, events: usize, bytes: usize) -> bool {
         let more_events = events.saturating_sub(self.events);
         let more_bytes = bytes.saturating_sub(self.bytes);
-        if (more_events > 0 || more_bytes > 0) && !self.usage.take(more_events, more_bytes) {
+        let share = self.share.as_deref();
+        if (more_events > 0 || more_bytes > 0) && !self.usage.take(more_events, more_bytes, share) {
             return false;
         }
-        self.usage.events.fetch_sub(self.events.saturating_sub(events), Ordering::AcqRel);
-        self.usage.bytes.fetch_sub(self.bytes.saturating_sub(bytes), Ordering::AcqRel);
+        let (less_events, less_bytes) =
+            (self.events.saturating_sub(events), self.bytes.saturating_sub(bytes));
+        self.usage.give_back(less_events, less_bytes, share);
         (self.events, self.bytes) = (events, bytes);
         true
     }
@@ -101,15 +111,29 @@ impl Usage {
         Duration::from_secs((self.events() as u64).div_ceil(rate).clamp(1, 30))
     }
 
-    fn take(&self, events: usize, bytes: usize) -> bool {
-        let had_events = self.events.fetch_add(events, Ordering::AcqRel);
-        let had_bytes = self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        let fits = had_events + events <= self.max_events && had_bytes + bytes <= self.max_bytes;
+    fn take(&self, events: usize, bytes: usize, share: Option<&Share>) -> bool {
+        let all_events = self.events.fetch_add(events, Ordering::AcqRel) + events;
+        let all_bytes = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        let is_fair = share.is_none_or(|share| {
+            let (own_events, own_bytes) = share.add(events, bytes);
+            let sharers = self.sharers.load(Ordering::Acquire).max(1);
+            // The first half goes to those who come first; past it, a client has at most an equal part.
+            (2 * all_events <= self.max_events || own_events <= self.max_events / sharers)
+                && (2 * all_bytes <= self.max_bytes || own_bytes <= self.max_bytes / sharers)
+        });
+        let fits = is_fair && all_events <= self.max_events && all_bytes <= self.max_bytes;
         if !fits {
-            self.events.fetch_sub(events, Ordering::AcqRel);
-            self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+            self.give_back(events, bytes, share);
         }
         fits
+    }
+
+    fn give_back(&self, events: usize, bytes: usize, share: Option<&Share>) {
+        self.events.fetch_sub(events, Ordering::AcqRel);
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        if let Some(share) = share {
+            share.remove(events, bytes);
+        }
     }
 }
 
@@ -123,6 +147,7 @@ impl<J> Queue<J> {
             max_bytes,
             events: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            sharers: AtomicUsize::new(0),
             settled_per_second: AtomicU64::new(0),
         };
         let spare = receiver.clone();
@@ -134,10 +159,14 @@ impl<J> Queue<J> {
         &self.usage
     }
 
-    /// Reserves a share of the limits; returns `None` if it does not fit.
-    pub fn reserve(&self, events: usize, bytes: usize) -> Option<Reservation> {
-        let usage = self.usage.clone();
-        usage.take(events, bytes).then(|| Reservation { usage, events, bytes })
+    /// Reserves a part of the limits; returns `None` if it does not fit. A client with a `share` gets at most an
+    /// equal part of the queue while more than half of it is in use.
+    pub fn reserve(&self, events: usize, bytes: usize, share: Option<Arc<Share>>) -> Option<Reservation> {
+        if share.as_ref().is_some_and(|share| share.enter()) {
+            self.usage.sharers.fetch_add(1, Ordering::AcqRel);
+        }
+        let mut reservation = Reservation { usage: self.usage.clone(), events: 0, bytes: 0, share };
+        reservation.resize(events, bytes).then_some(reservation)
     }
 
     /// Hands `job` to the publisher.
@@ -190,14 +219,34 @@ mod tests {
     #[test]
     fn bounds_hold_for_events_and_bytes_and_come_back() {
         let (queue, _receiver) = Queue::<()>::new(10, 3, 100);
-        let mut first = queue.reserve(2, 50).expect("fits");
-        assert!(queue.reserve(2, 10).is_none(), "events");
-        assert!(queue.reserve(1, 51).is_none(), "bytes");
+        let mut first = queue.reserve(2, 50, None).expect("fits");
+        assert!(queue.reserve(2, 10, None).is_none(), "events");
+        assert!(queue.reserve(1, 51, None).is_none(), "bytes");
         assert_eq!((queue.usage().events(), queue.usage().bytes()), (2, 50));
         assert!(first.resize(1, 100) && !first.resize(4, 100) && !first.resize(1, 101));
         assert_eq!((queue.usage().events(), queue.usage().bytes()), (1, 100));
         drop(first);
         assert_eq!((queue.usage().events(), queue.usage().bytes()), (0, 0));
+    }
+
+    #[test]
+    fn past_half_of_the_queue_a_client_gets_an_equal_part() {
+        let (queue, _receiver) = Queue::<()>::new(10, 100, 1000);
+        let [noisy, quiet] = [(); 2].map(|()| Arc::new(Share::default()));
+        let reserve = |events, share: &Arc<Share>| queue.reserve(events, 0, Some(share.clone()));
+        let first = reserve(80, &noisy).expect("alone it may have everything");
+        let second = reserve(15, &quiet).expect("an equal part is 50");
+        assert!(reserve(1, &noisy).is_none(), "it holds more than an equal part");
+        drop(first);
+        let first = reserve(30, &noisy).expect("the first half is for everybody");
+        let third = reserve(20, &noisy).expect("still an equal part");
+        assert!(reserve(1, &noisy).is_none());
+        drop(second);
+        assert!(reserve(1, &noisy).is_some(), "the other one is gone");
+        assert!(queue.reserve(10, 0, None).is_some(), "without keys there are no shares");
+        drop((first, third));
+        assert_eq!(queue.usage().events(), 0);
+        assert_eq!(queue.usage().sharers.load(Ordering::SeqCst), 0);
     }
 
     #[test]
@@ -221,7 +270,7 @@ mod tests {
     #[test]
     fn retry_after_is_the_time_to_drain() {
         let (queue, _receiver) = Queue::<()>::new(10, 1000, 100);
-        let _inside = queue.reserve(250, 1);
+        let _inside = queue.reserve(250, 1, None);
         queue.usage().set_rate(100);
         assert_eq!(queue.usage().retry_after(), Duration::from_secs(3));
         queue.usage().set_rate(1_000_000);

@@ -3,6 +3,7 @@
 //! A front may be lax about framing: ignore a bad `Content-Length`, use the first of several, or treat any
 //! `Transfer-Encoding` as chunked. Everything that could desynchronise a connection is therefore refused here.
 
+use crate::access::origins::Origins;
 use crate::producer::answer::Answer;
 use crate::producer::head::Head;
 use crate::producer::media::{Coding, MediaType};
@@ -61,6 +62,10 @@ impl Route {
 pub struct Policy {
     /// Largest body as sent, in bytes.
     pub max_body_bytes: usize,
+    /// Pages for operators are served here too.
+    pub has_pages: bool,
+    /// Origins whose pages may read the answers.
+    pub origins: Origins,
 }
 
 /// A body whose events may be accepted.
@@ -91,6 +96,8 @@ pub enum Verdict {
     Show(Route),
     /// Read the body and accept the events in it.
     Take(Body),
+    /// A browser asks whether a page of this origin may post.
+    Preflight,
     /// Refuse the request.
     Refuse(Answer),
 }
@@ -104,7 +111,8 @@ pub fn judge(head: &Head<'_>, policy: &Policy) -> Verdict {
     let has_body = length.is_some_and(|length| length > 0);
     let route = Route::of(head.target);
     let verdict = match (route, head.method) {
-        (Route::Unknown, _) => {
+        (Route::RegisterEvent, "OPTIONS") if !policy.origins.is_empty() => Ok(Verdict::Preflight),
+        (route, _) if route == Route::Unknown || route != Route::RegisterEvent && !policy.has_pages => {
             Err(Answer::error(ErrorTag::NotFound, "no such path; send events to POST /register_event"))
         }
         (Route::RegisterEvent, "POST") => body(head, length, policy).map(Verdict::Take),
@@ -164,10 +172,12 @@ mod tests {
         Head { method: "POST", target: "/register_event", content_length: Some("10"), ..Head::default() }
     }
 
-    const POLICY: Policy = Policy { max_body_bytes: 1000 };
+    fn policy() -> Policy {
+        Policy { max_body_bytes: 1000, has_pages: true, origins: Origins::default() }
+    }
 
     fn refused(head: &Head<'_>) -> (u16, bool) {
-        match judge(head, &POLICY) {
+        match judge(head, &policy()) {
             Verdict::Refuse(answer) => (answer.status.code(), answer.close),
             other => panic!("not refused: {other:?}"),
         }
@@ -177,13 +187,13 @@ mod tests {
     fn a_plain_post_is_taken() {
         let plain = Body { length: 10, is_here: false, coding: None, media_type: MediaType::Json };
         let taken = Verdict::Take(plain);
-        assert_eq!(judge(&post(), &POLICY), taken);
+        assert_eq!(judge(&post(), &policy()), taken);
         let typed = Head { content_type: Some("application/json; charset=utf-8"), ..post() };
-        assert_eq!(judge(&typed, &POLICY), taken);
+        assert_eq!(judge(&typed, &policy()), taken);
         let lines =
             Head { content_type: Some("Application/X-NDJSON"), content_encoding: Some("GZIP"), ..post() };
         let compressed = Body { coding: Some(Coding::Gzip), media_type: MediaType::Ndjson, ..plain };
-        assert_eq!(judge(&lines, &POLICY), Verdict::Take(compressed));
+        assert_eq!(judge(&lines, &policy()), Verdict::Take(compressed));
     }
 
     #[test]
@@ -240,7 +250,7 @@ mod tests {
             ("/version", Route::Version),
         ] {
             let head = Head { method: "GET", target, ..Head::default() };
-            assert_eq!(judge(&head, &POLICY), Verdict::Show(route), "{target}");
+            assert_eq!(judge(&head, &policy()), Verdict::Show(route), "{target}");
         }
         assert_eq!(Route::of("/register_event/?a=/"), Route::RegisterEvent);
         for target in ["", "/", "/livez//", "//livez", "/register_event/x"] {

@@ -19,6 +19,11 @@ macro_rules! statuses {
                 match self { $(Self::$status => $code,)* }
             }
 
+            /// Code and reason.
+            pub fn line(self) -> &'static str {
+                match self { $(Self::$status => concat!($code, " ", $reason),)* }
+            }
+
             /// The reason phrase.
             pub fn reason(self) -> &'static str {
                 match self { $(Self::$status => $reason,)* }
@@ -57,8 +62,11 @@ macro_rules! error_tags {
 
 statuses! {
     Ok 200 "OK",
+    NoContent 204 "No Content",
     Partial 207 "Multi-Status",
     BadRequest 400 "Bad Request",
+    Unauthorized 401 "Unauthorized",
+    Forbidden 403 "Forbidden",
     NotFound 404 "Not Found",
     MethodNotAllowed 405 "Method Not Allowed",
     RequestTimeout 408 "Request Timeout",
@@ -68,6 +76,7 @@ statuses! {
     UnsupportedMediaType 415 "Unsupported Media Type",
     ExpectationFailed 417 "Expectation Failed",
     HeadTooLarge 431 "Request Header Fields Too Large",
+    TooManyRequests 429 "Too Many Requests",
     InternalServerError 500 "Internal Server Error",
     NotImplemented 501 "Not Implemented",
     ServiceUnavailable 503 "Service Unavailable",
@@ -91,6 +100,8 @@ error_tags! {
     BadHead "bad_head" BadRequest false,
     BadChunk "bad_chunk" BadRequest false,
     UnexpectedBody "unexpected_body" BadRequest false,
+    Unauthorized "unauthorized" Unauthorized false,
+    OriginNotAllowed "origin_not_allowed" Forbidden false,
     NotFound "not_found" NotFound false,
     MethodNotAllowed "method_not_allowed" MethodNotAllowed false,
     BodyIncomplete "body_incomplete" RequestTimeout true,
@@ -107,6 +118,7 @@ error_tags! {
     HeadTooLarge "head_too_large" HeadTooLarge false,
     UnsupportedCoding "unsupported_transfer_encoding" NotImplemented false,
     UnsupportedVersion "unsupported_version" VersionNotSupported false,
+    RateLimited "rate_limited" TooManyRequests true,
     Internal "internal" InternalServerError true,
     Overloaded "overloaded" ServiceUnavailable true,
     KafkaUnavailable "kafka_unavailable" ServiceUnavailable true,

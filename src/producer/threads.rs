@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
+use crate::access::origins::Origins;
 use crate::broker::Sink;
 #[cfg(feature = "edge")]
 use crate::config::HttpServer;
@@ -19,11 +20,14 @@ use crate::producer::bodies::{BodyQueue, BodyTask};
 #[cfg(feature = "edge")]
 use crate::producer::edge;
 use crate::producer::front::Front;
+use crate::producer::gate::Gate;
 use crate::producer::handler::Handler;
 use crate::producer::health::Health;
 use crate::producer::intake::Intake;
 use crate::producer::kafka::Kafka;
+use crate::producer::keys_watch::KeysWatch;
 use crate::producer::metrics::ProducerMetrics;
+use crate::producer::operators::serve_pages;
 use crate::producer::publisher::{Limits, Publisher};
 use crate::producer::queue::{Input, Queue};
 use crate::producer::rate::Rate;
@@ -33,6 +37,7 @@ use crate::producer::ticket::QueuedJob;
 use crate::producer::tiny_http::front::{TinyHttpFront, thread_count};
 #[cfg(feature = "edge")]
 use crate::producer::wake::together;
+use crate::status_page::StatusPage;
 use crate::thread::{join_until, spawn};
 
 /// All threads, and what is needed to end them.
@@ -44,10 +49,12 @@ pub struct Threads {
     repliers: Vec<JoinHandle<()>>,
     body_readers: Vec<JoinHandle<()>>,
     stops: Receiver<Stop>,
+    _keys_watch: Option<KeysWatch>,
+    _pages: Option<StatusPage>,
 }
 
-/// Threads without a setting: signals, kafka-limit, echo and publisher.
-const UNNAMED_THREADS: u64 = 4;
+/// Threads without a setting: signals, kafka-limit, echo, publisher, and with such settings keys and status.
+const UNNAMED_THREADS: u64 = 6;
 
 /// Returns the number of threads needed to serve at all, and the number there can be when every limit is
 /// reached.
@@ -70,11 +77,15 @@ impl Threads {
     /// # Errors
     /// The address cannot be bound or a thread cannot be started.
     pub fn start(config: &ProducerConfig, sink: Box<dyn Sink>) -> io::Result<Self> {
-        let (handler, inputs, bodies) = handler(config);
+        let (handler, inputs, bodies) = handler(config)?;
         let handler = Arc::new(handler);
+        let keys_watch = handler.gate.clone().map(|gate| KeysWatch::start(gate, handler.metrics.clone()));
+        let keys_watch = keys_watch.transpose()?;
         let (stop, stops) = unbounded();
         // First, because the address may be in use. Until Kafka has answered, requests are refused anyway.
         let front = front(config, &handler, &stop)?;
+        let admin_addr = config.access.admin_addr;
+        let pages = admin_addr.map(|addr| serve_pages(addr, handler.clone())).transpose()?;
         let (settled, settled_end) = unbounded();
         let echo = Echo::start(config.event_echo, "✅ Event sent to Kafka:")?;
         let publisher = publisher(config, echo, sink, inputs, settled, &handler);
@@ -91,7 +102,8 @@ impl Threads {
             spawn_each("body", config.http.body_threads, &bodies, &handler, |handler, task| {
                 handler.catch_panic(|| handler.read_and_serve(task));
             })?;
-        Ok(Self { handler, front, publisher, repliers, body_readers, stops })
+        let (_keys_watch, _pages) = (keys_watch, pages);
+        Ok(Self { handler, front, publisher, repliers, body_readers, stops, _keys_watch, _pages })
     }
 
     /// The address it listens on.
@@ -131,7 +143,9 @@ fn front(config: &ProducerConfig, handler: &Arc<Handler>, stop: &Sender<Stop>) -
     }
 }
 
-fn handler(config: &ProducerConfig) -> (Handler, Receiver<Input<QueuedJob>>, Receiver<BodyTask>) {
+type Inputs = (Handler, Receiver<Input<QueuedJob>>, Receiver<BodyTask>);
+
+fn handler(config: &ProducerConfig) -> io::Result<Inputs> {
     let (http, queue) = (&config.http, &config.queue);
     // Each job is one request of one connection, and few connections have more than one in progress.
     let max_jobs = http.max_connections() as usize + 64;
@@ -148,18 +162,31 @@ fn handler(config: &ProducerConfig) -> (Handler, Receiver<Input<QueuedJob>>, Rec
         max_body_bytes,
         key_field: queue.key_field.clone(),
     };
+    let metrics = Arc::new(ProducerMetrics::new(http.server().name()));
     let handler = Handler {
         topic: config.kafka.topic.clone(),
         server: http.server().name(),
-        policy: Policy { max_body_bytes },
+        policy: Policy {
+            max_body_bytes,
+            has_pages: config.access.admin_addr.is_none(),
+            origins: Origins::new(&config.access.cors_allow_origins),
+        },
+        gate: gate(config, &metrics)?,
         intake,
         delivery_timeout: queue.delivery_timeout(),
         queue: bounded_queue,
         health: Arc::new(Health::new(Instant::now())),
-        metrics: Arc::new(ProducerMetrics::new(http.server().name())),
+        metrics,
         bodies,
     };
-    (handler, inputs, bodies_end)
+    Ok((handler, inputs, bodies_end))
+}
+
+fn gate(config: &ProducerConfig, metrics: &Arc<ProducerMetrics>) -> io::Result<Option<Arc<Gate>>> {
+    let largest = config.http.largest_request();
+    let keys = config.access.keys(largest, None).map_err(io::Error::other)?;
+    let path = config.access.keys_file.clone().unwrap_or_default();
+    Ok(keys.map(|keys| Arc::new(Gate::new(keys, path, largest, metrics.clone()))))
 }
 
 fn publisher(

@@ -4,6 +4,8 @@
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
@@ -24,6 +26,9 @@ pub struct Target {
     uri: Uri,
     addresses: Vec<SocketAddr>,
     headers: HeaderMap,
+    /// Values of `Authorization`, which the clients take in turn.
+    keys: Vec<HeaderValue>,
+    next_key: Arc<AtomicUsize>,
     timeout: Duration,
 }
 
@@ -36,6 +41,7 @@ impl Target {
         url: &str,
         content_type: &'static str,
         headers: &[(String, String)],
+        keys: &[String],
         timeout: Duration,
     ) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|error| format!("--url {url}: {error}"))?;
@@ -54,14 +60,32 @@ impl Target {
                 value.parse::<HeaderValue>().map_err(|error| bad(error.to_string()))?,
             );
         }
-        Ok(Self { uri, addresses, headers: map, timeout })
+        let key = |key: &String| {
+            let mut value = HeaderValue::try_from(format!("Bearer {key}"))
+                .map_err(|_| "--key: a key has only letters, digits and `_`".to_owned())?;
+            value.set_sensitive(true);
+            Ok(value)
+        };
+        let keys = keys.iter().map(key).collect::<Result<_, String>>()?;
+        Ok(Self { uri, addresses, headers: map, keys, next_key: Arc::default(), timeout })
+    }
+
+    /// The headers of the next client.
+    fn headers(&self) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        if !self.keys.is_empty() {
+            let key = self.next_key.fetch_add(1, Ordering::Relaxed) % self.keys.len();
+            headers.insert(header::AUTHORIZATION, self.keys[key].clone());
+        }
+        headers
     }
 }
 
 /// Posts request bodies over one keep-alive connection.
 pub struct Client {
     agent: Agent,
-    target: Target,
+    uri: Uri,
+    headers: HeaderMap,
     answer: Vec<u8>,
 }
 
@@ -86,7 +110,7 @@ impl Client {
             .output_buffer_size(4096)
             .build();
         let agent = Agent::with_parts(config, TcpConnector, FixedResolver(target.addresses.clone()));
-        Self { agent, target, answer: Vec::new() }
+        Self { agent, headers: target.headers(), uri: target.uri, answer: Vec::new() }
     }
 
     /// Posts `body` once and reads the response.
@@ -98,8 +122,8 @@ impl Client {
         self.answer.clear();
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.target.uri.clone();
-        request.headers_mut().clone_from(&self.target.headers);
+        *request.uri_mut() = self.uri.clone();
+        request.headers_mut().clone_from(&self.headers);
         let mut response = self.agent.run(request).map_err(|error| cause(&error))?;
         let status = response.status().as_u16();
         let retry_after = response

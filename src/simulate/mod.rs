@@ -125,7 +125,8 @@ fn plan(config: &LoadConfig) -> Result<Plan, String> {
     }
     let mut random = fastrand::Rng::new();
     let workload = Workload::new(config, workload::new_run_id(&mut random), random.u64(..));
-    let target = Target::resolve(&config.url, workload.content_type(), &config.headers, config.timeout)?;
+    let (kind, keys) = (workload.content_type(), config.keys()?);
+    let target = Target::resolve(&config.url, kind, &config.headers, &keys, config.timeout)?;
     let warmup =
         config.warmup.map(|warmup| Phase { requests: None, duration: Some(warmup), rate: config.rate });
     let measured = Phase { requests: config.request_limit(), duration: config.duration, rate: config.rate };

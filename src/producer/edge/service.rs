@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::producer::admitted::Admitted;
 use crate::producer::answer::Answer;
 use crate::producer::edge::connection::{Expired, Length, Refusal};
 use crate::producer::edge::exchange::EdgeExchange;
@@ -10,7 +11,6 @@ use crate::producer::edge::serve::{Decision, Reply, Serve};
 use crate::producer::front::Request;
 use crate::producer::handler::Handler;
 use crate::producer::head::Head;
-use crate::producer::queue::Reservation;
 use crate::producer::routes::{Body, Route};
 use crate::producer::status::Status;
 
@@ -29,8 +29,7 @@ pub struct Service {
 /// A request whose body is being read.
 pub struct Taking {
     /// Its length is the most that the body can have.
-    body: Body,
-    reservation: Reservation,
+    admitted: Admitted,
     started: Instant,
 }
 
@@ -59,10 +58,10 @@ impl Serve for Service {
         };
         let room = |body: &Body| most(body).min(FIRST_ROOM_BYTES);
         match self.handler.decide(&Head { content_length, ..head }, now, room) {
-            Ok((mut body, reservation)) => {
-                let room = room(&body);
-                body.length = most(&body);
-                Decision::Accept { room, taking: Taking { body, reservation, started: now } }
+            Ok(mut admitted) => {
+                let room = room(&admitted.body);
+                admitted.body.length = most(&admitted.body);
+                Decision::Accept { room, taking: Taking { admitted, started: now } }
             }
             Err(answer) => {
                 self.count(route, answer.status, now);
@@ -72,7 +71,7 @@ impl Serve for Service {
     }
 
     fn extend(&self, taking: &mut Taking, held: usize) -> Result<usize, Answer> {
-        let most = taking.body.length;
+        let most = taking.admitted.body.length;
         if held >= most {
             self.handler.metrics.refuse("max_body_bytes");
             return Err(Answer::too_large("body", most as u64));
@@ -81,15 +80,17 @@ impl Serve for Service {
         // Uploads that never end leave room for small bodies.
         let usage = self.handler.queue.usage();
         let fits = usage.bytes() + (room - held) <= usage.max_bytes() / 4 * 3;
-        if fits && taking.reservation.resize(0, room) { Ok(room) } else { Err(self.handler.queue_full()) }
+        let reservation = &mut taking.admitted.reservation;
+        if fits && reservation.resize(0, room) { Ok(room) } else { Err(self.handler.queue_full()) }
     }
 
     fn serve(&self, taking: Taking, bytes: Vec<u8>, reply: Reply, now: Instant) {
-        let Taking { mut body, reservation, started } = taking;
-        body.length = bytes.len();
-        body.is_here = bytes.len() <= SMALL_BODY_BYTES;
+        let Taking { mut admitted, started } = taking;
+        admitted.body.length = bytes.len();
+        admitted.body.is_here = bytes.len() <= SMALL_BODY_BYTES;
         let exchange = Box::new(EdgeExchange { body: bytes, reply });
-        self.handler.take(Request { exchange, started, complete: now }, body, reservation);
+        let origin = admitted.origin.take();
+        self.handler.take(Request { exchange, started, origin, complete: now }, admitted);
     }
 
     fn gave_up(&self, taking: Taking, status: Option<Status>) {

@@ -12,7 +12,7 @@ use tiny_http::{HTTPVersion, Method, Request};
 use crate::producer::answer::{After, Answer};
 use crate::producer::clock::with_date;
 use crate::producer::front::{self, Exchange};
-use crate::producer::head::Head;
+use crate::producer::head::{Head, Headers, Others};
 use crate::producer::metrics::ProducerMetrics;
 use crate::producer::tiny_http::connections::{Connection, Connections, Entry};
 use crate::producer::tiny_http::orders::{Arrival, Ending, Order};
@@ -95,6 +95,7 @@ impl Exchange for TinyHttpExchange {
         let headers = request.headers().iter();
         let headers = headers.map(|header| (header.field.as_str().as_str(), header.value.as_str()));
         let mut head = Head::new(request.method().as_str(), request.url(), headers);
+        head.others = Others::of(self);
         head.body_is_here = !head.expects && request.body_length().unwrap_or(0) <= SMALL_BODY_BYTES;
         head
     }
@@ -133,6 +134,14 @@ impl Exchange for TinyHttpExchange {
     }
 }
 
+impl Headers for TinyHttpExchange {
+    fn get(&self, name: &str) -> Option<&str> {
+        let is_named =
+            |header: &&tiny_http::Header| header.field.as_str().as_str().eq_ignore_ascii_case(name);
+        self.request().headers().iter().find(is_named).map(|header| header.value.as_str())
+    }
+}
+
 impl TinyHttpExchange {
     /// The request as the handler serves it; `None` if its connection has been cut off, and then it is abandoned.
     pub fn into_request(mut self: Box<Self>) -> Option<front::Request> {
@@ -140,7 +149,7 @@ impl TinyHttpExchange {
             self.pass_to_closer(Some(Vec::new()));
             return None;
         }
-        Some(front::Request { started: self.started, complete: self.ready, exchange: self })
+        Some(front::Request { started: self.started, origin: None, complete: self.ready, exchange: self })
     }
 
     fn request(&self) -> &Request {

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::producer::access::KeyFile;
 use crate::producer::{Served, at_once, serve};
 use crate::support::http::Client;
 use crate::support::kafka::shared;
@@ -148,4 +149,27 @@ fn a_503_and_its_retry_after_pass_unchanged() {
     let answer = nginx.client().post_event(b"{}").expect("an answer");
     assert_eq!((answer.status, answer.json()["error"].as_str()), (503, Some("kafka_unavailable")));
     assert!(answer.header("retry-after").is_some());
+}
+
+#[test]
+fn keys_and_what_is_said_about_limits_pass_through_it() {
+    let topic = shared().topic();
+    let mut file = KeyFile::new();
+    let key = file.add("shop", "secret", "events/s=1 burst=10");
+    let served = file.serve(&topic, SERVER.1, &[("MAX_REQUEST_EVENTS", "10")]);
+    let nginx = Nginx::before(served.address);
+    let mut client = nginx.client();
+    let bearer = format!("Bearer {key}");
+    let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/x-ndjson")];
+    let mut post = |headers: &[(&str, &str)]| {
+        client.request("POST", "/register_event", headers, &b"{}\n".repeat(10)).expect("answer")
+    };
+    assert_eq!(post(&headers).status, 200);
+    let refused = post(&headers);
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    for name in ["retry-after", "ratelimit", "ratelimit-policy"] {
+        assert!(refused.header(name).is_some(), "{name}");
+    }
+    let unknown = post(&headers[1..]);
+    assert_eq!((unknown.status, unknown.header("www-authenticate")), (401, Some("Bearer realm=\"events\"")));
 }

@@ -1,5 +1,7 @@
 //! Holds the bytes of a client that have not been parsed.
 
+use crate::producer::head::Headers;
+
 /// A larger buffer is given back once it is empty, so that an idle connection is small.
 const KEPT_BYTES: usize = 4 << 10;
 
@@ -48,9 +50,33 @@ impl Input {
     }
 }
 
+impl Headers for Input {
+    /// Searches the head with which they begin.
+    fn get(&self, name: &str) -> Option<&str> {
+        let mut lines = self.unparsed().split(|byte| *byte == b'\n').skip(1);
+        let value = lines
+            .by_ref()
+            .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+            .take_while(|line| !line.is_empty());
+        let mut values = value.filter_map(|line| {
+            let at = line.iter().position(|byte| *byte == b':')?;
+            line[..at].eq_ignore_ascii_case(name.as_bytes()).then_some(&line[at + 1..])
+        });
+        std::str::from_utf8(values.next()?).ok().map(str::trim)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_header_is_found_in_any_case_and_only_in_the_head() {
+        let mut input = Input::default();
+        input.push(b"GET /?a:b HTTP/1.1\r\nHost: h\r\nX-Api-KEY:  k \r\nX-Api-Key: second\r\nA: \xff\r\n\r\nB: body\r\n");
+        assert_eq!((input.get("x-api-key"), input.get("host")), (Some("k"), Some("h")));
+        assert_eq!((input.get("A"), input.get("B"), input.get("GET /?a")), (None, None, None));
+    }
 
     #[test]
     fn what_is_consumed_is_gone_and_its_memory_too() {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::producer::head::Head;
+use crate::producer::head::{Head, Others};
 
 use super::body::Body;
 use super::chunked::Pause;
@@ -177,7 +177,8 @@ impl Reader {
     /// The request that the owner has to decide about.
     pub fn pending(&self) -> Option<(u64, Head<'_>, Length)> {
         let Reading::Decide(number, parsed) = &self.reading else { return None };
-        Some((*number, parsed.head(self.input.unparsed()), parsed.length))
+        let head = Head { others: Others::of(&self.input), ..parsed.head(self.input.unparsed()) };
+        Some((*number, head, parsed.length))
     }
 
     /// Reads the body of the pending request, for which `room` bytes are reserved.

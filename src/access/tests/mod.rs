@@ -1,0 +1,3 @@
+//! Tests of several files of the room together.
+
+mod file;

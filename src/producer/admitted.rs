@@ -1,0 +1,18 @@
+//! What a request was admitted with, on its way from its head to its events.
+
+use std::sync::Arc;
+
+use crate::producer::gate::Caller;
+use crate::producer::queue::Reservation;
+use crate::producer::routes::Body;
+
+/// A request whose body may be read.
+pub struct Admitted {
+    pub body: Body,
+    /// Room in the queue for the body, and then for its events.
+    pub reservation: Reservation,
+    /// Who sends it, if there are keys.
+    pub caller: Option<Box<Caller>>,
+    /// The origin whose page may read the answer.
+    pub origin: Option<Arc<str>>,
+}
