@@ -12,7 +12,7 @@ mod shard;
 mod simulate;
 mod values;
 
-pub use consumer::{ConsumerConfig, Fsync, LogConfig, MetricsAddr, OffsetReset, ReadingConfig};
+pub use consumer::{ConsumerConfig, Fsync, LogConfig, OffsetReset, ReadingConfig};
 pub use kafka::{KafkaClient, KafkaConfig};
 pub use producer::{EventEcho, ProducerConfig};
 pub use secret::{PASSWORD_ENV, Secret};
