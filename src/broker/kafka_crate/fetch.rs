@@ -124,7 +124,7 @@ impl Session {
     /// # Errors
     /// Fails with [`BrokerError::Throttled`].
     fn throttled(&mut self, on: &mut Call<'_>, wants: &[(Position, usize)]) -> Result<()> {
-        if !self.says_muted {
+        if !on.mutes() {
             return Ok(());
         }
         let sized = |bytes: &usize| i32::try_from(*bytes).unwrap_or(i32::MAX);
