@@ -115,10 +115,6 @@ impl Cluster {
         self.avoided.get(host).is_some_and(|(until, _)| Instant::now() < *until)
     }
 
-    fn is_slow(&self, host: &str) -> bool {
-        self.avoided.get(host).is_some_and(|(until, slow)| *slow && Instant::now() < *until)
-    }
-
     /// Fails while a quota keeps `host` from reading what we send. Sends nothing and opens no connection,
     /// because a new one would be read at once and evade the quota. A connection that the broker has closed
     /// is dropped.
@@ -142,7 +138,8 @@ impl Cluster {
     /// Fails with [`BrokerError::Retryable`].
     pub fn check_not_avoided(&self, host: &str) -> Result<()> {
         let others = self.known_hosts.iter().any(|other| other != host && !self.is_avoided(other));
-        if others && self.is_slow(host) {
+        let is_slow = self.avoided.get(host).is_some_and(|(_, slow)| *slow);
+        if others && is_slow && self.is_avoided(host) {
             return Err(BrokerError::Retryable(format!(
                 "broker {host} did not answer in time; it is retried after {} s",
                 REST.as_secs()

@@ -81,7 +81,7 @@ impl Connector {
         match preflight::choose(self.wanted, on.connection.host(), on.versions)? {
             Served::Crate => self.the_crate.open(on),
             #[cfg(feature = "wire")]
-            Served::Wire => Ok(self.wire.open(on)),
+            Served::Wire => Ok(self.wire.client()),
         }
     }
 }

@@ -34,9 +34,11 @@ pub struct ConsumerConfig {
         long,
         env = "METRICS_ADDR",
         default_value = "127.0.0.1:5001",
+        value_parser = metrics_addr,
         value_name = "IP:PORT|off"
     )]
-    pub metrics_addr: MetricsAddr,
+    // With the full path, clap takes the type for a single value, so its parser also gets `off`.
+    pub metrics_addr: std::option::Option<SocketAddr>,
 
     /// Received events to print on stdout: `sampled` (the first five per second), `all` or `off`
     #[arg(help_heading = "General", long, env = "EVENT_ECHO", default_value = "sampled", value_enum)]
@@ -126,30 +128,6 @@ pub struct LogConfig {
     pub rotate_gzip: bool,
 }
 
-/// `IP:PORT` or `off`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MetricsAddr(pub Option<SocketAddr>);
-
-impl FromStr for MetricsAddr {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.trim().eq_ignore_ascii_case("off") {
-            return Ok(Self(None));
-        }
-        listen_address(text).map(|addr| Self(Some(addr))).map_err(|why| format!("{why}; or off"))
-    }
-}
-
-impl std::fmt::Display for MetricsAddr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(addr) => addr.fmt(f),
-            None => f.write_str("off"),
-        }
-    }
-}
-
 /// When written lines are forced to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
@@ -165,19 +143,12 @@ impl FromStr for Fsync {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || "expected batch, interval:MS (1 to 60000) or never".to_owned();
-        match text {
-            "batch" => Ok(Self::Batch),
-            "never" => Ok(Self::Never),
-            _ => {
-                let millis = text.strip_prefix("interval:").ok_or_else(expected)?;
-                let millis: u64 = millis.parse().map_err(|_| expected())?;
-                if (1..=60_000).contains(&millis) {
-                    Ok(Self::Interval(Duration::from_millis(millis)))
-                } else {
-                    Err(expected())
-                }
-            }
+        let millis = text.strip_prefix("interval:").and_then(|millis| millis.parse().ok());
+        match (text, millis) {
+            ("batch", _) => Ok(Self::Batch),
+            ("never", _) => Ok(Self::Never),
+            (_, Some(millis @ 1..=60_000)) => Ok(Self::Interval(Duration::from_millis(millis))),
+            _ => Err("expected batch, interval:MS (1 to 60000) or never".into()),
         }
     }
 }
@@ -191,6 +162,13 @@ pub enum OffsetReset {
     Earliest,
     /// If a broker lost records that were logged, continue at the offset where its log diverges.
     Divergence,
+}
+
+fn metrics_addr(value: &str) -> Result<Option<SocketAddr>, String> {
+    if value.trim().eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    listen_address(value).map(Some).map_err(|why| format!("{why}; or off"))
 }
 
 fn group_name(value: &str) -> Result<String, String> {
@@ -234,7 +212,8 @@ impl Settings for ConsumerConfig {
     }
 
     fn in_force(&self) -> Vec<(&'static str, String)> {
-        vec![self.kafka.in_force(), ("METRICS_ADDR", self.metrics_addr.to_string())]
+        let metrics_addr = self.metrics_addr.map_or("off".into(), |addr| addr.to_string());
+        vec![self.kafka.in_force(), ("METRICS_ADDR", metrics_addr)]
     }
 
     fn password(&self) -> Option<&Secret> {

@@ -15,7 +15,7 @@ mod simulate;
 mod values;
 
 pub use access::{AccessConfig, read_keys};
-pub use consumer::{ConsumerConfig, Fsync, LogConfig, MetricsAddr, OffsetReset, ReadingConfig};
+pub use consumer::{ConsumerConfig, Fsync, LogConfig, OffsetReset, ReadingConfig};
 pub use http::{HttpConfig, HttpServer};
 pub use kafka::{KafkaClient, KafkaConfig};
 pub use producer::{EventEcho, ProducerConfig};

@@ -142,7 +142,7 @@ fn cannot_start(error: io::Error) -> Failure {
 }
 
 fn status_page(config: &ConsumerConfig, state: &Arc<State>) -> Result<Option<StatusPage>, Failure> {
-    let Some(addr) = config.metrics_addr.0 else { return Ok(None) };
+    let Some(addr) = config.metrics_addr else { return Ok(None) };
     let listener = TcpListener::bind(addr).map_err(|error| {
         Failure::bad_config(format!("METRICS_ADDR={addr}: {error}; choose a free address, or `off`"))
     })?;

@@ -12,8 +12,7 @@ use crate::broker::error::{BrokerError, Result};
 use crate::broker::kafka_crate::limit::{CallLimit, Target};
 use crate::broker::kafka_crate::session::{Session, code_of};
 use crate::broker::protocol::{
-    Api, CLIENT_ID, Call, Code, FetchLimits, MUTING_PRODUCE, PRODUCE_KEY, PerPartition, REASONS_PRODUCE,
-    Writer, control, left,
+    Api, CLIENT_ID, Call, Code, FetchLimits, PRODUCE_KEY, PerPartition, Writer, control, left,
 };
 use crate::broker::record::{Fetched, Position};
 use crate::linux;
@@ -57,8 +56,6 @@ impl CrateConnector {
             client,
             target: target.clone(),
             limit: self.limit.clone(),
-            gives_reasons: cfg!(feature = "wire") && on.versions.serves(PRODUCE_KEY, REASONS_PRODUCE),
-            says_muted: on.versions.serves(PRODUCE_KEY, MUTING_PRODUCE),
             exact: HashMap::new(),
             size_shift: 0,
             fetches_in_quota: 0,
@@ -171,7 +168,7 @@ impl Session {
         ack_timeout: Duration,
     ) -> Result<PerPartition<Produced>> {
         #[cfg(feature = "wire")]
-        if self.gives_reasons {
+        if on.gives_reasons() {
             let again = |batch: &&Batch<'_>| unclear.iter().any(|(id, _)| *id == batch.partition);
             let again = batches.iter().filter(again);
             let again: Vec<Batch<'_>> = again
@@ -203,7 +200,7 @@ impl Session {
     /// that is already on a muted connection could be neither cut, which writes its records twice, nor waited
     /// for, which holds up all others.
     fn ask_quota(&self, on: &mut Call<'_>) {
-        if self.says_muted {
+        if on.mutes() {
             let nothing = Writer::default().i16(-1).i32(0).i32(0);
             if let Err(error) = on.connection.ask_quota(PRODUCE, nothing, on.deadline) {
                 log::debug!("could not query the quota: {error}");

@@ -17,8 +17,8 @@ use crate::broker::kafka_crate::next::{Next, next};
 use crate::broker::kafka_crate::session::{Session, code_of};
 use crate::broker::page::Page;
 use crate::broker::protocol::{
-    Call, Code, FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH, READ_UNCOMMITTED, fetch, outcome_of, peek,
-    per_partition, transfer_time,
+    Call, Code, FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH, Peek, READ_UNCOMMITTED, fetch, outcome_of,
+    peek, per_partition, transfer_time,
 };
 use crate::broker::record::{Fetched, Position};
 
@@ -124,7 +124,7 @@ impl Session {
     /// # Errors
     /// Fails with [`BrokerError::Throttled`].
     fn throttled(&mut self, on: &mut Call<'_>, wants: &[(Position, usize)]) -> Result<()> {
-        if !self.says_muted {
+        if !on.mutes() {
             return Ok(());
         }
         let sized = |bytes: &usize| i32::try_from(*bytes).unwrap_or(i32::MAX);
@@ -179,37 +179,25 @@ impl Session {
         position: Position,
         limits: FetchLimits,
     ) -> Result<Fetched> {
-        let page = self.exact_page(on, position, limits)?;
-        Ok(Fetched { partition: position.partition, page })
-    }
-
-    fn exact_page(
-        &mut self,
-        on: &mut Call<'_>,
-        position: Position,
-        limits: FetchLimits,
-    ) -> Result<Result<Page>> {
         let Position { partition, offset } = position;
         self.count_down(partition);
         let look = if limits.one_batch { ONE_BATCH } else { PEEK_BYTES };
-        let peek = match peek(on, position, look, limits)? {
-            Ok(peek) => peek,
-            Err(code) => return Ok(Err(self.refusal(partition, code))),
-        };
-        if let Some(found) = peek.oversize {
-            return Ok(Err(found.error(&self.topic, limits.max_bytes)));
-        }
-        match next(&peek.headers) {
-            Next::Wait => Ok(Ok(Page::new(offset, peek.high_watermark))),
-            Next::Skip(next) => Ok(Ok(Page::new(next, peek.high_watermark))),
-            Next::Unreadable(codec) => {
-                Ok(Err(self.unreadable(position, &format!("compressed with {codec}"))))
-            }
-            Next::Read { bytes, first, last } => match self.read_batch(on, position, bytes)? {
-                Ok(page) if page.is_empty() => self.nothing_left(on, position, (first, last), bytes),
-                page => Ok(page),
+        let page = match peek(on, position, look, limits)? {
+            Err(code) => Err(self.refusal(partition, code)),
+            Ok(Peek { oversize: Some(found), .. }) => Err(found.error(&self.topic, limits.max_bytes)),
+            Ok(Peek { headers, high_watermark, .. }) => match next(&headers) {
+                Next::Wait => Ok(Page::new(offset, high_watermark)),
+                Next::Skip(next) => Ok(Page::new(next, high_watermark)),
+                Next::Unreadable(codec) => {
+                    Err(self.unreadable(position, &format!("compressed with {codec}")))
+                }
+                Next::Read { bytes, first, last } => match self.read_batch(on, position, bytes)? {
+                    Ok(page) if page.is_empty() => self.nothing_left(on, position, (first, last), bytes)?,
+                    page => page,
+                },
             },
-        }
+        };
+        Ok(Fetched { partition, page })
     }
 
     /// Reads `bytes` bytes from `position` on.
@@ -253,12 +241,10 @@ impl Session {
     }
 
     fn count_down(&mut self, partition: i32) {
-        let left = self.exact.get(&partition).map_or(0, |left| left.saturating_sub(1));
-        if left == 0 {
-            self.exact.remove(&partition);
-        } else {
-            self.exact.insert(partition, left);
-        }
+        self.exact.retain(|id, left| {
+            *left -= u32::from(*id == partition);
+            *left > 0
+        });
     }
 
     fn refused(&self, partition: i32, code: Code) -> Fetched {

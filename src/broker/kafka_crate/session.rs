@@ -22,10 +22,6 @@ pub struct Session {
     pub client: KafkaClient,
     pub target: Target,
     pub limit: Arc<CallLimit>,
-    /// Our own client can ask the broker which records it rejects.
-    pub gives_reasons: bool,
-    /// The broker mutes connections when a quota is exceeded, and says for how long.
-    pub says_muted: bool,
     /// Partitions to read by their batch headers, and for how many more fetches.
     pub exact: HashMap<i32, u32>,
     /// How many powers of two less to fetch because of a quota.

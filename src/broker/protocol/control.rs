@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
-use crate::broker::protocol::connection::{Api, Connection};
+use crate::broker::protocol::connection::{Api, Connection, MUTING_PRODUCE, PRODUCE_KEY, REASONS_PRODUCE};
 use crate::broker::protocol::frame::{Malformed, Reader, Writer};
 use crate::broker::record::Bounds;
 
@@ -42,6 +42,16 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// True if the broker mutes a connection when a quota is exceeded, and says for how long.
+    pub fn mutes(&self) -> bool {
+        self.versions.serves(PRODUCE_KEY, MUTING_PRODUCE)
+    }
+
+    /// True if the broker says which records of a produce request it rejects, and why.
+    pub fn gives_reasons(&self) -> bool {
+        self.versions.serves(PRODUCE_KEY, REASONS_PRODUCE)
+    }
+
     /// Sends a request and returns what `read` makes of its response.
     ///
     /// # Errors

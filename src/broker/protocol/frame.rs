@@ -102,12 +102,18 @@ impl<'a> Reader<'a> {
     }
 
     fn long_varint(&mut self) -> Result<i64, Malformed> {
+        let value = self.unsigned_varint()?;
+        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
+    }
+
+    /// Reads a number in groups of seven bits, lowest first.
+    pub fn unsigned_varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let [byte] = self.take()?;
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
-                return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
+                return Ok(value);
             }
         }
         Err(Malformed)

@@ -32,7 +32,7 @@ pub use frame::{Malformed, Reader, Writer};
 pub use metadata::Metadata;
 #[cfg(test)]
 pub use peek::headers;
-pub use peek::peek;
+pub use peek::{Peek, peek};
 pub use stored::{BatchHeader, HEADER_BYTES, next_batch};
 pub use stream::{Refused, Transport, Until};
 pub use topic_id::topic_id;

@@ -64,15 +64,7 @@ fn read(r: &mut Reader<'_>) -> Result<Result<Option<String>, Code>, Malformed> {
 }
 
 fn read_length(r: &mut Reader<'_>) -> Result<usize, Malformed> {
-    let mut value = 0;
-    for shift in (0..28).step_by(7) {
-        let byte = r.i8()? as u8;
-        value |= usize::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(Malformed)
+    usize::try_from(r.unsigned_varint()?).map_err(|_| Malformed)
 }
 
 /// Skips a text. Its encoded length is one more than its size in bytes, because 0 means null.

@@ -124,13 +124,6 @@ impl Fetcher {
         let deadline = self.cluster.request_deadline();
         self.cluster.on_control(host, deadline, |on| epoch_ends(on, questions))
     }
-
-    /// The error for a partition whose leader may have changed; leaders are then looked up again.
-    pub fn leader_changed(&mut self, partition: i32, host: &str, why: &str) -> BrokerError {
-        self.cluster.forget_leaders();
-        let topic = self.cluster.topic();
-        BrokerError::Retryable(format!("broker {host}: epochs of {topic}/{partition}: {why}"))
-    }
 }
 
 /// True if `answers` hold a batch above the usual size.

@@ -16,6 +16,11 @@ use crate::broker::read::terms::{Pass, Terms};
 use crate::broker::record::{Compared, Fetched, Found, Position};
 use crate::broker::trail::{Trail, Trails};
 
+/// After a fetch that took longer than this, all logs are compared again: the process may have been stopped, and a
+/// topic deleted, created again and filled when no fetch was waiting that could notice it. Waiting for a quota does
+/// not count, because a comparison would use it up.
+const SLOW_FETCH: Duration = Duration::from_secs(1);
+
 /// See [`crate::broker::Source::follow`].
 pub fn follow(
     fetcher: &mut Fetcher,
@@ -43,7 +48,9 @@ pub fn follow(
     let fetched = pass.fetcher.fetch_led(&metadata, &compared, positions.len());
     let elapsed = began.elapsed();
     answers.extend(pass.confirmed(fetched, &compared, trails));
-    pass.terms.fetched_within(elapsed);
+    if elapsed > SLOW_FETCH {
+        pass.terms.compared.clear();
+    }
     unless_all_failed(answers)
 }
 

@@ -57,9 +57,11 @@ impl LeaderLog for TermLog<'_> {
 }
 
 impl TermLog<'_> {
-    /// The error if the term may have ended.
+    /// The error if the term may have ended; leaders are then looked up again.
     pub fn leader_changed(&mut self, why: &str) -> BrokerError {
-        self.fetcher.leader_changed(self.partition, &self.progress.term.host, why)
+        self.fetcher.cluster.forget_leaders();
+        let (host, topic) = (&self.progress.term.host, self.fetcher.cluster.topic());
+        BrokerError::Retryable(format!("broker {host}: epochs of {topic}/{}: {why}", self.partition))
     }
 
     fn read_first(&mut self, mut offset: i64, until: i64) -> Result<First> {

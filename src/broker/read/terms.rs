@@ -5,7 +5,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::{EPOCH_ENDS, Metadata};
@@ -23,20 +22,6 @@ pub struct Terms {
     unfinished: HashMap<i32, Progress>,
     /// The warning about a log that cannot be compared has been logged.
     pub warned_unchecked: bool,
-}
-
-/// After a fetch that took longer than this, all logs are compared again: the process may have been stopped, and a
-/// topic deleted, created again and filled when no fetch was waiting that could notice it. Waiting for a quota does
-/// not count, because a comparison would use it up.
-const SLOW_FETCH: Duration = Duration::from_secs(1);
-
-impl Terms {
-    /// A fetch took `elapsed`.
-    pub fn fetched_within(&mut self, elapsed: Duration) {
-        if elapsed > SLOW_FETCH {
-            self.compared.clear();
-        }
-    }
 }
 
 /// One call. It uses the leaders of a single metadata response, so that a log is read from the broker that

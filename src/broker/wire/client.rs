@@ -11,12 +11,10 @@ use crate::broker::client::{Batch, Client, Produced};
 use crate::broker::error::{BrokerError, Result};
 use crate::broker::page::Page;
 use crate::broker::protocol::{
-    Api, Call, Code, FetchLimits, ONE_BATCH, PerPartition, READ_COMMITTED, ack_timeout, fetch, left,
+    Call, Code, FetchLimits, ONE_BATCH, PerPartition, READ_COMMITTED, ack_timeout, fetch, left,
 };
 use crate::broker::record::{Fetched, Position};
-use crate::broker::wire::produce::{
-    check_answers, new_producer_id, offset_in, produce_api, produce_body, produced,
-};
+use crate::broker::wire::produce::{check_answers, new_producer_id, offset_in, produce_body, produced};
 use crate::broker::wire::records::PageError;
 use crate::broker::wire::sequence::Sequences;
 use crate::broker::wire::{answer, batch, probe};
@@ -36,21 +34,13 @@ impl WireConnector {
         self.sequences.lock()
     }
 
-    /// Opens a client for the broker of `on`, which leads partitions of the topic.
-    pub fn open(&self, on: &Call<'_>) -> Box<dyn Client> {
-        Box::new(WireClient {
-            sequences: self.sequences.clone(),
-            produce: produce_api(on.versions),
-            can_probe: probe::is_served(on.versions),
-            proven: HashMap::new(),
-        })
+    /// Creates a client for one broker.
+    pub fn client(&self) -> Box<dyn Client> {
+        Box::new(WireClient { sequences: self.sequences.clone(), proven: HashMap::new() })
     }
 }
 
 struct WireClient {
-    produce: Api,
-    /// The broker can be asked whether it would acknowledge, without a Produce request.
-    can_probe: bool,
     /// Number of in-sync replicas with which a Produce request proved that a partition would acknowledge.
     proven: HashMap<i32, usize>,
     sequences: Arc<Mutex<Sequences>>,
@@ -80,7 +70,7 @@ impl Client for WireClient {
             let encoded = sequences.batch(batch.partition, &batch.records, now_ms);
             body.i32(batch.partition).bytes(encoded.expect("an id was asked for above"))
         });
-        let outcomes = produced(on, self.produce, body)?;
+        let outcomes = produced(on, body)?;
         check_answers(on.connection.host(), batches, &outcomes)?;
         for (partition, outcome) in &outcomes {
             sequences.settle(*partition, offset_in(outcome));
@@ -91,8 +81,8 @@ impl Client for WireClient {
     /// Leaves no trace in the broker's metrics where that is possible (see `probe`).
     fn would_acknowledge(&mut self, on: &mut Call<'_>, partitions: &[i32]) -> Result<PerPartition<()>> {
         ensure_id(&mut self.sequences.lock(), on)?;
-        if !self.can_probe {
-            return self.produce_corrupt(on, partitions);
+        if !probe::is_served(on.versions) {
+            return produce_corrupt(on, partitions);
         }
         let state = match probe::state(on, partitions)? {
             Ok(state) => state,
@@ -114,7 +104,7 @@ impl Client for WireClient {
         }
         if !unclear.is_empty() {
             let partitions: Vec<i32> = unclear.keys().copied().collect();
-            let answered = self.produce_corrupt(on, &partitions)?;
+            let answered = produce_corrupt(on, &partitions)?;
             let proven = answered.iter().filter(|(_, outcome)| outcome.is_ok());
             let proven = proven.filter_map(|(partition, _)| Some((*partition, *unclear.get(partition)?)));
             self.proven.extend(proven);
@@ -153,22 +143,20 @@ impl Client for WireClient {
     }
 }
 
-impl WireClient {
-    /// Sends a batch with a wrong checksum, which the broker verifies after it has checked leader and
-    /// replicas. The broker's metrics count it as a corrupt message.
-    fn produce_corrupt(&self, on: &mut Call<'_>, partitions: &[i32]) -> Result<PerPartition<()>> {
-        let unacceptable = batch::unacceptable();
-        let body = produce_body(on.topic, ack_timeout(on.deadline))
-            .array(partitions, |w, partition| w.i32(*partition).bytes(&unacceptable));
-        let outcomes = produced(on, self.produce, body)?;
-        Ok(outcomes
-            .into_iter()
-            .map(|(partition, outcome)| match offset_in(&outcome) {
-                Err(code) if code == Code::CORRUPT_MESSAGE || code.is_too_large() => (partition, Ok(())),
-                outcome => (partition, outcome.map(drop)),
-            })
-            .collect())
-    }
+/// Sends a batch with a wrong checksum, which the broker verifies after it has checked leader and
+/// replicas. The broker's metrics count it as a corrupt message.
+fn produce_corrupt(on: &mut Call<'_>, partitions: &[i32]) -> Result<PerPartition<()>> {
+    let unacceptable = batch::unacceptable();
+    let body = produce_body(on.topic, ack_timeout(on.deadline))
+        .array(partitions, |w, partition| w.i32(*partition).bytes(&unacceptable));
+    let outcomes = produced(on, body)?;
+    Ok(outcomes
+        .into_iter()
+        .map(|(partition, outcome)| match offset_in(&outcome) {
+            Err(code) if code == Code::CORRUPT_MESSAGE || code.is_too_large() => (partition, Ok(())),
+            outcome => (partition, outcome.map(drop)),
+        })
+        .collect())
 }
 
 /// Gets a producer id if one is needed. A broker that has just started cannot assign one for a moment.

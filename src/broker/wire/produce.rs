@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::broker::client::{Batch, Produced, Verdict};
 use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::{
-    Api, Call, Code, Malformed, PRODUCE_KEY, PerPartition, REASONS_PRODUCE, Versions, Writer,
-    answers_exactly, per_partition,
+    Api, Call, Code, Malformed, PRODUCE_KEY, PerPartition, REASONS_PRODUCE, Writer, answers_exactly,
+    per_partition,
 };
 use crate::broker::wire::batch;
 use crate::broker::wire::sequence::ProducerId;
@@ -17,11 +17,6 @@ const INIT_PRODUCER_ID: Api = Api { name: "InitProducerId", key: 22, version: 0 
 
 const NULL: i16 = -1;
 const ALL_REPLICAS: i16 = -1;
-
-/// The version of Produce to use with a broker that supports `versions`.
-pub fn produce_api(versions: &Versions) -> Api {
-    if versions.serves(PRODUCE_KEY, REASONS_PRODUCE) { PRODUCE_WITH_REASONS } else { PRODUCE }
-}
 
 /// Writes `batches` without sequence numbers and without a time, as the kafka crate does, for a broker that
 /// gives reasons.
@@ -37,7 +32,7 @@ pub fn produce_plainly(
     let body = produce_body(on.topic, ack_timeout).array(batches, |w, batch| {
         w.i32(batch.partition).bytes(&batch::encode(&batch.records, batch::Stamp::NONE, NO_TIME))
     });
-    let outcomes = produced(on, PRODUCE_WITH_REASONS, body)?;
+    let outcomes = produced(on, body)?;
     check_answers(on.connection.host(), batches, &outcomes)?;
     Ok(outcomes)
 }
@@ -48,7 +43,12 @@ pub fn produce_body(topic: &str, ack_timeout: Duration) -> Writer {
     Writer::default().i16(NULL).i16(ALL_REPLICAS).i32(ack_timeout).i32(1).str(topic)
 }
 
-pub fn produced(on: &mut Call<'_>, api: Api, body: Writer) -> Result<PerPartition<Produced>> {
+/// Sends a produce request that begins with [`produce_body`].
+///
+/// # Errors
+/// As for [`Call::ask`].
+pub fn produced(on: &mut Call<'_>, body: Writer) -> Result<PerPartition<Produced>> {
+    let api = if on.gives_reasons() { PRODUCE_WITH_REASONS } else { PRODUCE };
     let topic = on.topic;
     on.ask(api, body, |r| {
         let outcomes = per_partition(r, topic, |r| {
