@@ -6,7 +6,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput};
 use serde::de::IgnoredAny;
 
-use event_pipeline::event::{Format, Limits, Stamp, key_of, one_line, prepare, split};
+use event_pipeline::event::{Events, Format, Limits, Stamp, TIMESTAMP, Value, one_line};
 
 const LIMITS: Limits = Limits { max_event_bytes: 512 << 10, max_depth: Limits::DEFAULT_MAX_DEPTH };
 const STAMPED: &str = r#"{"event": "purchase", "user_id": 203, "timestamp": "2025-07-08T00:12:01.781Z"}"#;
@@ -19,24 +19,35 @@ pub fn all(criterion: &mut Criterion) {
     batch(criterion);
 }
 
+/// Reads a body as the producer does: finds its events and their `key`, and writes a line for each.
+fn read(body: &[u8], format: Format, key: &str, stamp: &Stamp, out: &mut Vec<u8>) -> usize {
+    out.clear();
+    let mut key_bytes = 0;
+    let mut events = Events::new(black_box(body), format, LIMITS, [TIMESTAMP, key]);
+    while let Some(event) = events.next_event().expect("sound") {
+        let event = event.expect("valid");
+        let [timestamp, key] = event.members;
+        event.write(timestamp.is_none().then_some(stamp), &LIMITS, out).expect("small");
+        key_bytes += key.and_then(Value::text).map_or(0, |key| key.len());
+    }
+    out.len() + key_bytes
+}
+
 fn single(criterion: &mut Criterion) {
     let stamp = Stamp::from_unix_millis(1_751_933_521_781);
     let mut out = Vec::with_capacity(4096);
     let mut group = criterion.benchmark_group("event");
-    for (name, raw) in [("prepare/unstamped", UNSTAMPED), ("prepare/stamped", STAMPED)] {
+    for (name, raw, key) in [
+        ("read/unstamped", UNSTAMPED, TIMESTAMP),
+        ("read/stamped", STAMPED, TIMESTAMP),
+        ("read/keyed", UNSTAMPED, "user_id"),
+    ] {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                prepare(black_box(raw.as_bytes()), &stamp, &LIMITS, &mut out).expect("valid");
-                out.len()
-            });
+            bencher.iter(|| read(raw.as_bytes(), Format::Object, key, &stamp, &mut out));
         });
     }
     group.bench_function("serde_json/ignored_any", |bencher| {
         bencher.iter(|| serde_json::from_slice::<IgnoredAny>(black_box(UNSTAMPED.as_bytes())).is_ok());
-    });
-    group.bench_function("key_of", |bencher| {
-        bencher.iter(|| key_of(black_box(UNSTAMPED.as_bytes()), "user_id"));
     });
     group.bench_function("one_line", |bencher| {
         bencher.iter(|| one_line(black_box(STAMPED.as_bytes())).expect("valid").len());
@@ -59,11 +70,7 @@ fn large(criterion: &mut Criterion) {
     for (name, raw) in [("nested", &nested), ("text", &text)] {
         group.throughput(Throughput::Bytes(raw.len() as u64));
         group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                prepare(black_box(raw.as_bytes()), &stamp, &LIMITS, &mut out).expect("valid");
-                out.len()
-            });
+            bencher.iter(|| read(raw.as_bytes(), Format::Object, TIMESTAMP, &stamp, &mut out));
         });
     }
     group.finish();
@@ -71,25 +78,19 @@ fn large(criterion: &mut Criterion) {
 
 fn batch(criterion: &mut Criterion) {
     let stamp = Stamp::from_unix_millis(1_751_933_521_781);
-    let events = vec![UNSTAMPED; 1000];
-    let ndjson = events.join("\n");
-    let array = format!("[{}]", events.join(","));
     let mut out = Vec::with_capacity(256 << 10);
-    let mut group = criterion.benchmark_group("event/1000");
-    group.throughput(Throughput::Elements(1000));
-    for (name, body, format) in [("ndjson", &ndjson, Format::Ndjson), ("array", &array, Format::Array)] {
-        group.bench_function(format!("split/{name}"), |bencher| {
-            bencher.iter(|| split(black_box(body.as_bytes()), format).expect("sound").count());
-        });
-        group.bench_function(format!("split_and_prepare/{name}"), |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                for raw in split(black_box(body.as_bytes()), format).expect("sound") {
-                    prepare(raw, &stamp, &LIMITS, &mut out).expect("valid");
-                }
-                out.len()
+    for (n_events, format, separator) in
+        [(100, Format::Ndjson, "\n"), (1000, Format::Ndjson, "\n"), (1000, Format::Array, ",")]
+    {
+        let events = vec![UNSTAMPED; n_events].join(separator);
+        let body = if format == Format::Array { format!("[{events}]") } else { events };
+        let mut group = criterion.benchmark_group(format!("event/{n_events}"));
+        group.throughput(Throughput::Elements(n_events as u64));
+        for (name, key) in [("plain", TIMESTAMP), ("keyed", "user_id")] {
+            group.bench_function(format!("{format:?}/{name}").to_lowercase(), |bencher| {
+                bencher.iter(|| read(body.as_bytes(), format, key, &stamp, &mut out));
             });
-        });
+        }
+        group.finish();
     }
-    group.finish();
 }

@@ -14,7 +14,7 @@ pub(super) const MAX_DEPTH: usize = 127;
 
 /// A string as written in the text.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Text<'a> {
+pub struct Text<'a> {
     quoted: &'a [u8],
     escaped: bool,
 }
@@ -30,7 +30,7 @@ impl<'a> Text<'a> {
     }
 
     /// Returns true if the string represents exactly these characters, however they are escaped.
-    pub fn is(self, characters: &[u8]) -> bool {
+    pub(super) fn is(self, characters: &[u8]) -> bool {
         match self.escaped {
             false => &self.quoted[1..self.quoted.len() - 1] == characters,
             // Every escape is longer than the character it represents, and at most six times as long.
@@ -44,7 +44,7 @@ impl<'a> Text<'a> {
 
 /// The kind of a value, as far as callers need to know it.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Value<'a> {
+pub enum Value<'a> {
     /// A string.
     Text(Text<'a>),
     /// The bytes of a number, of `true` or of `false`.
@@ -53,6 +53,18 @@ pub(super) enum Value<'a> {
     Null,
     /// An object or an array.
     Nested,
+}
+
+impl<'a> Value<'a> {
+    /// The characters of a string without quotes and escapes, or the text of a number or a boolean; `None` for
+    /// everything else. Borrowed unless there are escapes.
+    pub fn text(self) -> Option<Cow<'a, [u8]>> {
+        match self {
+            Self::Text(text) => text.decode(),
+            Self::Plain(plain) => Some(Cow::Borrowed(plain)),
+            Self::Null | Self::Nested => None,
+        }
+    }
 }
 
 /// True for the four bytes that JSON treats as white space; a form feed is not one of them.
@@ -81,6 +93,8 @@ pub(super) struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
     max_depth: usize,
+    /// Most levels of objects and arrays seen at once, counted like the `depth` of a value.
+    pub deepest: usize,
     /// Whether a line break has been passed. In valid JSON these occur only between tokens.
     pub line_break: bool,
     /// Offset of the first `\u` escape that was half of a surrogate pair: the grammar allows it, but it is
@@ -91,12 +105,18 @@ pub(super) struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// Starts at the beginning of `bytes` and follows up to `max_depth` levels, at most `MAX_DEPTH`.
     pub fn new(bytes: &'a [u8], max_depth: usize) -> Self {
-        Self { bytes, at: 0, max_depth: max_depth.min(MAX_DEPTH), line_break: false, lone_surrogate: None }
+        let max_depth = max_depth.min(MAX_DEPTH);
+        Self { bytes, at: 0, max_depth, deepest: 0, line_break: false, lone_surrogate: None }
     }
 
     /// Byte offset of the cursor.
     pub fn at(&self) -> usize {
         self.at
+    }
+
+    /// The text from `start` to the cursor.
+    pub fn since(&self, start: usize) -> &'a [u8] {
+        &self.bytes[start..self.at]
     }
 
     /// The byte at the cursor, or `None` at the end.
@@ -213,6 +233,7 @@ impl<'a> Scanner<'a> {
             let reason = "more levels of objects and arrays than allowed";
             return Err(Fault { kind: ErrorKind::TooDeep, at: self.at, reason });
         }
+        self.deepest = self.deepest.max(depth + 1);
         self.at += 1;
         Ok(())
     }
@@ -222,9 +243,7 @@ impl<'a> Scanner<'a> {
         let mut escaped = false;
         self.at += 1;
         loop {
-            while self.peek().is_some_and(|byte| PLAIN[usize::from(byte)]) {
-                self.at += 1;
-            }
+            self.skip_plain();
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
@@ -235,6 +254,21 @@ impl<'a> Scanner<'a> {
         }
         self.at += 1;
         Ok(Text { quoted: &self.bytes[start..self.at], escaped })
+    }
+
+    /// Skips bytes that represent themselves inside a string, eight at a time.
+    fn skip_plain(&mut self) {
+        while let Some(eight) = self.bytes[self.at..].first_chunk() {
+            let special = special_bytes(u64::from_le_bytes(*eight));
+            if special != 0 {
+                self.at += special.trailing_zeros() as usize / 8;
+                return;
+            }
+            self.at += 8;
+        }
+        while self.peek().is_some_and(|byte| !matches!(byte, ..0x20 | b'"' | b'\\')) {
+            self.at += 1;
+        }
     }
 
     fn escape(&mut self) -> Result<(), Fault> {
@@ -316,15 +350,12 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Bytes that represent themselves inside a string.
-static PLAIN: [bool; 256] = {
-    let mut plain = [true; 256];
-    let mut control = 0;
-    while control < 0x20 {
-        plain[control] = false;
-        control += 1;
-    }
-    plain[b'"' as usize] = false;
-    plain[b'\\' as usize] = false;
-    plain
-};
+/// Marks the bytes of `eight` that a string does not contain as they are: its quote, the backslash and control
+/// characters. Bytes above the lowest mark may be marked wrongly, because subtractions borrow from them.
+fn special_bytes(eight: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = ONES << 7;
+    let below = |bytes: u64, limit: u64| bytes.wrapping_sub(ONES * limit) & !bytes;
+    let equal = |byte: u8| below(eight ^ (ONES * u64::from(byte)), 1);
+    (below(eight, 0x20) | equal(b'"') | equal(b'\\')) & HIGHS
+}

@@ -1,7 +1,9 @@
 //! Turns a request body into lines for Kafka, or into the reason why it is refused.
 
+use std::borrow::Cow;
+
 use crate::decompress::{self, Failure};
-use crate::event::{self, ErrorKind, EventError, Format, Limits, Stamp};
+use crate::event::{self, ErrorKind, Event, EventError, Format, Limits, Stamp, TIMESTAMP, Value};
 use crate::producer::answer::Answer;
 use crate::producer::job::Lines;
 use crate::producer::media::{Coding, INSTEAD_OF_A_FORM, MediaType};
@@ -64,7 +66,10 @@ impl Intake {
         match media_type.format(body) {
             Format::Object => {
                 let mut lines = Lines::with_capacity(body.len() + 48);
-                let Err(error) = self.add(body, stamp, &mut lines) else { return Ok(Events::Single(lines)) };
+                let event = event::read_event(body, &self.limits, &self.names());
+                let Err(error) = event.and_then(|event| self.add(&event, stamp, &mut lines)) else {
+                    return Ok(Events::Single(lines));
+                };
                 drop(lines);
                 self.parse_otherwise(body, media_type, stamp, error)
             }
@@ -101,15 +106,19 @@ impl Intake {
     fn parse_batch(&self, body: &[u8], format: Format, stamp: &Stamp) -> Result<Events, Refusal> {
         let mut lines = Lines::with_capacity(body.len() + body.len() / 2);
         let mut rejected = Vec::new();
-        for (index, raw) in event::split(body, format)?.enumerate() {
+        let mut events = event::Events::new(body, format, self.limits, self.names());
+        let mut index = 0;
+        while let Some(event) = events.next_event()? {
             if index == self.max_request_events {
+                events.check_rest()?;
                 let message = format!("more than {index} events in one request; split it into several");
                 let answer = Answer::error(ErrorTag::TooManyEvents, &message);
                 return Err(Refusal::TooMuch("max_request_events", answer));
             }
-            if let Err(error) = self.add(raw, stamp, &mut lines) {
+            if let Err(error) = event.and_then(|event| self.add(&event, stamp, &mut lines)) {
                 rejected.push(Rejected { index, error: error.kind.as_str(), message: error.message });
             }
+            index += 1;
         }
         if lines.is_empty() && rejected.is_empty() {
             let message = "no event in the body; send one JSON object, an array of them, or one per line";
@@ -118,11 +127,21 @@ impl Intake {
         Ok(Events::Batch { lines, rejected })
     }
 
-    fn add(&self, raw: &[u8], stamp: &Stamp, lines: &mut Lines) -> Result<(), EventError> {
-        event::prepare(raw, stamp, &self.limits, lines.buffer())?;
+    /// The members to look for in events: the timestamp, and the one that becomes the key.
+    fn names(&self) -> [&str; 2] {
+        [TIMESTAMP, self.key_field.as_deref().unwrap_or(TIMESTAMP)]
+    }
+
+    fn add(&self, event: &Event<'_, 2>, stamp: &Stamp, lines: &mut Lines) -> Result<(), EventError> {
+        let [timestamp, key] = event.members;
+        let added = timestamp.is_none().then_some(stamp);
+        event.write(added, &self.limits, lines.buffer())?;
         lines.end_line();
         if let Some(field) = &self.key_field {
-            let key = event::key_of(lines.last_line(), field).map(|key| key.into_owned());
+            let key = match added {
+                Some(stamp) if field == TIMESTAMP => Some(Cow::Borrowed(stamp.as_bytes())),
+                _ => key.and_then(Value::text),
+            };
             lines.set_key(key.as_deref());
         }
         Ok(())
@@ -160,7 +179,7 @@ impl Intake {
 
 /// True if `body` has several lines and the first could be an object.
 fn looks_like_lines(body: &[u8]) -> bool {
-    let Ok(mut lines) = event::split(body, Format::Ndjson) else { return false };
+    let mut lines = event::lines(body);
     let first = lines.next().map(<[u8]>::trim_ascii).unwrap_or_default();
     first.starts_with(b"{") && first.ends_with(b"}") && lines.next().is_some()
 }
@@ -196,6 +215,29 @@ mod tests {
         };
         assert_eq!(lines.line(0), br#"{"user": "ann", "timestamp": "1970-01-01T00:00:00.000Z"}"#);
         assert_eq!(lines.record(0).key, Some(&b"ann"[..]));
+    }
+
+    #[test]
+    fn an_added_timestamp_can_be_the_key() {
+        let intake = Intake { key_field: Some("timestamp".into()), ..intake() };
+        let body = br#"[{}, {"timestamp": "mine"}, {"timestamp": null}]"#;
+        let Ok(Events::Batch { lines, .. }) = intake.parse(body, MediaType::Json, &stamp()) else {
+            panic!("batch")
+        };
+        let keys = [0, 1, 2].map(|index| lines.record(index).key);
+        assert_eq!(keys, [Some(stamp().as_bytes()), Some(b"mine"), None]);
+    }
+
+    #[test]
+    fn a_broken_array_is_refused_as_such_even_with_too_many_events() {
+        for (body, expected) in [("[1,2,3,4]", ErrorTag::TooManyEvents), ("[1,2,3,4", ErrorTag::NotJson)] {
+            let refusal = intake().parse(body.as_bytes(), MediaType::Json, &stamp()).expect_err(body);
+            let (Refusal::Invalid(_, answer) | Refusal::TooMuch(_, answer)) = refusal else {
+                panic!("{body}")
+            };
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            assert!(text.contains(&format!("\"{}\"", expected.as_str())), "{text}");
+        }
     }
 
     #[test]

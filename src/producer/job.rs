@@ -61,11 +61,6 @@ impl Lines {
         &self.bytes[start..self.ends[index] as usize]
     }
 
-    /// The last complete line.
-    pub fn last_line(&self) -> &[u8] {
-        self.line(self.len() - 1)
-    }
-
     /// The event at `index` as a record for the broker.
     pub fn record(&self, index: usize) -> Record<'_> {
         Record { key: self.key(index), value: self.line(index) }
@@ -183,7 +178,6 @@ pub mod tests {
         let expected: [(&[u8], Option<&[u8]>); 4] =
             [(b"{1}", Some(b"a")), (b"{22}", None), (b"{333}", Some(b"")), (b"{4}", Some(b"bc"))];
         assert_eq!(got, expected);
-        assert_eq!(lines.last_line(), b"{4}");
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 mod bodies;
 mod random;
-
-use std::borrow::Cow;
+mod reference;
 
 use super::*;
 
@@ -12,6 +11,15 @@ const LIMITS: Limits = Limits { max_event_bytes: 1 << 20, max_depth: Limits::DEF
 
 fn stamp() -> Stamp {
     Stamp::from_unix_millis(1_751_933_521_781)
+}
+
+fn prepare(raw: &[u8], stamp: &Stamp, limits: &Limits, out: &mut Vec<u8>) -> Result<(), EventError> {
+    let event = read_event(raw, limits, &[TIMESTAMP])?;
+    event.write(event.members[0].is_none().then_some(stamp), limits, out)
+}
+
+fn key_of<'a>(line: &'a [u8], field: &str) -> Option<Cow<'a, [u8]>> {
+    read_event(line, &LIMITS, &[field]).ok()?.members[0]?.text()
 }
 
 fn prepared(raw: impl AsRef<[u8]>) -> Result<String, EventError> {
@@ -35,9 +43,24 @@ fn nested(depth: usize) -> String {
     format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1))
 }
 
-fn slices(body: &str, format: Format) -> Vec<&str> {
-    let split = split(body.as_bytes(), format).expect("valid");
-    split.map(|slice| std::str::from_utf8(slice).expect("cut between characters")).collect()
+/// The line of each event in `body`, or why it is rejected.
+fn read(body: impl AsRef<[u8]>, format: Format) -> Result<Vec<Result<String, EventError>>, EventError> {
+    let mut events = Events::new(body.as_ref(), format, LIMITS, [TIMESTAMP]);
+    let mut found = Vec::new();
+    while let Some(event) = events.next_event()? {
+        found.push(event.and_then(|event| {
+            let mut line = Vec::new();
+            event.write(event.members[0].is_none().then_some(&stamp()), &LIMITS, &mut line)?;
+            Ok(String::from_utf8(line).expect("UTF-8"))
+        }));
+    }
+    Ok(found)
+}
+
+/// Checks that `body` is read as if each of `slices` were posted alone.
+fn assert_slices(body: &str, format: Format, slices: &[&str]) {
+    let alone: Vec<_> = slices.iter().map(prepared).collect();
+    assert_eq!(read(body, format), Ok(alone), "{body}");
 }
 
 #[test]
@@ -177,6 +200,21 @@ fn every_byte_is_judged_in_every_place_as_serde_json_does() {
 }
 
 #[test]
+fn every_byte_is_judged_at_every_distance_in_a_string_as_serde_json_does() {
+    for byte in 0..=u8::MAX {
+        for (before, after) in (0..18).flat_map(|before| [(before, 0), (before, 9)]) {
+            for filler in ["x", " ", "é", "\u{7f}"] {
+                let (before, after) = (filler.repeat(before), filler.repeat(after));
+                let raw =
+                    [b"{\"a\":\"", before.as_bytes(), &[byte], after.as_bytes(), b"\",\"b\":1}"].concat();
+                let judged = serde_json::from_slice::<serde_json::Value>(&raw);
+                assert_eq!(prepared(&raw).is_ok(), judged.is_ok(), "{}: {judged:?}", raw.escape_ascii());
+            }
+        }
+    }
+}
+
+#[test]
 fn depth_is_allowed_up_to_its_limit() {
     assert_eq!(kind(nested(64)), None);
     assert_eq!(kind(nested(65)), Some(ErrorKind::TooDeep));
@@ -254,6 +292,15 @@ fn keys_are_what_other_producers_would_take() {
     for no_event in ["", "[]", "{\"s\":1", "s"] {
         assert_eq!(key_of(no_event.as_bytes(), "s"), None);
     }
+}
+
+#[test]
+fn each_member_that_was_asked_for_is_found_in_one_scan() {
+    let raw = br#"{"id":"\u0041","n":{"client":1},"client":7,"\u0069d":"last","x":null}"#;
+    let event = read_event(raw, &LIMITS, &["client", "id", "timestamp", "x", "id"]).expect("valid");
+    let texts = event.members.map(|member| member.map(Value::text));
+    let text = |text: &'static str| Some(Some(Cow::Borrowed(text.as_bytes())));
+    assert_eq!(texts, [text("7"), text("last"), None, Some(None), text("last")]);
 }
 
 #[test]
