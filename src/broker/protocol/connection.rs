@@ -3,7 +3,7 @@
 //! It handles frames and correlation ids, but neither the content of requests nor encryption. After an error
 //! the connection is unusable, and its owner drops it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -115,11 +115,10 @@ impl Connection {
     ///
     /// # Errors
     /// Fails with [`BrokerError::Retryable`].
-    pub fn ask_quota(&mut self, api: Api, body: Writer, deadline: Instant) -> Result<()> {
+    pub fn ask_quota(&mut self, api: Api, body: Writer<'_>, deadline: Instant) -> Result<()> {
         self.take_quota_answer(deadline)?;
         self.check_quota()?;
-        let request = self.request(api, body);
-        self.stream.send(&request, deadline).map_err(|error| self.failed(api.name, &error))?;
+        self.send(api, &body, deadline).map_err(|error| self.failed(api.name, &error))?;
         self.is_quota_asked = true;
         Ok(())
     }
@@ -177,7 +176,7 @@ impl Connection {
     pub fn call<T>(
         &mut self,
         api: Api,
-        body: Writer,
+        body: Writer<'_>,
         deadline: Instant,
         read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
     ) -> Result<T> {
@@ -193,7 +192,7 @@ impl Connection {
     pub fn call_up_to<T>(
         &mut self,
         api: Api,
-        body: Writer,
+        body: Writer<'_>,
         (max_bytes, deadline): (usize, Instant),
         read: impl FnOnce(&mut Reader<'_>, bool) -> Result<T, Malformed>,
     ) -> Result<T> {
@@ -204,7 +203,7 @@ impl Connection {
     fn ask<T>(
         &mut self,
         api: Api,
-        body: Writer,
+        body: Writer<'_>,
         (limit, deadline): (AnswerLimit, Instant),
         read: impl FnOnce(&mut Reader<'_>, bool) -> Result<T, Malformed>,
     ) -> Result<T> {
@@ -215,18 +214,20 @@ impl Connection {
             }
             thread::sleep(left(until));
         }
-        let request = self.request(api, body);
-        let answer = self.stream.send(&request, deadline).and_then(|()| self.receive(limit, deadline));
+        let answer = self.send(api, &body, deadline).and_then(|()| self.receive(limit, deadline));
         let (answer, is_cut) = answer.map_err(|error| self.failed(api.name, &error))?;
         self.read(&answer, |r| read(r, is_cut))
     }
 
-    fn request(&mut self, api: Api, body: Writer) -> Vec<u8> {
+    fn send(&mut self, api: Api, body: &Writer<'_>, deadline: Instant) -> io::Result<()> {
         self.correlation = self.correlation.wrapping_add(1);
         let header = Writer::default().i16(api.key).i16(api.version).i32(self.correlation).str(CLIENT_ID);
-        let (header, body) = (header.into_bytes(), body.into_bytes());
-        let length = i32::try_from(header.len() + body.len()).expect("a control request is small");
-        [&length.to_be_bytes()[..], &header, &body].concat()
+        let parts = [header.parts(), body.parts()].concat();
+        let length = parts.iter().map(|part| part.len()).sum::<usize>();
+        let length = i32::try_from(length).expect("a request is far smaller than 2 GiB").to_be_bytes();
+        let mut parts: Vec<IoSlice<'_>> =
+            std::iter::once(&length[..]).chain(parts).map(IoSlice::new).collect();
+        self.stream.send(&mut parts, deadline)
     }
 
     fn read<T>(

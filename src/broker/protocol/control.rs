@@ -59,7 +59,7 @@ impl Call<'_> {
     pub fn ask<T>(
         &mut self,
         api: Api,
-        body: Writer,
+        body: Writer<'_>,
         read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
     ) -> Result<T> {
         self.connection.call(api, body, self.deadline, read)

@@ -79,7 +79,7 @@ pub fn request(
     wanted: &[(Position, i32)],
     (max_bytes, isolation): (i32, i8),
     wait: Duration,
-) -> Writer {
+) -> Writer<'static> {
     let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
     Writer::default().i32(-1).i32(wait_ms).i32(1).i32(max_bytes).i8(isolation).array(&[topic], |w, topic| {
         w.str(topic).array(wanted, |w, (at, bytes)| w.i32(at.partition).i64(at.offset).i32(*bytes))
@@ -92,7 +92,7 @@ pub fn request(
 /// As for [`Call::ask`].
 pub fn fetch<T>(
     on: &mut Call<'_>,
-    request: Writer,
+    request: Writer<'_>,
     limits: FetchLimits,
     read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
 ) -> Result<Result<T, Oversize>> {

@@ -2,26 +2,30 @@
 
 /// Builds a request body. Integers are big-endian.
 #[derive(Default)]
-pub struct Writer(Vec<u8>);
+pub struct Writer<'a> {
+    bytes: Vec<u8>,
+    /// Bytes that are sent from where they are, each with its place in `bytes`.
+    lent: Vec<(usize, &'a [u8])>,
+}
 
-impl Writer {
+impl<'a> Writer<'a> {
     pub fn i8(mut self, value: i8) -> Self {
-        self.0.extend_from_slice(&value.to_be_bytes());
+        self.bytes.extend_from_slice(&value.to_be_bytes());
         self
     }
 
     pub fn i16(mut self, value: i16) -> Self {
-        self.0.extend_from_slice(&value.to_be_bytes());
+        self.bytes.extend_from_slice(&value.to_be_bytes());
         self
     }
 
     pub fn i32(mut self, value: i32) -> Self {
-        self.0.extend_from_slice(&value.to_be_bytes());
+        self.bytes.extend_from_slice(&value.to_be_bytes());
         self
     }
 
     pub fn i64(mut self, value: i64) -> Self {
-        self.0.extend_from_slice(&value.to_be_bytes());
+        self.bytes.extend_from_slice(&value.to_be_bytes());
         self
     }
 
@@ -30,7 +34,7 @@ impl Writer {
     pub fn str(self, value: &str) -> Self {
         let length = i16::try_from(value.len()).expect("a name fits 32,767 bytes");
         let mut writer = self.i16(length);
-        writer.0.extend_from_slice(value.as_bytes());
+        writer.bytes.extend_from_slice(value.as_bytes());
         writer
     }
 
@@ -43,12 +47,34 @@ impl Writer {
     pub fn bytes(self, value: &[u8]) -> Self {
         let length = i32::try_from(value.len()).expect("a request is far smaller than 2 GiB");
         let mut writer = self.i32(length);
-        writer.0.extend_from_slice(value);
+        writer.bytes.extend_from_slice(value);
         writer
     }
 
+    /// Appends bytes like [`Writer::bytes`], but without copying them.
+    pub fn lend(self, value: &'a [u8]) -> Self {
+        let length = i32::try_from(value.len()).expect("a request is far smaller than 2 GiB");
+        let mut writer = self.i32(length);
+        writer.lent.push((writer.bytes.len(), value));
+        writer
+    }
+
+    /// What was written, as slices in order.
+    pub fn parts(&self) -> Vec<&[u8]> {
+        let mut parts = Vec::with_capacity(2 * self.lent.len() + 1);
+        let mut from = 0;
+        for (place, value) in &self.lent {
+            parts.extend([&self.bytes[from..*place], value]);
+            from = *place;
+        }
+        parts.push(&self.bytes[from..]);
+        parts
+    }
+
+    /// What was written, in one piece.
+    #[cfg(test)]
     pub fn into_bytes(self) -> Vec<u8> {
-        self.0
+        self.parts().concat()
     }
 }
 
@@ -191,6 +217,15 @@ mod tests {
         assert_eq!(reader.array(Reader::i64), Ok(vec![7, 8]));
         assert_eq!(reader.i32(), Ok(5));
         assert_eq!(reader.i8(), Err(Malformed));
+    }
+
+    #[test]
+    fn what_is_lent_is_in_its_place_without_a_copy() {
+        let (first, second) = ([7; 3], [8; 2]);
+        let writer = Writer::default().i8(1).lend(&first).lend(&[]).lend(&second).i8(2);
+        let copied = Writer::default().i8(1).bytes(&first).bytes(&[]).bytes(&second).i8(2);
+        assert!(writer.parts().iter().any(|part| std::ptr::eq(*part, &first[..])));
+        assert_eq!(writer.into_bytes(), copied.into_bytes());
     }
 
     #[test]

@@ -34,5 +34,5 @@ pub use metadata::Metadata;
 pub use peek::headers;
 pub use peek::{Peek, peek};
 pub use stored::{BatchHeader, HEADER_BYTES, next_batch};
-pub use stream::{Refused, Transport, Until};
+pub use stream::{Refused, Transport, Until, write_parts};
 pub use topic_id::topic_id;

@@ -61,7 +61,7 @@ mod tests {
     /// A response about partitions 0 and 4, of which the second one has a batch of `bytes` at offset 7.
     fn answer(bytes: i32) -> Vec<u8> {
         let head = Writer::default().i32(0).i32(1).str("events").i32(2);
-        let part = |w: Writer, id: i32| w.i32(id).i16(0).i64(9).i64(9).i32(0);
+        let part = |w: Writer<'static>, id: i32| w.i32(id).i16(0).i64(9).i64(9).i32(0);
         let body = part(part(head, 0).i32(3).i8(0).i8(0).i8(0), 4).i32(bytes);
         body.i64(7).i32(bytes - 12).i32(0).i8(2).into_bytes()
     }

@@ -2,7 +2,7 @@
 //! extend.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use crate::broker::protocol::deadline::left;
 
 /// A connected socket, with its TLS session if there is one.
 pub trait Transport: Send {
-    /// Writes all of `bytes`.
+    /// Writes all of `parts`, which are used up, one after the other.
     ///
     /// # Errors
     /// Any error of the socket or of TLS; `TimedOut` at `deadline`. [`Refused`] if one side does not accept
     /// the other.
-    fn send(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()>;
+    fn send(&mut self, parts: &mut [IoSlice<'_>], deadline: Instant) -> io::Result<()>;
 
     /// Reads the bytes that are available, waiting for the first one; returns 0 at the end of the stream.
     ///
@@ -28,8 +28,8 @@ pub trait Transport: Send {
 }
 
 impl Transport for TcpStream {
-    fn send(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
-        Until { socket: self, deadline }.write_all(bytes)
+    fn send(&mut self, parts: &mut [IoSlice<'_>], deadline: Instant) -> io::Result<()> {
+        write_parts(&mut Until { socket: self, deadline }, parts)
     }
 
     fn receive(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
@@ -39,6 +39,22 @@ impl Transport for TcpStream {
     fn socket(&self) -> &TcpStream {
         self
     }
+}
+
+/// Writes all of `parts`, as `write_all` does for one.
+///
+/// # Errors
+/// Any error of `writer`.
+pub fn write_parts(writer: &mut impl Write, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+    // Skips empty parts.
+    IoSlice::advance_slices(&mut parts, 0);
+    while !parts.is_empty() {
+        match writer.write_vectored(parts)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => IoSlice::advance_slices(&mut parts, count),
+        }
+    }
+    Ok(())
 }
 
 /// Why one side does not accept the other: the payload of an `io::Error`. No retry helps until a setting or
@@ -94,9 +110,13 @@ impl Read for Until<'_> {
 
 impl Write for Until<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             self.socket.set_write_timeout(self.limit()?)?;
-            match self.socket.write(bytes) {
+            match self.socket.write_vectored(parts) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 outcome => return outcome.map_err(in_time),
             }
@@ -155,6 +175,25 @@ mod tests {
     }
 
     #[test]
+    fn parts_arrive_in_order_however_little_is_written_at_a_time() {
+        struct Slow(Vec<u8>);
+        impl Write for Slow {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.extend_from_slice(&bytes[..bytes.len().min(3)]);
+                Ok(bytes.len().min(3))
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (mut slow, texts) = (Slow(Vec::new()), ["", "a", "bcdefgh", "", "ij", ""]);
+        write_parts(&mut slow, &mut texts.map(|text| IoSlice::new(text.as_bytes()))).expect("written");
+        assert_eq!(slow.0, texts.concat().as_bytes());
+        write_parts(&mut slow, &mut []).expect("nothing to write");
+    }
+
+    #[test]
     fn a_peer_that_takes_bytes_slowly_does_not_either() {
         let (mut near, mut far) = pair();
         let slow = thread::spawn(move || {
@@ -163,7 +202,7 @@ mod tests {
             }
         });
         let watch = Watch::start();
-        let error = near.send(&vec![0; 64 << 20], soon()).expect_err("not so fast");
+        let error = near.send(&mut [IoSlice::new(&vec![0; 64 << 20])], soon()).expect_err("not so fast");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(watch.elapsed() >= Duration::from_millis(200));
         watch.assert_within(Duration::from_millis(1500), "the call");

@@ -23,7 +23,7 @@ pub fn topic_id(on: &mut Call<'_>) -> Result<Result<Option<String>, Code>> {
     on.ask(METADATA, request(on.topic), read)
 }
 
-fn request(topic: &str) -> Writer {
+fn request(topic: &str) -> Writer<'static> {
     const NO_TAGS: i8 = 0;
     let one_topic = 1 + 1;
     let header_end = Writer::default().i8(NO_TAGS);
@@ -34,7 +34,7 @@ fn request(topic: &str) -> Writer {
 }
 
 /// Writes a length in groups of seven bits, lowest first.
-fn length(writer: Writer, value: usize) -> Writer {
+fn length(writer: Writer<'static>, value: usize) -> Writer<'static> {
     let low = (value & 0x7f) as u8;
     if value > 0x7f { length(writer.i8((low | 0x80) as i8), value >> 7) } else { writer.i8(low as i8) }
 }

@@ -3,7 +3,7 @@
 //! All files are read at each handshake, so certificates can be renewed while the program runs. Each
 //! handshake is a full one, so a certificate counts only as long as it is valid.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription as Alert, CertificateError, ClientConfig, ClientConnection, RootCertStore};
 
-use crate::broker::protocol::{Refused, Transport, Until};
+use crate::broker::protocol::{Refused, Transport, Until, write_parts};
 use crate::config::SecurityConfig;
 
 /// An encrypted connection.
@@ -65,10 +65,10 @@ impl TlsStream {
 }
 
 impl Transport for TlsStream {
-    fn send(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    fn send(&mut self, parts: &mut [IoSlice<'_>], deadline: Instant) -> io::Result<()> {
         let mut socket = Until { socket: &self.socket, deadline };
         let mut stream = rustls::Stream::new(&mut self.session, &mut socket);
-        stream.write_all(bytes).and_then(|()| stream.flush()).map_err(|error| {
+        write_parts(&mut stream, parts).and_then(|()| stream.flush()).map_err(|error| {
             // With TLS 1.3 a broker that rejects our certificate says so, and closes, only after the
             // handshake.
             let said = if is_closed(&error) { stream.read(&mut [0]).err().map(typed) } else { None };

@@ -1,5 +1,6 @@
 //! Publishes records: splits a call into requests, sends each to its leader, and collects the receipts.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use crate::broker::client::{Batch, BatchInDoubt, Produced};
@@ -250,7 +251,11 @@ impl Sink for KafkaSink {
                 self.cluster.connector.abandon(*partition);
             }
         }
-        let all = [records, &repeated.given_up].concat();
+        let all = if repeated.given_up.is_empty() {
+            Cow::Borrowed(records)
+        } else {
+            Cow::Owned([records, &repeated.given_up].concat())
+        };
         let mut dispatch = Dispatch::new(all.len(), parts);
         loop {
             let round = dispatch.next_round();

@@ -65,10 +65,14 @@ impl Client for WireClient {
         }
         ensure_id(&mut sequences, on)?;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
-        let body = produce_body(on.topic, ack_timeout).i32(batches.len() as i32);
-        let body = batches.iter().fold(body, |body, batch| {
-            let encoded = sequences.batch(batch.partition, &batch.records, now_ms);
-            body.i32(batch.partition).bytes(encoded.expect("an id was asked for above"))
+        for batch in batches {
+            sequences.number(batch.partition, &batch.records, now_ms);
+        }
+        // From here the bytes go to the socket: what is kept in case of doubt is exactly what was sent.
+        let in_doubt = &*sequences;
+        let body = produce_body(on.topic, ack_timeout).array(batches, |w, batch| {
+            let encoded = in_doubt.encoded(batch.partition);
+            w.i32(batch.partition).lend(encoded.expect("an id was asked for above"))
         });
         let outcomes = produced(on, body)?;
         check_answers(on.connection.host(), batches, &outcomes)?;

@@ -38,7 +38,7 @@ pub fn produce_plainly(
 }
 
 /// The beginning of a produce request, up to the partitions of the topic.
-pub fn produce_body(topic: &str, ack_timeout: Duration) -> Writer {
+pub fn produce_body(topic: &str, ack_timeout: Duration) -> Writer<'static> {
     let ack_timeout = i32::try_from(ack_timeout.as_millis()).unwrap_or(i32::MAX);
     Writer::default().i16(NULL).i16(ALL_REPLICAS).i32(ack_timeout).i32(1).str(topic)
 }
@@ -47,7 +47,7 @@ pub fn produce_body(topic: &str, ack_timeout: Duration) -> Writer {
 ///
 /// # Errors
 /// As for [`Call::ask`].
-pub fn produced(on: &mut Call<'_>, body: Writer) -> Result<PerPartition<Produced>> {
+pub fn produced(on: &mut Call<'_>, body: Writer<'_>) -> Result<PerPartition<Produced>> {
     let api = if on.gives_reasons() { PRODUCE_WITH_REASONS } else { PRODUCE };
     let topic = on.topic;
     on.ask(api, body, |r| {

@@ -78,16 +78,21 @@ impl Sequences {
         }
     }
 
-    /// Returns the batch to send to `partition`, which is in doubt from now on; `None` without an id.
-    pub fn batch(&mut self, partition: i32, records: &[Record<'_>], now_ms: i64) -> Option<&[u8]> {
-        let (producer_id, epoch) = self.id?;
+    /// Makes `records` the batch to send to `partition`, which is in doubt from now on. Does nothing without an id,
+    /// or if [`Sequences::prepare`] has found the batch in doubt again.
+    pub fn number(&mut self, partition: i32, records: &[Record<'_>], now_ms: i64) {
+        let Some((producer_id, epoch)) = self.id else { return };
         let sequence = self.next.get(&partition).copied().unwrap_or(0);
-        let doubt = self.in_doubt.entry(partition).or_insert_with(|| {
+        self.in_doubt.entry(partition).or_insert_with(|| {
             let stamp = Stamp { producer_id, epoch, sequence };
             let encoded = batch::encode(records, stamp, now_ms);
             InDoubt { stamp, sent_ms: now_ms, records: records.len(), encoded, is_repeated: false }
         });
-        Some(&doubt.encoded)
+    }
+
+    /// The batch in doubt of `partition`, as it was first sent.
+    pub fn encoded(&self, partition: i32) -> Option<&[u8]> {
+        Some(&self.in_doubt.get(&partition)?.encoded)
     }
 
     /// Applies the broker's response to the batch last sent to `partition`.
@@ -147,7 +152,8 @@ mod tests {
         if sequences.needs_id() {
             sequences.begin((fresh_id, 0));
         }
-        let bytes = sequences.batch(partition, &records, fresh_id).expect("an id");
+        sequences.number(partition, &records, fresh_id);
+        let bytes = sequences.encoded(partition).expect("an id");
         let id = i64::from_be_bytes(*bytes[43..].first_chunk().expect("8 bytes"));
         (id, i32::from_be_bytes(*bytes[53..].first_chunk().expect("4 bytes")))
     }

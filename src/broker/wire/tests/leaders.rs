@@ -49,7 +49,7 @@ fn batch_at(id: i32, partition: i32, offset: i64) -> Vec<u8> {
     }
 }
 
-fn answer(world: &World, id: i32, key: i16, r: &mut Reader<'_>) -> Writer {
+fn answer(world: &World, id: i32, key: i16, r: &mut Reader<'_>) -> Writer<'static> {
     match key {
         18 => Writer::default().i16(0).array(
             &[
@@ -73,7 +73,7 @@ fn answer(world: &World, id: i32, key: i16, r: &mut Reader<'_>) -> Writer {
     }
 }
 
-fn metadata(world: &World) -> Writer {
+fn metadata(world: &World) -> Writer<'static> {
     let leaders = *world.leaders.lock().expect("whole");
     let ids: Vec<i32> = (1..=world.ports.len() as i32).collect();
     Writer::default()
@@ -90,7 +90,7 @@ fn metadata(world: &World) -> Writer {
 }
 
 /// Each answers as the leader in the epoch that it knows of.
-fn epoch_ends(world: &World, id: i32, r: &mut Reader<'_>) -> Writer {
+fn epoch_ends(world: &World, id: i32, r: &mut Reader<'_>) -> Writer<'static> {
     let _replica = r.i32().expect("replica");
     let asked = r
         .array(|r| {
@@ -115,7 +115,7 @@ fn epoch_ends(world: &World, id: i32, r: &mut Reader<'_>) -> Writer {
     })
 }
 
-fn fetched(id: i32, r: &mut Reader<'_>) -> Writer {
+fn fetched(id: i32, r: &mut Reader<'_>) -> Writer<'static> {
     let _ = (
         r.i32().expect("replica"),
         r.i32().expect("wait"),
