@@ -222,12 +222,12 @@ impl Connection {
     fn send(&mut self, api: Api, body: &Writer<'_>, deadline: Instant) -> io::Result<()> {
         self.correlation = self.correlation.wrapping_add(1);
         let header = Writer::default().i16(api.key).i16(api.version).i32(self.correlation).str(CLIENT_ID);
-        let parts = [header.parts(), body.parts()].concat();
-        let length = parts.iter().map(|part| part.len()).sum::<usize>();
-        let length = i32::try_from(length).expect("a request is far smaller than 2 GiB").to_be_bytes();
-        let mut parts: Vec<IoSlice<'_>> =
-            std::iter::once(&length[..]).chain(parts).map(IoSlice::new).collect();
-        self.stream.send(&mut parts, deadline)
+        let (header, body) = (header.parts().concat(), body.parts());
+        let length = header.len() + body.iter().map(|part| part.len()).sum::<usize>();
+        let length = i32::try_from(length).expect("a request is far smaller than 2 GiB");
+        let head = [&length.to_be_bytes()[..], &header].concat();
+        let parts = std::iter::once(&head[..]).chain(body);
+        self.stream.send(&mut parts.map(IoSlice::new).collect::<Vec<_>>(), deadline)
     }
 
     fn read<T>(
