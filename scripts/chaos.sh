@@ -296,7 +296,8 @@ PAGE
 
 begin "building"
 build=(cargo build --locked --quiet)
-[[ $profile == debug ]] || build+=(--release)
+# The same as in the tests, which may be running these very files.
+if [[ $profile == debug ]]; then build+=(--all-features); else build+=(--release); fi
 { attended "${build[@]}" --bins && attended "${build[@]}" --example fault-proxy; } 2>"$base_dir/build.log" ||
   fail "cargo build" "$base_dir/build.log"
 
