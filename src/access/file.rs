@@ -10,7 +10,7 @@
 //! Several lines for one client are several keys, for example while one replaces another. They share its limits.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,17 +72,17 @@ pub fn parse(
         fingerprint.borrow_mut().update(&text);
         Ok(text)
     };
-    let (mut lines, mut rates) = (Vec::new(), BTreeMap::<&str, Rates>::new());
+    let (mut lines, mut ids, mut rates) = (Vec::new(), HashSet::new(), BTreeMap::<&str, Rates>::new());
     for (number, line) in (1..).zip(text.lines()) {
         let words: Vec<&str> = line.split_whitespace().collect();
         if words.first().is_none_or(|word| word.starts_with('#')) {
             continue;
         }
         let parsed = one_line(&words, &read, &mut rates).map_err(|why| format!("line {number}: {why}"))?;
-        if lines.iter().any(|(_, other): &(usize, Line<'_>)| other.id == parsed.id) {
+        if !ids.insert(parsed.id) {
             return Err(format!("line {number}: the id {} is there twice; every key has its own", parsed.id));
         }
-        lines.push((number, parsed));
+        lines.push(parsed);
     }
     let mut clients = BTreeMap::new();
     for (name, rates) in rates {
@@ -90,7 +90,7 @@ pub fn parse(
         let client = client(name, &rates, largest, known).map_err(|why| format!("client {name}: {why}"))?;
         clients.insert(name.to_owned(), Arc::new(client));
     }
-    let key = |(_, line): (usize, Line<'_>)| {
+    let key = |line: Line<'_>| {
         let known = before.and_then(|before| before.by_id.get(line.id));
         let last_used = known.map_or(0, |known| known.last_used.load(Ordering::Relaxed));
         let key = Arc::new(Key {
