@@ -5,12 +5,20 @@
 //! threads for all of this.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
+use socket2::SockRef;
+
 use crate::producer::answer::Answer;
 use crate::producer::head::Head;
+
+/// Connections that the kernel may queue before they are accepted; its own limit is `net.core.somaxconn`.
+const BACKLOG: i32 = 1024;
+
+/// Unread bytes that the kernel keeps per connection, which limits what a flood can put into our memory.
+const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 
 /// A running HTTP server.
 pub trait Front: Send + Sync {
@@ -64,7 +72,21 @@ pub struct Request {
     pub complete: Instant,
 }
 
-pub fn cannot_bind(addr: SocketAddr, error: &io::Error) -> io::Error {
+/// Starts listening on `addr`, with the options that every front wants. Linux copies them to every accepted socket.
+///
+/// # Errors
+/// The address cannot be bound.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(addr).map_err(|error| cannot_bind(addr, &error))?;
+    let socket = SockRef::from(&listener);
+    socket.listen(BACKLOG)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+    Ok(listener)
+}
+
+fn cannot_bind(addr: SocketAddr, error: &io::Error) -> io::Error {
     let hint = match error.kind() {
         io::ErrorKind::AddrNotAvailable if addr.is_ipv6() => {
             "; IPv6 may be disabled here; use 0.0.0.0 for all IPv4 addresses"

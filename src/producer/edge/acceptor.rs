@@ -13,13 +13,7 @@ use socket2::SockRef;
 use crate::producer::answer::{After, Answer};
 use crate::producer::clock::with_date;
 use crate::producer::edge::mailbox::{Mail, Mailbox};
-use crate::producer::front::cannot_bind;
-
-/// Connections that the kernel may queue before they are accepted; its own limit is `net.core.somaxconn`.
-const BACKLOG: i32 = 1024;
-
-/// Unread bytes that the kernel keeps per connection, which limits what a flood can put into our memory.
-const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
+use crate::producer::front::listen;
 
 /// Bytes of answers that the kernel keeps per connection. By itself it keeps megabytes for each client that does
 /// not read, and the loop goes on producing them.
@@ -47,14 +41,8 @@ impl Listener {
     /// # Errors
     /// The address cannot be bound.
     pub fn open(addr: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr).map_err(|error| cannot_bind(addr, &error))?;
-        // Linux copies these options to every accepted socket.
-        let socket = SockRef::from(&listener);
-        socket.listen(BACKLOG)?;
-        socket.set_tcp_nodelay(true)?;
-        socket.set_keepalive(true)?;
-        socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
-        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+        let listener = listen(addr)?;
+        SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER_BYTES)?;
         let bound = listener.local_addr()?;
         Ok(Self { listener, bound, stopped: AtomicBool::new(false) })
     }

@@ -14,18 +14,12 @@ use parking_lot::{Mutex, MutexGuard};
 use socket2::SockRef;
 use tiny_http::Server;
 
-use crate::producer::front::cannot_bind;
+use crate::producer::front::listen;
 use crate::producer::tiny_http::orders::Arrival;
-
-/// Connections that the kernel may queue before they are accepted; its own limit is `net.core.somaxconn`.
-const BACKLOG: i32 = 1024;
 
 /// Longest wait for a client during one write. Without it, a client that never reads would hold a thread
 /// forever.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Unread bytes that the kernel keeps per connection, which limits what a flood can put into our memory.
-const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 
 /// Most requests received in one go.
 const RECEIVE_AT_MOST: usize = 32;
@@ -73,14 +67,8 @@ impl Listener {
     /// # Errors
     /// The address cannot be bound.
     pub fn open(addr: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr).map_err(|error| cannot_bind(addr, &error))?;
-        // Linux copies these options to every accepted socket.
-        let socket = SockRef::from(&listener);
-        socket.listen(BACKLOG)?;
-        socket.set_tcp_nodelay(true)?;
-        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
-        socket.set_keepalive(true)?;
-        socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+        let listener = listen(addr)?;
+        SockRef::from(&listener).set_write_timeout(Some(SEND_TIMEOUT))?;
         let server = serve(&listener)?;
         let bound = listener.local_addr()?;
         Ok(Self {
