@@ -5,13 +5,17 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use event_pipeline::config::{SaslMechanism, Secret, SecurityConfig, SecurityProtocol};
+use event_pipeline::broker::{Source, open_source};
+use event_pipeline::config::{
+    KafkaClient, KafkaConfig, SaslMechanism, Secret, SecurityConfig, SecurityProtocol,
+};
 use ring::pbkdf2;
 
 use crate::support::admin::{self, Body};
 use crate::support::certificates::{Authority, Certificate};
 use crate::support::kafka::Cluster;
 use crate::support::topic::Topic;
+use crate::support::wait::{eventually, secs};
 
 pub const USER: &str = "alice";
 /// Nothing else in a log, a help text or an error looks like it.
@@ -114,7 +118,8 @@ impl Secured {
         }
     }
 
-    /// Gives `user` a password for both SCRAM mechanisms; for PLAIN the broker's settings have it.
+    /// Gives `user` a password for both SCRAM mechanisms; for PLAIN the broker's settings have it. The broker knows it
+    /// when this returns.
     pub fn set_password(&self, user: &str, password: &str) {
         const ITERATIONS: u32 = 4096;
         let salt = b"salt of the test";
@@ -137,6 +142,29 @@ impl Secured {
             }
             assert_eq!(answer.i16(), 0, "the password of {user} is set");
         }
+        self.wait_for_login(user, password);
+    }
+
+    /// The controller answers before the broker has read of the change.
+    fn wait_for_login(&self, user: &str, password: &str) {
+        let topic = self.topic();
+        let security = SecurityConfig {
+            username: Some(user.into()),
+            password: Some(Secret::new(password)),
+            // The one that was changed last.
+            ..self.config(SecurityProtocol::SaslSsl, SaslMechanism::ScramSha512)
+        };
+        let config = KafkaConfig {
+            brokers: vec![self.brokers(Port::SaslSsl)],
+            topic: topic.name.clone(),
+            connect_timeout_ms: 10_000,
+            request_timeout_ms: 5000,
+            client: KafkaClient::Auto,
+            security,
+        };
+        eventually(secs(60), "the broker knows the password", || {
+            open_source(&config).expect("a thread").partitions().is_ok()
+        });
     }
 }
 
