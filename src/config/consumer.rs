@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, Parser, ValueEnum};
 
 use super::shard::Shard;
 use super::values::{file_to_write, listen_address, number};
-use super::{CommonConfig, EventEcho, KafkaConfig, Secret, Settings};
+use super::{CommonConfig, EventEcho, IdsConfig, KafkaConfig, Secret, Settings};
 
 /// Reads events from a Kafka topic and writes each one to a log file exactly once.
 #[derive(Parser, Clone, Debug)]
@@ -27,6 +27,9 @@ pub struct ConsumerConfig {
     /// Where it is written.
     #[command(flatten)]
     pub log: LogConfig,
+    /// What is not written twice.
+    #[command(flatten)]
+    pub ids: IdsConfig,
 
     /// Address of /metrics, /livez, /readyz and /version; `off` disables them
     #[arg(

@@ -6,6 +6,7 @@
 mod access;
 mod consumer;
 mod http;
+mod ids;
 mod kafka;
 mod producer;
 mod secret;
@@ -17,6 +18,7 @@ mod values;
 pub use access::{AccessConfig, read_keys};
 pub use consumer::{ConsumerConfig, Fsync, LogConfig, OffsetReset, ReadingConfig};
 pub use http::{HttpConfig, HttpServer};
+pub use ids::{IdsConfig, Window as DedupWindow};
 pub use kafka::{KafkaClient, KafkaConfig};
 pub use producer::{EventEcho, ProducerConfig};
 pub use secret::{PASSWORD_ENV, Secret};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Parser, ValueEnum};
 
 use super::access::new_key;
-use super::values::number;
+use super::values::{field_name, number};
 use super::{AccessConfig, CommonConfig, HttpConfig, KafkaConfig, Secret, Settings};
 
 /// Accepts events over HTTP, stores them in Kafka, and answers 200 once Kafka has acknowledged them.
@@ -96,14 +96,6 @@ impl QueueConfig {
     pub fn delivery_timeout(&self) -> Duration {
         Duration::from_millis(self.delivery_timeout_ms)
     }
-}
-
-/// Rejects an empty name and one with white space around it, since no event would have that field.
-fn field_name(value: &str) -> Result<String, String> {
-    if value.is_empty() || value.trim() != value {
-        return Err("expected the name of a field without white space around it, for example user_id".into());
-    }
-    Ok(value.to_owned())
 }
 
 impl Settings for ProducerConfig {

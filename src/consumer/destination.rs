@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::consumer::progress::Progress;
-use crate::event::EventError;
+use crate::event::{EventError, EventId};
 
 /// Why a destination cannot continue; the text is for operators.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,10 +26,25 @@ pub struct Record<'a> {
     pub offset: i64,
     /// Its bytes.
     pub value: &'a [u8],
+    /// Its time in milliseconds since the epoch, if that is known.
+    pub time: Option<i64>,
     /// Its line, or why it is not a valid event.
     pub event: Result<&'a str, &'a EventError>,
+    /// The id of the event, if it has one and repeated events are dropped.
+    pub id: Option<&'a EventId<'a>>,
     /// Now, in milliseconds since the epoch.
     pub now: i64,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Staged {
+    /// It is in memory, where it needs so many bytes.
+    Taken(usize),
+    /// It repeats an event that the destination has.
+    Dropped,
+    /// It cannot join those before it: it has to be staged again after [`Destination::settle`], which makes room.
+    Full,
 }
 
 /// A destination that was opened. The writing thread drives it.
@@ -40,9 +55,8 @@ pub trait Destination: Send + 'static {
     /// The progress that is durable.
     fn covered(&self) -> &Progress;
 
-    /// Takes `record` into memory and returns the bytes that it needs there. `None` if it cannot join those before it:
-    /// then it is staged again after [`Self::settle`], which makes room.
-    fn stage(&mut self, record: &Record<'_>) -> Option<usize>;
+    /// Takes `record` into memory.
+    fn stage(&mut self, record: &Record<'_>) -> Staged;
 
     /// Writes what was staged, after which the progress is `read`, and makes it durable if `now` or if it is time to.
     /// Called at least once per second and after each SIGHUP, so it also does what is due while no records arrive.

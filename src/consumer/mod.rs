@@ -99,7 +99,25 @@ pub fn run<S: Source + 'static>(
         config.reading.shard.log_file(&config.log.file).display(),
         in_words(&opened.destination.covered().offsets)
     );
+    say_what_repeats(config);
     copy(config, shutdown, source, opened, &hangups, &state)
+}
+
+fn say_what_repeats(config: &ConsumerConfig) {
+    let Some(field) = &config.ids.field else { return };
+    ::log::info!(
+        "dropping events whose {field} was logged within DEDUP_WINDOW={}, as long as there are not more than \
+         DEDUP_MAX_IDS={}",
+        config.ids.window,
+        config.ids.max_ids
+    );
+    if config.reading.shard.count > 1 {
+        ::log::warn!(
+            "CONSUMER_SHARD={}: a repeated event is found only if it is read by the same consumer; set \
+             KAFKA_KEY_FIELD={field} for the producers, so that it goes to the same partition",
+            config.reading.shard
+        );
+    }
 }
 
 /// Runs the threads, each of which ends once the one before it has dropped its channel: reader, then writer.
@@ -122,7 +140,8 @@ fn copy<S: Source + 'static>(
     );
     let echo = Echo::start(config.event_echo, "📥 Received event:").map_err(cannot_start)?;
     let inputs = (batches, hangups.messages.clone());
-    let writer = Writer::new(destination, echo, inputs, state.clone(), shutdown.clone());
+    let id_field = config.ids.field.clone();
+    let writer = Writer::new(destination, id_field, echo, inputs, state.clone(), shutdown.clone());
     let writer = spawn("writer", move || writer.run()).map_err(cannot_start)?;
     let reader = spawn("reader", move || reader.run()).map_err(cannot_start)?;
     let read = join(reader);

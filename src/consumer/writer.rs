@@ -10,7 +10,7 @@ use crossbeam::channel::{Receiver, after, select};
 
 use crate::broker::Page;
 use crate::consumer::ages::Ages;
-use crate::consumer::destination::{Destination, DestinationError, Record};
+use crate::consumer::destination::{Destination, DestinationError, Record, Staged};
 use crate::consumer::failure::Failure;
 use crate::consumer::progress::Progress;
 use crate::consumer::reader::Batch;
@@ -42,6 +42,8 @@ enum Input {
 /// The state of the writing thread.
 pub struct Writer<D> {
     destination: D,
+    /// Member of the events that is their id, if repeated events are dropped.
+    id_field: Option<String>,
     /// Prints events to stdout.
     echo: Echo,
     pages: Receiver<Batch>,
@@ -64,6 +66,7 @@ impl<D: Destination> Writer<D> {
     /// Creates a writer that continues where the destination ends.
     pub fn new(
         destination: D,
+        id_field: Option<String>,
         echo: Echo,
         (pages, hangups): (Receiver<Batch>, Receiver<()>),
         state: Arc<State>,
@@ -71,7 +74,20 @@ impl<D: Destination> Writer<D> {
     ) -> Self {
         let read = destination.covered().clone();
         let (ages, records, bytes, settle_at) = (Ages::default(), 0, 0, None);
-        Self { destination, echo, pages, hangups, state, shutdown, read, records, bytes, ages, settle_at }
+        Self {
+            destination,
+            id_field,
+            echo,
+            pages,
+            hangups,
+            state,
+            shutdown,
+            read,
+            records,
+            bytes,
+            ages,
+            settle_at,
+        }
     }
 
     /// Writes until the reader has ended and all its pages are durable.
@@ -156,7 +172,7 @@ impl<D: Destination> Writer<D> {
             if at % RECORDS_PER_CLOCK == 0 {
                 now = now_millis();
             }
-            self.stage_one(partition, page, (offset, value), now)?;
+            self.stage_one(partition, page, (time, offset, value), now)?;
             self.read.offsets.insert(partition, offset + 1);
             self.records += 1;
             self.ages.add(time);
@@ -180,20 +196,24 @@ impl<D: Destination> Writer<D> {
         &mut self,
         partition: i32,
         page: &Page,
-        (offset, value): (i64, &[u8]),
+        (time, offset, value): (Option<i64>, i64, &[u8]),
         now: i64,
     ) -> Result<(), DestinationError> {
-        let line = one_line(value);
-        let event = line.as_ref().map(|line| std::str::from_utf8(line).expect("an event is UTF-8"));
-        let record = Record { partition, offset, value, event, now };
-        self.bytes += match self.destination.stage(&record) {
-            Some(bytes) => bytes,
-            None => {
-                self.cover_trail(partition, page);
-                self.settle(true)?;
-                self.destination.stage(&record).expect("a settled destination has room")
-            }
-        };
+        let line = one_line(value, self.id_field.as_deref());
+        let event = line.as_ref().map(|line| std::str::from_utf8(&line.text).expect("an event is UTF-8"));
+        let id = line.as_ref().ok().and_then(|line| line.id.as_ref());
+        let record = Record { partition, offset, value, time, event, id, now };
+        let mut staged = self.destination.stage(&record);
+        if staged == Staged::Full {
+            self.cover_trail(partition, page);
+            self.settle(true)?;
+            staged = self.destination.stage(&record);
+        }
+        match staged {
+            Staged::Taken(bytes) => self.bytes += bytes,
+            Staged::Dropped => return Ok(()),
+            Staged::Full => unreachable!("a settled destination has room"),
+        }
         match event {
             Ok(text) => self.echo.show(text.as_bytes(), now / 1000),
             Err(error) => {

@@ -13,6 +13,7 @@
 
 mod body;
 mod error;
+mod id;
 mod object;
 mod scan;
 mod stamp;
@@ -22,28 +23,50 @@ mod tests;
 
 pub use body::{Events, Format, detect, lines};
 pub use error::{ErrorKind, EventError};
+pub use id::EventId;
 pub use object::{Event, Limits, TIMESTAMP, read_event};
 pub use scan::{Text, Value};
 pub use stamp::Stamp;
 
 use std::borrow::Cow;
 
+use id::checksum;
 use object::{check, join_lines};
 use scan::MAX_DEPTH;
 
-/// Returns the log line for a record read from the topic, borrowed if nothing has to change.
+/// The log line for a record.
+#[derive(Debug)]
+pub struct Line<'a> {
+    /// Its bytes, borrowed if nothing has to change.
+    pub text: Cow<'a, [u8]>,
+    /// What identifies the event, if that was asked for and it has an id.
+    pub id: Option<EventId<'a>>,
+}
+
+/// Returns the log line for a record read from the topic. With `id_field`, also the id in this member of the event.
 ///
 /// A record written by [`Event::write`] comes back unchanged. Records from other producers follow the same rule,
 /// but get no timestamp, and may have any size and up to 127 levels of nesting.
 ///
 /// # Errors
 /// Any [`ErrorKind`] except `TooLarge`. A record without a value is `Empty`.
-pub fn one_line(value: &[u8]) -> Result<Cow<'_, [u8]>, EventError> {
-    let event = check(value, MAX_DEPTH, &[])?;
+pub fn one_line<'a>(value: &'a [u8], id_field: Option<&str>) -> Result<Line<'a>, EventError> {
+    let Some(field) = id_field else {
+        return Ok(Line { text: joined(&check(value, MAX_DEPTH, &[])?), id: None });
+    };
+    let event = check(value, MAX_DEPTH, &[field, TIMESTAMP])?;
+    let text = joined(&event);
+    let [id, timestamp] = event.members;
+    let id =
+        id.and_then(Value::id).map(|id| EventId { checksum: checksum(&event, timestamp, &text), text: id });
+    Ok(Line { text, id })
+}
+
+fn joined<'a, const N: usize>(event: &Event<'a, N>) -> Cow<'a, [u8]> {
     if !event.line_break {
-        return Ok(Cow::Borrowed(event.text));
+        return Cow::Borrowed(event.text);
     }
     let mut line = event.text.to_vec();
     join_lines(&mut line);
-    Ok(Cow::Owned(line))
+    Cow::Owned(line)
 }

@@ -29,6 +29,16 @@ impl<'a> Text<'a> {
         Some(Cow::Owned(text.into_bytes()))
     }
 
+    /// Number of bytes, with the quotes.
+    pub(super) fn len(self) -> usize {
+        self.quoted.len()
+    }
+
+    /// Where it begins in the text that it was read from.
+    pub(super) fn offset_in(self, text: &[u8]) -> usize {
+        self.quoted.as_ptr().addr() - text.as_ptr().addr()
+    }
+
     /// Returns true if the string represents exactly these characters, however they are escaped.
     pub(super) fn is(self, characters: &[u8]) -> bool {
         match self.escaped {

@@ -5,12 +5,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::consumer::log::ids::Key;
 use crate::consumer::progress::Progress;
 
 /// Version of the format that is written. Newer versions are refused.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
-/// Oldest version that can be read: it has no trails and no sequence.
+/// Oldest version that can be read: it has no trails and no sequence. Version 2 has no event ids.
 const OLDEST_VERSION: u64 = 1;
 
 /// Number of bytes before a mark that are compared to verify that a file is the one the mark describes.
@@ -47,6 +48,44 @@ pub struct LogMarks {
     pub unsynced_boot: Option<String>,
     /// The consumer shut down cleanly: it wrote nothing past the marks.
     pub stopped: bool,
+    /// The ids of the events in the log, if repeated events are dropped.
+    #[serde(default)]
+    pub ids: Option<IdMarks>,
+}
+
+/// The remembered event ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdMarks {
+    /// Member of the events that is their id.
+    pub field: String,
+    /// Key of the fingerprints.
+    pub key: Key,
+    /// Time of the newest record, in milliseconds since the epoch.
+    pub time: i64,
+    /// Ids are missing from the files.
+    pub damaged: bool,
+    /// Oldest first; ids are added to the last one.
+    pub generations: Vec<GenerationMark>,
+}
+
+impl IdMarks {
+    /// The generation to which ids are added.
+    pub fn current_mut(&mut self) -> &mut GenerationMark {
+        self.generations.last_mut().expect("there is always one")
+    }
+}
+
+/// The file of one generation of ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerationMark {
+    /// Rises by one with each generation.
+    pub number: u64,
+    /// Time of its first record, in milliseconds since the epoch.
+    pub began: i64,
+    /// How far it is covered.
+    pub file: FileMark,
 }
 
 impl LogMarks {
@@ -56,7 +95,8 @@ impl LogMarks {
     }
 
     /// The names of its fields; all others belong to the progress.
-    const FIELDS: [&str; 7] = ["sequence", "log", "rejected", "rotate_to", "day", "unsynced_boot", "stopped"];
+    const FIELDS: [&str; 8] =
+        ["sequence", "log", "rejected", "rotate_to", "day", "unsynced_boot", "stopped", "ids"];
 }
 
 /// How far one file is covered.
@@ -139,14 +179,33 @@ mod tests {
     fn what_is_written_is_read_and_the_format_stays() {
         assert_eq!(Checkpoint::decode(&sample().encode()), Ok(sample()));
         let text = concat!(
-            r#"{"version":2,"topic":"events","topic_id":null,"shard":"0/1","log_id":null,"claim":null,"#,
+            r#"{"version":3,"topic":"events","topic_id":null,"shard":"0/1","log_id":null,"claim":null,"#,
             r#""offsets":{"0":5,"2":0},"trails":{"2":{"term":null,"epochs":[]}},"sequence":0,"#,
             r#""log":{"name":"events.log","bytes":100,"inode":7,"tail_crc":9},"#,
             r#""rejected":{"name":"","bytes":0,"inode":0,"tail_crc":0},"#,
-            r#""rotate_to":null,"day":0,"unsynced_boot":null,"stopped":false}"#,
+            r#""rotate_to":null,"day":0,"unsynced_boot":null,"stopped":false,"ids":null}"#,
             "\n"
         );
         assert_eq!(String::from_utf8(sample().encode()).expect("text"), text);
+    }
+
+    #[test]
+    fn event_ids_are_part_of_it() {
+        let generation = GenerationMark { number: 7, began: 5, file: FileMark::default() };
+        let mut with_ids = sample();
+        with_ids.files.ids = Some(IdMarks {
+            field: "event_id".into(),
+            key: Key::from([0xab; 16]),
+            time: 9,
+            damaged: false,
+            generations: vec![generation],
+        });
+        let text = String::from_utf8(with_ids.encode()).expect("text");
+        assert!(text.contains(concat!(
+            r#""ids":{"field":"event_id","key":"abababababababababababababababab","time":9,"#,
+            r#""damaged":false,"generations":[{"number":7,"began":5,"file":{"#
+        )));
+        assert_eq!(Checkpoint::decode(text.as_bytes()), Ok(with_ids));
     }
 
     #[test]
@@ -159,19 +218,22 @@ mod tests {
         let text = String::from_utf8(text).expect("text");
         let unknown = text.replace("\"day\":0", "\"day\":0,\"night\":1");
         assert!(Checkpoint::decode(unknown.as_bytes()).unwrap_err().contains("night"));
-        let newer = text.replace("\"version\":2", "\"version\":3");
-        assert!(Checkpoint::decode(newer.as_bytes()).unwrap_err().contains("version 3"));
+        let newer = text.replace("\"version\":3", "\"version\":4");
+        assert!(Checkpoint::decode(newer.as_bytes()).unwrap_err().contains("version 4"));
     }
 
     #[test]
-    fn a_checkpoint_of_version_1_is_read_and_becomes_one_of_version_2() {
+    fn checkpoints_of_earlier_versions_are_read_and_become_current_ones() {
         let text = String::from_utf8(sample().encode()).expect("text");
-        let old = text.replace("\"version\":2", "\"version\":1");
-        let old = old.replace("\"trails\":{\"2\":{\"term\":null,\"epochs\":[]}},\"sequence\":0,", "");
-        assert!(!old.contains("trails") && !old.contains("sequence"), "{old}");
+        let second = text.replace("\"version\":3", "\"version\":2").replace(",\"ids\":null", "");
+        assert!(!second.contains("ids"), "{second}");
+        assert_eq!(Checkpoint::decode(second.as_bytes()), Ok(sample()));
+        let first = second.replace("\"version\":2", "\"version\":1");
+        let first = first.replace("\"trails\":{\"2\":{\"term\":null,\"epochs\":[]}},\"sequence\":0,", "");
+        assert!(!first.contains("trails") && !first.contains("sequence"), "{first}");
         let mut expected = sample();
         expected.progress.trails.clear();
-        assert_eq!(Checkpoint::decode(old.as_bytes()), Ok(expected));
+        assert_eq!(Checkpoint::decode(first.as_bytes()), Ok(expected));
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::mem::take;
 use std::time::{Duration, Instant};
 
 use crate::config::Fsync;
-use crate::consumer::destination::{Destination, DestinationError, Record};
+use crate::consumer::destination::{Destination, DestinationError, Record, Staged};
 use crate::consumer::log::archiver::Archiver;
+use crate::consumer::log::dedup::{Dedup, Verdict};
 use crate::consumer::log::event_log::EventLog;
 use crate::consumer::log::lines::{LINE_OVERHEAD, Lines};
 use crate::consumer::log::lock::LogLock;
@@ -15,11 +16,14 @@ use crate::consumer::log::rejects::reject_line;
 use crate::consumer::log::rotation::{Rotation, day_of};
 use crate::consumer::log::storage::Disk;
 use crate::consumer::progress::Progress;
+use crate::event::EventError;
 
 /// The open log.
 pub struct LogDestination {
     /// The files.
     pub files: EventLog<Disk>,
+    /// Drops repeated events, if that is wanted.
+    pub dedup: Option<Dedup>,
     /// Held as long as the files are open.
     pub lock: LogLock,
     /// When to close the log.
@@ -31,12 +35,12 @@ pub struct LogDestination {
     /// The metrics.
     pub metrics: LogMetrics,
     /// The lines in memory.
-    pub staged: Staged,
+    pub pending: Pending,
 }
 
 /// What is added to the log next.
 #[derive(Default)]
-pub struct Staged {
+pub struct Pending {
     lines: Lines,
     rejected: Lines,
     /// UTC day of the first line, if the log is empty.
@@ -50,43 +54,130 @@ pub struct Staged {
     bytes: u64,
     rejects: u64,
     last_reject: String,
+    /// Repeated events, and others with the id of an event in the log.
+    repeated: u64,
+    differing: u64,
+    last_differing: String,
+    said_cut_short: bool,
 }
 
 impl LogDestination {
     /// Hands the formatted lines to the files.
     fn hand_over(&mut self, read: &Progress) {
-        let Staged { lines, rejected, first_day, waiting_since, .. } = &mut self.staged;
+        let Pending { lines, rejected, first_day, waiting_since, .. } = &mut self.pending;
         if read != self.files.staged() {
-            self.files.stage(lines.take(), rejected.take(), read, *first_day);
+            let mut appended = vec![lines.take(), rejected.take()];
+            let (entries, window) = self.dedup.as_mut().map(Dedup::take).unzip();
+            appended.extend(entries);
+            self.files.stage(&mut appended, read, *first_day, window);
             waiting_since.get_or_insert_with(Instant::now);
         }
     }
 
     fn waited(&self) -> Duration {
-        self.staged.waiting_since.map_or(Duration::ZERO, |since| since.elapsed())
+        self.pending.waiting_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     fn rotate(&mut self) -> Result<(), DestinationError> {
-        if let Some(now) = self.staged.rotate_at {
+        if let Some(now) = self.pending.rotate_at {
             self.files.rotate(now)?;
-            self.staged.rotate_at = None;
+            self.pending.rotate_at = None;
             self.metrics.rotations.inc();
             self.archiver.log_closed();
         }
         Ok(())
     }
 
+    fn stage_event(&mut self, record: &Record<'_>, text: &str) -> Staged {
+        let &Record { time, id, now, .. } = record;
+        let mut fingerprint = None;
+        if let (Some(dedup), Some(id)) = (&mut self.dedup, id) {
+            match dedup.judge(id, time, now) {
+                Verdict::New(new) => fingerprint = Some(new),
+                Verdict::Full => return Staged::Full,
+                Verdict::Repeated => {
+                    self.pending.repeated += 1;
+                    return Staged::Dropped;
+                }
+                Verdict::Differs => {
+                    self.pending.differing += 1;
+                    self.pending.last_differing = describe(record);
+                    return Staged::Dropped;
+                }
+            }
+        }
+        let pending = &mut self.pending;
+        let (in_files, bytes, today) = (self.files.bytes(), text.len() + LINE_OVERHEAD, day_of(now));
+        let len = in_files + pending.lines.len() as u64;
+        let first_day = if in_files > 0 { self.files.first_day() } else { pending.first_day };
+        if self.rotation.closes_before(len, first_day, bytes as u64, today) {
+            pending.rotate_at = Some(now);
+            return Staged::Full;
+        }
+        if len == 0 {
+            pending.first_day = today;
+        }
+        pending.lines.add(now, text);
+        pending.events += 1;
+        pending.bytes += bytes as u64;
+        if let (Some(dedup), Some(fingerprint), Some(id)) = (&mut self.dedup, fingerprint, id) {
+            dedup.add(fingerprint, id.checksum);
+        }
+        Staged::Taken(bytes)
+    }
+
+    fn stage_reject(&mut self, record: &Record<'_>, error: &EventError) -> Staged {
+        let &Record { partition, offset, value, now, .. } = record;
+        let pending = &mut self.pending;
+        let line = reject_line(&self.files.covered().topic, partition, offset, error, value);
+        pending.rejected.add(now, &line);
+        pending.rejects += 1;
+        pending.last_reject = format!("partition {partition} offset {offset}: {error}");
+        Staged::Taken(line.len() + LINE_OVERHEAD)
+    }
+
     fn count(&mut self) {
-        self.metrics.events.inc_by(take(&mut self.staged.events));
-        self.metrics.bytes.inc_by(take(&mut self.staged.bytes));
-        let rejects = take(&mut self.staged.rejects);
+        self.metrics.events.inc_by(take(&mut self.pending.events));
+        self.metrics.bytes.inc_by(take(&mut self.pending.bytes));
+        let rejects = take(&mut self.pending.rejects);
         if rejects > 0 {
             log::warn!(
                 "wrote {rejects} records that are not valid events to the rejected file; the last: {}",
-                self.staged.last_reject
+                self.pending.last_reject
             );
         }
+        if let Some(dedup) = &self.dedup {
+            let (repeated, differing) = (take(&mut self.pending.repeated), take(&mut self.pending.differing));
+            self.metrics.dropped(repeated, differing, dedup.window());
+            if differing > 0 {
+                log::warn!(
+                    "dropped {differing} events that have the id of another event in the log; the last: {}",
+                    self.pending.last_differing
+                );
+            }
+            self.say_if_cut_short();
+        }
     }
+
+    /// Says once that the window is shorter than promised, and again when that changes.
+    fn say_if_cut_short(&mut self) {
+        let Some(window) = self.dedup.as_ref().map(Dedup::window) else { return };
+        if window.is_cut_short() != self.pending.said_cut_short {
+            self.pending.said_cut_short = window.is_cut_short();
+            if window.is_cut_short() {
+                log::warn!(
+                    "event ids are forgotten after {} s, before DEDUP_WINDOW, because there are more than \
+                     DEDUP_MAX_IDS: raise it (at most 100 bytes of memory for each id)",
+                    window.reach() / 1000
+                );
+            }
+        }
+    }
+}
+
+fn describe(record: &Record<'_>) -> String {
+    let id = record.id.map(|id| String::from_utf8_lossy(&id.text).into_owned()).unwrap_or_default();
+    format!("id {id:?} at partition {} offset {}", record.partition, record.offset)
 }
 
 impl Destination for LogDestination {
@@ -96,33 +187,10 @@ impl Destination for LogDestination {
         self.files.covered()
     }
 
-    fn stage(&mut self, record: &Record<'_>) -> Option<usize> {
-        let &Record { partition, offset, value, event, now } = record;
-        let staged = &mut self.staged;
-        match event {
-            Ok(text) => {
-                let (in_files, bytes, today) = (self.files.bytes(), text.len() + LINE_OVERHEAD, day_of(now));
-                let len = in_files + staged.lines.len() as u64;
-                let first_day = if in_files > 0 { self.files.first_day() } else { staged.first_day };
-                if self.rotation.closes_before(len, first_day, bytes as u64, today) {
-                    staged.rotate_at = Some(now);
-                    return None;
-                }
-                if len == 0 {
-                    staged.first_day = today;
-                }
-                staged.lines.add(now, text);
-                staged.events += 1;
-                staged.bytes += bytes as u64;
-                Some(bytes)
-            }
-            Err(error) => {
-                let line = reject_line(&self.files.covered().topic, partition, offset, error, value);
-                staged.rejected.add(now, &line);
-                staged.rejects += 1;
-                staged.last_reject = format!("partition {partition} offset {offset}: {error}");
-                Some(line.len() + LINE_OVERHEAD)
-            }
+    fn stage(&mut self, record: &Record<'_>) -> Staged {
+        match record.event {
+            Ok(text) => self.stage_event(record, text),
+            Err(error) => self.stage_reject(record, error),
         }
     }
 
@@ -134,13 +202,17 @@ impl Destination for LogDestination {
             Fsync::Interval(limit) => limit,
             Fsync::Batch | Fsync::Never => Duration::ZERO,
         };
-        self.files.settle(now || self.staged.rotate_at.is_some() || self.waited() >= limit)?;
+        let makes_room = self.pending.rotate_at.is_some() || self.dedup.as_ref().is_some_and(Dedup::is_due);
+        self.files.settle(now || makes_room || self.waited() >= limit)?;
         self.rotate()?;
+        if let Some(dedup) = &mut self.dedup {
+            dedup.begin_generation(&mut self.files)?;
+        }
         self.count();
         if self.files.is_behind() {
             return Ok(Some(limit.saturating_sub(self.waited())));
         }
-        if let (Some(_), Some(time)) = (self.staged.waiting_since.take(), self.files.synced_in()) {
+        if let (Some(_), Some(time)) = (self.pending.waiting_since.take(), self.files.synced_in()) {
             self.metrics.fsync_seconds.observe(time.as_secs_f64());
         }
         Ok(None)

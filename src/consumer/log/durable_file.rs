@@ -200,6 +200,11 @@ impl<F: AppendFile> DurableFile<F> {
         }
     }
 
+    /// Where it is, unless another program moved it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Number of confirmed and pending bytes.
     pub fn bytes(&self) -> u64 {
         self.confirmed + self.pending.len() as u64

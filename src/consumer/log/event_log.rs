@@ -1,4 +1,5 @@
-//! Writes the event log, the rejected file and the checkpoint so that they are always consistent on disk.
+//! Writes the event log, the rejected file, the file of event ids and the checkpoint so that they are always
+//! consistent on disk.
 //!
 //! The order is append, fsync, checkpoint; offsets are covered only after that. Every step may fail and be
 //! retried. `lines` formats the lines, and `recovery` finds the place to continue at startup.
@@ -8,15 +9,23 @@ use std::time::{Duration, Instant};
 
 use crate::config::Fsync;
 use crate::consumer::destination::DestinationError;
-use crate::consumer::log::checkpoint::{Checkpoint, LogMarks};
+use crate::consumer::log::checkpoint::{Checkpoint, GenerationMark, LogMarks};
 use crate::consumer::log::durable_file::{DurableFile, Place};
+use crate::consumer::log::id_files::{new_generation, remove_others};
+use crate::consumer::log::ids::Window;
 use crate::consumer::log::paths::Paths;
 use crate::consumer::log::rotation::{closed_name, next_number};
-use crate::consumer::log::storage::{Storage, doing, is_closed, replace};
+use crate::consumer::log::storage::{AppendFile, Storage, doing, is_closed, replace};
 use crate::consumer::progress::Progress;
 
 /// With `LOG_FSYNC` set to an interval, the most bytes kept in memory before they are forced to disk early.
 const UNSYNCED_MAX_BYTES: usize = 8 << 20;
+
+/// Positions in the list of files.
+pub const LOG: usize = 0;
+pub const REJECTED: usize = 1;
+/// Ids of the logged events.
+pub const IDS: usize = 2;
 
 /// Most attempts at one write while other programs keep renaming the file.
 const WRITES_MAX: usize = 10;
@@ -27,16 +36,16 @@ pub struct EventLog<S: Storage> {
     paths: Paths,
     fsync: Fsync,
     boot: Option<String>,
-    log: DurableFile<S::File>,
-    rejected: DurableFile<S::File>,
+    /// [`LOG`], [`REJECTED`] and, if repeated events are dropped, [`IDS`].
+    files: Vec<DurableFile<S::File>>,
     /// The progress after everything staged.
     staged: Progress,
-    /// The progress after the bytes that both files keep.
+    /// The progress after the bytes that the files keep.
     kept: Progress,
     /// The checkpoint for the confirmed bytes; `saved` is the one on disk.
     covered: Checkpoint,
     saved: Option<Checkpoint>,
-    /// Duration of the last fsync of the log and the rejected file.
+    /// Duration of the last fsync of the files.
     synced_in: Option<Duration>,
 }
 
@@ -50,19 +59,17 @@ impl<S: Storage> EventLog<S> {
         paths: Paths,
         fsync: Fsync,
         boot: &str,
-        files: (DurableFile<S::File>, DurableFile<S::File>),
+        files: Vec<DurableFile<S::File>>,
         progress: Progress,
         marks: LogMarks,
     ) -> Result<Self, DestinationError> {
-        let (log, rejected) = files;
         let was_unsynced = marks.unsynced_boot.is_some();
         let mut this = Self {
             storage,
             paths,
             fsync,
             boot: (fsync == Fsync::Never).then(|| boot.to_owned()),
-            log,
-            rejected,
+            files,
             staged: progress.clone(),
             kept: progress.clone(),
             covered: Checkpoint::new(progress, LogMarks { stopped: false, ..marks }),
@@ -71,20 +78,34 @@ impl<S: Storage> EventLog<S> {
         };
         if was_unsynced && fsync != Fsync::Never {
             // The next checkpoint says that every byte before it is on the disk.
-            doing("fsync", &this.paths.log, this.log.sync())?;
-            doing("fsync", &this.paths.rejected, this.rejected.sync())?;
+            for file in &mut this.files {
+                doing_to(file, "fsync", DurableFile::sync)?;
+            }
         }
         this.save()?;
+        remove_others(&this.storage, &this.paths, this.covered.files.ids.as_ref())?;
         Ok(this)
     }
 
-    /// Queues finished lines; `read` is the progress after them. Nothing is written to disk yet.
-    pub fn stage(&mut self, lines: &mut Vec<u8>, rejected: &mut Vec<u8>, read: &Progress, today: i64) {
-        if self.log.bytes() == 0 {
+    /// Queues what is to be appended to each file; `read` is the progress after it. Nothing is written to disk yet.
+    /// `window` is what the ids are after it.
+    pub fn stage(
+        &mut self,
+        appended: &mut [&mut Vec<u8>],
+        read: &Progress,
+        today: i64,
+        window: Option<&Window>,
+    ) {
+        if self.files[LOG].bytes() == 0 {
             self.covered.files.day = today;
         }
-        self.log.push(lines);
-        self.rejected.push(rejected);
+        if let (Some(window), Some(ids)) = (window, &mut self.covered.files.ids) {
+            ids.time = window.time();
+            ids.current_mut().began = window.current().began;
+        }
+        for (file, bytes) in self.files.iter_mut().zip(appended) {
+            file.push(bytes);
+        }
         self.staged.clone_from(read);
     }
 
@@ -96,10 +117,11 @@ impl<S: Storage> EventLog<S> {
     pub fn settle(&mut self, cover: bool) -> Result<(), DestinationError> {
         self.finish_rotation()?;
         self.write()?;
-        if !cover && self.log.pending() + self.rejected.pending() < UNSYNCED_MAX_BYTES {
+        if !cover && self.pending() < UNSYNCED_MAX_BYTES {
             return Ok(());
         }
-        self.verify([Place::AtPath; 2])?;
+        let places = vec![Place::AtPath; self.files.len()];
+        self.verify(&places)?;
         self.save()
     }
 
@@ -109,9 +131,9 @@ impl<S: Storage> EventLog<S> {
     /// # Errors
     /// A file operation failed; [`Self::settle`] resumes the rotation.
     pub fn rotate(&mut self, now_millis: i64) -> Result<(), DestinationError> {
-        assert!(self.log.pending() == 0, "only a settled log can be closed");
+        assert!(self.files[LOG].pending() == 0, "only a settled log can be closed");
         if self.covered.files.rotate_to.is_none() {
-            if self.log.bytes() == 0 {
+            if self.bytes() == 0 {
                 return self.save();
             }
             let names = doing("list", self.paths.dir(), self.storage.names(self.paths.dir()))?;
@@ -121,12 +143,30 @@ impl<S: Storage> EventLog<S> {
                 number.ok_or_else(|| io::Error::other("a closed log has the highest number: move it away"));
             let number = doing("number the closed logs of", &self.paths.log, number)?;
             if self.fsync == Fsync::Never {
-                doing("fsync", &self.paths.log, self.log.sync())?;
+                doing_to(&mut self.files[LOG], "fsync", DurableFile::sync)?;
             }
             self.covered.files.sequence = number;
             self.covered.files.rotate_to = Some(closed_name(&name, number, now_millis));
         }
         self.finish_rotation()
+    }
+
+    /// Continues the ids in a new file, for the current generation of `window`. Everything must be settled.
+    ///
+    /// # Errors
+    /// A file operation failed; call it again until it succeeds.
+    pub fn begin_generation(&mut self, window: &Window) -> Result<(), DestinationError> {
+        let ids = self.covered.files.ids.as_mut().expect("only ids that are kept have generations");
+        let number = window.current().number;
+        if ids.current_mut().number != number {
+            assert!(self.files[IDS].pending() == 0, "only settled ids can be left");
+            let file = new_generation(&self.storage, &self.paths, number)?;
+            ids.generations.retain(|mark| window.generations().any(|kept| kept.number == mark.number));
+            ids.generations.push(GenerationMark { number, began: window.time(), file: file.mark() });
+            self.files[IDS] = file;
+        }
+        self.save()?;
+        remove_others(&self.storage, &self.paths, self.covered.files.ids.as_ref())
     }
 
     /// Covers everything and marks the shutdown as clean.
@@ -139,7 +179,7 @@ impl<S: Storage> EventLog<S> {
         self.save()
     }
 
-    /// Duration of the last fsync of the log and the rejected file; `None` if there was none.
+    /// Duration of the last fsync of the files; `None` if there was none.
     pub fn synced_in(&self) -> Option<Duration> {
         self.synced_in
     }
@@ -156,7 +196,7 @@ impl<S: Storage> EventLog<S> {
 
     /// Bytes of the log, including staged ones.
     pub fn bytes(&self) -> u64 {
-        self.log.bytes()
+        self.files[LOG].bytes()
     }
 
     /// UTC day of the log's first line, in days since the epoch.
@@ -166,7 +206,11 @@ impl<S: Storage> EventLog<S> {
 
     /// True if something staged is not covered yet.
     pub fn is_behind(&self) -> bool {
-        self.log.pending() + self.rejected.pending() > 0 || self.staged.offsets != self.covered().offsets
+        self.pending() > 0 || self.staged.offsets != self.covered().offsets
+    }
+
+    fn pending(&self) -> usize {
+        self.files.iter().map(DurableFile::pending).sum()
     }
 
     /// Writes what is staged to files that are at their paths both before and after the write.
@@ -174,18 +218,15 @@ impl<S: Storage> EventLog<S> {
     /// A program that renames a file may have read it to its end before our write. So if the file was moved
     /// meanwhile, the write is cut off again and repeated in the next file.
     fn write(&mut self) -> Result<(), DestinationError> {
-        for _ in 0..WRITES_MAX {
+        'attempt: for _ in 0..WRITES_MAX {
             self.follow_moves()?;
-            doing("append to", &self.paths.log, self.log.write())?;
-            if !doing("inspect", &self.paths.log, self.log.in_place(&self.storage))? {
-                continue;
+            for file in &mut self.files {
+                doing_to(file, "append to", DurableFile::write)?;
+                if !doing_to(file, "inspect", |file| file.in_place(&self.storage))? {
+                    continue 'attempt;
+                }
             }
-            doing("append to", &self.paths.rejected, self.rejected.write())?;
-            if !doing("inspect", &self.paths.rejected, self.rejected.in_place(&self.storage))? {
-                continue;
-            }
-            self.log.keep();
-            self.rejected.keep();
+            self.files.iter_mut().for_each(DurableFile::keep);
             self.kept.clone_from(&self.staged);
             return Ok(());
         }
@@ -193,55 +234,55 @@ impl<S: Storage> EventLog<S> {
         doing("append to", &self.paths.log, Err(error))
     }
 
-    /// Verifies the bytes that both files keep and marks them as confirmed; `save` then covers them.
-    fn verify(&mut self, places: [Place; 2]) -> Result<(), DestinationError> {
+    /// Verifies the bytes that the files keep and marks them as confirmed; `save` then covers them.
+    fn verify(&mut self, places: &[Place]) -> Result<(), DestinationError> {
         let sync = self.fsync != Fsync::Never;
         let began = Instant::now();
-        let files = [(&mut self.log, &self.paths.log), (&mut self.rejected, &self.paths.rejected)];
-        for ((file, path), place) in files.into_iter().zip(places) {
+        for (file, place) in self.files.iter_mut().zip(places) {
             // Only programs that already have a deleted file open can read it, so fsync is pointless.
-            if place != Place::Deleted {
-                doing("fsync", path, file.verify(sync))?;
+            if *place != Place::Deleted {
+                doing_to(file, "fsync", |file| file.verify(sync))?;
             }
         }
         self.synced_in = sync.then(|| began.elapsed());
-        self.log.confirm();
-        self.rejected.confirm();
+        self.files.iter_mut().for_each(DurableFile::confirm);
         self.covered.progress.clone_from(&self.kept);
         Ok(())
     }
 
     /// Starts an empty file at the same path if another program renamed or deleted the old one.
     fn follow_moves(&mut self) -> Result<(), DestinationError> {
-        let places = [
-            doing("inspect", &self.paths.log, self.log.place(&self.storage))?,
-            doing("inspect", &self.paths.rejected, self.rejected.place(&self.storage))?,
-        ];
-        if places == [Place::AtPath; 2] {
+        let mut places = Vec::with_capacity(self.files.len());
+        for file in &mut self.files {
+            places.push(doing_to(file, "inspect", |file| file.place(&self.storage))?);
+        }
+        if places.iter().all(|place| *place == Place::AtPath) {
             return self.save();
         }
-        self.finish_moved(places)?;
-        let files = [(&mut self.log, &self.paths.log), (&mut self.rejected, &self.paths.rejected)];
-        for ((file, path), place) in files.into_iter().zip(places) {
-            if place == Place::AtPath {
-                continue;
-            }
+        self.finish_moved(&places)?;
+        for (at, _) in places.iter().enumerate().filter(|(_, place)| **place != Place::AtPath) {
             // A power cut must not undo the rename once the checkpoint refers to the new file.
             doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
-            doing("start a new", path, file.start_new(&self.storage))?;
-            log::warn!("another program moved or deleted {}; continuing in a new file", path.display());
+            let file = &mut self.files[at];
+            doing_to(file, "start a new", |file| file.start_new(&self.storage))?;
+            log::warn!(
+                "another program moved or deleted {}; continuing in a new file",
+                file.path().display()
+            );
+            if let (IDS, Some(ids)) = (at, &mut self.covered.files.ids) {
+                ids.damaged = true;
+            }
         }
         self.save()
     }
 
     /// Covers the bytes that the moved files keep. gzip or a program that follows the log may already have
     /// read them there, so they must not be written again.
-    fn finish_moved(&mut self, places: [Place; 2]) -> Result<(), DestinationError> {
-        if self.log.has_lost_kept() || self.rejected.has_lost_kept() {
+    fn finish_moved(&mut self, places: &[Place]) -> Result<(), DestinationError> {
+        if self.files.iter().any(DurableFile::has_lost_kept) {
             // Bytes were cut off after a disk error. Readers may or may not have seen them, and a duplicate
             // is better than a lost event.
-            self.log.disown();
-            self.rejected.disown();
+            self.files.iter_mut().for_each(DurableFile::disown);
             self.kept.clone_from(&self.covered.progress);
         }
         self.verify(places)?;
@@ -257,19 +298,23 @@ impl<S: Storage> EventLog<S> {
         }
         // On a retry after a failure, the file in place may already be the new one.
         let closed = is_closed(&self.storage, &to)?;
-        if !closed && doing("inspect", &self.paths.log, self.log.in_place(&self.storage))? {
+        let log = &mut self.files[LOG];
+        if !closed && doing_to(log, "inspect", |log| log.in_place(&self.storage))? {
             doing("rename the log to", &to, self.storage.rename(&self.paths.log, &to))?;
         }
         doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
-        doing("start a new", &self.paths.log, self.log.start_new(&self.storage))?;
+        doing_to(log, "start a new", |log| log.start_new(&self.storage))?;
         doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
         self.covered.files.rotate_to = None;
         self.save()
     }
 
     fn save(&mut self) -> Result<(), DestinationError> {
-        self.covered.files.log = self.log.mark();
-        self.covered.files.rejected = self.rejected.mark();
+        self.covered.files.log = self.files[LOG].mark();
+        self.covered.files.rejected = self.files[REJECTED].mark();
+        if let (Some(file), Some(ids)) = (self.files.get(IDS), &mut self.covered.files.ids) {
+            ids.current_mut().file = file.mark();
+        }
         self.covered.files.unsynced_boot.clone_from(&self.boot);
         if self.saved.as_ref() == Some(&self.covered) {
             return Ok(());
@@ -284,4 +329,14 @@ impl<S: Storage> EventLog<S> {
         self.saved = Some(self.covered.clone());
         Ok(())
     }
+}
+
+/// Calls `action` on `file` and adds to an error what was being done to which file.
+fn doing_to<F: AppendFile, T>(
+    file: &mut DurableFile<F>,
+    what: &str,
+    action: impl FnOnce(&mut DurableFile<F>) -> io::Result<T>,
+) -> Result<T, DestinationError> {
+    let result = action(file);
+    doing(what, file.path(), result)
 }

@@ -1,8 +1,13 @@
 //! Declares the metrics of the log.
 
-use prometheus::{Histogram, IntCounter};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge};
 
+use crate::consumer::log::ids::Window;
 use crate::metrics::{Metrics, SECONDS_BUCKETS};
+
+/// Reasons to drop an event: it is in the log, or another one with its id is.
+const REPEATED: &str = "repeated";
+const DIFFERS: &str = "differs";
 
 /// All metrics of one log.
 pub struct LogMetrics {
@@ -14,6 +19,12 @@ pub struct LogMetrics {
     pub fsync_seconds: Histogram,
     /// Number of log rotations.
     pub rotations: IntCounter,
+    /// Dropped events, by reason.
+    duplicates: IntCounterVec,
+    /// Number of remembered ids.
+    dedup_ids: IntGauge,
+    /// Age in seconds of the oldest remembered id.
+    dedup_window_seconds: Gauge,
 }
 
 impl LogMetrics {
@@ -28,6 +39,30 @@ impl LogMetrics {
                 &SECONDS_BUCKETS,
             ),
             rotations: metrics.counter("pipeline_log_rotations_total", "Rotations of the log"),
+            duplicates: duplicates(metrics),
+            dedup_ids: metrics.int_gauge("pipeline_dedup_ids", "Event ids that are remembered"),
+            dedup_window_seconds: metrics.gauge(
+                "pipeline_dedup_window_seconds",
+                "Age of the oldest event id that is remembered; below DEDUP_WINDOW if the consumer has seen events for \
+                 a shorter time, or more ids than DEDUP_MAX_IDS",
+            ),
         }
     }
+
+    /// Counts events that were dropped, and shows what is remembered after them.
+    pub fn dropped(&self, repeated: u64, differing: u64, window: &Window) {
+        self.duplicates.with_label_values(&[REPEATED]).inc_by(repeated);
+        self.duplicates.with_label_values(&[DIFFERS]).inc_by(differing);
+        self.dedup_ids.set(i64::try_from(window.len()).unwrap_or(i64::MAX));
+        self.dedup_window_seconds.set(window.reach() as f64 / 1000.0);
+    }
+}
+
+fn duplicates(metrics: &Metrics) -> IntCounterVec {
+    metrics.counters_for(
+        "pipeline_consumer_duplicates_total",
+        "Events that were dropped because their id is in the log: `repeated` ones, and those whose content `differs`",
+        "reason",
+        &[REPEATED, DIFFERS],
+    )
 }

@@ -2,16 +2,17 @@
 
 use std::fs;
 
-use crate::config::{ConsumerConfig, LogConfig};
+use crate::config::{ConsumerConfig, IdsConfig, LogConfig};
 use crate::consumer::destination::{DestinationError, Opener, Stored};
 use crate::consumer::failure::Failure;
 use crate::consumer::log::archiver::Archive;
 use crate::consumer::log::checkpoint::Checkpoint;
-use crate::consumer::log::destination::{LogDestination, Staged};
+use crate::consumer::log::destination::{LogDestination, Pending};
+use crate::consumer::log::ids::{Limits, Settings};
 use crate::consumer::log::lock::LogLock;
 use crate::consumer::log::metrics::LogMetrics;
 use crate::consumer::log::paths::Paths;
-use crate::consumer::log::recovery::{read_checkpoint, recover};
+use crate::consumer::log::recovery::{Recovered, read_checkpoint, recover};
 use crate::consumer::log::rotation::Rotation;
 use crate::consumer::log::storage::Disk;
 use crate::consumer::progress::Progress;
@@ -90,12 +91,23 @@ impl Opener for LogOpener {
     fn open(&mut self, progress: Progress) -> Result<LogDestination, DestinationError> {
         let stored = read_checkpoint(&Disk, &self.paths)?.map(|checkpoint| checkpoint.files);
         let LogConfig { fsync, rotate_bytes, rotate_daily, rotate_keep, rotate_gzip, .. } = self.config.log;
-        let (files, notes) = recover(Disk, &self.paths, stored, progress, fsync, &self.boot)?;
+        let ids = id_settings(&self.config.ids);
+        let Recovered { log, dedup, notes } =
+            recover(Disk, &self.paths, stored, progress, fsync, &self.boot, ids.as_ref())?;
         let archive = Archive { log: self.paths.log.clone(), keep: rotate_keep as usize, gzip: rotate_gzip };
         let archiver = archive.start().map_err(|error| DestinationError::Retryable(error.to_string()))?;
         notes.iter().for_each(|note| log::warn!("{note}"));
         let rotation = Rotation { max_bytes: rotate_bytes, daily: rotate_daily };
         let (lock, metrics) = self.parts.take().expect("a log is opened once");
-        Ok(LogDestination { files, lock, rotation, fsync, archiver, metrics, staged: Staged::default() })
+        let pending = Pending::default();
+        Ok(LogDestination { files: log, dedup, lock, rotation, fsync, archiver, metrics, pending })
     }
+}
+
+fn id_settings(config: &IdsConfig) -> Option<Settings> {
+    let limits = Limits {
+        millis: i64::try_from(config.window.duration().as_millis()).unwrap_or(i64::MAX),
+        ids: config.max_ids as usize,
+    };
+    config.field.clone().map(|field| Settings { field, limits })
 }

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Fsync;
 use crate::consumer::destination::DestinationError;
-use crate::consumer::log::checkpoint::{Checkpoint, FileMark, LogMarks, TAIL_BYTES, tail_crc};
+use crate::consumer::log::checkpoint::{Checkpoint, FileMark, IdMarks, LogMarks, TAIL_BYTES, tail_crc};
+use crate::consumer::log::dedup::Dedup;
 use crate::consumer::log::durable_file::DurableFile;
-use crate::consumer::log::event_log::EventLog;
+use crate::consumer::log::event_log::{EventLog, LOG, REJECTED};
+use crate::consumer::log::id_files;
+use crate::consumer::log::ids::Settings;
 use crate::consumer::log::paths::Paths;
 use crate::consumer::log::storage::{AppendFile, Stat, Storage, beside, doing, is_closed};
 use crate::consumer::progress::Progress;
@@ -41,8 +44,7 @@ pub fn read_checkpoint<S: Storage>(
     })
 }
 
-/// Brings the files to the state that `marks` describe and opens them at `progress`. Also returns messages for the
-/// operator, one sentence each.
+/// Brings the files to the state that `marks` describe and opens them at `progress`.
 ///
 /// # Errors
 /// See [`DestinationError`]. After a retryable one, calling it again resumes the recovery.
@@ -53,19 +55,43 @@ pub fn recover<S: Storage>(
     progress: Progress,
     fsync: Fsync,
     boot: &str,
-) -> Result<(EventLog<S>, Vec<String>), DestinationError> {
+    ids: Option<&Settings>,
+) -> Result<Recovered<S>, DestinationError> {
     let stopped = marks.as_ref().is_some_and(|marks| marks.stopped);
     let power_was_lost = marks.as_ref().is_some_and(|marks| marks.lost_power(boot));
     let mut recovery = Recovery { storage: &storage, paths, notes: Vec::new(), stopped, power_was_lost };
-    let (files, marks) = match marks {
+    let (mut files, mut marks) = match marks {
         Some(marks) => recovery.by_marks(marks)?,
         None => recovery.without_marks()?,
     };
-    let notes = recovery.notes;
-    Ok((EventLog::new(storage, paths.clone(), fsync, boot, files, progress, marks)?, notes))
+    let mut notes = recovery.notes;
+    let stored = marks.ids.take();
+    let dedup = match ids {
+        None => None,
+        Some(settings) => {
+            let stored = stored.map(|ids| IdMarks { damaged: ids.damaged || power_was_lost, ..ids });
+            let (window, ids, file) = id_files::open(&storage, paths, settings, stored, &mut notes)?;
+            let dedup = Dedup::new(ids.key.clone(), window);
+            files.push(file);
+            marks.ids = Some(ids);
+            Some(dedup)
+        }
+    };
+    let log = EventLog::new(storage, paths.clone(), fsync, boot, files, progress, marks)?;
+    Ok(Recovered { log, dedup, notes })
 }
 
-type Files<S> = (DurableFile<<S as Storage>::File>, DurableFile<<S as Storage>::File>);
+/// What a start continues with.
+pub struct Recovered<S: Storage> {
+    /// The open files.
+    pub log: EventLog<S>,
+    /// Drops repeated events, if there are settings for it.
+    pub dedup: Option<Dedup>,
+    /// Messages for the operator, one sentence each.
+    pub notes: Vec<String>,
+}
+
+type Files<S> = Vec<DurableFile<<S as Storage>::File>>;
 
 struct Recovery<'a, S> {
     storage: &'a S,
@@ -104,21 +130,22 @@ impl<S: Storage> Recovery<'_, S> {
             self.cut_open_line(path)?;
         }
         let files = self.open()?;
-        if files.0.bytes() > 0 {
+        if files[LOG].bytes() > 0 {
             self.notes.push(format!(
                 "{} has {} bytes and no checkpoint: new lines are appended; events that were logged but not \
                  committed to the group are duplicated",
                 self.paths.log.display(),
-                files.0.bytes()
+                files[LOG].bytes()
             ));
         }
-        let marks = LogMarks { log: files.0.mark(), rejected: files.1.mark(), ..LogMarks::default() };
+        let marks =
+            LogMarks { log: files[LOG].mark(), rejected: files[REJECTED].mark(), ..LogMarks::default() };
         Ok((files, marks))
     }
 
     fn open(&self) -> Result<Files<S>, DestinationError> {
         let open = |path| doing("open", path, DurableFile::open(self.storage, path));
-        Ok((open(&self.paths.log)?, open(&self.paths.rejected)?))
+        Ok(vec![open(&self.paths.log)?, open(&self.paths.rejected)?])
     }
 
     /// Truncates the file at `path` to `mark`. If it was moved away, leaves room for an empty one.

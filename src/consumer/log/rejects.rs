@@ -44,7 +44,7 @@ mod tests {
     use crate::event::one_line;
 
     fn kept(value: &[u8]) -> Value {
-        let error = one_line(value).expect_err("not an event");
+        let error = one_line(value, None).expect_err("not an event");
         let line = reject_line("ev\"ents", 2, 41, &error, value);
         assert!(!line.contains('\n'));
         serde_json::from_str(&line).expect("JSON")

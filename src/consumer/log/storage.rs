@@ -18,11 +18,19 @@ pub struct Stat {
     pub links: u64,
     /// True for a regular file, false for a directory, pipe or link.
     pub is_file: bool,
+    /// Time of the last change of its content, in milliseconds since the epoch.
+    pub modified: i64,
 }
 
 impl Stat {
     fn of(meta: &fs::Metadata) -> Self {
-        Self { len: meta.len(), inode: meta.ino(), links: meta.nlink(), is_file: meta.is_file() }
+        Self {
+            len: meta.len(),
+            inode: meta.ino(),
+            links: meta.nlink(),
+            is_file: meta.is_file(),
+            modified: meta.mtime().saturating_mul(1000),
+        }
     }
 }
 
@@ -76,6 +84,9 @@ pub trait Storage: Send {
 
     /// Renames a file, replacing any file at `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
 
     /// Makes changes to the entries of `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
@@ -172,6 +183,10 @@ impl Storage for Disk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

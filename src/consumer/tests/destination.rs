@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::broker::Page;
 use crate::config::EventEcho;
-use crate::consumer::destination::{Destination, DestinationError, Record};
+use crate::consumer::destination::{Destination, DestinationError, Record, Staged};
 use crate::consumer::failure::{EXIT_UNDECIDED, Failure};
 use crate::consumer::progress::Progress;
 use crate::consumer::state::State;
@@ -32,12 +32,16 @@ impl Destination for Table {
         &self.progress
     }
 
-    fn stage(&mut self, record: &Record<'_>) -> Option<usize> {
+    fn stage(&mut self, record: &Record<'_>) -> Staged {
         let text = record.event.unwrap_or_else(|error| error.kind.as_str());
-        (self.transaction.len() < 2).then(|| {
-            self.transaction.push(format!("{} {text}", record.offset));
-            record.value.len()
-        })
+        if record.id.is_some_and(|id| *id.text == *b"known") {
+            return Staged::Dropped;
+        }
+        if self.transaction.len() == 2 {
+            return Staged::Full;
+        }
+        self.transaction.push(format!("{} {text}", record.offset));
+        Staged::Taken(record.value.len())
     }
 
     fn settle(&mut self, read: &Progress, _: bool) -> Result<Option<Duration>, DestinationError> {
@@ -68,7 +72,7 @@ fn written(failures: Vec<DestinationError>) -> (Vec<String>, State, Result<(), F
     let echo = Echo::start(EventEcho::Off, "").expect("no thread");
     let table = Table { failures, ..Table::default() };
     let (rows, state) = (table.rows.clone(), Arc::new(State::default()));
-    let ended = Writer::new(table, echo, (pages, hangups), state.clone(), shutdown).run();
+    let ended = Writer::new(table, Some("id".into()), echo, (pages, hangups), state.clone(), shutdown).run();
     let rows = rows.lock().clone();
     (rows, Arc::into_inner(state).expect("the writer has ended"), ended)
 }

@@ -6,6 +6,7 @@ mod destination;
 mod ownership;
 mod parted;
 mod refusals;
+mod repeats;
 mod sim_disk;
 mod start;
 
@@ -20,7 +21,7 @@ use crate::consumer::destination::DestinationError;
 use crate::consumer::log::event_log::EventLog;
 use crate::consumer::log::lines::Lines;
 use crate::consumer::log::paths::Paths;
-use crate::consumer::log::recovery::{read_checkpoint, recover};
+use crate::consumer::log::recovery::{Recovered, read_checkpoint, recover};
 use crate::consumer::log::storage::Storage;
 use crate::consumer::progress::{Offsets, Progress};
 use crate::consumer::start::{Topic, resume};
@@ -76,7 +77,8 @@ fn open(
     let checkpoint = read_checkpoint(disk, &paths)?;
     let (stored, marks) = checkpoint.map(|found| (found.progress, found.files)).unzip();
     let (progress, _) = resume(stored, topic).map_err(DestinationError::Refused)?;
-    recover(disk.clone(), &paths, marks, progress, fsync, boot)
+    let Recovered { log, notes, .. } = recover(disk.clone(), &paths, marks, progress, fsync, boot, None)?;
+    Ok((log, notes))
 }
 
 /// Simulates one process: recovers and logs the rest of the topic. Ends early when the disk crashes.
@@ -115,7 +117,7 @@ fn stage(log: &mut EventLog<SimDisk>, read: &mut Progress) {
             *next = offset + 1;
         }
     }
-    log.stage(lines.take(), rejected.take(), read, 0);
+    log.stage(&mut [lines.take(), rejected.take()], read, 0, None);
 }
 
 fn steps<'a>(

@@ -86,7 +86,7 @@ fn run(disk: &SimDisk, is_new: bool) {
     let mut read = log.covered().clone();
     // As the writer does: the checkpoint names the term before lines of it follow.
     logs.iter().for_each(|log| _ = read.trails.entry(log.partition).or_default().enter(log.term()));
-    log.stage(&mut Vec::new(), &mut Vec::new(), &read, 0);
+    log.stage(&mut [], &read, 0, None);
     let Some(next) = steps(disk, log, |log| log.settle(true)) else { return };
     log = next;
     while logs.iter().any(|log| read.offsets[&log.partition] < log.len) {
@@ -99,7 +99,7 @@ fn run(disk: &SimDisk, is_new: bool) {
             read.trails.entry(log.partition).or_default().cover(&page, page.next_offset);
             read.offsets.insert(log.partition, page.next_offset);
         }
-        log.stage(lines.take(), &mut Vec::new(), &read, 0);
+        log.stage(&mut [lines.take()], &read, 0, None);
         let Some(next) = steps(disk, log, |log| log.settle(true)) else { return };
         log = next;
     }

@@ -43,6 +43,7 @@ struct Inode {
 enum NameChange {
     Create(PathBuf, usize),
     Rename(PathBuf, PathBuf, usize),
+    Remove(PathBuf),
 }
 
 /// The outcome of an operation.
@@ -96,7 +97,7 @@ impl World {
     fn stat(&self, inode: usize) -> Stat {
         let links = self.names.values().filter(|&&other| other == inode).count() as u64;
         let len = self.inodes[inode].data.len() as u64;
-        Stat { len, inode: number(inode), links, is_file: true }
+        Stat { len, inode: number(inode), links, is_file: true, modified: 0 }
     }
 
     fn inode(&self, path: &Path) -> io::Result<usize> {
@@ -115,6 +116,9 @@ impl NameChange {
                     names.remove(from);
                 }
                 names.insert(to.clone(), *inode);
+            }
+            Self::Remove(path) => {
+                names.remove(path);
             }
         }
     }
@@ -318,6 +322,18 @@ impl Storage for SimDisk {
         }
         let inode = world.inode(from)?;
         let change = NameChange::Rename(from.to_path_buf(), to.to_path_buf(), inode);
+        change.apply(&mut world.names);
+        world.unsynced.push(change);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.world();
+        if let Fate::Fails(error) = world.begin() {
+            return Err(error);
+        }
+        world.inode(path)?;
+        let change = NameChange::Remove(path.to_path_buf());
         change.apply(&mut world.names);
         world.unsynced.push(change);
         Ok(())

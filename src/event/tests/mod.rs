@@ -173,7 +173,7 @@ fn half_surrogate_pairs_are_refused_and_whole_ones_kept() {
         let result = prepared(raw);
         assert_eq!(result.as_ref().err().and_then(|error| error.offset), lone_at, "{raw}: {result:?}");
         assert_eq!(result.is_ok(), serde_json::from_str::<serde_json::Value>(raw).is_ok(), "{raw}");
-        assert_eq!(one_line(raw.as_bytes()).is_ok(), result.is_ok(), "{raw}");
+        assert_eq!(one_line(raw.as_bytes(), None).is_ok(), result.is_ok(), "{raw}");
     }
 }
 
@@ -231,7 +231,7 @@ fn no_limit_goes_deeper_than_readers_follow() {
     for (depth, is_fine) in [(127, true), (128, false)] {
         let raw = nested(depth);
         assert_eq!(prepare(raw.as_bytes(), &stamp(), &boundless, &mut Vec::new()).is_ok(), is_fine);
-        assert_eq!(one_line(raw.as_bytes()).is_ok(), is_fine);
+        assert_eq!(one_line(raw.as_bytes(), None).is_ok(), is_fine);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&raw).is_ok(), is_fine);
     }
 }
@@ -308,7 +308,7 @@ fn records_of_other_producers_become_one_line_without_a_timestamp() {
     for (value, line) in
         [("{}", "{}"), ("\n{\"a\": 1}\r\n", "{\"a\": 1}"), ("{\r\n  \"a\": [\n1]\n}", "{    \"a\": [ 1] }")]
     {
-        let found = one_line(value.as_bytes()).expect("valid");
+        let found = one_line(value.as_bytes(), None).expect("valid").text;
         assert_eq!(&*found, line.as_bytes());
         assert_eq!(matches!(found, Cow::Owned(_)), line.contains("[ "), "copied only if something changes");
     }
@@ -319,6 +319,6 @@ fn records_of_other_producers_become_one_line_without_a_timestamp() {
         (b"{\"a\":\"\xff\"}", ErrorKind::NotUtf8),
         (b"{\"a\":\"line\nbreak\"}", ErrorKind::NotJson),
     ] {
-        assert_eq!(one_line(value).expect_err("refused").kind, kind);
+        assert_eq!(one_line(value, None).expect_err("refused").kind, kind);
     }
 }

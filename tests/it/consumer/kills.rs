@@ -12,7 +12,7 @@ use crate::support::wait::{eventually, secs};
 
 const ROTATE: (&str, &str) = ("LOG_ROTATE_BYTES", "200000");
 
-fn rounds() -> usize {
+pub fn rounds() -> usize {
     std::env::var("CONSUMER_KILL_ROUNDS")
         .map_or(6, |text| text.parse().expect("CONSUMER_KILL_ROUNDS is a number"))
 }

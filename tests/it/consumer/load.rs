@@ -14,14 +14,20 @@ const EVENTS_A_BATCH: usize = 200;
 const PAUSE: Duration = Duration::from_millis(10);
 const SEND_LIMIT: Duration = Duration::from_secs(5);
 
-/// Sends until it is finished; every value is unlike all others.
+/// Sends until it is finished.
 pub struct Load {
     stop: Sender<()>,
     thread: JoinHandle<usize>,
 }
 
 impl Load {
+    /// Sends values that are unlike each other.
     pub fn start(topic: &Topic) -> Self {
+        Self::of(topic, events)
+    }
+
+    /// Sends batch after batch of what `values` makes of its number.
+    pub fn of(topic: &Topic, values: fn(usize) -> Vec<String>) -> Self {
         let config = KafkaConfig {
             brokers: topic.brokers().split(',').map(str::to_owned).collect(),
             topic: topic.name.clone(),
@@ -38,7 +44,7 @@ impl Load {
                 if stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Disconnected) {
                     break;
                 }
-                acknowledged += send(&mut sink, batch);
+                acknowledged += send(&mut sink, &values(batch));
             }
             acknowledged
         });
@@ -52,12 +58,13 @@ impl Load {
     }
 }
 
-fn send(sink: &mut impl Sink, batch: usize) -> usize {
-    let values: Vec<String> = (0..EVENTS_A_BATCH)
-        .map(|number| {
-            format!(r#"{{"event": "purchase", "user_id": 203, "batch": {batch}, "number": {number}}}"#)
-        })
-        .collect();
+fn events(batch: usize) -> Vec<String> {
+    let event =
+        |number| format!(r#"{{"event": "purchase", "user_id": 203, "batch": {batch}, "number": {number}}}"#);
+    (0..EVENTS_A_BATCH).map(event).collect()
+}
+
+fn send(sink: &mut impl Sink, values: &[String]) -> usize {
     let records: Vec<Record<'_>> =
         values.iter().map(|value| Record { key: None, value: value.as_bytes() }).collect();
     sink.send(&records, SEND_LIMIT).iter().filter(|outcome| outcome.is_ok()).count()

@@ -10,6 +10,7 @@ mod limits;
 mod load;
 mod operation;
 mod quotas;
+mod repeats;
 mod rotation;
 mod shards;
 mod truncated;

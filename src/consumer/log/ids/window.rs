@@ -1,0 +1,203 @@
+//! Remembers the fingerprints of the last ids, for a time and up to a number. Pure.
+//!
+//! The ids are in generations, each of which is forgotten as a whole: half of the time or half of the number closes
+//! one, and the oldest goes once those after it are enough.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::consumer::log::ids::fingerprint::Fingerprint;
+
+/// What is remembered, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Member of the events that is their id.
+    pub field: String,
+    /// How long ids are remembered.
+    pub limits: Limits,
+}
+
+/// How long ids are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// At least this long, in milliseconds, unless there are more ids than `ids`.
+    pub millis: i64,
+    /// At least so many, even if they are older. At most twice as many are held.
+    pub ids: usize,
+}
+
+/// The ids of some time.
+pub struct Generation {
+    /// Rises by one with each generation.
+    pub number: u64,
+    /// Time of its first id, in milliseconds since the epoch.
+    pub began: i64,
+    /// Each id with the checksum of its event. The table's hash is keyed, since a client can choose the bits of a
+    /// UUID.
+    pub ids: HashMap<Fingerprint, u32>,
+}
+
+/// All that is remembered.
+pub struct Window {
+    limits: Limits,
+    /// Oldest first; ids are added to the last one.
+    generations: VecDeque<Generation>,
+    /// The latest time that it was moved to.
+    time: i64,
+    /// Ids were forgotten before their time, because there were too many.
+    cut_short: bool,
+}
+
+impl Window {
+    /// A window that remembers `generations`, oldest first; at `time`, in milliseconds since the epoch.
+    pub fn new(limits: Limits, generations: VecDeque<Generation>, time: i64) -> Self {
+        assert!(!generations.is_empty(), "ids are added to the last generation");
+        Self { limits, generations, time, cut_short: false }
+    }
+
+    /// A window that remembers nothing, whose first generation has this number.
+    pub fn empty(limits: Limits, number: u64) -> Self {
+        let time = i64::MIN;
+        Self::new(limits, [Generation { number, began: time, ids: HashMap::new() }].into(), time)
+    }
+
+    /// Moves its time forward to `time`; it never goes back.
+    pub fn advance(&mut self, time: i64) {
+        self.time = self.time.max(time);
+    }
+
+    /// Its time, in milliseconds since the epoch.
+    pub fn time(&self) -> i64 {
+        self.time
+    }
+
+    /// The checksum of the event with this id, if that is remembered.
+    pub fn find(&self, id: &Fingerprint) -> Option<u32> {
+        self.generations.iter().rev().find_map(|generation| generation.ids.get(id).copied())
+    }
+
+    /// True if the next id needs a new generation.
+    pub fn is_due(&self) -> bool {
+        let current = self.current();
+        !current.ids.is_empty()
+            && (self.time.saturating_sub(current.began) >= (self.limits.millis + 1) / 2
+                || current.ids.len() >= self.limits.ids.div_ceil(2))
+    }
+
+    /// Begins a generation, and forgets those that are not needed any more.
+    pub fn begin_generation(&mut self) {
+        while self.generations.len() > 1 && self.is_enough_without_the_oldest() {
+            self.generations.pop_front();
+            self.cut_short = self.reach() < self.limits.millis;
+        }
+        let number = self.current().number + 1;
+        self.generations.push_back(Generation { number, began: self.time, ids: HashMap::new() });
+    }
+
+    fn is_enough_without_the_oldest(&self) -> bool {
+        let rest = || self.generations.iter().skip(1);
+        let oldest = rest().next().map_or(self.time, |generation| generation.began);
+        self.time.saturating_sub(oldest) >= self.limits.millis
+            || rest().map(|generation| generation.ids.len()).sum::<usize>() >= self.limits.ids
+    }
+
+    /// Remembers an id.
+    pub fn add(&mut self, id: Fingerprint, checksum: u32) {
+        let time = self.time;
+        let current = self.generations.back_mut().expect("there is always one");
+        if current.ids.is_empty() {
+            current.began = time;
+        }
+        current.ids.insert(id, checksum);
+    }
+
+    /// The generation to which ids are added.
+    pub fn current(&self) -> &Generation {
+        self.generations.back().expect("there is always one")
+    }
+
+    /// Oldest first.
+    pub fn generations(&self) -> impl Iterator<Item = &Generation> {
+        self.generations.iter()
+    }
+
+    /// How many ids are remembered.
+    pub fn len(&self) -> usize {
+        self.generations.iter().map(|generation| generation.ids.len()).sum()
+    }
+
+    /// Age of the oldest id, in milliseconds.
+    pub fn reach(&self) -> i64 {
+        if self.len() == 0 { 0 } else { self.time.saturating_sub(self.generations[0].began) }
+    }
+
+    /// True if ids were forgotten before their time, because there were too many.
+    pub fn is_cut_short(&self) -> bool {
+        self.cut_short
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fingerprint(id: u8) -> Fingerprint {
+        Fingerprint([id; 16])
+    }
+
+    proptest! {
+        /// Beside a plain list of all ids with their times.
+        #[test]
+        fn what_the_limits_promise_is_found_and_nothing_that_was_not_there(
+            events in proptest::collection::vec((0_i64..40, 0_u8..60), 1..400),
+            millis in 1_i64..200,
+            ids in 1_usize..20,
+        ) {
+            let mut window = Window::empty(Limits { millis, ids }, 1);
+            let mut all: Vec<(i64, u8)> = Vec::new();
+            let mut time = 0;
+            for (later, id) in events {
+                time += later;
+                window.advance(time);
+                let found = window.find(&fingerprint(id)).is_some();
+                let last = all.iter().rposition(|(_, other)| *other == id);
+                prop_assert!(!found || last.is_some(), "{id} was never there");
+                if let Some(last) = last {
+                    let is_promised = all.len() - last <= ids && time - all[last].0 <= millis;
+                    prop_assert!(found || !is_promised, "{id} of {:?} is forgotten at {time}", all[last]);
+                }
+                if !found {
+                    if window.is_due() {
+                        window.begin_generation();
+                    }
+                    window.add(fingerprint(id), 0);
+                    all.push((time, id));
+                }
+                prop_assert!(window.len() <= 2 * ids + 2, "{} are held", window.len());
+            }
+        }
+    }
+
+    #[test]
+    fn it_says_when_there_were_too_many_ids_for_the_time() {
+        let mut window = Window::empty(Limits { millis: 1000, ids: 4 }, 1);
+        let mut add = |id: u8, time: i64| {
+            window.advance(time);
+            if window.is_due() {
+                window.begin_generation();
+            }
+            window.add(fingerprint(id), 0);
+            (window.is_cut_short(), window.reach())
+        };
+        assert_eq!(add(0, 5), (false, 0));
+        for id in 1..8 {
+            add(id, 100);
+        }
+        assert!(add(9, 200).0);
+        for (id, time) in [(10, 2000), (11, 4000), (12, 6000)] {
+            add(id, time);
+        }
+        assert!(!add(13, 8000).0);
+    }
+}
