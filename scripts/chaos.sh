@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Injects every fault that the pipeline promises to survive, and counts lost and duplicated events.
+# With --retry, clients repeat what was not answered, and the log must still have each event exactly once.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$root/scripts/lib.sh"
@@ -7,10 +8,13 @@ source "$root/scripts/lib.sh"
 source "$root/scripts/programs.sh"
 # shellcheck source=scripts/faults.sh
 source "$root/scripts/faults.sh"
+# shellcheck source=scripts/repeats.sh
+source "$root/scripts/repeats.sh"
 
 usage() {
   cat <<'TEXT'
 usage: scripts/chaos.sh [--quick] [FAULT…]
+       scripts/chaos.sh [--quick] --retry [FAULT…]
        scripts/chaos.sh --rounds N
 
 Runs the pipeline under steady load, injects a fault, waits until it has recovered, and audits the log. Each fault
@@ -22,6 +26,10 @@ Without arguments, it uses a release build, runs all faults, and writes the tabl
 client to docs/CHAOS-WIRE.md (about five minutes).
   --quick      debug build, less load, shorter faults; only prints the table (about a minute)
   FAULT…       run only these faults; only prints the table
+  --retry      the load repeats each request that was not answered, with the same event ids, and the programs run
+               with EVENT_ID_FIELD=event_id; only prints the table: sent, repeated, events that are in the topic more
+               than once (counted by kcat), in the log more than once, lost. Exit code 0 if the topic had duplicates
+               and the log has none, and nothing was lost. Faults: RETRIED
   --rounds N   kill the consumer at N random moments under load: alone, with rotation, with the broker killed
                in between, and with both (the tests of tests/it/consumer/kills.rs, with N rounds)
 
@@ -32,40 +40,45 @@ Environment:
   CHAOS_DIR    logs, records, brokers' data; default: a new directory under target/chaos, removed after success
   CHAOS_RATE   requests per second; default 1000, with --quick 300
   KAFKA_VERSION, KAFKA_CLIENT  version of the brokers (default 3.9.2), client of the programs (default auto)
+  HTTP_SERVER  server of the producer (default auto)
 The other settings of the programs apply too (`cargo run --bin consumer -- --help`), for example LOG_FSYNC.
 TEXT
 }
 
 # The order matters: the last one needs its own cluster.
 all_faults=(nothing consumer producer broker in-turn at-once pause quota disk logrotate cut-client cut-producer cut-consumer large restored leader)
+# Faults after which a client does not know whether its event was accepted.
+retried_faults=(producer broker cut-producer cut-client at-once)
 invocation="scripts/chaos.sh${*:+ $*}"
-quick=false
+quick=false retry=false
 declare -a faults=()
 while (($# > 0)); do
   case $1 in
     --quick) quick=true ;;
+    --retry) retry=true ;;
     --rounds)
       [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "--rounds ${2:-}: expected a number of rounds"
       cd "$root"
       CONSUMER_KILL_ROUNDS=$2 exec cargo test --locked --test it consumer::kills
       ;;
     --help | -h)
-      usage | sed "s/FAULTS$/${all_faults[*]}/"
+      usage | sed "s/FAULTS$/${all_faults[*]}/; s/RETRIED$/${retried_faults[*]}/"
       exit
       ;;
-    *)
-      [[ " ${all_faults[*]} " == *" $1 "* ]] || die "$1: expected one of ${all_faults[*]}, see --help"
-      faults+=("$1")
-      ;;
+    *) faults+=("$1") ;;
   esac
   shift
 done
+if $retry; then all_faults=("${retried_faults[@]}"); fi
+for fault in "${faults[@]}"; do
+  [[ " ${all_faults[*]} " == *" $fault "* ]] || die "$fault: expected one of ${all_faults[*]}, see --help"
+done
 writes_table=false
-if ! $quick && ((${#faults[@]} == 0)); then writes_table=true; fi
+if ! $quick && ! $retry && ((${#faults[@]} == 0)); then writes_table=true; fi
 if ((${#faults[@]} == 0)); then
   faults=("${all_faults[@]}")
   # Skip at-once: in-turn kills the same parts, and each start of a broker takes seconds.
-  if $quick; then mapfile -t faults < <(printf '%s\n' "${all_faults[@]}" | grep --invert-match at-once); fi
+  if $quick && ! $retry; then mapfile -t faults < <(printf '%s\n' "${all_faults[@]}" | grep --invert-match at-once); fi
 fi
 
 if $quick; then
@@ -79,6 +92,8 @@ threads=50
 event_bytes=300
 recover_timeout_s=60
 load_limit=600s
+declare -a load_options=(--timeout 15s)
+if $retry; then repeat_requests; fi
 
 need kcat kcat
 need logrotate logrotate
@@ -197,27 +212,42 @@ finish_row() { # finish_row NAME HARMED
   read -r sent acked logged lost duplicated < <(figures "$audit" sent acknowledged logged lost duplicated) || true
   [[ -n ${duplicated:-} ]] || fail "the audit gave no figures" "$run_dir/audit.log"
   gap=$(printf '%.2f' "$(figures "$run_dir/load.json" longestGap)")
-  rows+=("| $1 | $2 | $sent | $acked | $logged | $lost | $duplicated | $gap s |")
-  say "$sent sent, $acked acknowledged, $logged logged, $lost lost, $duplicated duplicated, longest gap $gap s"
-  judge "$2"
+  if $retry; then
+    finish_repeats "$1"
+  else
+    rows+=("| $1 | $2 | $sent | $acked | $logged | $lost | $duplicated | $gap s |")
+    say "$sent sent, $acked acknowledged, $logged logged, $lost lost, $duplicated duplicated, longest gap $gap s"
+    judge "$2"
+  fi
   unmount_log
 }
 
 judge() { # judge HARMED: checks the figures of finish_row
-  local torn unordered refused closed
-  read -r torn unordered refused < <(figures "$audit" torn outOfOrder rejectedLogged)
-  lines=$(find "$run_dir/logs" \( -name 'events*.log' -o -name 'events.log.*.gz' \) -exec zcat --force {} + | wc --lines)
-  closed=$(find "$run_dir/logs" \( -name 'events-*.log' -o -name 'events.log.*.gz' \) | wc --lines)
-  ((lost == 0)) || bad "$lost acknowledged events are not in the log"
-  # After a restore, offsets are reused.
-  ((gone == 0)) || unordered=0
-  ((torn + unordered + refused == 0)) || bad "$torn torn lines, $unordered out of order, $refused rejected but logged"
+  judge_lines
   # When our own client retries a batch, it keeps the sequence number, so the broker recognizes the batch.
   [[ $1 != nothing && $client != wire ]] || ((duplicated == 0)) ||
     bad "$duplicated duplicated (harmed: $1; client: $client)"
   # Every record in Kafka is logged exactly once, even if the topic contains an event twice.
   ((lines == end_offset + gone)) || bad "$lines lines for $end_offset records of the topic and $gone that it lost"
+}
+
+# Checks what must hold in every row and mode, and counts the lines of the log.
+judge_lines() {
+  local torn unordered refused closed
+  read -r torn unordered refused < <(figures "$audit" torn outOfOrder rejectedLogged)
+  lines=$(log_lines | wc --lines)
+  closed=$(find "$run_dir/logs" \( -name 'events-*.log' -o -name 'events.log.*.gz' \) | wc --lines)
+  ((lost == 0)) || bad "$lost acknowledged events are not in the log"
+  # After a restore, offsets are reused. When the kafka crate's own retry wrote an event twice, its receipt is that of
+  # the second copy, but a consumer that drops repeats logs the first one.
+  if ((gone > 0)) || { $retry && [[ $client != wire ]]; }; then unordered=0; fi
+  ((torn + unordered + refused == 0)) || bad "$torn torn lines, $unordered out of order, $refused rejected but logged"
   ((acked > 0 && closed > 0)) || bad "the run proves nothing: $acked acknowledged, $closed closed logs"
+}
+
+# Prints the lines of the log and of its closed files.
+log_lines() {
+  find "$run_dir/logs" \( -name 'events*.log' -o -name 'events.log.*.gz' \) -exec zcat --force {} +
 }
 
 bad() {
@@ -288,6 +318,10 @@ A row also fails if a line is torn, if events of a partition are out of order, i
 the topic has records, if the log was never closed and renamed, or if a program does not exit with code 0 on SIGTERM.
 
 \`scripts/chaos.sh --rounds 100\` kills only the consumer, but far more often.
+
+\`scripts/chaos.sh --retry\` lets the load repeat each request that was not answered, with the same event ids, and runs
+the programs with \`EVENT_ID_FIELD=event_id\`. It prints how many events the topic then has more than once. In the log,
+each must be exactly once. [OPERATION.md](OPERATION.md#auditing-the-log) has a command that checks a log without our tools.
 PAGE
   say "wrote $page"
 }
@@ -324,7 +358,7 @@ if [[ " ${faults[*]} " == *" leader "* ]]; then
   row leader "leader of a partition killed, 3 brokers" broker harm_leader
 fi
 
-print_table
+if $retry; then print_repeats; else print_table; fi
 $writes_table && write_page
 ((failed == 0)) || die "at least one row failed; see the lines that start with FAILED"
 $quick || ((skipped == 0)) || die "$skipped faults were skipped; the full run needs all of them"

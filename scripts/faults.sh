@@ -93,7 +93,7 @@ topic_end() { # prints the sum of the end offsets of all partitions
 
 start_load() {
   "$bin/simulate" --url "${load_url:-http://$HTTP_ADDR/register_event}" --threads "$threads" --rate "$rate" \
-    --duration "$load_limit" --size "$event_bytes" --timeout 15s --max-error-rate 1 --output json \
+    --duration "$load_limit" --size "$event_bytes" "${load_options[@]}" --max-error-rate 1 --output json \
     --record "$run_dir/record" >"$run_dir/load.json" 2>"$run_dir/load.log" &
   load_pid=$!
   wait_progress

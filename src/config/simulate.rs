@@ -88,8 +88,9 @@ pub struct LoadConfig {
     #[arg(long, value_parser = positive_duration, value_name = "TIME")]
     pub warmup: Option<Duration>,
 
-    /// Most retries of a request whose response is retryable, each after its Retry-After; 10 if no number is
-    /// given
+    /// Most retries of a request whose outcome is unknown (503, another retryable answer, timeout, cut
+    /// connection), with the same event ids, each after Retry-After or a growing wait; 10 if no number is given;
+    /// repeats are duplicates in the log unless the consumer runs with EVENT_ID_FIELD=event_id
     #[arg(long, default_value_t = 0, num_args = 0..=1, default_missing_value = "10", value_name = "N",
           value_parser = number::<u32>(0..=1000))]
     pub retry: u32,

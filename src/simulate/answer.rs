@@ -32,11 +32,12 @@ pub struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// True if the response says that the same request may succeed later.
+    /// True if the same request may succeed later, or if its outcome is unknown and the server does not say
+    /// that a retry is useless.
     pub fn is_retryable(&self) -> bool {
         match self.status {
             408 | 429 => true,
-            500..=599 => parse(self.body).and_then(|body| body.retryable).unwrap_or(self.status == 503),
+            500..=599 => parse(self.body).and_then(|body| body.retryable).unwrap_or(true),
             _ => false,
         }
     }
@@ -246,9 +247,11 @@ mod tests {
 
     #[test]
     fn the_server_says_what_may_be_retried_and_why() {
-        assert!(answer(503, "").is_retryable() && answer(429, "").is_retryable());
+        for status in [408, 429, 500, 502, 503, 504] {
+            assert!(answer(status, "").is_retryable(), "{status}");
+        }
         assert!(!answer(503, r#"{"retryable":false}"#).is_retryable());
-        assert!(!answer(500, "").is_retryable() && !answer(400, r#"{"retryable":true}"#).is_retryable());
+        assert!(!answer(200, "").is_retryable() && !answer(400, r#"{"retryable":true}"#).is_retryable());
         assert_eq!(answer(503, r#"{"error":"full","message":"queue full"}"#).reason(), "queue full");
         assert_eq!(answer(400, r#"{"errors":[{"index":0,"error":"empty"}]}"#).reason(), "empty");
         assert_eq!(answer(502, "bad\ngateway").reason(), "badgateway");

@@ -87,13 +87,14 @@ impl<'a> Auditor<'a> {
     pub fn finish(mut self) -> Findings {
         for seq in 0..self.ledger.end() {
             let Some(fate) = self.ledger.fate(seq) else { continue };
-            let times = self.seen[seq];
+            let (times, was_retried) = (self.seen[seq], self.ledger.was_retried(seq));
             let findings = &mut self.findings;
             findings.sent += 1;
+            findings.repeated += u64::from(was_retried);
             findings.logged += u64::from(times > 0);
             if times > 1 {
                 findings.duplicated.add(|| seq as u32);
-                findings.duplicated_by_retry += u64::from(self.ledger.was_retried(seq));
+                findings.duplicated_by_retry += u64::from(was_retried);
             }
             match (fate, times) {
                 (Fate::Acknowledged(_), 0) => {
@@ -102,6 +103,8 @@ impl<'a> Auditor<'a> {
                 }
                 (Fate::Acknowledged(_), _) => findings.acknowledged += 1,
                 (Fate::Rejected, 0) => {}
+                // An earlier attempt, of unknown outcome, may have written it.
+                (Fate::Rejected, _) if was_retried => findings.unknown_found += 1,
                 (Fate::Rejected, _) => findings.rejected_logged.add(|| seq as u32),
                 (Fate::Unknown, 0) => findings.unknown_missing += 1,
                 (Fate::Unknown, _) => findings.unknown_found += 1,
@@ -245,6 +248,24 @@ mod tests {
         assert_eq!((findings.faults().len(), findings.logged, findings.sent), (0, 2, 3));
         assert_eq!(audit(&[Fate::Rejected], &[line(0)]).rejected_logged.first, [0]);
         assert_eq!(audit(&[Fate::Rejected], &[]).faults().len(), 0);
+    }
+
+    #[test]
+    fn events_that_were_sent_again_are_counted_and_must_be_in_the_log_once() {
+        let mut ledger = ledger(&[ack(0), ack(1), Fate::Rejected]);
+        for (first, fate) in [(1, ack(7)), (2, Fate::Rejected)] {
+            ledger.enter(&Entry { first, count: 1, fate, retried: true });
+        }
+        let audit = |lines: &[u32]| {
+            let mut auditor = Auditor::new(&ledger);
+            lines.iter().for_each(|seq| auditor.line(line(*seq).as_bytes()));
+            auditor.finish()
+        };
+        let findings = audit(&[1, 0, 2]);
+        assert_eq!((findings.repeated, findings.unknown_found, findings.faults()), (2, 1, Vec::new()));
+        let findings = audit(&[1, 0, 1]);
+        assert_eq!((findings.duplicated.count, findings.duplicated_by_retry), (1, 1));
+        assert_eq!(findings.faults(), ["1 logged more than once (seq 1)"]);
     }
 
     #[test]

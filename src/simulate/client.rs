@@ -81,6 +81,15 @@ impl Target {
     }
 }
 
+/// A request without a usable response. The server may have processed it.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// A short cause without addresses, so that equal failures can be counted together.
+    pub cause: String,
+    /// True if the status 2xx had arrived before the response broke off: the server has accepted the request.
+    pub was_accepted: bool,
+}
+
 /// Posts request bodies over one keep-alive connection.
 pub struct Client {
     agent: Agent,
@@ -116,24 +125,26 @@ impl Client {
     /// Posts `body` once and reads the response.
     ///
     /// # Errors
-    /// A short cause without addresses, so that equal failures can be counted together. The server may have
-    /// processed the request.
-    pub fn post(&mut self, body: &[u8]) -> Result<Answer<'_>, String> {
+    /// The response did not arrive, or not completely.
+    pub fn post(&mut self, body: &[u8]) -> Result<Answer<'_>, Unanswered> {
         self.answer.clear();
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         request.headers_mut().clone_from(&self.headers);
-        let mut response = self.agent.run(request).map_err(|error| cause(&error))?;
-        let status = response.status().as_u16();
+        let unanswered = |cause, was_accepted| Unanswered { cause, was_accepted };
+        let mut response = self.agent.run(request).map_err(|error| unanswered(cause(&error), false))?;
+        let status = response.status();
         let retry_after = response
             .headers()
             .get(header::RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map(Duration::from_secs);
         let mut reader = response.body_mut().as_reader().take(MAX_ANSWER_BYTES);
-        reader.read_to_end(&mut self.answer).map_err(|error| io_cause(&error))?;
-        Ok(Answer { status, retry_after, body: &self.answer })
+        reader
+            .read_to_end(&mut self.answer)
+            .map_err(|error| unanswered(io_cause(&error), status.is_success()))?;
+        Ok(Answer { status: status.as_u16(), retry_after, body: &self.answer })
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Findings {
     pub sent: u64,
     /// Events that were acknowledged.
     pub acknowledged: u64,
+    /// Events that the simulator sent more than once.
+    pub repeated: u64,
     /// Events with a recorded outcome that are in the log, each counted once.
     pub logged: u64,
     /// Acknowledged events that are not in the log.
@@ -97,7 +99,8 @@ impl Findings {
         if self.duplicated_by_retry > 0 {
             let _ = writeln!(
                 text,
-                "   {} of the duplicated events were sent more than once by --retry",
+                "   {} of the duplicated events were sent more than once by --retry; \
+                 a consumer with EVENT_ID_FIELD=event_id drops repeats",
                 self.duplicated_by_retry
             );
         }
@@ -124,6 +127,7 @@ impl Findings {
             "seconds": elapsed.as_secs_f64(),
             "sent": self.sent,
             "acknowledged": self.acknowledged,
+            "repeated": self.repeated,
             "logged": self.logged,
             "lost": self.lost.count,
             "lostSeqs": self.lost.first,

@@ -76,7 +76,12 @@ impl<'a> Report<'a> {
             let _ = writeln!(text, "   {cause}: {count}");
         }
         if tally.attempts > tally.requests {
-            let _ = writeln!(text, "   {} attempts for {} requests", tally.attempts, tally.requests);
+            let _ = writeln!(
+                text,
+                "   {} attempts for {} requests: {} requests were repeated, {} of the repeated events were \
+                 acknowledged more than once",
+                tally.attempts, tally.requests, tally.repeated, tally.acknowledged_again
+            );
         }
     }
 
@@ -162,7 +167,9 @@ impl<'a> Report<'a> {
                 "longestGap": self.outcome.longest_gap.as_secs_f64(),
             },
             "latencyPercentiles": percentiles,
-            "requests": { "sent": tally.requests, "attempts": tally.attempts },
+            "requests": {
+                "sent": tally.requests, "attempts": tally.attempts, "repeated": tally.repeated,
+            },
             "events": events(tally),
             "warmupEvents": events(&self.outcome.warmup),
             "statusCodeDistribution": statuses,
@@ -205,6 +212,7 @@ fn events(tally: &Tally) -> Value {
     json!({
         "sent": tally.sent,
         "acknowledged": tally.acknowledged,
+        "acknowledgedAgain": tally.acknowledged_again,
         "rejected": tally.rejected,
         "failed": tally.failed,
     })

@@ -29,10 +29,15 @@ pub struct Tally {
     pub requests: u64,
     /// HTTP attempts; more than `requests` if some were retried.
     pub attempts: u64,
+    /// Requests that were sent more than once.
+    pub repeated: u64,
     /// Events sent.
     pub sent: u64,
     /// Events acknowledged.
     pub acknowledged: u64,
+    /// Of these, events whose request had been answered 2xx before, in a response that broke off. Each is in
+    /// the topic at least twice.
+    pub acknowledged_again: u64,
     /// Events that were permanently rejected.
     pub rejected: u64,
     /// Events that were neither acknowledged nor rejected.
@@ -55,8 +60,10 @@ impl Default for Tally {
             latency: Histogram::new_with_bounds(1, MAX_LATENCY_MICROS, 3).expect("legal bounds"),
             requests: 0,
             attempts: 0,
+            repeated: 0,
             sent: 0,
             acknowledged: 0,
+            acknowledged_again: 0,
             rejected: 0,
             failed: 0,
             statuses: BTreeMap::new(),
@@ -97,8 +104,10 @@ impl Tally {
         let _ = self.latency.add(&other.latency);
         self.requests += other.requests;
         self.attempts += other.attempts;
+        self.repeated += other.repeated;
         self.sent += other.sent;
         self.acknowledged += other.acknowledged;
+        self.acknowledged_again += other.acknowledged_again;
         self.rejected += other.rejected;
         self.failed += other.failed;
         for (status, sampled) in &other.statuses {

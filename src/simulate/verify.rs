@@ -18,7 +18,8 @@ use crate::simulate::log_files::{self, Mark, Piece, Seen};
 /// Shortest wait between two passes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Time without any change of the log after which events of unknown outcome are not waited for any longer.
+/// Time without any change of the log after which events of unknown outcome, and second copies of events that
+/// were sent more than once, are not waited for any longer.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// Result of one pass over the log.
@@ -91,5 +92,20 @@ pub fn wait(
 
 fn has_settled(look: &Look, quiet: Duration) -> bool {
     let complete = look.findings.lost.count == 0 && !look.open_end;
-    complete && (look.findings.unknown_missing == 0 || quiet >= QUIET)
+    complete && (look.findings.unknown_missing + look.findings.repeated == 0 || quiet >= QUIET)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_copy_of_an_event_that_was_sent_again_is_waited_for() {
+        let settled = |repeated, quiet| {
+            let findings = Findings { repeated, ..Findings::default() };
+            has_settled(&Look { findings, open_end: false }, quiet)
+        };
+        assert!(settled(0, Duration::ZERO) && settled(1, QUIET));
+        assert!(!settled(1, QUIET / 2), "a copy may be on its way");
+    }
 }

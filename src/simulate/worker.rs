@@ -16,7 +16,7 @@ use crate::simulate::tally::Tally;
 /// Longest single sleep; longer waits are split so that a shutdown is noticed.
 const NAP: Duration = Duration::from_millis(100);
 
-/// Longest `Retry-After` that is honoured.
+/// Longest `Retry-After` that is honoured, without the jitter that is added to it.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(60);
 
 /// State of one load thread.
@@ -29,6 +29,8 @@ pub struct Worker<'a> {
     /// Sequence numbers of the events that still need an acknowledgement.
     pending: Vec<u32>,
     fates: Vec<Fate>,
+    /// True if an earlier attempt to send the pending events was answered 2xx, but the response broke off.
+    was_accepted: bool,
     retry: Backoff,
     /// Slows down a closed loop while the server is unreachable. Without it a run would count millions of
     /// refused connections.
@@ -53,6 +55,7 @@ impl<'a> Worker<'a> {
             body: Vec::new(),
             pending: Vec::new(),
             fates: Vec::new(),
+            was_accepted: false,
             retry: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             absent: Backoff::new(Duration::from_millis(10), Duration::from_secs(1)),
             absence: None,
@@ -111,11 +114,11 @@ impl<'a> Worker<'a> {
         let acknowledged_before = self.tally.acknowledged;
         let sent = self.pending.len() as u64;
         self.retry.reset();
+        self.was_accepted = false;
         for attempt in 0.. {
+            self.tally.repeated += u64::from(attempt == 1);
             let wait = match self.attempt() {
-                Advice::AgainAfter(wait) if attempt < self.shared.plan.retries => {
-                    wait.unwrap_or_else(|| self.retry.next_wait(fastrand::f64())).min(MAX_RETRY_WAIT)
-                }
+                Advice::AgainAfter(asked) if attempt < self.shared.plan.retries => self.next_wait(asked),
                 _ => {
                     self.settle(attempt > 0, true);
                     break;
@@ -137,27 +140,38 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// The wait before the next attempt: the one that the server asked for, or the next of the back-off.
+    fn next_wait(&mut self, asked: Option<Duration>) -> Duration {
+        let own = self.retry.next_wait(fastrand::f64());
+        // Many threads are asked at the same moment and must not return at the same moment.
+        asked.map_or(own, |asked| asked.min(MAX_RETRY_WAIT).mul_f64(1.0 + fastrand::f64() / 4.0))
+    }
+
     /// Sends the pending events once and fills `fates`.
     fn attempt(&mut self) -> Advice {
         self.shared.plan.workload.write_body(&self.pending, &mut self.body);
         self.tally.attempts += 1;
         let answer = match self.client.post(&self.body) {
             Ok(answer) => answer,
-            Err(cause) => {
-                self.tally.add_error(cause);
+            Err(unanswered) => {
+                self.tally.add_error(unanswered.cause);
+                self.was_accepted |= unanswered.was_accepted;
                 self.fates.clear();
                 self.fates.resize(self.pending.len(), Fate::Unknown);
                 self.absence = Some(self.absent.next_wait(fastrand::f64()));
-                return Advice::Enough;
+                return Advice::AgainAfter(None);
             }
         };
         let success = (200..300).contains(&answer.status);
         self.tally.add_status(answer.status, || if success { String::new() } else { answer.reason() });
-        if let Err(words) = answer.judge(self.pending.len(), &mut self.fates) {
+        let judged = answer.judge(self.pending.len(), &mut self.fates);
+        let is_unclear = judged.is_err();
+        if let Err(words) = judged {
             self.tally.add_error(words);
         }
         self.absent.reset();
-        if !success && answer.is_retryable() {
+        self.absence = None;
+        if is_unclear || (!success && answer.is_retryable()) {
             Advice::AgainAfter(answer.retry_after)
         } else {
             Advice::Enough
@@ -177,7 +191,10 @@ impl<'a> Worker<'a> {
                 continue;
             }
             match fate {
-                Fate::Acknowledged(_) => self.tally.acknowledged += 1,
+                Fate::Acknowledged(_) => {
+                    self.tally.acknowledged += 1;
+                    self.tally.acknowledged_again += u64::from(self.was_accepted);
+                }
                 Fate::Rejected => self.tally.rejected += 1,
                 Fate::Unknown => self.tally.failed += 1,
             }

@@ -74,7 +74,11 @@ impl Workload {
         let kind = KINDS[random.usize(..KINDS.len())];
         let user = random.u32(1..=MAX_USER_ID);
         // Writing to a vector cannot fail.
-        let _ = write!(body, r#"{{"event": "{kind}", "user_id": {user}, {}{seq}"#, self.marker);
+        let (marker, run) = (&self.marker, &self.run);
+        let _ = write!(
+            body,
+            r#"{{"event": "{kind}", "user_id": {user}, {marker}{seq}, "event_id": "{run}-{seq}""#
+        );
         const PAD: &[u8] = br#", "pad": ""#;
         let missing = self.size.saturating_sub(body.len() - start + PAD.len() + 2);
         if missing > 0 {
@@ -117,6 +121,7 @@ mod tests {
     fn an_event_is_written_as_in_the_original_with_run_and_number() {
         let event: serde_json::Value = serde_json::from_str(&body(&[], &[17])).expect("JSON");
         assert_eq!((event["run"].as_str(), event["seq"].as_u64()), (Some("k3x9"), Some(17)));
+        assert_eq!(event["event_id"], "k3x9-17");
         assert!(KINDS.contains(&event["event"].as_str().expect("kind")));
         assert!((1..=u64::from(MAX_USER_ID)).contains(&event["user_id"].as_u64().expect("user")));
         assert!(body(&[], &[17]).starts_with(r#"{"event": ""#));
@@ -132,12 +137,12 @@ mod tests {
 
     #[test]
     fn a_size_is_met_exactly() {
-        for size in [90, 100, 1000] {
+        for size in [120, 130, 1000] {
             let event = body(&["--size", &size.to_string()], &[5]);
             assert_eq!(event.len(), size);
             serde_json::from_str::<serde_json::Value>(&event).expect("JSON");
         }
-        assert!(body(&["--size", "1"], &[5]).len() < 90);
+        assert!(body(&["--size", "1"], &[5]).len() < 120);
     }
 
     #[test]

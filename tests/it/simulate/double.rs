@@ -17,8 +17,10 @@ use serde_json::Value;
 pub enum Reply {
     /// Status, further header lines (each with its CRLF), body.
     Answer(u16, &'static str, String),
-    /// The connection is cut in the middle of the answer.
+    /// The connection is cut in the middle of the answer, a 200.
     Cut,
+    /// The connection is closed without an answer.
+    Close,
 }
 
 /// A small HTTP server on a free port.
@@ -80,6 +82,7 @@ fn serve(stream: TcpStream, handler: &dyn Fn(&[u8]) -> Reply) {
                 false,
             ),
             Reply::Cut => ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"part".to_owned(), true),
+            Reply::Close => (String::new(), true),
         };
         if (&stream).write_all(text.as_bytes()).is_err() || cut {
             return;

@@ -155,13 +155,13 @@ fn a_retry_waits_as_long_as_the_server_says_and_is_counted() {
 }
 
 #[test]
-fn a_cut_answer_is_a_failure_and_never_sent_again() {
+fn a_cut_answer_is_a_failure_and_without_retry_not_sent_again() {
     let requests = Arc::new(AtomicU64::new(0));
     let counted = requests.clone();
     let double = Double::start(move |_| {
         if counted.fetch_add(1, Ordering::SeqCst).is_multiple_of(5) { Reply::Cut } else { ok() }
     });
-    let (code, report) = simulate_json(&["--url", &double.url(), "-n", "50", "-t", "1", "--retry", "3"]);
+    let (code, report) = simulate_json(&["--url", &double.url(), "-n", "50", "-t", "1"]);
     assert_eq!((code, requests.load(Ordering::SeqCst)), (1, 50), "{report:#}");
     assert_eq!((&report["events"]["failed"], &report["events"]["acknowledged"]), (&10.into(), &40.into()));
     let errors: u64 =

@@ -3,6 +3,7 @@
 mod audit;
 mod double;
 mod load;
+mod retry;
 
 use serde_json::Value;
 
