@@ -35,7 +35,7 @@ use crate::support::topic::{Stored, Topic};
 use crate::support::wait::{eventually, secs};
 
 /// How long reading to the end of a topic may take on a busy machine.
-const CATCH_UP: Duration = secs(90);
+const CATCH_UP: Duration = secs(300);
 
 /// A directory with a log of `topic`, over several lives of the consumer.
 struct Site<'a> {
