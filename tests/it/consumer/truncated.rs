@@ -15,7 +15,7 @@ use crate::support::admin;
 use crate::support::kafka::{Cluster, is_on_crate};
 use crate::support::process::Running;
 use crate::support::topic::Topic;
-use crate::support::wait::{eventually, secs};
+use crate::support::wait::{eventually, eventually_some, secs};
 
 const NONE: (&str, &str) = ("KAFKA_AUTO_OFFSET_RESET", "none");
 const DIVERGENCE: (&str, &str) = ("KAFKA_AUTO_OFFSET_RESET", "divergence");
@@ -152,10 +152,11 @@ fn clone(from: &PathBuf, to: &PathBuf) {
     assert!(status.success(), "cp {} {}", from.display(), to.display());
 }
 
-/// The offset at which a consumer says that it goes on.
-fn continued_at(said: &str) -> usize {
-    let offset = said.split("continuing at offset ").nth(1).and_then(|rest| rest.split_whitespace().next());
-    offset.and_then(|offset| offset.parse().ok()).unwrap_or_else(|| panic!("no offset in: {said}"))
+/// The offset at which a consumer says that it goes on, which it does once it has asked the broker.
+fn continued_at(consumer: &Running) -> usize {
+    eventually_some(secs(120), "it says where it goes on", || {
+        consumer.stderr().split("continuing at offset ").nth(1)?.split_whitespace().next()?.parse().ok()
+    })
 }
 
 /// A leader that had taken events alone is replaced by a copy that does not have them.
@@ -261,7 +262,7 @@ fn restored_from_a_warm_copy(client: &'static str) {
     let status = consumer.wait(secs(120));
     let said = consumer.stderr();
     assert_eq!(status.code(), Some(1), "{said}");
-    let offset = continued_at(&said);
+    let offset = continued_at(&consumer);
     assert!(offset <= 50, "{said}");
     let mut consumer = scene.consumer(DIVERGENCE);
     scene.post(30);
@@ -308,7 +309,7 @@ fn grown_again_in_the_same_epoch(client: &'static str, more: usize) {
     let refused = scene.site.program(&[scene.client, NONE]).run(secs(120));
     assert_eq!(refused.status.code(), Some(i32::from(EXIT_UNDECIDED)), "{}", refused.stderr);
     let consumer = scene.consumer(DIVERGENCE);
-    let offset = continued_at(&consumer.stderr());
+    let offset = continued_at(&consumer);
     assert!(offset <= 50, "{}", consumer.stderr());
     assert!(refused.stderr.contains(&format!("from offset {offset} up to")), "{}", refused.stderr);
     scene.assert_followed(100, 50 - offset);
