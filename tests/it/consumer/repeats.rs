@@ -93,7 +93,9 @@ fn a_repeated_event_is_logged_once_and_counted() {
     assert_eq!(site.lines().len(), 6, "{:?}", site.lines());
     assert_eq!(site.rejected().len(), 1);
     // The checkpoint is there before the figures.
-    eventually(secs(60), "all are counted", || metric(&mut consumer, "pipeline_consumer_records_total") == 10.0);
+    eventually(secs(60), "all are counted", || {
+        metric(&mut consumer, "pipeline_consumer_records_total") == 10.0
+    });
     let dropped = |reason: &str| format!("pipeline_consumer_duplicates_total{{reason=\"{reason}\"}}");
     assert_eq!(metric(&mut consumer, &dropped("repeated")), 1.0);
     // The letters of the UUID differ, so its event does.
