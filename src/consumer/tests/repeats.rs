@@ -135,7 +135,7 @@ fn a_kill_at_any_operation_repeats_no_id() {
 fn a_power_cut_at_any_operation_repeats_no_id() {
     for fsync in [Fsync::Batch, INTERVAL] {
         for at in 1..=operations_with_ids(fsync) {
-            for seed in 0..16 {
+            for seed in 0..6 {
                 let disk = SimDisk::default();
                 disk.crash_at(at);
                 run_with_ids(&disk, fsync, None);
@@ -149,7 +149,7 @@ fn a_power_cut_at_any_operation_repeats_no_id() {
 
 #[test]
 fn a_crash_in_the_recovery_from_a_crash_repeats_no_id() {
-    for seed in 0..3000 {
+    for seed in 0..1000 {
         let mut rng = Rng::with_seed(seed);
         let fsync = if rng.bool() { Fsync::Batch } else { INTERVAL };
         let mut disk = SimDisk::default();
