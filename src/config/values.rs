@@ -24,6 +24,14 @@ where
     }
 }
 
+/// Rejects an empty name and one with white space around it, since no event would have that field.
+pub fn field_name(value: &str) -> Result<String, String> {
+    if value.is_empty() || value.trim() != value {
+        return Err("expected the name of a field without white space around it, for example user_id".into());
+    }
+    Ok(value.to_owned())
+}
+
 /// Parses `host:port,host:port`. White space around addresses, a trailing comma and repeated addresses are
 /// ignored.
 pub fn brokers(list: &str) -> Result<Vec<String>, String> {

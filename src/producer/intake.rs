@@ -1,10 +1,11 @@
 //! Turns a request body into lines for Kafka, or into the reason why it is refused.
 
-use std::borrow::Cow;
-
 use crate::decompress::{self, Failure};
-use crate::event::{self, ErrorKind, Event, EventError, Format, Limits, Stamp, TIMESTAMP, Value};
+use crate::event::{self, ErrorKind, EventError, Format, Limits, Stamp};
+use crate::producer::additions::{Fields, Named, Reject, Sender, Stamped, WriteEvent};
 use crate::producer::answer::Answer;
+use crate::producer::head::Head;
+use crate::producer::ids;
 use crate::producer::job::Lines;
 use crate::producer::media::{Coding, INSTEAD_OF_A_FORM, MediaType};
 use crate::producer::receipts::Rejected;
@@ -21,6 +22,8 @@ pub struct Intake {
     pub max_body_bytes: usize,
     /// Field whose value becomes the key of the record.
     pub key_field: Option<String>,
+    /// What is added to events in addition to their timestamp.
+    pub fields: Fields,
 }
 
 /// What a body contains.
@@ -41,53 +44,93 @@ pub enum Events {
 #[derive(Debug)]
 pub enum Refusal {
     /// It is not an event.
-    Invalid(ErrorKind, Answer),
+    Invalid(ErrorTag, Answer),
     /// It exceeds a limit, named as in the metrics.
     TooMuch(&'static str, Answer),
-    /// It is damaged, or not compressed as announced.
-    Undecodable(Answer),
+    /// Its events cannot be known: it is damaged, not compressed as announced, not signed, or has an id that cannot be
+    /// used.
+    Unusable(Answer),
     /// The queue has no room for it.
     NoRoom,
 }
 
+impl From<Reject> for Refusal {
+    fn from(Reject { tag, message }: Reject) -> Self {
+        Self::Invalid(tag, Answer::error(tag, &message))
+    }
+}
+
 impl From<EventError> for Refusal {
     fn from(error: EventError) -> Self {
-        Self::Invalid(error.kind, Answer::error(error.kind.into(), &error.message))
+        Reject::from(error).into()
     }
 }
 
 impl Intake {
-    /// Returns the events of `body`, with timestamps added. A body that is not one JSON text may also have one event
-    /// per line, if each line is valid.
+    /// The `Idempotency-Key` of a request, if events get ids.
+    ///
+    /// # Errors
+    /// The answer if it cannot be used.
+    pub fn idempotency_key(&self, head: &Head<'_>) -> Result<Option<Box<str>>, Answer> {
+        if self.fields.id.is_none() {
+            return Ok(None);
+        }
+        head.others.value(ids::IDEMPOTENCY_KEY).map(ids::of_idempotency_key).transpose()
+    }
+
+    /// Returns the events of `body`, with what is added to them. A body that is not one JSON text may also have one
+    /// event per line, if each line is valid.
     ///
     /// # Errors
     /// A single event is invalid, an array is not valid JSON as a whole, or there are too many events.
-    pub fn parse(&self, body: &[u8], media_type: MediaType, stamp: &Stamp) -> Result<Events, Refusal> {
+    pub fn parse(
+        &self,
+        body: &[u8],
+        media_type: MediaType,
+        stamp: &Stamp,
+        sender: Sender<'_>,
+    ) -> Result<Events, Refusal> {
+        let mut stamped = Stamped { limits: self.limits, stamp, key_field: self.key_field.as_deref() };
+        let Fields { id, client } = &self.fields;
+        if id.is_none() && client.is_none() {
+            return self.parse_as(body, media_type, &mut stamped);
+        }
+        if let (Some(_), Some(message)) = (id, sender.webhook_id) {
+            ids::check_header(ids::WEBHOOK_ID, message).map_err(Refusal::Unusable)?;
+        }
+        self.parse_as(body, media_type, &mut Named::new(stamped, &self.fields, sender, media_type))
+    }
+
+    fn parse_as<'a, const N: usize>(
+        &self,
+        body: &'a [u8],
+        media_type: MediaType,
+        writer: &mut impl WriteEvent<'a, N>,
+    ) -> Result<Events, Refusal> {
         match media_type.format(body) {
-            Format::Object => {
-                let mut lines = Lines::with_capacity(body.len() + 48);
-                let event = event::read_event(body, &self.limits, &self.names());
-                let Err(error) = event.and_then(|event| self.add(&event, stamp, &mut lines)) else {
-                    return Ok(Events::Single(lines));
-                };
-                drop(lines);
-                self.parse_otherwise(body, media_type, stamp, error)
-            }
-            format => self.parse_batch(body, format, stamp),
+            Format::Object => match event::read_event(body, &self.limits, &writer.names()) {
+                Ok(event) => {
+                    let mut lines = Lines::with_capacity(body.len() + 48);
+                    writer.write(&event, None, &mut lines)?;
+                    Ok(Events::Single(lines))
+                }
+                Err(error) => self.parse_otherwise(body, media_type, writer, error),
+            },
+            format => self.parse_batch(body, format, writer),
         }
     }
 
     /// Parses a body that is not an event: clients send lines as JSON, and forms.
     #[cold]
-    fn parse_otherwise(
+    fn parse_otherwise<'a, const N: usize>(
         &self,
-        body: &[u8],
+        body: &'a [u8],
         media_type: MediaType,
-        stamp: &Stamp,
+        writer: &mut impl WriteEvent<'a, N>,
         mut error: EventError,
     ) -> Result<Events, Refusal> {
         if looks_like_lines(body) {
-            match self.parse_batch(body, Format::Ndjson, stamp) {
+            match self.parse_batch(body, Format::Ndjson, writer) {
                 Ok(Events::Batch { lines, rejected }) if rejected.is_empty() => {
                     return Ok(Events::Batch { lines, rejected });
                 }
@@ -103,10 +146,15 @@ impl Intake {
         Err(error.into())
     }
 
-    fn parse_batch(&self, body: &[u8], format: Format, stamp: &Stamp) -> Result<Events, Refusal> {
+    fn parse_batch<'a, const N: usize>(
+        &self,
+        body: &'a [u8],
+        format: Format,
+        writer: &mut impl WriteEvent<'a, N>,
+    ) -> Result<Events, Refusal> {
         let mut lines = Lines::with_capacity(body.len() + body.len() / 2);
         let mut rejected = Vec::new();
-        let mut events = event::Events::new(body, format, self.limits, self.names());
+        let mut events = event::Events::new(body, format, self.limits, writer.names());
         let mut index = 0;
         while let Some(event) = events.next_event()? {
             if index == self.max_request_events {
@@ -115,36 +163,17 @@ impl Intake {
                 let answer = Answer::error(ErrorTag::TooManyEvents, &message);
                 return Err(Refusal::TooMuch("max_request_events", answer));
             }
-            if let Err(error) = event.and_then(|event| self.add(&event, stamp, &mut lines)) {
-                rejected.push(Rejected { index, error: error.kind.as_str(), message: error.message });
+            let event = event.map_err(Reject::from);
+            if let Err(reject) = event.and_then(|event| writer.write(&event, Some(index), &mut lines)) {
+                rejected.push(Rejected { index, error: reject.tag.as_str(), message: reject.message });
             }
             index += 1;
         }
         if lines.is_empty() && rejected.is_empty() {
             let message = "no event in the body; send one JSON object, an array of them, or one per line";
-            return Err(Refusal::Invalid(ErrorKind::Empty, Answer::error(ErrorTag::Empty, message)));
+            return Err(Refusal::Invalid(ErrorTag::Empty, Answer::error(ErrorTag::Empty, message)));
         }
         Ok(Events::Batch { lines, rejected })
-    }
-
-    /// The members to look for in events: the timestamp, and the one that becomes the key.
-    fn names(&self) -> [&str; 2] {
-        [TIMESTAMP, self.key_field.as_deref().unwrap_or(TIMESTAMP)]
-    }
-
-    fn add(&self, event: &Event<'_, 2>, stamp: &Stamp, lines: &mut Lines) -> Result<(), EventError> {
-        let [timestamp, key] = event.members;
-        let added = timestamp.is_none().then_some(stamp);
-        event.write(added, &self.limits, lines.buffer())?;
-        lines.end_line();
-        if let Some(field) = &self.key_field {
-            let key = match added {
-                Some(stamp) if field == TIMESTAMP => Some(Cow::Borrowed(stamp.as_bytes())),
-                _ => key.and_then(Value::text),
-            };
-            lines.set_key(key.as_deref());
-        }
-        Ok(())
     }
 
     /// Decompresses a body. `grow` is called before memory grows to the given size, and may refuse that.
@@ -171,7 +200,7 @@ impl Intake {
                 let name = coding.name();
                 let message =
                     format!("Content-Encoding says {name}, but the body is not complete {name} data ({why})");
-                Refusal::Undecodable(Answer::error(tag, &message))
+                Refusal::Unusable(Answer::error(tag, &message))
             }
         })
     }
@@ -200,6 +229,7 @@ mod tests {
             max_request_events: 3,
             max_body_bytes: 1000,
             key_field: Some("user".into()),
+            fields: Fields::default(),
         }
     }
 
@@ -209,7 +239,8 @@ mod tests {
 
     #[test]
     fn a_single_event_gets_its_stamp_and_key() {
-        let Ok(Events::Single(lines)) = intake().parse(br#"{"user": "ann"}"#, MediaType::Json, &stamp())
+        let Ok(Events::Single(lines)) =
+            intake().parse(br#"{"user": "ann"}"#, MediaType::Json, &stamp(), Sender::default())
         else {
             panic!("single")
         };
@@ -221,7 +252,9 @@ mod tests {
     fn an_added_timestamp_can_be_the_key() {
         let intake = Intake { key_field: Some("timestamp".into()), ..intake() };
         let body = br#"[{}, {"timestamp": "mine"}, {"timestamp": null}]"#;
-        let Ok(Events::Batch { lines, .. }) = intake.parse(body, MediaType::Json, &stamp()) else {
+        let Ok(Events::Batch { lines, .. }) =
+            intake.parse(body, MediaType::Json, &stamp(), Sender::default())
+        else {
             panic!("batch")
         };
         let keys = [0, 1, 2].map(|index| lines.record(index).key);
@@ -231,7 +264,9 @@ mod tests {
     #[test]
     fn a_broken_array_is_refused_as_such_even_with_too_many_events() {
         for (body, expected) in [("[1,2,3,4]", ErrorTag::TooManyEvents), ("[1,2,3,4", ErrorTag::NotJson)] {
-            let refusal = intake().parse(body.as_bytes(), MediaType::Json, &stamp()).expect_err(body);
+            let refusal = intake()
+                .parse(body.as_bytes(), MediaType::Json, &stamp(), Sender::default())
+                .expect_err(body);
             let (Refusal::Invalid(_, answer) | Refusal::TooMuch(_, answer)) = refusal else {
                 panic!("{body}")
             };
@@ -243,7 +278,9 @@ mod tests {
     #[test]
     fn a_batch_keeps_the_valid_and_names_the_others() {
         let body = b"{\"user\":1}\nnonsense\n{\"timestamp\":0}\n";
-        let Ok(Events::Batch { lines, rejected }) = intake().parse(body, MediaType::Ndjson, &stamp()) else {
+        let Ok(Events::Batch { lines, rejected }) =
+            intake().parse(body, MediaType::Ndjson, &stamp(), Sender::default())
+        else {
             panic!("batch")
         };
         assert_eq!((lines.len(), lines.line(1)), (2, &b"{\"timestamp\":0}"[..]));
@@ -253,7 +290,9 @@ mod tests {
     #[test]
     fn nothing_and_too_much_are_refused_whole() {
         for (body, status) in [("[]", 400), ("[{},{},{},{}]", 413), ("[{}", 400), ("", 400), ("7", 400)] {
-            let refusal = intake().parse(body.as_bytes(), MediaType::Json, &stamp()).expect_err(body);
+            let refusal = intake()
+                .parse(body.as_bytes(), MediaType::Json, &stamp(), Sender::default())
+                .expect_err(body);
             let (Refusal::Invalid(_, answer) | Refusal::TooMuch(_, answer)) = refusal else {
                 panic!("{body}: {refusal:?}")
             };
@@ -263,7 +302,12 @@ mod tests {
 
     #[test]
     fn lines_as_json_are_taken_if_all_are_events_and_other_bodies_get_a_hint() {
-        let parse = |body: &str, media_type| match intake().parse(body.as_bytes(), media_type, &stamp()) {
+        let parse = |body: &str, media_type| match intake().parse(
+            body.as_bytes(),
+            media_type,
+            &stamp(),
+            Sender::default(),
+        ) {
             Ok(Events::Single(_)) => "one".to_owned(),
             Ok(Events::Batch { lines, rejected }) => format!("{} and {} bad", lines.len(), rejected.len()),
             Err(Refusal::Invalid(_, answer) | Refusal::TooMuch(_, answer)) => {
@@ -323,7 +367,7 @@ mod tests {
             let room = intake().decompress(coding, &whole, |_| false);
             assert!(matches!(room, Err(Refusal::NoRoom)));
             for broken in [&b"nonsense"[..], b"{}", &whole[..whole.len() - 3]] {
-                let Err(Refusal::Undecodable(answer)) = fits(broken) else { panic!("{coding:?}") };
+                let Err(Refusal::Unusable(answer)) = fits(broken) else { panic!("{coding:?}") };
                 assert!(String::from_utf8_lossy(&answer.body).contains(tag), "{answer:?}");
             }
         }

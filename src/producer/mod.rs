@@ -12,6 +12,7 @@
 //! after those that feed it.
 
 mod access_metrics;
+mod additions;
 mod admission;
 mod admitted;
 mod answer;
@@ -26,6 +27,7 @@ mod gate;
 mod handler;
 mod head;
 mod health;
+mod ids;
 mod intake;
 #[doc(hidden)] // for benches/micro
 pub mod job;
