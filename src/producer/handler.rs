@@ -13,6 +13,7 @@ use crate::producer::admitted::Admitted;
 use crate::producer::answer::Answer;
 use crate::producer::bodies::{BodyQueue, BodyTask};
 use crate::producer::clock::with_stamp;
+use crate::producer::decoding::decompress;
 use crate::producer::front::Request;
 use crate::producer::gate::Gate;
 use crate::producer::health::{Health, NotReady};
@@ -199,10 +200,12 @@ impl Handler {
         let mut plain = bytes;
         if let Some(coding) = body.coding {
             let grow = |size| reservation.resize(0, bytes.len() + 2 * size);
-            decompressed = self.intake.decompress(coding, bytes, grow)?;
+            decompressed = decompress(coding, bytes, self.policy.max_body_bytes, grow)?;
             plain = &decompressed;
         }
-        with_stamp(|stamp| self.intake.parse(plain, body.media_type, stamp, sender))
+        let held = bytes.len() + if body.coding.is_some() { plain.len() } else { 0 };
+        let mut grow = |size| reservation.resize(0, held + size);
+        with_stamp(|stamp| self.intake.parse(plain, body.media_type, stamp, sender, &mut grow))
     }
 
     fn refuse(&self, refusal: Refusal) -> Answer {

@@ -20,6 +20,7 @@ mod answer;
 pub mod batch;
 mod bodies;
 mod clock;
+mod decoding;
 #[cfg(feature = "edge")]
 mod edge;
 mod front;

@@ -160,7 +160,6 @@ fn handler(config: &ProducerConfig) -> io::Result<Inputs> {
             max_depth: event::Limits::DEFAULT_MAX_DEPTH,
         },
         max_request_events: http.max_request_events as usize,
-        max_body_bytes,
         key_field: queue.key_field.clone(),
         fields: Fields {
             id: config.fields.id().map(Field::new),

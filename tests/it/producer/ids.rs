@@ -59,10 +59,8 @@ fn an_idempotency_key_gives_each_event_of_its_request_an_id() {
         let line = topic.records().swap_remove(0).text().to_owned();
         assert!(line.starts_with(r#"{"n": 1, "event_id": "a", "timestamp": ""#), "{line}");
         assert_eq!(keyed(r#""q\"uo\\ted""#, r#"{"n": 2}"#).status, 200);
-        let own = keyed(
-            "b",
-            r#"[{"n": 3}, {"n": 4, "event_id": "own"}, 7, {"n": 5, "event_id": -1.5}, {"n": 6}]"#,
-        );
+        let own =
+            keyed("b", r#"[{"n": 3}, {"n": 4, "event_id": "own"}, 7, {"n": 5, "event_id": -1.5}, {"n": 6}]"#);
         assert_eq!((own.status, own.json()["accepted"].as_i64()), (207, Some(4)), "{}", own.text());
         assert_eq!(own.json()["errors"][0]["index"], 2);
         assert_eq!(keyed("c", r#"[{"n": 7}]"#).status, 200);
@@ -90,9 +88,8 @@ fn an_idempotency_key_gives_each_event_of_its_request_an_id() {
             (12, ""),
         ];
         expect(&topic, &expected, server);
-        let null = topic.records().into_iter().find(|record| record.text().contains("12"));
-        let null = null.expect("accepted").text().to_owned();
-        assert!(null.starts_with(r#"{"n": 12, "event_id": null, "timestamp""#), "nothing is added: {null}");
+        let null = r#"{"n": 12, "event_id": null, "timestamp""#;
+        assert!(topic.records().iter().any(|record| record.text().starts_with(null)), "nothing is added");
     }
 }
 
