@@ -27,7 +27,8 @@ fn read(body: &[u8], format: Format, key: &str, stamp: &Stamp, out: &mut Vec<u8>
     while let Some(event) = events.next_event().expect("sound") {
         let event = event.expect("valid");
         let [timestamp, key] = event.members;
-        event.write(timestamp.is_none().then_some(stamp), &LIMITS, out).expect("small");
+        let added = timestamp.is_none().then(|| stamp.member());
+        event.write(added.as_slice(), &LIMITS, out).expect("small");
         key_bytes += key.and_then(Value::text).map_or(0, |key| key.len());
     }
     out.len() + key_bytes

@@ -95,7 +95,7 @@ pub struct HttpConfig {
           value_parser = number::<u32>(1..=100_000))]
     pub leak_budget: u32,
 
-    /// Largest event, in bytes, including its timestamp
+    /// Largest event, in bytes, including its timestamp and what else is added to it
     #[arg(long, env = "MAX_EVENT_BYTES", default_value_t = 512 << 10,
           value_parser = number::<u64>(64..=900_000), value_name = "BYTES")]
     pub max_event_bytes: u64,

@@ -7,6 +7,7 @@ use clap::{Args, Parser, ValueEnum};
 use super::access::new_key;
 use super::values::{field_name, number};
 use super::{AccessConfig, CommonConfig, HttpConfig, KafkaConfig, Secret, Settings};
+use crate::event::TIMESTAMP;
 
 /// Accepts events over HTTP, stores them in Kafka, and answers 200 once Kafka has acknowledged them.
 #[derive(Parser, Clone, Debug)]
@@ -24,6 +25,9 @@ pub struct ProducerConfig {
     /// Batches and the queue.
     #[command(flatten)]
     pub queue: QueueConfig,
+    /// What is added to events.
+    #[command(flatten)]
+    pub fields: FieldsConfig,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub access: AccessConfig,
@@ -89,6 +93,60 @@ pub struct QueueConfig {
     #[arg(long, env = "DELIVERY_TIMEOUT_MS", default_value_t = 10_000,
           value_parser = number::<u64>(100..=120_000), value_name = "MS")]
     pub delivery_timeout_ms: u64,
+}
+
+/// Members that are added to events in addition to their timestamp.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Events")]
+pub struct FieldsConfig {
+    /// Top-level field with the id of an event, for example `event_id`; an event without it gets one from CloudEvents, a
+    /// signed `webhook-id` or an `Idempotency-Key`, if its request has one. Empty: events get no ids
+    #[arg(long, env = "EVENT_ID_FIELD", value_parser = added_field, value_name = "FIELD")]
+    event_id_field: Option<String>,
+
+    /// Top-level field that gets the name of the client whose key was used (AUTH_KEYS_FILE); events that already have
+    /// it are refused. Empty: no name is added
+    #[arg(long, env = "EVENT_CLIENT_FIELD", value_parser = added_field, value_name = "FIELD")]
+    event_client_field: Option<String>,
+}
+
+impl FieldsConfig {
+    /// Name of the field with the id, unless ids are off.
+    pub fn id(&self) -> Option<&str> {
+        self.event_id_field.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// Name of the field with the name of the client, unless it is off.
+    pub fn client(&self) -> Option<&str> {
+        self.event_client_field.as_deref().filter(|name| !name.is_empty())
+    }
+
+    fn validate(&self, access: &AccessConfig) -> Result<(), String> {
+        let Some(client) = self.client() else { return Ok(()) };
+        if access.keys_file.is_none() {
+            return Err(format!(
+                "EVENT_CLIENT_FIELD={client} needs AUTH_KEYS_FILE: without keys, clients have no names; set both \
+                 or neither"
+            ));
+        }
+        if self.id() == Some(client) {
+            return Err(format!(
+                "EVENT_CLIENT_FIELD={client} is the same field as EVENT_ID_FIELD={client}; use two names"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A field name, or nothing: a compose file can only pass an empty variable where none is set.
+fn added_field(value: &str) -> Result<String, String> {
+    match value {
+        "" => Ok(String::new()),
+        TIMESTAMP => {
+            Err("`timestamp` is the time of the event; name another field, for example event_id".into())
+        }
+        name => field_name(name),
+    }
 }
 
 impl QueueConfig {
@@ -157,6 +215,7 @@ impl Settings for ProducerConfig {
                 self.kafka.connect_timeout_ms, queue.delivery_timeout_ms
             ));
         }
+        self.fields.validate(&self.access)?;
         self.access.keys(self.http.largest_request(), None).map(drop)
     }
 }
@@ -191,5 +250,18 @@ mod tests {
         assert!(reason.contains("a third of QUEUE_MAX_BYTES=16777216"), "{reason}");
         let reason = parse(&["--kafka-linger-ms", "500", "--delivery-timeout-ms", "500"]).validate();
         assert!(reason.unwrap_err().contains("KAFKA_LINGER_MS=500"));
+    }
+
+    #[test]
+    fn an_empty_name_adds_no_field_and_two_fields_have_two_names() {
+        let fields = parse(&["--event-id-field", "", "--event-client-field="]).fields;
+        assert_eq!((fields.id(), fields.client()), (None, None));
+        assert_eq!(parse(&["--event-id-field", "event_id"]).fields.id(), Some("event_id"));
+        let client = ["--event-client-field", "by"];
+        let reason = parse(&client).validate().unwrap_err();
+        assert!(reason.contains("EVENT_CLIENT_FIELD=by needs AUTH_KEYS_FILE"), "{reason}");
+        let both = [&client[..], &["--event-id-field", "by", "--auth-keys-file", "keys"]].concat();
+        let reason = parse(&both).validate().unwrap_err();
+        assert!(reason.contains("EVENT_CLIENT_FIELD=by") && reason.contains("EVENT_ID_FIELD=by"), "{reason}");
     }
 }

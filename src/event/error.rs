@@ -19,7 +19,7 @@ pub enum ErrorKind {
     NotAnObject,
     /// Objects and arrays are nested deeper than allowed.
     TooDeep,
-    /// More bytes than allowed, including its timestamp.
+    /// More bytes than allowed, including what is added to it.
     TooLarge,
 }
 
@@ -67,7 +67,7 @@ impl EventError {
             kind: ErrorKind::TooLarge,
             offset: None,
             message: format!(
-                "the event has {len} bytes, but at most {max} are allowed, timestamp included; split it"
+                "the event has {len} bytes with what is added to it, but at most {max} are allowed; split it"
             ),
         }
     }

@@ -1,5 +1,5 @@
 //! Defines what an event is: one JSON object on one line, its bytes as the client wrote them, with a
-//! `timestamp`.
+//! `timestamp` and what else the producer adds.
 //!
 //! [`Events`] reads the events of a request body in one scan, which also finds the members that callers ask for;
 //! [`Event::write`] makes the line that goes to Kafka, and [`one_line`] checks a record read from the topic. All of

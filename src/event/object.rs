@@ -3,18 +3,14 @@
 
 use crate::event::error::{ErrorKind, EventError, Fault};
 use crate::event::scan::{Scanner, Value, trim};
-use crate::event::stamp::Stamp;
 
 /// The member that every event has.
 pub const TIMESTAMP: &str = "timestamp";
 
-const BEFORE_STAMP: &[u8] = b"\"timestamp\": \"";
-const AFTER_STAMP: &[u8] = b"\"}";
-
 /// Limits on one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest line in bytes, including the timestamp but not the line ending.
+    /// Largest line in bytes, including what is added to the event but not the line ending.
     pub max_event_bytes: usize,
     /// Deepest nesting of objects and arrays, counting the event itself. Values above 127 mean 127.
     pub max_depth: usize,
@@ -32,7 +28,7 @@ impl Limits {
     }
 }
 
-/// A JSON object that is an event; only with its timestamp it may still be too large.
+/// A JSON object that is an event; only with what is added to it, it may still be too large.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a, const N: usize> {
     /// The value of each top-level member that was asked for, in the order of the names, or `None` if the event
@@ -48,28 +44,28 @@ pub struct Event<'a, const N: usize> {
 impl<const N: usize> Event<'_, N> {
     /// Appends the event to `out` as exactly one line, without a line ending.
     ///
-    /// Each CR or LF between tokens becomes a space; all other bytes are kept. With a `stamp`,
-    /// `, "timestamp": "…"` is added before the closing brace. On an error, `out` is unchanged.
+    /// Each CR or LF between tokens becomes a space; all other bytes are kept. The members in `added`, each as
+    /// `"name": value` on one line, are written before the closing brace. On an error, `out` is unchanged.
     ///
     /// # Errors
-    /// [`ErrorKind::TooLarge`], counted with the timestamp.
-    pub fn write(&self, stamp: Option<&Stamp>, limits: &Limits, out: &mut Vec<u8>) -> Result<(), EventError> {
-        let separator: &[u8] = if self.is_empty { b"" } else { b", " };
-        let addition = stamp.map_or(0, |stamp| {
-            separator.len() + BEFORE_STAMP.len() + stamp.as_bytes().len() + AFTER_STAMP.len() - 1
-        });
-        limits.check_size(self.text.len() + addition)?;
-        out.reserve(self.text.len() + addition);
+    /// [`ErrorKind::TooLarge`], counted with the added members.
+    pub fn write(&self, added: &[&[u8]], limits: &Limits, out: &mut Vec<u8>) -> Result<(), EventError> {
+        const SEPARATOR: &[u8] = b", ";
+        let needed = added.iter().map(|member| SEPARATOR.len() + member.len()).sum::<usize>();
+        let is_first = self.is_empty && !added.is_empty();
+        let size = self.text.len() + needed - if is_first { SEPARATOR.len() } else { 0 };
+        limits.check_size(size)?;
+        out.reserve(size);
         let start = out.len();
-        match stamp {
-            None => out.extend_from_slice(self.text),
-            Some(stamp) => {
-                out.extend_from_slice(&self.text[..self.text.len() - 1]);
-                for part in [separator, BEFORE_STAMP, stamp.as_bytes(), AFTER_STAMP] {
-                    out.extend_from_slice(part);
-                }
+        let (closing, members) = self.text.split_last().expect("an object has braces");
+        out.extend_from_slice(members);
+        for (index, member) in added.iter().enumerate() {
+            if index > 0 || !is_first {
+                out.extend_from_slice(SEPARATOR);
             }
+            out.extend_from_slice(member);
         }
+        out.push(*closing);
         if self.line_break {
             join_lines(&mut out[start..]);
         }

@@ -3,6 +3,12 @@
 use std::fmt;
 use time::{Duration, OffsetDateTime};
 
+/// What a stamp is written into: the whole member.
+const MEMBER: &[u8; 39] = b"\"timestamp\": \"0000-00-00T00:00:00.000Z\"";
+
+/// Where in it the time is.
+const TIME: std::ops::Range<usize> = 14..38;
+
 /// Years 0000 to 9999; outside this range the text would have a different length.
 const UNIX_MILLIS: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
 
@@ -11,7 +17,7 @@ const UNIX_MILLIS: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402
 /// Creating one takes some tens of nanoseconds; callers may reuse it until the millisecond ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    text: [u8; 24],
+    member: [u8; MEMBER.len()],
 }
 
 impl Stamp {
@@ -22,7 +28,8 @@ impl Stamp {
         let moment = OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(unix_millis);
         let (year, month, day) = moment.to_calendar_date();
         let (hour, minute, second, milli) = moment.to_hms_milli();
-        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut member = *MEMBER;
+        let text = &mut member[TIME];
         put(&mut text[0..4], year.unsigned_abs());
         put(&mut text[5..7], u8::from(month).into());
         put(&mut text[8..10], day.into());
@@ -30,17 +37,22 @@ impl Stamp {
         put(&mut text[14..16], minute.into());
         put(&mut text[17..19], second.into());
         put(&mut text[20..23], milli.into());
-        Self { text }
+        Self { member }
+    }
+
+    /// The member of an event: `"timestamp": "…"`.
+    pub fn member(&self) -> &[u8] {
+        &self.member
     }
 
     /// The 24 ASCII bytes of the text.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.text
+        &self.member[TIME]
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.text).expect("a stamp consists of ASCII digits and punctuation")
+        std::str::from_utf8(self.as_bytes()).expect("a stamp consists of ASCII digits and punctuation")
     }
 }
 
@@ -82,7 +94,9 @@ mod tests {
             (i64::MAX, "9999-12-31T23:59:59.999Z"),
             (i64::MIN, "0000-01-01T00:00:00.000Z"),
         ] {
-            assert_eq!(Stamp::from_unix_millis(unix_millis).as_str(), text);
+            let stamp = Stamp::from_unix_millis(unix_millis);
+            assert_eq!(stamp.as_str(), text);
+            assert_eq!(stamp.member(), format!("\"{}\": \"{text}\"", crate::event::TIMESTAMP).as_bytes());
         }
     }
 

@@ -71,6 +71,7 @@ impl Handler {
         room: impl FnOnce(&Body) -> usize,
     ) -> Result<Admitted, Answer> {
         let caller = self.gate.as_ref().map(|gate| gate.admit(head, true, now)).transpose()?;
+        let idempotency_key = self.intake.idempotency_key(head)?;
         self.health.check(now).map_err(|reason| not_ready(&reason))?;
         let throttled = self.health.throttled_for(now);
         if throttled > self.delivery_timeout {
@@ -79,7 +80,7 @@ impl Handler {
         }
         let share = caller.as_ref().map(|caller| caller.client().share.clone());
         let reservation = self.queue.reserve(0, room(&body), share).ok_or_else(|| self.queue_full())?;
-        Ok(Admitted { body, reservation, caller: caller.map(Box::new), origin: None })
+        Ok(Admitted { body, reservation, caller: caller.map(Box::new), idempotency_key, origin: None })
     }
 
     /// How long a refused client should wait: until the pending events have left, or until a quota lets Kafka

@@ -13,6 +13,8 @@ pub struct Admitted {
     pub reservation: Reservation,
     /// Who sends it, if there are keys.
     pub caller: Option<Box<Caller>>,
+    /// Its `Idempotency-Key`, if events get ids.
+    pub idempotency_key: Option<Box<str>>,
     /// The origin whose page may read the answer.
     pub origin: Option<Arc<str>>,
 }

@@ -13,6 +13,7 @@ use crate::access::webhook::{self, Scheme};
 use crate::config::read_keys;
 use crate::producer::answer::Answer;
 use crate::producer::head::Head;
+use crate::producer::ids::WEBHOOK_ID;
 use crate::producer::metrics::ProducerMetrics;
 use crate::producer::status::ErrorTag;
 
@@ -104,11 +105,16 @@ impl Gate {
     }
 
     /// Decides about a body as it was sent: it is charged as far as its head had not announced it, and a webhook's
-    /// signature must fit.
+    /// signature must fit. Returns the id of the webhook's message, if it has one.
     ///
     /// # Errors
     /// The answer to a body that is too much now, or is not signed by one of its secrets.
-    pub fn check_body(&self, caller: &Caller, body: &[u8], now: Instant) -> Result<(), Answer> {
+    pub fn check_body<'c>(
+        &self,
+        caller: &'c Caller,
+        body: &[u8],
+        now: Instant,
+    ) -> Result<Option<&'c str>, Answer> {
         let bytes = (body.len() as u64).saturating_sub(caller.charged_bytes);
         if bytes > 0 {
             self.charge(caller, "bytes/s", caller.client().bytes.as_ref(), bytes, now)?;
@@ -116,13 +122,13 @@ impl Gate {
         self.verify(caller, body)
     }
 
-    fn verify(&self, caller: &Caller, body: &[u8]) -> Result<(), Answer> {
-        let Kind::Webhook { scheme, secrets } = &caller.key.kind else { return Ok(()) };
+    fn verify<'c>(&self, caller: &'c Caller, body: &[u8]) -> Result<Option<&'c str>, Answer> {
+        let Kind::Webhook { scheme, secrets } = &caller.key.kind else { return Ok(None) };
         let header = |name: &str| {
             let found = caller.signature.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
             found.map(|(_, value)| value.as_str())
         };
-        webhook::verify(scheme, secrets, header, body, since_epoch()).map(drop).map_err(|_| {
+        webhook::verify(scheme, secrets, header, body, since_epoch()).map_err(|_| {
             self.metrics.access.refuse(&caller.client().name, "bad_signature");
             unauthorized()
         })
@@ -182,7 +188,7 @@ fn unauthorized() -> Answer {
 
 fn signature(scheme: &Scheme, head: &Head<'_>) -> Vec<(String, String)> {
     let names: &[&str] = match scheme {
-        Scheme::Standard => &["webhook-id", "webhook-timestamp", "webhook-signature"],
+        Scheme::Standard => &[WEBHOOK_ID, "webhook-timestamp", "webhook-signature"],
         Scheme::Hex { header, .. } => &[header.as_str()],
     };
     let found = names.iter().filter_map(|name| Some(((*name).to_owned(), head.others.get(name)?.to_owned())));

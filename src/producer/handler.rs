@@ -8,10 +8,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::producer::additions::Sender;
 use crate::producer::admitted::Admitted;
 use crate::producer::answer::Answer;
 use crate::producer::bodies::{BodyQueue, BodyTask};
 use crate::producer::clock::with_stamp;
+use crate::producer::decoding::decompress;
 use crate::producer::front::Request;
 use crate::producer::gate::Gate;
 use crate::producer::health::{Health, NotReady};
@@ -160,12 +162,7 @@ impl Handler {
     }
 
     fn accept(&self, request: Request, bytes: &[u8], mut admitted: Admitted) -> Option<Reply> {
-        if let (Some(gate), Some(caller)) = (&self.gate, &admitted.caller)
-            && let Err(answer) = gate.check_body(caller, bytes, request.complete)
-        {
-            return reply(request, answer);
-        }
-        match self.parse(bytes, &mut admitted) {
+        match self.parse(bytes, &mut admitted, request.complete) {
             Ok(Events::Single(lines)) => {
                 self.metrics.events.received.inc();
                 self.submit(request, lines, None, admitted)
@@ -187,30 +184,42 @@ impl Handler {
     fn parse(
         &self,
         bytes: &[u8],
-        Admitted { body, reservation, .. }: &mut Admitted,
+        Admitted { body, reservation, caller, idempotency_key, .. }: &mut Admitted,
+        now: Instant,
     ) -> Result<Events, Refusal> {
+        let webhook_id = match (&self.gate, caller.as_deref()) {
+            (Some(gate), Some(caller)) => gate.check_body(caller, bytes, now).map_err(Refusal::Unusable)?,
+            _ => None,
+        };
+        let sender = Sender {
+            webhook_id,
+            idempotency_key: idempotency_key.as_deref(),
+            client: caller.as_deref().map(|caller| caller.client().name.as_str()),
+        };
         let decompressed;
         let mut plain = bytes;
         if let Some(coding) = body.coding {
             let grow = |size| reservation.resize(0, bytes.len() + 2 * size);
-            decompressed = self.intake.decompress(coding, bytes, grow)?;
+            decompressed = decompress(coding, bytes, self.policy.max_body_bytes, grow)?;
             plain = &decompressed;
         }
-        with_stamp(|stamp| self.intake.parse(plain, body.media_type, stamp))
+        let held = bytes.len() + if body.coding.is_some() { plain.len() } else { 0 };
+        let mut grow = |size| reservation.resize(0, held + size);
+        with_stamp(|stamp| self.intake.parse(plain, body.media_type, stamp, sender, &mut grow))
     }
 
     fn refuse(&self, refusal: Refusal) -> Answer {
         match refusal {
-            Refusal::Invalid(kind, answer) => {
+            Refusal::Invalid(tag, answer) => {
                 self.metrics.events.received.inc();
-                self.metrics.reject(kind.as_str(), 1);
+                self.metrics.reject(tag.as_str(), 1);
                 answer
             }
             Refusal::TooMuch(limit, answer) => {
                 self.metrics.refuse(limit);
                 answer
             }
-            Refusal::Undecodable(answer) => answer,
+            Refusal::Unusable(answer) => answer,
             Refusal::NoRoom => self.queue_full(),
         }
     }

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// Finds headers that only some set-ups need.
 pub trait Headers {
-    /// The value of the first header of this name, in any case; `None` if it is not text.
-    fn get(&self, name: &str) -> Option<&str>;
+    /// The value of the first header of this name, in any case.
+    fn value(&self, name: &str) -> Option<&[u8]>;
 }
 
 /// The headers of a request.
@@ -18,9 +18,14 @@ impl<'a> Others<'a> {
         Self(Some(headers))
     }
 
-    /// See [`Headers::get`].
+    /// The value of the first header of this name, without white space around it.
+    pub fn value(&self, name: &str) -> Option<&'a [u8]> {
+        self.0?.value(name).map(<[u8]>::trim_ascii)
+    }
+
+    /// The same; `None` if it is not text.
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.0?.get(name)
+        std::str::from_utf8(self.value(name)?).ok()
     }
 }
 

@@ -1,14 +1,17 @@
 //! Turns a request body into lines for Kafka, or into the reason why it is refused.
 
-use std::borrow::Cow;
-
-use crate::decompress::{self, Failure};
-use crate::event::{self, ErrorKind, Event, EventError, Format, Limits, Stamp, TIMESTAMP, Value};
+use crate::event::{self, ErrorKind, EventError, Format, Limits, Stamp};
+use crate::producer::additions::{Fields, Named, Reject, Sender, Stamped, WriteEvent};
 use crate::producer::answer::Answer;
+use crate::producer::head::Head;
+use crate::producer::ids;
 use crate::producer::job::Lines;
-use crate::producer::media::{Coding, INSTEAD_OF_A_FORM, MediaType};
+use crate::producer::media::{INSTEAD_OF_A_FORM, MediaType};
 use crate::producer::receipts::Rejected;
 use crate::producer::status::ErrorTag;
+
+/// Memory of a batch that is not asked for beyond twice its body, in bytes.
+const UNASKED_BYTES: usize = 4 << 10;
 
 /// How events are read from bodies.
 #[derive(Clone, Debug)]
@@ -17,10 +20,10 @@ pub struct Intake {
     pub limits: Limits,
     /// Most events per request.
     pub max_request_events: usize,
-    /// Most bytes per body, after decompression.
-    pub max_body_bytes: usize,
     /// Field whose value becomes the key of the record.
     pub key_field: Option<String>,
+    /// What is added to events in addition to their timestamp.
+    pub fields: Fields,
 }
 
 /// What a body contains.
@@ -41,57 +44,102 @@ pub enum Events {
 #[derive(Debug)]
 pub enum Refusal {
     /// It is not an event.
-    Invalid(ErrorKind, Answer),
+    Invalid(ErrorTag, Answer),
     /// It exceeds a limit, named as in the metrics.
     TooMuch(&'static str, Answer),
-    /// It is damaged, or not compressed as announced.
-    Undecodable(Answer),
+    /// Its events cannot be known: it is damaged, not compressed as announced, not signed, or has an id that cannot be
+    /// used.
+    Unusable(Answer),
     /// The queue has no room for it.
     NoRoom,
 }
 
+impl From<Reject> for Refusal {
+    fn from(Reject { tag, message }: Reject) -> Self {
+        Self::Invalid(tag, Answer::error(tag, &message))
+    }
+}
+
 impl From<EventError> for Refusal {
     fn from(error: EventError) -> Self {
-        Self::Invalid(error.kind, Answer::error(error.kind.into(), &error.message))
+        Reject::from(error).into()
     }
 }
 
 impl Intake {
-    /// Returns the events of `body`, with timestamps added. A body that is not one JSON text may also have one event
-    /// per line, if each line is valid.
+    /// The `Idempotency-Key` of a request, if events get ids.
     ///
     /// # Errors
-    /// A single event is invalid, an array is not valid JSON as a whole, or there are too many events.
-    pub fn parse(&self, body: &[u8], media_type: MediaType, stamp: &Stamp) -> Result<Events, Refusal> {
+    /// The answer if it cannot be used.
+    pub fn idempotency_key(&self, head: &Head<'_>) -> Result<Option<Box<str>>, Answer> {
+        if self.fields.id.is_none() {
+            return Ok(None);
+        }
+        head.others.value(ids::IDEMPOTENCY_KEY).map(ids::of_idempotency_key).transpose()
+    }
+
+    /// Returns the events of `body`, with what is added to them. A body that is not one JSON text may also have one
+    /// event per line, if each line is valid. `grow` is called before a batch holds much more than its body, and may
+    /// refuse that: what is added to small events is many times their size.
+    ///
+    /// # Errors
+    /// A single event is invalid, an array is not valid JSON as a whole, there are too many events, or no room for them.
+    pub fn parse(
+        &self,
+        body: &[u8],
+        media_type: MediaType,
+        stamp: &Stamp,
+        sender: Sender<'_>,
+        grow: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Events, Refusal> {
+        let mut stamped = Stamped { limits: self.limits, stamp, key_field: self.key_field.as_deref() };
+        let Fields { id, client } = &self.fields;
+        if id.is_none() && client.is_none() {
+            return self.parse_as(body, media_type, &mut stamped, grow);
+        }
+        if let (Some(_), Some(message)) = (id, sender.webhook_id) {
+            ids::check_header(ids::WEBHOOK_ID, message).map_err(Refusal::Unusable)?;
+        }
+        let mut named = Named::new(stamped, &self.fields, sender, media_type);
+        self.parse_as(body, media_type, &mut named, grow)
+    }
+
+    fn parse_as<'a, const N: usize>(
+        &self,
+        body: &'a [u8],
+        media_type: MediaType,
+        writer: &mut impl WriteEvent<'a, N>,
+        grow: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Events, Refusal> {
         match media_type.format(body) {
-            Format::Object => {
-                let mut lines = Lines::with_capacity(body.len() + 48);
-                let event = event::read_event(body, &self.limits, &self.names());
-                let Err(error) = event.and_then(|event| self.add(&event, stamp, &mut lines)) else {
-                    return Ok(Events::Single(lines));
-                };
-                drop(lines);
-                self.parse_otherwise(body, media_type, stamp, error)
-            }
-            format => self.parse_batch(body, format, stamp),
+            Format::Object => match event::read_event(body, &self.limits, &writer.names()) {
+                Ok(event) => {
+                    let mut lines = Lines::with_capacity(body.len() + 48);
+                    writer.write(&event, None, &mut lines)?;
+                    Ok(Events::Single(lines))
+                }
+                Err(error) => self.parse_otherwise(body, media_type, writer, grow, error),
+            },
+            format => self.parse_batch(body, format, writer, grow),
         }
     }
 
     /// Parses a body that is not an event: clients send lines as JSON, and forms.
     #[cold]
-    fn parse_otherwise(
+    fn parse_otherwise<'a, const N: usize>(
         &self,
-        body: &[u8],
+        body: &'a [u8],
         media_type: MediaType,
-        stamp: &Stamp,
+        writer: &mut impl WriteEvent<'a, N>,
+        grow: &mut dyn FnMut(usize) -> bool,
         mut error: EventError,
     ) -> Result<Events, Refusal> {
         if looks_like_lines(body) {
-            match self.parse_batch(body, Format::Ndjson, stamp) {
+            match self.parse_batch(body, Format::Ndjson, writer, grow) {
                 Ok(Events::Batch { lines, rejected }) if rejected.is_empty() => {
                     return Ok(Events::Batch { lines, rejected });
                 }
-                Err(refusal @ Refusal::TooMuch(..)) => return Err(refusal),
+                Err(refusal @ (Refusal::TooMuch(..) | Refusal::NoRoom)) => return Err(refusal),
                 _ => error.message += "; to send one event per line, use Content-Type: application/x-ndjson",
             }
         } else if media_type == MediaType::Form
@@ -103,10 +151,17 @@ impl Intake {
         Err(error.into())
     }
 
-    fn parse_batch(&self, body: &[u8], format: Format, stamp: &Stamp) -> Result<Events, Refusal> {
+    fn parse_batch<'a, const N: usize>(
+        &self,
+        body: &'a [u8],
+        format: Format,
+        writer: &mut impl WriteEvent<'a, N>,
+        grow: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Events, Refusal> {
         let mut lines = Lines::with_capacity(body.len() + body.len() / 2);
-        let mut rejected = Vec::new();
-        let mut events = event::Events::new(body, format, self.limits, self.names());
+        let (mut rejected, mut rejected_bytes) = (Vec::new(), 0);
+        let mut room = 2 * body.len() + UNASKED_BYTES;
+        let mut events = event::Events::new(body, format, self.limits, writer.names());
         let mut index = 0;
         while let Some(event) = events.next_event()? {
             if index == self.max_request_events {
@@ -115,65 +170,26 @@ impl Intake {
                 let answer = Answer::error(ErrorTag::TooManyEvents, &message);
                 return Err(Refusal::TooMuch("max_request_events", answer));
             }
-            if let Err(error) = event.and_then(|event| self.add(&event, stamp, &mut lines)) {
-                rejected.push(Rejected { index, error: error.kind.as_str(), message: error.message });
+            let event = event.map_err(Reject::from);
+            if let Err(reject) = event.and_then(|event| writer.write(&event, Some(index), &mut lines)) {
+                let reject = Rejected { index, error: reject.tag.as_str(), message: reject.message };
+                rejected_bytes += reject.held_bytes();
+                rejected.push(reject);
+            }
+            let held = lines.held_bytes() + rejected_bytes;
+            if held > room {
+                if !grow(held) {
+                    return Err(Refusal::NoRoom);
+                }
+                room = held;
             }
             index += 1;
         }
         if lines.is_empty() && rejected.is_empty() {
             let message = "no event in the body; send one JSON object, an array of them, or one per line";
-            return Err(Refusal::Invalid(ErrorKind::Empty, Answer::error(ErrorTag::Empty, message)));
+            return Err(Refusal::Invalid(ErrorTag::Empty, Answer::error(ErrorTag::Empty, message)));
         }
         Ok(Events::Batch { lines, rejected })
-    }
-
-    /// The members to look for in events: the timestamp, and the one that becomes the key.
-    fn names(&self) -> [&str; 2] {
-        [TIMESTAMP, self.key_field.as_deref().unwrap_or(TIMESTAMP)]
-    }
-
-    fn add(&self, event: &Event<'_, 2>, stamp: &Stamp, lines: &mut Lines) -> Result<(), EventError> {
-        let [timestamp, key] = event.members;
-        let added = timestamp.is_none().then_some(stamp);
-        event.write(added, &self.limits, lines.buffer())?;
-        lines.end_line();
-        if let Some(field) = &self.key_field {
-            let key = match added {
-                Some(stamp) if field == TIMESTAMP => Some(Cow::Borrowed(stamp.as_bytes())),
-                _ => key.and_then(Value::text),
-            };
-            lines.set_key(key.as_deref());
-        }
-        Ok(())
-    }
-
-    /// Decompresses a body. `grow` is called before memory grows to the given size, and may refuse that.
-    ///
-    /// # Errors
-    /// The body is damaged, is larger than the limit once decompressed, or there is no room for it.
-    pub fn decompress(
-        &self,
-        coding: Coding,
-        compressed: &[u8],
-        grow: impl FnMut(usize) -> bool,
-    ) -> Result<Vec<u8>, Refusal> {
-        let limit = self.max_body_bytes;
-        let (tag, body) = match coding {
-            Coding::Gzip => (ErrorTag::NotGzip, decompress::gzip(compressed, limit, grow)),
-            Coding::Zstd => (ErrorTag::NotZstd, decompress::zstd(compressed, limit, grow)),
-        };
-        body.map_err(|failure| match failure {
-            Failure::NoRoom => Refusal::NoRoom,
-            Failure::TooLarge => {
-                Refusal::TooMuch("max_body_bytes", Answer::too_large("decompressed body", limit as u64))
-            }
-            Failure::Corrupt(why) => {
-                let name = coding.name();
-                let message =
-                    format!("Content-Encoding says {name}, but the body is not complete {name} data ({why})");
-                Refusal::Undecodable(Answer::error(tag, &message))
-            }
-        })
     }
 }
 
@@ -186,20 +202,15 @@ fn looks_like_lines(body: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
-    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-
     use super::*;
+    use crate::producer::additions::Field;
 
     fn intake() -> Intake {
         Intake {
             limits: Limits { max_event_bytes: 1000, max_depth: Limits::DEFAULT_MAX_DEPTH },
             max_request_events: 3,
-            max_body_bytes: 1000,
             key_field: Some("user".into()),
+            fields: Fields::default(),
         }
     }
 
@@ -207,10 +218,13 @@ mod tests {
         Stamp::from_unix_millis(0)
     }
 
+    fn parse(intake: &Intake, body: &[u8], media_type: MediaType) -> Result<Events, Refusal> {
+        intake.parse(body, media_type, &stamp(), Sender::default(), &mut |_| true)
+    }
+
     #[test]
     fn a_single_event_gets_its_stamp_and_key() {
-        let Ok(Events::Single(lines)) = intake().parse(br#"{"user": "ann"}"#, MediaType::Json, &stamp())
-        else {
+        let Ok(Events::Single(lines)) = parse(&intake(), br#"{"user": "ann"}"#, MediaType::Json) else {
             panic!("single")
         };
         assert_eq!(lines.line(0), br#"{"user": "ann", "timestamp": "1970-01-01T00:00:00.000Z"}"#);
@@ -221,9 +235,7 @@ mod tests {
     fn an_added_timestamp_can_be_the_key() {
         let intake = Intake { key_field: Some("timestamp".into()), ..intake() };
         let body = br#"[{}, {"timestamp": "mine"}, {"timestamp": null}]"#;
-        let Ok(Events::Batch { lines, .. }) = intake.parse(body, MediaType::Json, &stamp()) else {
-            panic!("batch")
-        };
+        let Ok(Events::Batch { lines, .. }) = parse(&intake, body, MediaType::Json) else { panic!("batch") };
         let keys = [0, 1, 2].map(|index| lines.record(index).key);
         assert_eq!(keys, [Some(stamp().as_bytes()), Some(b"mine"), None]);
     }
@@ -231,7 +243,7 @@ mod tests {
     #[test]
     fn a_broken_array_is_refused_as_such_even_with_too_many_events() {
         for (body, expected) in [("[1,2,3,4]", ErrorTag::TooManyEvents), ("[1,2,3,4", ErrorTag::NotJson)] {
-            let refusal = intake().parse(body.as_bytes(), MediaType::Json, &stamp()).expect_err(body);
+            let refusal = parse(&intake(), body.as_bytes(), MediaType::Json).expect_err(body);
             let (Refusal::Invalid(_, answer) | Refusal::TooMuch(_, answer)) = refusal else {
                 panic!("{body}")
             };
@@ -243,7 +255,7 @@ mod tests {
     #[test]
     fn a_batch_keeps_the_valid_and_names_the_others() {
         let body = b"{\"user\":1}\nnonsense\n{\"timestamp\":0}\n";
-        let Ok(Events::Batch { lines, rejected }) = intake().parse(body, MediaType::Ndjson, &stamp()) else {
+        let Ok(Events::Batch { lines, rejected }) = parse(&intake(), body, MediaType::Ndjson) else {
             panic!("batch")
         };
         assert_eq!((lines.len(), lines.line(1)), (2, &b"{\"timestamp\":0}"[..]));
@@ -253,7 +265,7 @@ mod tests {
     #[test]
     fn nothing_and_too_much_are_refused_whole() {
         for (body, status) in [("[]", 400), ("[{},{},{},{}]", 413), ("[{}", 400), ("", 400), ("7", 400)] {
-            let refusal = intake().parse(body.as_bytes(), MediaType::Json, &stamp()).expect_err(body);
+            let refusal = parse(&intake(), body.as_bytes(), MediaType::Json).expect_err(body);
             let (Refusal::Invalid(_, answer) | Refusal::TooMuch(_, answer)) = refusal else {
                 panic!("{body}: {refusal:?}")
             };
@@ -263,7 +275,7 @@ mod tests {
 
     #[test]
     fn lines_as_json_are_taken_if_all_are_events_and_other_bodies_get_a_hint() {
-        let parse = |body: &str, media_type| match intake().parse(body.as_bytes(), media_type, &stamp()) {
+        let parse = |body: &str, media_type| match parse(&intake(), body.as_bytes(), media_type) {
             Ok(Events::Single(_)) => "one".to_owned(),
             Ok(Events::Batch { lines, rejected }) => format!("{} and {} bad", lines.len(), rejected.len()),
             Err(Refusal::Invalid(_, answer) | Refusal::TooMuch(_, answer)) => {
@@ -303,29 +315,29 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_stopped_at_the_limit_and_at_the_room() {
-        for (coding, tag) in [(Coding::Gzip, "not_gzip"), (Coding::Zstd, "not_zstd")] {
-            let compress = |bytes: &[u8]| {
-                let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-                match coding {
-                    Coding::Gzip => encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("memory"),
-                    Coding::Zstd => compress_to_vec(bytes, CompressionLevel::Fastest),
-                }
+    fn a_batch_asks_before_it_holds_much_more_than_its_body() {
+        let fields = Fields { id: Some(Field::new("event_id")), client: None };
+        let intake = Intake { max_request_events: 9000, fields, ..intake() };
+        let sender = Sender { idempotency_key: Some(&"k".repeat(248)), ..Sender::default() };
+        let parse = |body: &str, media_type, most: usize| {
+            let mut asked = 0;
+            let mut grow = |bytes| {
+                asked = bytes;
+                bytes <= most
             };
-            let whole = compress(b"{}");
-            let fits = |body: &[u8]| intake().decompress(coding, body, |_| true);
-            let is_bomb = |body: &[u8]| matches!(fits(body), Err(Refusal::TooMuch("max_body_bytes", _)));
-            assert!(matches!(fits(&compress(&[b' '; 1000])), Ok(body) if body.len() == 1000));
-            assert!(matches!(fits(&whole.repeat(2)), Ok(body) if body == b"{}{}"), "members, frames");
-            assert!(is_bomb(&compress(&[b' '; 1001])));
-            assert!(is_bomb(&compress(&[b' '; 501]).repeat(2)));
-            assert!(is_bomb(&compress(&vec![b' '; 10 << 20])));
-            let room = intake().decompress(coding, &whole, |_| false);
-            assert!(matches!(room, Err(Refusal::NoRoom)));
-            for broken in [&b"nonsense"[..], b"{}", &whole[..whole.len() - 3]] {
-                let Err(Refusal::Undecodable(answer)) = fits(broken) else { panic!("{coding:?}") };
-                assert!(String::from_utf8_lossy(&answer.body).contains(tag), "{answer:?}");
+            let parsed = intake.parse(body.as_bytes(), media_type, &stamp(), sender, &mut grow);
+            (parsed, asked)
+        };
+        for media_type in [MediaType::Ndjson, MediaType::Json] {
+            for event in ["{}\n", "{\"event_id\": 0}\n"] {
+                let (parsed, asked) = parse(&event.repeat(9000), media_type, usize::MAX);
+                let Ok(Events::Batch { lines, .. }) = parsed else { panic!("{event}") };
+                assert_eq!(asked, lines.held_bytes(), "{event}");
             }
+            let (parsed, asked) = parse(&"{}\n".repeat(9000), media_type, 200_000);
+            assert!(matches!(parsed, Err(Refusal::NoRoom)) && asked < 1_000_000, "{asked}");
         }
+        let (parsed, asked) = parse(&"x\n".repeat(9000), MediaType::Ndjson, 200_000);
+        assert!(matches!(parsed, Err(Refusal::NoRoom)) && asked < 201_000, "{asked}");
     }
 }

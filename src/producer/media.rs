@@ -19,6 +19,8 @@ pub enum MediaType {
     Json,
     /// The type of a form, which `curl -d` also gives to JSON.
     Form,
+    /// A CloudEvent in structured mode, or an array of them.
+    CloudEvents,
     /// One event per line.
     Ndjson,
 }
@@ -40,6 +42,7 @@ impl MediaType {
             ("application", "www-form-urlencoded") => Ok(Self::Form),
             ("application", "ndjson" | "jsonl" | "jsonlines" | "json-lines" | "ldjson") => Ok(Self::Ndjson),
             ("application", "octet-stream" | "csp-report") | ("text", "plain" | "json") => Ok(Self::Json),
+            ("application", "cloudevents+json" | "cloudevents-batch+json") => Ok(Self::CloudEvents),
             // RFC 7464 puts a control character before each text.
             ("application", "json-seq") => Err(unsupported(essence, false)),
             ("application", sub) if sub.starts_with("json") || sub.ends_with("+json") => Ok(Self::Json),
@@ -50,7 +53,7 @@ impl MediaType {
     /// How the events are laid out in `body`.
     pub fn format(self, body: &[u8]) -> Format {
         match self {
-            Self::Json | Self::Form => detect(body),
+            Self::Json | Self::Form | Self::CloudEvents => detect(body),
             Self::Ndjson => Format::Ndjson,
         }
     }
@@ -108,8 +111,7 @@ mod tests {
     #[test]
     fn types_of_json_of_lines_and_of_forms() {
         let json = "application/json,application/json; charset=utf-8,Application/JSON,,text/plain,text/json,\
-                    application/octet-stream,application/cloudevents+json,application/cloudevents-batch+json,\
-                    application/problem+json,application/csp-report,application/reports+json,\
+                    application/octet-stream,application/problem+json,application/csp-report,application/reports+json,\
                     application/vnd.api+json,application/LD+JSON,application/json-patch+json,application/jsonrequest,\
                     application/x-json,application/stream+json";
         let lines = "application/x-ndjson,application/ndjson,application/jsonl,application/x-jsonlines,\
@@ -118,6 +120,7 @@ mod tests {
             (json, MediaType::Json),
             (lines, MediaType::Ndjson),
             ("application/x-www-form-urlencoded", MediaType::Form),
+            ("application/cloudevents+json,application/CloudEvents-batch+json", MediaType::CloudEvents),
         ];
         for (types, kind) in cases {
             for name in types.split(',') {

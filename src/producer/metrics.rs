@@ -14,7 +14,7 @@ use crate::producer::routes::Route;
 use crate::producer::status::Status;
 
 /// Reasons, in addition to those of `event`, for which a received event is not accepted.
-const REFUSALS: [&str; 3] = ["queue_full", "rate_limited", "closed"];
+const REFUSALS: [&str; 5] = ["bad_event_id", "reserved_field", "queue_full", "rate_limited", "closed"];
 
 /// Causes for which an accepted event fails.
 const FAILURES: [&str; 4] = ["timeout", "too_large", "rejected", "stopped"];

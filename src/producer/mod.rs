@@ -12,6 +12,7 @@
 //! after those that feed it.
 
 mod access_metrics;
+mod additions;
 mod admission;
 mod admitted;
 mod answer;
@@ -19,6 +20,7 @@ mod answer;
 pub mod batch;
 mod bodies;
 mod clock;
+mod decoding;
 #[cfg(feature = "edge")]
 mod edge;
 mod front;
@@ -26,6 +28,7 @@ mod gate;
 mod handler;
 mod head;
 mod health;
+mod ids;
 mod intake;
 #[doc(hidden)] // for benches/micro
 pub mod job;

@@ -21,9 +21,16 @@ pub struct Rejected {
     pub message: String,
 }
 
-/// Bytes of memory held for `rejected` events, which can be much more than their request.
+impl Rejected {
+    /// Bytes of memory held for it, which can be much more than its event.
+    pub fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.message.len()
+    }
+}
+
+/// Bytes of memory held for `rejected` events.
 pub fn held_bytes(rejected: &[Rejected]) -> usize {
-    rejected.iter().map(|refused| size_of::<Rejected>() + refused.message.len()).sum()
+    rejected.iter().map(Rejected::held_bytes).sum()
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]

@@ -90,6 +90,8 @@ error_tags! {
     NotJson "not_json" BadRequest false,
     NotAnObject "not_an_object" BadRequest false,
     TooDeep "too_deep" BadRequest false,
+    BadEventId "bad_event_id" BadRequest false,
+    ReservedField "reserved_field" BadRequest false,
     RejectedByKafka "rejected_by_kafka" BadRequest false,
     NotGzip "not_gzip" BadRequest false,
     NotZstd "not_zstd" BadRequest false,

@@ -15,6 +15,7 @@ use crate::config::HttpServer;
 use crate::config::ProducerConfig;
 use crate::echo::Echo;
 use crate::event;
+use crate::producer::additions::{Field, Fields};
 use crate::producer::batch::Batch;
 use crate::producer::bodies::{BodyQueue, BodyTask};
 #[cfg(feature = "edge")]
@@ -159,8 +160,11 @@ fn handler(config: &ProducerConfig) -> io::Result<Inputs> {
             max_depth: event::Limits::DEFAULT_MAX_DEPTH,
         },
         max_request_events: http.max_request_events as usize,
-        max_body_bytes,
         key_field: queue.key_field.clone(),
+        fields: Fields {
+            id: config.fields.id().map(Field::new),
+            client: config.fields.client().map(Field::new),
+        },
     };
     let metrics = Arc::new(ProducerMetrics::new(http.server().name()));
     let handler = Handler {

@@ -51,7 +51,7 @@ fn what_people_write_is_accepted_in_the_form_that_is_used() {
 }
 
 /// Program, setting, value, and what the refusal must say beside the setting.
-const REFUSED: [(&str, &str, &str, &str); 44] = [
+const REFUSED: [(&str, &str, &str, &str); 47] = [
     ("producer", "KAFKA_BROKERS", "a:9092;b:9092", "separate addresses with commas"),
     ("consumer", "KAFKA_BROKERS", "a:9092 b:9092", "separate addresses with commas"),
     ("consumer", "KAFKA_BROKERS", "PLAINTEXT://a:9092", "write a:9092 without `PLAINTEXT://`"),
@@ -67,6 +67,9 @@ const REFUSED: [(&str, &str, &str, &str); 44] = [
     ("producer", "KAFKA_REQUEST_TIMEOUT_MS", "", "from 100 to 60000"),
     ("producer", "KAFKA_KEY_FIELD", "", "the name of a field"),
     ("producer", "KAFKA_KEY_FIELD", "user_id ", "the name of a field"),
+    ("producer", "EVENT_ID_FIELD", "timestamp", "name another field, for example event_id"),
+    ("producer", "EVENT_ID_FIELD", " id", "the name of a field"),
+    ("producer", "EVENT_CLIENT_FIELD", "client", "needs AUTH_KEYS_FILE"),
     ("producer", "HTTP_ADDR", "5000", "0.0.0.0:5000 for all networks"),
     ("producer", "HTTP_ADDR", ":5000", "127.0.0.1:5000 for this machine only"),
     ("producer", "HTTP_ADDR", "example:5000", "is a name; write the IP address"),

@@ -13,9 +13,14 @@ fn stamp() -> Stamp {
     Stamp::from_unix_millis(1_751_933_521_781)
 }
 
+/// The timestamp, unless the event has one.
+fn added<'s>(timestamp: Option<Value<'_>>, stamp: &'s Stamp) -> Option<&'s [u8]> {
+    timestamp.is_none().then(|| stamp.member())
+}
+
 fn prepare(raw: &[u8], stamp: &Stamp, limits: &Limits, out: &mut Vec<u8>) -> Result<(), EventError> {
     let event = read_event(raw, limits, &[TIMESTAMP])?;
-    event.write(event.members[0].is_none().then_some(stamp), limits, out)
+    event.write(added(event.members[0], stamp).as_slice(), limits, out)
 }
 
 fn key_of<'a>(line: &'a [u8], field: &str) -> Option<Cow<'a, [u8]>> {
@@ -50,7 +55,7 @@ fn read(body: impl AsRef<[u8]>, format: Format) -> Result<Vec<Result<String, Eve
     while let Some(event) = events.next_event()? {
         found.push(event.and_then(|event| {
             let mut line = Vec::new();
-            event.write(event.members[0].is_none().then_some(&stamp()), &LIMITS, &mut line)?;
+            event.write(added(event.members[0], &stamp()).as_slice(), &LIMITS, &mut line)?;
             Ok(String::from_utf8(line).expect("UTF-8"))
         }));
     }
@@ -301,6 +306,28 @@ fn each_member_that_was_asked_for_is_found_in_one_scan() {
     let texts = event.members.map(|member| member.map(Value::text));
     let text = |text: &'static str| Some(Some(Cow::Borrowed(text.as_bytes())));
     assert_eq!(texts, [text("7"), text("last"), None, Some(None), text("last")]);
+}
+
+#[test]
+fn members_are_added_in_order_and_count_for_the_limit() {
+    for (raw, added, line) in [
+        ("{}", &[][..], "{}"),
+        ("{}", &["\"a\": 1"], r#"{"a": 1}"#),
+        ("{\n}", &["\"a\": 1", "\"b\": \"2\""], r#"{ "a": 1, "b": "2"}"#),
+        (r#"{"x":0}"#, &["\"a\": 1", "\"b\": \"2\""], r#"{"x":0, "a": 1, "b": "2"}"#),
+    ] {
+        let event = read_event(raw.as_bytes(), &LIMITS, &[]).expect("valid");
+        let added: Vec<&[u8]> = added.iter().map(|member| member.as_bytes()).collect();
+        let mut out = Vec::new();
+        event.write(&added, &Limits { max_event_bytes: line.len(), ..LIMITS }, &mut out).expect("fits");
+        assert_eq!(out, line.as_bytes());
+        let short = Limits { max_event_bytes: line.len() - 1, ..LIMITS };
+        assert_eq!(
+            event.write(&added, &short, &mut out).map_err(|error| error.kind),
+            Err(ErrorKind::TooLarge)
+        );
+        assert_eq!(out, line.as_bytes());
+    }
 }
 
 #[test]

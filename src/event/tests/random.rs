@@ -139,7 +139,7 @@ fn scanned(
         found.push(event.and_then(|event| {
             let [key, timestamp] = event.members;
             let (mut line, stamp) = (Vec::new(), stamp());
-            event.write(timestamp.is_none().then_some(&stamp), &limits, &mut line)?;
+            event.write(added(timestamp, &stamp).as_slice(), &limits, &mut line)?;
             let is_added = field == TIMESTAMP && timestamp.is_none();
             let key = if is_added { Some(stamp.as_bytes().into()) } else { key.and_then(|key| key.text()) };
             Ok((line, key.map(Cow::into_owned)))

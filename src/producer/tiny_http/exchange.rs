@@ -135,10 +135,10 @@ impl Exchange for TinyHttpExchange {
 }
 
 impl Headers for TinyHttpExchange {
-    fn get(&self, name: &str) -> Option<&str> {
+    fn value(&self, name: &str) -> Option<&[u8]> {
         let is_named =
             |header: &&tiny_http::Header| header.field.as_str().as_str().eq_ignore_ascii_case(name);
-        self.request().headers().iter().find(is_named).map(|header| header.value.as_str())
+        self.request().headers().iter().find(is_named).map(|header| header.value.as_str().as_bytes())
     }
 }
 

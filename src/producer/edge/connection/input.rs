@@ -52,30 +52,33 @@ impl Input {
 
 impl Headers for Input {
     /// Searches the head with which they begin.
-    fn get(&self, name: &str) -> Option<&str> {
+    fn value(&self, name: &str) -> Option<&[u8]> {
         let mut lines = self.unparsed().split(|byte| *byte == b'\n').skip(1);
-        let value = lines
+        let head = lines
             .by_ref()
             .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
             .take_while(|line| !line.is_empty());
-        let mut values = value.filter_map(|line| {
+        let mut values = head.filter_map(|line| {
             let at = line.iter().position(|byte| *byte == b':')?;
             line[..at].eq_ignore_ascii_case(name.as_bytes()).then_some(&line[at + 1..])
         });
-        std::str::from_utf8(values.next()?).ok().map(str::trim)
+        values.next()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::producer::head::Others;
 
     #[test]
     fn a_header_is_found_in_any_case_and_only_in_the_head() {
         let mut input = Input::default();
         input.push(b"GET /?a:b HTTP/1.1\r\nHost: h\r\nX-Api-KEY:  k \r\nX-Api-Key: second\r\nA: \xff\r\n\r\nB: body\r\n");
-        assert_eq!((input.get("x-api-key"), input.get("host")), (Some("k"), Some("h")));
-        assert_eq!((input.get("A"), input.get("B"), input.get("GET /?a")), (None, None, None));
+        let headers = Others::of(&input);
+        assert_eq!((headers.get("x-api-key"), headers.get("host")), (Some("k"), Some("h")));
+        assert_eq!((headers.value("A"), headers.get("A")), (Some(&b"\xff"[..]), None));
+        assert_eq!((headers.get("B"), headers.get("GET /?a")), (None, None));
     }
 
     #[test]

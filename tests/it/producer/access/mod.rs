@@ -19,7 +19,7 @@ use crate::support::topic::Topic;
 use crate::support::wait::secs;
 
 /// The two HTTP servers, each of which has to do the same.
-const SERVERS: [&str; 2] = ["tiny_http", "edge"];
+pub const SERVERS: [&str; 2] = ["tiny_http", "edge"];
 
 /// A file of keys.
 pub struct KeyFile {
@@ -61,7 +61,13 @@ impl KeyFile {
 }
 
 /// One request on a connection of its own.
-fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Response {
     Client::connect(address)
         .and_then(|mut client| client.request(method, path, headers, body))
         .expect("an answer")

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::producer::Served;
 use crate::producer::access::{KeyFile, SERVERS, request};
+use crate::producer::ids::ids;
 use crate::support::kafka::shared;
 
 const STANDARD: &str = "
@@ -71,6 +72,39 @@ fn a_message_of_standard_webhooks_is_taken_if_it_is_signed_and_new() {
         assert_eq!(send("whsec_AAAA9r8GKYqrTwjUPD8ILPZIo2LaLaSw", now(), BODY), 401);
         assert_eq!(status(&served, &key, &[], BODY), 401, "the key alone is not enough");
         assert_eq!(topic.count(), 2);
+    }
+}
+
+/// The id was signed, so it is better than a header that anybody can add.
+#[test]
+fn the_id_of_a_message_becomes_the_id_of_its_events() {
+    for server in SERVERS {
+        let topic = shared().topic();
+        let mut file = KeyFile::new();
+        fs::write(file.path().with_file_name("signing"), SECRET).expect("written");
+        let key = file.add("billing", "webhook", "secret-file=signing");
+        let plain = file.add("shop", "secret", "");
+        let served = file.serve(&topic, server, &[("EVENT_ID_FIELD", "event_id")]);
+        let send = |id: &str, body: &str| {
+            let at = now().to_string();
+            let signature = sign(STANDARD, &[SECRET, id, &at, body]);
+            let headers = [
+                ("webhook-id", id),
+                ("webhook-timestamp", at.as_str()),
+                ("webhook-signature", &signature),
+                ("Idempotency-Key", "other"),
+            ];
+            status(&served, &key, &headers, body)
+        };
+        assert_eq!(send("msg_1", r#"{"n": 1}"#), 200);
+        assert_eq!(send("msg_1", r#"{"n": 1}"#), 200, "a repeated message");
+        assert_eq!(send("msg_2", r#"[{"n": 2}, {"n": 3, "event_id": "own"}]"#), 200);
+        assert_eq!(send(&"x".repeat(249), r#"{"n": 4}"#), 400, "too long");
+        let unsigned = [("webhook-id", "msg_3"), ("X-Api-Key", plain.as_str())];
+        assert_eq!(request(served.address, "POST", "/register_event", &unsigned, br#"{"n": 5}"#).status, 200);
+        let found = ids(&topic);
+        let expected = [(1, "msg_1"), (1, "msg_1"), (2, "msg_2/0"), (3, "own"), (5, "")];
+        assert_eq!(found, expected.map(|(number, id)| (number, id.to_owned())), "{server}");
     }
 }
 
