@@ -44,6 +44,7 @@ run_beside() {
     tests_of producer::attack producer::basics producer::batches producer::closing producer::confined \
     producer::drain producer::overload producer::pipelining producer::sick producer::uploads
   step "chaos" scripts/chaos.sh --quick
+  step "chaos with repeated requests" scripts/chaos.sh --quick --retry broker cut-client
 }
 
 command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"

@@ -40,6 +40,8 @@ NAMES = {
     "ours": "this project",
     "wire": "this project, KAFKA_CLIENT=wire",
     "wire4": "the same on Kafka 4",
+    "ids": "this project, dropping repeated events",
+    "wire-ids": "the same with the wire client",
     "floor": "floor: tiny_http alone, no Kafka",
     "floor-batch": "the same with the producer's scheduling policy",
     "axum": "axum + rdkafka, best setting",
@@ -111,6 +113,9 @@ def consume(setup, candidate, topic, file):
         "LOG_FILE": str(file),
         "METRICS_ADDR": f"127.0.0.1:{setup.free_port()}",
     }
+    if candidate.endswith("ids"):
+        # Each user id of a filled topic is in one event, and all of them are remembered.
+        settings |= {"EVENT_ID_FIELD": "user_id", "DEDUP_MAX_IDS": "10000000"}
     return Program("consumer", [setup.release / "consumer"], setup.work, env=settings)
 
 

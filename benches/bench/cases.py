@@ -60,6 +60,7 @@ def all_cases(sizes):
         overload(sizes),
         ten_thousand(sizes),
         catch_up(sizes),
+        ids(GROWTH[-1]),
         *(produce_alone(batch, sizes) for batch in (1, 20, 1000)),
         *(fetch_alone(batch, sizes) for batch in (1, 20, 1000)),
         end_to_end(sizes),
@@ -141,7 +142,13 @@ class Topics:
 def catch_up(sizes):
     topics = Topics(sizes.catch_up, 1000, to_file.catch_up)
     title = f"topic of {sizes.catch_up:,} events into a file"
-    return Case("catch-up", title, ["kcat", "ours", "wire", "wire4"], topics.measure)
+    return Case("catch-up", title, ["kcat", "ours", "ids", "wire", "wire-ids", "wire4"], topics.measure)
+
+
+def ids(events):
+    topics = Topics(events, 1000, to_file.catch_up)
+    title = f"topic of {events:,} events into a file, without and with their ids in memory"
+    return Case("ids", title, ["wire", "wire-ids"], topics.measure)
 
 
 def produce_alone(batch, sizes):

@@ -5,9 +5,8 @@ use std::time::Duration;
 use clap::{Args, Parser, ValueEnum};
 
 use super::access::new_key;
-use super::values::{field_name, number};
+use super::values::{added_field, field_name, number};
 use super::{AccessConfig, CommonConfig, HttpConfig, KafkaConfig, Secret, Settings};
-use crate::event::TIMESTAMP;
 
 /// Accepts events over HTTP, stores them in Kafka, and answers 200 once Kafka has acknowledged them.
 #[derive(Parser, Clone, Debug)]
@@ -135,17 +134,6 @@ impl FieldsConfig {
             ));
         }
         Ok(())
-    }
-}
-
-/// A field name, or nothing: a compose file can only pass an empty variable where none is set.
-fn added_field(value: &str) -> Result<String, String> {
-    match value {
-        "" => Ok(String::new()),
-        TIMESTAMP => {
-            Err("`timestamp` is the time of the event; name another field, for example event_id".into())
-        }
-        name => field_name(name),
     }
 }
 

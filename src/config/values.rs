@@ -9,6 +9,8 @@ use std::ops::RangeInclusive;
 use std::path::{Component, Path};
 use std::str::FromStr;
 
+use crate::event::TIMESTAMP;
+
 /// Returns a parser for whole numbers within `range`.
 pub fn number<T>(
     range: RangeInclusive<T>,
@@ -30,6 +32,17 @@ pub fn field_name(value: &str) -> Result<String, String> {
         return Err("expected the name of a field without white space around it, for example user_id".into());
     }
     Ok(value.to_owned())
+}
+
+/// A field name, or nothing: a compose file can only pass an empty variable where none is set.
+pub fn added_field(value: &str) -> Result<String, String> {
+    match value {
+        "" => Ok(String::new()),
+        TIMESTAMP => {
+            Err("`timestamp` is the time of the event; name another field, for example event_id".into())
+        }
+        name => field_name(name),
+    }
 }
 
 /// Parses `host:port,host:port`. White space around addresses, a trailing comma and repeated addresses are

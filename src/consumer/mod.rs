@@ -104,7 +104,7 @@ pub fn run<S: Source + 'static>(
 }
 
 fn say_what_repeats(config: &ConsumerConfig) {
-    let Some(field) = &config.ids.field else { return };
+    let Some(field) = config.ids.field() else { return };
     ::log::info!(
         "dropping events whose {field} was logged within DEDUP_WINDOW={}, as long as there are not more than \
          DEDUP_MAX_IDS={}",
@@ -140,7 +140,7 @@ fn copy<S: Source + 'static>(
     );
     let echo = Echo::start(config.event_echo, "📥 Received event:").map_err(cannot_start)?;
     let inputs = (batches, hangups.messages.clone());
-    let id_field = config.ids.field.clone();
+    let id_field = config.ids.field().map(str::to_owned);
     let writer = Writer::new(destination, id_field, echo, inputs, state.clone(), shutdown.clone());
     let writer = spawn("writer", move || writer.run()).map_err(cannot_start)?;
     let reader = spawn("reader", move || reader.run()).map_err(cannot_start)?;

@@ -7,7 +7,7 @@ use crate::event::object::Event;
 use crate::event::scan::Value;
 
 /// Longest id, in bytes.
-const MAX_BYTES: usize = 255;
+pub const MAX_ID_BYTES: usize = 255;
 
 /// The id of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,15 +19,28 @@ pub struct EventId<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The text of an id: a string or a number of 1 to 255 bytes. `None` for everything else.
-    pub fn id(self) -> Option<Cow<'a, [u8]>> {
-        let is_number = |plain: &[u8]| !plain.first().is_some_and(u8::is_ascii_alphabetic);
-        let text = match self {
-            Self::Text(text) => text.decode()?,
-            Self::Plain(plain) if is_number(plain) => Cow::Borrowed(plain),
-            _ => return None,
-        };
-        (1..=MAX_BYTES).contains(&text.len()).then_some(text)
+    /// The text of an id: a string or a number of 1 to 255 bytes; `null` stands for none.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence.
+    pub fn id(self) -> Result<Option<Cow<'a, [u8]>>, String> {
+        match (self, self.text()) {
+            (Self::Null, _) => Ok(None),
+            (Self::Plain(b"true" | b"false"), _) | (_, None) => Err("is not a string or a number".into()),
+            (_, Some(text)) => check_id_length(text.len()).map(|()| Some(text)),
+        }
+    }
+}
+
+/// Checks the length of an id, in bytes.
+///
+/// # Errors
+/// What is wrong with it, as the end of a sentence.
+pub fn check_id_length(n_bytes: usize) -> Result<(), String> {
+    match n_bytes {
+        0 => Err("is empty".into()),
+        1..=MAX_ID_BYTES => Ok(()),
+        _ => Err(format!("has {n_bytes} bytes")),
     }
 }
 

@@ -23,7 +23,7 @@ mod tests;
 
 pub use body::{Events, Format, detect, lines};
 pub use error::{ErrorKind, EventError};
-pub use id::EventId;
+pub use id::{EventId, MAX_ID_BYTES, check_id_length};
 pub use object::{Event, Limits, TIMESTAMP, read_event};
 pub use scan::{Text, Value};
 pub use stamp::Stamp;
@@ -57,8 +57,9 @@ pub fn one_line<'a>(value: &'a [u8], id_field: Option<&str>) -> Result<Line<'a>,
     let event = check(value, MAX_DEPTH, &[field, TIMESTAMP])?;
     let text = joined(&event);
     let [id, timestamp] = event.members;
-    let id =
-        id.and_then(Value::id).map(|id| EventId { checksum: checksum(&event, timestamp, &text), text: id });
+    let id = id
+        .and_then(|id| id.id().ok()?)
+        .map(|id| EventId { checksum: checksum(&event, timestamp, &text), text: id });
     Ok(Line { text, id })
 }
 

@@ -154,7 +154,7 @@ impl<'a> Named<'a> {
             message: format!("{what} {reason}; the id of an event is a string or a number of 1 to 255 bytes"),
         };
         if let Some(own) = own {
-            let checked = ids::check_own(own).map_err(|reason| bad(&format!("`{}`", field.name), &reason));
+            let checked = own.id().map(drop).map_err(|reason| bad(&format!("`{}`", field.name), &reason));
             return checked.map(|()| None);
         }
         if self.are_cloud_events || matches!(version, Some(Value::Text(_))) {

@@ -1,6 +1,6 @@
 //! Finds the ids of events: their own, those of CloudEvents, and those that a header of their request brings.
 
-use crate::event::Value;
+use crate::event::{MAX_ID_BYTES, Value, check_id_length};
 use crate::producer::answer::Answer;
 use crate::producer::status::ErrorTag;
 
@@ -9,9 +9,6 @@ pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
 /// The header with the id of a webhook's message.
 pub const WEBHOOK_ID: &str = "webhook-id";
-
-/// Longest id of an event, in bytes.
-const MAX_ID_BYTES: usize = 255;
 
 /// Longest text of a header that becomes an id, in bytes. In a batch, the index of the event follows, and
 /// MAX_REQUEST_EVENTS is at most 1,000,000.
@@ -38,18 +35,6 @@ pub fn check_header(name: &str, text: &str) -> Result<(), Answer> {
     Err(bad_header(name, &format!("it has {} bytes instead of 1 to {MAX_HEADER_BYTES}", text.len())))
 }
 
-/// Checks the id that an event brings; `null` stands for none.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_own(id: Value<'_>) -> Result<(), String> {
-    match (id, id.text()) {
-        (Value::Null, _) => Ok(()),
-        (Value::Plain(b"true" | b"false"), _) | (_, None) => Err("is not a string or a number".into()),
-        (_, Some(text)) => check_length(text.len()),
-    }
-}
-
 /// The id of a CloudEvent: its source and its own id, which are unique together. A source is a URI, so it has no space
 /// and the first space separates the two. `None` if they are not what CloudEvents requires.
 ///
@@ -61,20 +46,12 @@ pub fn of_cloud_event(source: Option<Value<'_>>, id: Option<Value<'_>>) -> Resul
         return Ok(None);
     }
     let id = format!("{source} {id}");
-    check_length(id.len()).map(|()| Some(id))
+    check_id_length(id.len()).map(|()| Some(id))
 }
 
 fn non_empty(value: Option<Value<'_>>) -> Option<String> {
     let Value::Text(text) = value? else { return None };
     String::from_utf8(text.decode()?.into_owned()).ok().filter(|text| !text.is_empty())
-}
-
-fn check_length(n_bytes: usize) -> Result<(), String> {
-    match n_bytes {
-        0 => Err("is empty".into()),
-        1..=MAX_ID_BYTES => Ok(()),
-        _ => Err(format!("has {n_bytes} bytes")),
-    }
 }
 
 fn unquoted(value: &[u8]) -> Result<String, &'static str> {
@@ -173,7 +150,7 @@ mod tests {
             ("{}", Some("is not a string or a number")),
         ] {
             let event = format!("{{\"id\": {id}}}");
-            let found = check_own(members(&event)[1].expect("it has one"));
+            let found = members(&event)[1].expect("it has one").id().map(drop);
             assert_eq!(found.err().as_deref(), reason, "{id}");
         }
     }

@@ -11,21 +11,16 @@ use crate::config::Fsync;
 use crate::consumer::destination::DestinationError;
 use crate::consumer::log::checkpoint::{Checkpoint, GenerationMark, LogMarks};
 use crate::consumer::log::durable_file::{DurableFile, Place};
+use crate::consumer::log::file_set::{FILES_MAX, FileSet, IDS, LOG, Places, doing_to};
 use crate::consumer::log::id_files::{new_generation, remove_others};
 use crate::consumer::log::ids::Window;
 use crate::consumer::log::paths::Paths;
 use crate::consumer::log::rotation::{closed_name, next_number};
-use crate::consumer::log::storage::{AppendFile, Storage, doing, is_closed, replace};
+use crate::consumer::log::storage::{Storage, doing, is_closed, replace};
 use crate::consumer::progress::Progress;
 
 /// With `LOG_FSYNC` set to an interval, the most bytes kept in memory before they are forced to disk early.
 const UNSYNCED_MAX_BYTES: usize = 8 << 20;
-
-/// Positions in the list of files.
-pub const LOG: usize = 0;
-pub const REJECTED: usize = 1;
-/// Ids of the logged events.
-pub const IDS: usize = 2;
 
 /// Most attempts at one write while other programs keep renaming the file.
 const WRITES_MAX: usize = 10;
@@ -36,8 +31,7 @@ pub struct EventLog<S: Storage> {
     paths: Paths,
     fsync: Fsync,
     boot: Option<String>,
-    /// [`LOG`], [`REJECTED`] and, if repeated events are dropped, [`IDS`].
-    files: Vec<DurableFile<S::File>>,
+    files: FileSet<S::File>,
     /// The progress after everything staged.
     staged: Progress,
     /// The progress after the bytes that the files keep.
@@ -59,7 +53,7 @@ impl<S: Storage> EventLog<S> {
         paths: Paths,
         fsync: Fsync,
         boot: &str,
-        files: Vec<DurableFile<S::File>>,
+        files: FileSet<S::File>,
         progress: Progress,
         marks: LogMarks,
     ) -> Result<Self, DestinationError> {
@@ -78,9 +72,7 @@ impl<S: Storage> EventLog<S> {
         };
         if was_unsynced && fsync != Fsync::Never {
             // The next checkpoint says that every byte before it is on the disk.
-            for file in &mut this.files {
-                doing_to(file, "fsync", DurableFile::sync)?;
-            }
+            this.files.sync()?;
         }
         this.save()?;
         remove_others(&this.storage, &this.paths, this.covered.files.ids.as_ref())?;
@@ -96,16 +88,14 @@ impl<S: Storage> EventLog<S> {
         today: i64,
         window: Option<&Window>,
     ) {
-        if self.files[LOG].bytes() == 0 {
+        if self.bytes() == 0 {
             self.covered.files.day = today;
         }
         if let (Some(window), Some(ids)) = (window, &mut self.covered.files.ids) {
             ids.time = window.time();
             ids.current_mut().began = window.current().began;
         }
-        for (file, bytes) in self.files.iter_mut().zip(appended) {
-            file.push(bytes);
-        }
+        self.files.push(appended);
         self.staged.clone_from(read);
     }
 
@@ -117,11 +107,10 @@ impl<S: Storage> EventLog<S> {
     pub fn settle(&mut self, cover: bool) -> Result<(), DestinationError> {
         self.finish_rotation()?;
         self.write()?;
-        if !cover && self.pending() < UNSYNCED_MAX_BYTES {
+        if !cover && self.files.pending() < UNSYNCED_MAX_BYTES {
             return Ok(());
         }
-        let places = vec![Place::AtPath; self.files.len()];
-        self.verify(&places)?;
+        self.verify([Place::AtPath; FILES_MAX])?;
         self.save()
     }
 
@@ -131,7 +120,7 @@ impl<S: Storage> EventLog<S> {
     /// # Errors
     /// A file operation failed; [`Self::settle`] resumes the rotation.
     pub fn rotate(&mut self, now_millis: i64) -> Result<(), DestinationError> {
-        assert!(self.files[LOG].pending() == 0, "only a settled log can be closed");
+        assert!(self.files.get(LOG).pending() == 0, "only a settled log can be closed");
         if self.covered.files.rotate_to.is_none() {
             if self.bytes() == 0 {
                 return self.save();
@@ -143,7 +132,7 @@ impl<S: Storage> EventLog<S> {
                 number.ok_or_else(|| io::Error::other("a closed log has the highest number: move it away"));
             let number = doing("number the closed logs of", &self.paths.log, number)?;
             if self.fsync == Fsync::Never {
-                doing_to(&mut self.files[LOG], "fsync", DurableFile::sync)?;
+                doing_to(self.files.get(LOG), "fsync", DurableFile::sync)?;
             }
             self.covered.files.sequence = number;
             self.covered.files.rotate_to = Some(closed_name(&name, number, now_millis));
@@ -159,11 +148,11 @@ impl<S: Storage> EventLog<S> {
         let ids = self.covered.files.ids.as_mut().expect("only ids that are kept have generations");
         let number = window.current().number;
         if ids.current_mut().number != number {
-            assert!(self.files[IDS].pending() == 0, "only settled ids can be left");
+            assert!(self.files.get(IDS).pending() == 0, "only settled ids can be left");
             let file = new_generation(&self.storage, &self.paths, number)?;
             ids.generations.retain(|mark| window.generations().any(|kept| kept.number == mark.number));
             ids.generations.push(GenerationMark { number, began: window.time(), file: file.mark() });
-            self.files[IDS] = file;
+            *self.files.get(IDS) = file;
         }
         self.save()?;
         remove_others(&self.storage, &self.paths, self.covered.files.ids.as_ref())
@@ -196,7 +185,7 @@ impl<S: Storage> EventLog<S> {
 
     /// Bytes of the log, including staged ones.
     pub fn bytes(&self) -> u64 {
-        self.files[LOG].bytes()
+        self.files.log_bytes()
     }
 
     /// UTC day of the log's first line, in days since the epoch.
@@ -206,11 +195,7 @@ impl<S: Storage> EventLog<S> {
 
     /// True if something staged is not covered yet.
     pub fn is_behind(&self) -> bool {
-        self.pending() > 0 || self.staged.offsets != self.covered().offsets
-    }
-
-    fn pending(&self) -> usize {
-        self.files.iter().map(DurableFile::pending).sum()
+        self.files.pending() > 0 || self.staged.offsets != self.covered().offsets
     }
 
     /// Writes what is staged to files that are at their paths both before and after the write.
@@ -218,52 +203,38 @@ impl<S: Storage> EventLog<S> {
     /// A program that renames a file may have read it to its end before our write. So if the file was moved
     /// meanwhile, the write is cut off again and repeated in the next file.
     fn write(&mut self) -> Result<(), DestinationError> {
-        'attempt: for _ in 0..WRITES_MAX {
+        for _ in 0..WRITES_MAX {
             self.follow_moves()?;
-            for file in &mut self.files {
-                doing_to(file, "append to", DurableFile::write)?;
-                if !doing_to(file, "inspect", |file| file.in_place(&self.storage))? {
-                    continue 'attempt;
-                }
+            if self.files.write_in_place(&self.storage)? {
+                self.kept.clone_from(&self.staged);
+                return Ok(());
             }
-            self.files.iter_mut().for_each(DurableFile::keep);
-            self.kept.clone_from(&self.staged);
-            return Ok(());
         }
         let error = io::Error::other("other programs rename the files faster than they can be written");
         doing("append to", &self.paths.log, Err(error))
     }
 
     /// Verifies the bytes that the files keep and marks them as confirmed; `save` then covers them.
-    fn verify(&mut self, places: &[Place]) -> Result<(), DestinationError> {
+    fn verify(&mut self, places: Places) -> Result<(), DestinationError> {
         let sync = self.fsync != Fsync::Never;
         let began = Instant::now();
-        for (file, place) in self.files.iter_mut().zip(places) {
-            // Only programs that already have a deleted file open can read it, so fsync is pointless.
-            if *place != Place::Deleted {
-                doing_to(file, "fsync", |file| file.verify(sync))?;
-            }
-        }
+        self.files.verify(places, sync)?;
         self.synced_in = sync.then(|| began.elapsed());
-        self.files.iter_mut().for_each(DurableFile::confirm);
         self.covered.progress.clone_from(&self.kept);
         Ok(())
     }
 
     /// Starts an empty file at the same path if another program renamed or deleted the old one.
     fn follow_moves(&mut self) -> Result<(), DestinationError> {
-        let mut places = Vec::with_capacity(self.files.len());
-        for file in &mut self.files {
-            places.push(doing_to(file, "inspect", |file| file.place(&self.storage))?);
-        }
-        if places.iter().all(|place| *place == Place::AtPath) {
+        let places = self.files.places(&self.storage)?;
+        if places == [Place::AtPath; FILES_MAX] {
             return self.save();
         }
-        self.finish_moved(&places)?;
+        self.finish_moved(places)?;
         for (at, _) in places.iter().enumerate().filter(|(_, place)| **place != Place::AtPath) {
             // A power cut must not undo the rename once the checkpoint refers to the new file.
             doing("fsync", self.paths.dir(), self.storage.sync_dir(self.paths.dir()))?;
-            let file = &mut self.files[at];
+            let file = self.files.get(at);
             doing_to(file, "start a new", |file| file.start_new(&self.storage))?;
             log::warn!(
                 "another program moved or deleted {}; continuing in a new file",
@@ -278,11 +249,11 @@ impl<S: Storage> EventLog<S> {
 
     /// Covers the bytes that the moved files keep. gzip or a program that follows the log may already have
     /// read them there, so they must not be written again.
-    fn finish_moved(&mut self, places: &[Place]) -> Result<(), DestinationError> {
-        if self.files.iter().any(DurableFile::has_lost_kept) {
+    fn finish_moved(&mut self, places: Places) -> Result<(), DestinationError> {
+        if self.files.has_lost_kept() {
             // Bytes were cut off after a disk error. Readers may or may not have seen them, and a duplicate
             // is better than a lost event.
-            self.files.iter_mut().for_each(DurableFile::disown);
+            self.files.disown();
             self.kept.clone_from(&self.covered.progress);
         }
         self.verify(places)?;
@@ -298,7 +269,7 @@ impl<S: Storage> EventLog<S> {
         }
         // On a retry after a failure, the file in place may already be the new one.
         let closed = is_closed(&self.storage, &to)?;
-        let log = &mut self.files[LOG];
+        let log = self.files.get(LOG);
         if !closed && doing_to(log, "inspect", |log| log.in_place(&self.storage))? {
             doing("rename the log to", &to, self.storage.rename(&self.paths.log, &to))?;
         }
@@ -310,11 +281,7 @@ impl<S: Storage> EventLog<S> {
     }
 
     fn save(&mut self) -> Result<(), DestinationError> {
-        self.covered.files.log = self.files[LOG].mark();
-        self.covered.files.rejected = self.files[REJECTED].mark();
-        if let (Some(file), Some(ids)) = (self.files.get(IDS), &mut self.covered.files.ids) {
-            ids.current_mut().file = file.mark();
-        }
+        self.files.mark(&mut self.covered.files);
         self.covered.files.unsynced_boot.clone_from(&self.boot);
         if self.saved.as_ref() == Some(&self.covered) {
             return Ok(());
@@ -329,14 +296,4 @@ impl<S: Storage> EventLog<S> {
         self.saved = Some(self.covered.clone());
         Ok(())
     }
-}
-
-/// Calls `action` on `file` and adds to an error what was being done to which file.
-fn doing_to<F: AppendFile, T>(
-    file: &mut DurableFile<F>,
-    what: &str,
-    action: impl FnOnce(&mut DurableFile<F>) -> io::Result<T>,
-) -> Result<T, DestinationError> {
-    let result = action(file);
-    doing(what, file.path(), result)
 }

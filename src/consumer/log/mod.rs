@@ -6,6 +6,7 @@ pub mod dedup;
 pub mod destination;
 pub mod durable_file;
 pub mod event_log;
+pub mod file_set;
 pub mod id_files;
 pub mod ids;
 pub mod lines;

@@ -109,5 +109,5 @@ fn id_settings(config: &IdsConfig) -> Option<Settings> {
         millis: i64::try_from(config.window.duration().as_millis()).unwrap_or(i64::MAX),
         ids: config.max_ids as usize,
     };
-    config.field.clone().map(|field| Settings { field, limits })
+    config.field().map(|field| Settings { field: field.to_owned(), limits })
 }

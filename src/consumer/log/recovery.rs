@@ -11,7 +11,8 @@ use crate::consumer::destination::DestinationError;
 use crate::consumer::log::checkpoint::{Checkpoint, FileMark, IdMarks, LogMarks, TAIL_BYTES, tail_crc};
 use crate::consumer::log::dedup::Dedup;
 use crate::consumer::log::durable_file::DurableFile;
-use crate::consumer::log::event_log::{EventLog, LOG, REJECTED};
+use crate::consumer::log::event_log::EventLog;
+use crate::consumer::log::file_set::{FileSet, LOG, REJECTED};
 use crate::consumer::log::id_files;
 use crate::consumer::log::ids::Settings;
 use crate::consumer::log::paths::Paths;
@@ -77,7 +78,7 @@ pub fn recover<S: Storage>(
             Some(dedup)
         }
     };
-    let log = EventLog::new(storage, paths.clone(), fsync, boot, files, progress, marks)?;
+    let log = EventLog::new(storage, paths.clone(), fsync, boot, FileSet::new(files), progress, marks)?;
     Ok(Recovered { log, dedup, notes })
 }
 

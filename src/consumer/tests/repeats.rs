@@ -230,10 +230,12 @@ fn ids_are_remembered_over_a_stop_and_as_many_as_promised() {
     assert_eq!(names_of_ids(&disk).len(), dedup.window().generations().count());
 }
 
+type Spoil<'a> = &'a dyn Fn(&SimDisk);
+
 #[test]
 fn lost_and_damaged_files_are_made_again_from_the_logs() {
     let first = names_of_ids(&logged())[0].clone();
-    let spoils: [(&str, &dyn Fn(&SimDisk)); 4] = [
+    let spoils: [(&str, Spoil<'_>); 4] = [
         ("lost", &|disk| disk.remove(&Path::new("logs").join(&first)).expect("removed")),
         ("cut", &|disk| disk.put(&Path::new("logs").join(&first), &[1; 5])),
         ("changed", &|disk| disk.put(&Path::new("logs").join(&first), &[1; 40])),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::consumer::kills::rounds;
 use crate::consumer::load::Load;
 use crate::consumer::{Site, log_files, metric, payload};
 use crate::support::kafka::shared;
+use crate::support::process::Program;
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
 
@@ -106,6 +108,32 @@ fn a_repeated_event_is_logged_once_and_counted() {
     let said = consumer.stderr();
     assert!(said.contains("event_id") && said.contains("DEDUP_WINDOW=1h"), "{said}");
     assert!(said.contains("the id of another event") && said.contains("partition"), "{said}");
+}
+
+#[test]
+fn the_same_request_twice_has_two_receipts_and_one_line() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    let _consumer = site.start_ready(&[IDS]);
+    let producer = Program::producer().env("KAFKA_BROKERS", topic.brokers()).env("KAFKA_TOPIC", &topic.name);
+    let mut producer = producer.env(IDS.0, IDS.1).start();
+    let url = format!("http://{}/register_event", producer.address());
+    let post = || {
+        let event = r#"{"event": "purchase", "user_id": 203}"#;
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--retry", "9", "--max-time", "60"])
+            .args(["--header", "Idempotency-Key: order-7", "--json", event, &url])
+            .output()
+            .expect("curl runs");
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (answer["partition"].as_i64().expect("a partition"), answer["offset"].as_i64().expect("an offset"))
+    };
+    assert_ne!(post(), post());
+    site.wait_caught_up();
+    let lines = site.lines();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains(r#""event_id": "order-7""#), "{lines:?}");
+    assert!(producer.terminate(secs(60)).success());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Reduces an event id to 128 bits. Pure.
 //!
 //! Two of 10^7 remembered ids and 10^12 new ones have the same fingerprint with a probability of 3 in 10^20, so no
-//! event is dropped for that. The key is random, so nobody can choose an id to collide with that of another event.
+//! event is dropped for that. The key is random, so no client can choose an id that collides with another one.
 
 use std::fmt;
 use std::fmt::Write;
