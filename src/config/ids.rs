@@ -21,8 +21,8 @@ pub struct IdsConfig {
     #[arg(long = "dedup-window", env = "DEDUP_WINDOW", default_value = "1h", value_name = "TIME")]
     pub window: Window,
 
-    /// Number of ids that are remembered even if there are more within DEDUP_WINDOW; up to twice as many are held, at 24
-    /// to 50 bytes of memory each
+    /// Number of ids that are remembered even if there are more within DEDUP_WINDOW; up to twice as many are held, at
+    /// most 60 bytes of memory each
     #[arg(long = "dedup-max-ids", env = "DEDUP_MAX_IDS", default_value_t = 1_000_000,
           value_parser = number::<u32>(2..=500_000_000), value_name = "IDS")]
     pub max_ids: u32,

@@ -52,9 +52,9 @@ impl Dedup {
         // The sender of a record can claim any time; one in the future would end the window for all others.
         self.window.advance(time.min(now));
         let fingerprint = self.key.fingerprint(&id.text);
-        match self.window.find(&fingerprint) {
-            Some(checksum) if checksum == id.checksum => Verdict::Repeated,
-            Some(_) => Verdict::Differs,
+        match self.window.find(&fingerprint, id.checksum) {
+            Some(true) => Verdict::Repeated,
+            Some(false) => Verdict::Differs,
             None if self.window.is_due() => {
                 self.is_due = true;
                 Verdict::Full

@@ -167,7 +167,7 @@ impl LogDestination {
             if window.is_cut_short() {
                 log::warn!(
                     "event ids are forgotten after {} s, before DEDUP_WINDOW, because there are more than \
-                     DEDUP_MAX_IDS: raise it (at most 100 bytes of memory for each id)",
+                     DEDUP_MAX_IDS: raise it (up to twice as many are held, at most 60 bytes of memory each)",
                     window.reach() / 1000
                 );
             }

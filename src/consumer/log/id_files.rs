@@ -3,7 +3,6 @@
 //! Only the checkpoint says which files count, so a generation begins and ends with it. Each id has 20 bytes: its
 //! fingerprint, and the checksum of its event.
 
-use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use crate::consumer::destination::DestinationError;
@@ -29,7 +28,7 @@ pub fn push_entry(bytes: &mut Vec<u8>, fingerprint: &Fingerprint, checksum: u32)
     bytes.extend_from_slice(&checksum.to_le_bytes());
 }
 
-fn entries(bytes: &[u8]) -> HashMap<Fingerprint, u32> {
+fn entries(bytes: &[u8]) -> impl ExactSizeIterator<Item = (Fingerprint, u32)> {
     let (entries, _) = bytes.as_chunks::<ENTRY_BYTES>();
     let read = |entry: &[u8; ENTRY_BYTES]| {
         let (mut fingerprint, mut checksum) = ([0; FINGERPRINT_BYTES], [0; 4]);
@@ -37,7 +36,7 @@ fn entries(bytes: &[u8]) -> HashMap<Fingerprint, u32> {
         checksum.copy_from_slice(&entry[FINGERPRINT_BYTES..]);
         (Fingerprint(fingerprint), u32::from_le_bytes(checksum))
     };
-    entries.iter().map(read).collect()
+    entries.iter().map(read)
 }
 
 /// Opens the ids as `stored` describes them. If they cannot be trusted, they are read from the logs again, which
@@ -83,7 +82,7 @@ fn load<S: Storage>(
     marks: &IdMarks,
     limits: Limits,
 ) -> Result<Option<Window>, DestinationError> {
-    let mut generations = VecDeque::new();
+    let mut window = Window::at(limits, marks.time);
     for mark in &marks.generations {
         let path = path_of(paths, mark.number);
         let found = doing("inspect", &path, storage.stat(&path))?;
@@ -101,9 +100,9 @@ fn load<S: Storage>(
         if tail_crc(&bytes) != mark.file.tail_crc {
             return Ok(None);
         }
-        generations.push_back(Generation { number: mark.number, began: mark.began, ids: entries(&bytes) });
+        window.restore(mark.number, mark.began, entries(&bytes));
     }
-    Ok((!generations.is_empty()).then(|| Window::new(limits, generations, marks.time)))
+    Ok((!marks.generations.is_empty()).then_some(window))
 }
 
 /// The records of what is cut off are read again.
@@ -126,8 +125,8 @@ fn from_logs<S: Storage>(
     let mut generations = Vec::new();
     for generation in window.generations() {
         let path = path_of(paths, generation.number);
-        let mut bytes = Vec::with_capacity(generation.ids.len() * ENTRY_BYTES);
-        generation.ids.iter().for_each(|(id, checksum)| push_entry(&mut bytes, id, *checksum));
+        let mut bytes = Vec::new();
+        window.ids_of(generation).for_each(|(id, checksum)| push_entry(&mut bytes, &id, checksum));
         doing("write", &path, storage.write(&path, &bytes, true))?;
         let file = doing("open", &path, DurableFile::open(storage, &path))?;
         let Generation { number, began, .. } = *generation;

@@ -62,6 +62,9 @@ pub fn rebuild<S: Storage>(
     let mut window = Window::empty(*limits, first);
     for (time, fingerprint, checksum) in logged {
         window.advance(time);
+        if window.find(&fingerprint, checksum).is_some() {
+            continue;
+        }
         if window.is_due() {
             window.begin_generation();
         }

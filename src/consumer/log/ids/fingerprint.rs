@@ -5,16 +5,43 @@
 
 use std::fmt;
 use std::fmt::Write;
+use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 /// Length of a UUID as text: `f81d4fae-7dec-11d0-a765-00a0c91e6bf6`.
 const UUID_BYTES: usize = 36;
 
 /// What is remembered of an id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 16]);
+
+impl Hash for Fingerprint {
+    /// Half of its bits, which no client can choose.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (half, _) = self.0.split_at(8);
+        state.write_u64(half.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte)));
+    }
+}
+
+/// The hash of a table of fingerprints: their own bits.
+#[derive(Default)]
+pub struct Uniform(u64);
+
+impl Hasher for Uniform {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a fingerprint is written as a number");
+    }
+
+    fn write_u64(&mut self, bits: u64) {
+        self.0 = bits;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// A random key; different logs have different fingerprints for the same id.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,15 +60,14 @@ impl Key {
         Ok(Self(bytes))
     }
 
-    /// The fingerprint of `id`. A UUID has 128 bits already, and its letters may be of any case.
+    /// The fingerprint of `id`. The letters of a UUID may be of any case.
     pub fn fingerprint(&self, id: &[u8]) -> Fingerprint {
-        if let Some(uuid) = uuid(id) {
-            return Fingerprint(uuid);
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        match uuid(id) {
+            Some(uuid) => hasher.write(&uuid),
+            None => hasher.write(id),
         }
-        let hash = Sha256::new().chain_update(self.0).chain_update(id).finalize();
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&hash[..16]);
-        Fingerprint(bytes)
+        Fingerprint(hasher.finish128().as_bytes())
     }
 }
 
@@ -121,23 +147,28 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_is_its_own_bits_in_any_case_and_what_only_looks_like_one_is_hashed() {
+    fn a_uuid_may_be_of_any_case_and_what_only_looks_like_one_is_another_id() {
         let fingerprint = |id: &str| Key::from([7; 16]).fingerprint(id.as_bytes());
         let uuid = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
-        assert_eq!(fingerprint(uuid).0[..4], [0xf8, 0x1d, 0x4f, 0xae]);
-        assert_eq!(fingerprint(uuid).0[15], 0xf6);
         assert_eq!(fingerprint(&uuid.to_uppercase()), fingerprint(uuid));
+        assert_ne!(fingerprint("f81d4fae-7dec-11d0-a765-00a0c91e6bf7"), fingerprint(uuid));
         for other in [
-            "f81d4fae-7dec-11d0-a765-00a0c91e6bg6",
-            "f81d4fae-7dec-11d0-a76500a0c91e-6bf6",
-            "f81d4fae-7dec-11d0-a765-00a0c91e6bf",
-            "f81d4fae-7dec-11d0-a765-00a0c91e-bf6",
-            "+81d4fae-7dec-11d0-a765-00a0c91e6bf6",
-            "f81d4fae7dec11d0a76500a0c91e6bf60000",
+            "F81d4fae-7dec-11d0-a765-00a0c91e6bg6",
+            "F81d4fae-7dec-11d0-a76500a0c91e-6bf6",
+            "F81d4fae-7dec-11d0-a765-00a0c91e6bf",
+            "F81d4fae-7dec-11d0-a765-00a0c91e-bf6",
+            "+F1d4fae-7dec-11d0-a765-00a0c91e6bf6",
+            "F81d4fae7dec11d0a76500a0c91e6bf60000",
         ] {
-            assert_ne!(fingerprint(other).0[..4], [0xf8, 0x1d, 0x4f, 0xae], "{other}");
-            assert_ne!(fingerprint(other).0[..2], [0, 0], "{other}");
+            assert_ne!(fingerprint(other), fingerprint(&other.to_lowercase()), "{other}");
         }
+    }
+
+    /// Files hold them, so a new version of the library must not change them.
+    #[test]
+    fn fingerprints_stay_the_same() {
+        let fingerprint = Key::from([0; 16]).fingerprint(b"order-7");
+        assert_eq!(fingerprint.0, [92, 61, 240, 171, 226, 110, 7, 232, 145, 72, 202, 1, 227, 235, 41, 101]);
     }
 
     #[test]

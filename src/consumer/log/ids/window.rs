@@ -4,8 +4,9 @@
 //! one, and the oldest goes once those after it are enough.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 
-use crate::consumer::log::ids::fingerprint::Fingerprint;
+use crate::consumer::log::ids::fingerprint::{Fingerprint, Uniform};
 
 /// What is remembered, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,19 +27,42 @@ pub struct Limits {
 }
 
 /// The ids of some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation {
     /// Rises by one with each generation.
     pub number: u64,
     /// Time of its first id, in milliseconds since the epoch.
     pub began: i64,
-    /// Each id with the checksum of its event. The table's hash is keyed, since a client can choose the bits of a
-    /// UUID.
-    pub ids: HashMap<Fingerprint, u32>,
+    /// How many ids it has.
+    len: usize,
+}
+
+/// What is kept beside an id: the checksum of its event without the last bits, and those of the generation's number,
+/// which tell apart the few generations that there are.
+#[derive(Clone, Copy)]
+struct Note(u32);
+
+const GENERATION_BITS: u32 = 0xff;
+
+impl Note {
+    fn new(checksum: u32, generation: u64) -> Self {
+        Self(checksum & !GENERATION_BITS | generation as u32 & GENERATION_BITS)
+    }
+
+    fn is_of(self, checksum: u32) -> bool {
+        (self.0 ^ checksum) & !GENERATION_BITS == 0
+    }
+
+    fn is_in(self, generation: u64) -> bool {
+        (self.0 ^ generation as u32) & GENERATION_BITS == 0
+    }
 }
 
 /// All that is remembered.
 pub struct Window {
     limits: Limits,
+    /// One table for all generations, because each lookup in a large one waits for memory.
+    ids: HashMap<Fingerprint, Note, BuildHasherDefault<Uniform>>,
     /// Oldest first; ids are added to the last one.
     generations: VecDeque<Generation>,
     /// The latest time that it was moved to.
@@ -48,16 +72,28 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window that remembers `generations`, oldest first; at `time`, in milliseconds since the epoch.
-    pub fn new(limits: Limits, generations: VecDeque<Generation>, time: i64) -> Self {
-        assert!(!generations.is_empty(), "ids are added to the last generation");
-        Self { limits, generations, time, cut_short: false }
-    }
-
     /// A window that remembers nothing, whose first generation has this number.
     pub fn empty(limits: Limits, number: u64) -> Self {
-        let time = i64::MIN;
-        Self::new(limits, [Generation { number, began: time, ids: HashMap::new() }].into(), time)
+        let generations = [Generation { number, began: i64::MIN, len: 0 }].into();
+        Self { limits, ids: HashMap::default(), generations, time: i64::MIN, cut_short: false }
+    }
+
+    /// A window without generations, for [`Self::restore`].
+    pub fn at(limits: Limits, time: i64) -> Self {
+        Self { limits, ids: HashMap::default(), generations: VecDeque::new(), time, cut_short: false }
+    }
+
+    /// Adds a generation with its ids and the checksums of their events, after the older ones.
+    pub fn restore(
+        &mut self,
+        number: u64,
+        began: i64,
+        ids: impl ExactSizeIterator<Item = (Fingerprint, u32)>,
+    ) {
+        let before = self.ids.len();
+        self.ids.reserve(ids.len());
+        self.ids.extend(ids.map(|(id, checksum)| (id, Note::new(checksum, number))));
+        self.generations.push_back(Generation { number, began, len: self.ids.len() - before });
     }
 
     /// Moves its time forward to `time`; it never goes back.
@@ -70,44 +106,47 @@ impl Window {
         self.time
     }
 
-    /// The checksum of the event with this id, if that is remembered.
-    pub fn find(&self, id: &Fingerprint) -> Option<u32> {
-        self.generations.iter().rev().find_map(|generation| generation.ids.get(id).copied())
+    /// Whether the event with this id had the same checksum; `None` if the id is not remembered.
+    pub fn find(&self, id: &Fingerprint, checksum: u32) -> Option<bool> {
+        self.ids.get(id).map(|note| note.is_of(checksum))
     }
 
     /// True if the next id needs a new generation.
     pub fn is_due(&self) -> bool {
         let current = self.current();
-        !current.ids.is_empty()
+        current.len > 0
             && (self.time.saturating_sub(current.began) >= (self.limits.millis + 1) / 2
-                || current.ids.len() >= self.limits.ids.div_ceil(2))
+                || current.len >= self.limits.ids.div_ceil(2))
     }
 
     /// Begins a generation, and forgets those that are not needed any more.
     pub fn begin_generation(&mut self) {
         while self.generations.len() > 1 && self.is_enough_without_the_oldest() {
-            self.generations.pop_front();
+            if let Some(oldest) = self.generations.pop_front() {
+                self.ids.retain(|_, note| !note.is_in(oldest.number));
+            }
             self.cut_short = self.reach() < self.limits.millis;
         }
         let number = self.current().number + 1;
-        self.generations.push_back(Generation { number, began: self.time, ids: HashMap::new() });
+        self.generations.push_back(Generation { number, began: self.time, len: 0 });
     }
 
     fn is_enough_without_the_oldest(&self) -> bool {
         let rest = || self.generations.iter().skip(1);
         let oldest = rest().next().map_or(self.time, |generation| generation.began);
         self.time.saturating_sub(oldest) >= self.limits.millis
-            || rest().map(|generation| generation.ids.len()).sum::<usize>() >= self.limits.ids
+            || rest().map(|generation| generation.len).sum::<usize>() >= self.limits.ids
     }
 
-    /// Remembers an id.
+    /// Remembers an id that is not remembered yet.
     pub fn add(&mut self, id: Fingerprint, checksum: u32) {
         let time = self.time;
         let current = self.generations.back_mut().expect("there is always one");
-        if current.ids.is_empty() {
+        if current.len == 0 {
             current.began = time;
         }
-        current.ids.insert(id, checksum);
+        current.len += 1;
+        self.ids.insert(id, Note::new(checksum, current.number));
     }
 
     /// The generation to which ids are added.
@@ -120,9 +159,15 @@ impl Window {
         self.generations.iter()
     }
 
+    /// The ids of `generation` with the checksums of their events, as far as these are kept.
+    pub fn ids_of(&self, generation: &Generation) -> impl Iterator<Item = (Fingerprint, u32)> {
+        let ids = self.ids.iter().filter(|(_, note)| note.is_in(generation.number));
+        ids.map(|(id, note)| (*id, note.0 & !GENERATION_BITS))
+    }
+
     /// How many ids are remembered.
     pub fn len(&self) -> usize {
-        self.generations.iter().map(|generation| generation.ids.len()).sum()
+        self.ids.len()
     }
 
     /// Age of the oldest id, in milliseconds.
@@ -160,7 +205,7 @@ mod tests {
             for (later, id) in events {
                 time += later;
                 window.advance(time);
-                let found = window.find(&fingerprint(id)).is_some();
+                let found = window.find(&fingerprint(id), 0).is_some();
                 let last = all.iter().rposition(|(_, other)| *other == id);
                 prop_assert!(!found || last.is_some(), "{id} was never there");
                 if let Some(last) = last {
