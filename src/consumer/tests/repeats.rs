@@ -106,7 +106,7 @@ fn audit_ids(disk: &SimDisk, what: &str) {
 
 fn logs(disk: &SimDisk) -> String {
     let is_log = |name: &str| (name.starts_with("events") && name.ends_with(".log")) || name == "moved";
-    // A file of ids that was moved is no text.
+    // A moved file of ids is not UTF-8.
     String::from_utf8_lossy(&disk.contents(is_log)).into_owned()
 }
 
@@ -309,7 +309,7 @@ fn an_id_with_another_content_is_told_apart_and_a_new_timestamp_is_none() {
     assert_eq!(one_line(long.as_bytes(), Some(FIELD)).expect("valid").id, None);
 }
 
-/// A sender's clock that is ahead must not end the window for the others, and a stop is no time that passes.
+/// A sender's clock that is ahead must not end the window for the others, and the time of a stop does not count.
 #[test]
 fn the_window_moves_with_the_records() {
     let disk = SimDisk::default();
