@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{added_field, number};
+use super::values::{added_field, non_empty, number};
 
 /// Which events are repeated ones.
 #[derive(Args, Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct IdsConfig {
 impl IdsConfig {
     /// Name of the field with the id, unless all events are logged.
     pub fn field(&self) -> Option<&str> {
-        self.event_id_field.as_deref().filter(|name| !name.is_empty())
+        non_empty(self.event_id_field.as_ref())
     }
 }
 

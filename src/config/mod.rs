@@ -18,7 +18,7 @@ mod values;
 pub use access::{AccessConfig, read_keys};
 pub use consumer::{ConsumerConfig, Fsync, LogConfig, OffsetReset, ReadingConfig};
 pub use http::{HttpConfig, HttpServer};
-pub use ids::{IdsConfig, Window as DedupWindow};
+pub use ids::IdsConfig;
 pub use kafka::{KafkaClient, KafkaConfig};
 pub use producer::{EventEcho, ProducerConfig};
 pub use secret::{PASSWORD_ENV, Secret};

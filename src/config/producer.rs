@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Parser, ValueEnum};
 
 use super::access::new_key;
-use super::values::{added_field, field_name, number};
+use super::values::{added_field, field_name, non_empty, number};
 use super::{AccessConfig, CommonConfig, HttpConfig, KafkaConfig, Secret, Settings};
 
 /// Accepts events over HTTP, stores them in Kafka, and answers 200 once Kafka has acknowledged them.
@@ -112,12 +112,12 @@ pub struct FieldsConfig {
 impl FieldsConfig {
     /// Name of the field with the id, unless ids are off.
     pub fn id(&self) -> Option<&str> {
-        self.event_id_field.as_deref().filter(|name| !name.is_empty())
+        non_empty(self.event_id_field.as_ref())
     }
 
     /// Name of the field with the name of the client, unless it is off.
     pub fn client(&self) -> Option<&str> {
-        self.event_client_field.as_deref().filter(|name| !name.is_empty())
+        non_empty(self.event_client_field.as_ref())
     }
 
     fn validate(&self, access: &AccessConfig) -> Result<(), String> {

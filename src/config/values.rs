@@ -45,6 +45,11 @@ pub fn added_field(value: &str) -> Result<String, String> {
     }
 }
 
+/// The name of an [`added_field`], unless it is empty.
+pub fn non_empty(field: Option<&String>) -> Option<&str> {
+    field.map(String::as_str).filter(|name| !name.is_empty())
+}
+
 /// Parses `host:port,host:port`. White space around addresses, a trailing comma and repeated addresses are
 /// ignored.
 pub fn brokers(list: &str) -> Result<Vec<String>, String> {

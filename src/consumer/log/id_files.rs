@@ -3,7 +3,7 @@
 //! Only the checkpoint says which files count, so a generation begins and ends with it. Each id has 20 bytes: its
 //! fingerprint, and the checksum of its event.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::consumer::destination::DestinationError;
 use crate::consumer::log::checkpoint::{GenerationMark, IdMarks, tail_crc};
@@ -11,7 +11,7 @@ use crate::consumer::log::durable_file::DurableFile;
 use crate::consumer::log::ids::{Fingerprint, Generation, Key, Limits, Settings, Window};
 use crate::consumer::log::paths::Paths;
 use crate::consumer::log::rebuild::rebuild;
-use crate::consumer::log::storage::{AppendFile, Storage, beside, doing};
+use crate::consumer::log::storage::{Storage, beside, cut, doing};
 
 const FINGERPRINT_BYTES: usize = 16;
 const ENTRY_BYTES: usize = FINGERPRINT_BYTES + 4;
@@ -91,6 +91,7 @@ fn load<S: Storage>(
             return Ok(None);
         }
         if len > mark.file.bytes {
+            // The records of what is cut off are read again.
             cut(storage, &path, mark.file.bytes)?;
         }
         let bytes = match mark.file.bytes {
@@ -103,13 +104,6 @@ fn load<S: Storage>(
         window.restore(mark.number, mark.began, entries(&bytes));
     }
     Ok((!marks.generations.is_empty()).then_some(window))
-}
-
-/// The records of what is cut off are read again.
-fn cut<S: Storage>(storage: &S, path: &Path, len: u64) -> Result<(), DestinationError> {
-    let mut file = doing("open", path, storage.open_append(path))?;
-    doing("cut", path, file.set_len(len))?;
-    doing("fsync", path, file.sync())
 }
 
 /// Remembers what the logs say, in new files.

@@ -16,7 +16,7 @@ use crate::consumer::log::file_set::{FileSet, LOG, REJECTED};
 use crate::consumer::log::id_files;
 use crate::consumer::log::ids::Settings;
 use crate::consumer::log::paths::Paths;
-use crate::consumer::log::storage::{AppendFile, Stat, Storage, beside, doing, is_closed};
+use crate::consumer::log::storage::{Stat, Storage, beside, cut, doing, is_closed};
 use crate::consumer::progress::Progress;
 
 /// Files with lines that were cut off that are kept for each log; the oldest is replaced.
@@ -223,9 +223,7 @@ impl<S: Storage> Recovery<'_, S> {
             path.display(),
             torn.display()
         );
-        let mut file = doing("open", path, self.storage.open_append(path))?;
-        doing("cut", path, file.set_len(bytes))?;
-        doing("fsync", path, file.sync())
+        cut(self.storage, path, bytes)
     }
 
     /// Returns the name with number 0, after it has moved the files that have the first numbers up by one.

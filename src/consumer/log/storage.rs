@@ -120,6 +120,16 @@ pub fn replace<S: Storage>(storage: &S, path: &Path, bytes: &[u8], durably: bool
     Ok(())
 }
 
+/// Cuts the file at `path` to `len` bytes, durably.
+///
+/// # Errors
+/// A file operation failed.
+pub fn cut<S: Storage>(storage: &S, path: &Path, len: u64) -> Result<(), DestinationError> {
+    let mut file = doing("open", path, storage.open_append(path))?;
+    doing("cut", path, file.set_len(len))?;
+    doing("fsync", path, file.sync())
+}
+
 /// Adds to an error what was being done to which file. It is worth a retry.
 pub fn doing<T>(what: &str, path: &Path, result: io::Result<T>) -> Result<T, DestinationError> {
     result.map_err(|error| {

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
+use std::iter;
 
 use crate::consumer::log::ids::fingerprint::{Fingerprint, Uniform};
 
@@ -74,8 +75,9 @@ pub struct Window {
 impl Window {
     /// A window that remembers nothing, whose first generation has this number.
     pub fn empty(limits: Limits, number: u64) -> Self {
-        let generations = [Generation { number, began: i64::MIN, len: 0 }].into();
-        Self { limits, ids: HashMap::default(), generations, time: i64::MIN, cut_short: false }
+        let mut window = Self::at(limits, i64::MIN);
+        window.restore(number, i64::MIN, iter::empty());
+        window
     }
 
     /// A window without generations, for [`Self::restore`].
