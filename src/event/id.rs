@@ -62,3 +62,36 @@ pub(super) fn checksum<const N: usize>(
     }
     crc.sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Limits, read_event};
+
+    #[test]
+    fn an_id_of_the_event_is_a_short_string_or_number() {
+        let (longest, too_long) = ("x".repeat(MAX_ID_BYTES), "x".repeat(MAX_ID_BYTES + 1));
+        let limits = Limits { max_event_bytes: 10_000, max_depth: 9 };
+        let escaped = "\\u0041".repeat(MAX_ID_BYTES);
+        for (id, reason) in [
+            ("\"a\"", None),
+            ("\" \"", None),
+            ("-1.5e7", None),
+            ("null", None),
+            (&format!("\"{longest}\""), None),
+            (&format!("\"{escaped}\""), None),
+            ("\"\"", Some("is empty")),
+            (&format!("\"{too_long}\""), Some("has 256 bytes")),
+            (&"1".repeat(256), Some("has 256 bytes")),
+            ("true", Some("is not a string or a number")),
+            ("false", Some("is not a string or a number")),
+            ("[\"a\"]", Some("is not a string or a number")),
+            ("{}", Some("is not a string or a number")),
+        ] {
+            let event = format!("{{\"id\": {id}}}");
+            let [member] = read_event(event.as_bytes(), &limits, &["id"]).expect("valid").members;
+            let found = member.expect("it has one").id().map(drop);
+            assert_eq!(found.err().as_deref(), reason, "{id}");
+        }
+    }
+}

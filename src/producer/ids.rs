@@ -131,31 +131,6 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_the_event_is_a_short_string_or_number() {
-        let (longest, too_long) = ("x".repeat(MAX_ID_BYTES), "x".repeat(MAX_ID_BYTES + 1));
-        let escaped = "\\u0041".repeat(MAX_ID_BYTES);
-        for (id, reason) in [
-            ("\"a\"", None),
-            ("\" \"", None),
-            ("-1.5e7", None),
-            ("null", None),
-            (&format!("\"{longest}\""), None),
-            (&format!("\"{escaped}\""), None),
-            ("\"\"", Some("is empty")),
-            (&format!("\"{too_long}\""), Some("has 256 bytes")),
-            (&"1".repeat(256), Some("has 256 bytes")),
-            ("true", Some("is not a string or a number")),
-            ("false", Some("is not a string or a number")),
-            ("[\"a\"]", Some("is not a string or a number")),
-            ("{}", Some("is not a string or a number")),
-        ] {
-            let event = format!("{{\"id\": {id}}}");
-            let found = members(&event)[1].expect("it has one").id().map(drop);
-            assert_eq!(found.err().as_deref(), reason, "{id}");
-        }
-    }
-
-    #[test]
     fn the_id_of_a_cloud_event_needs_both_parts() {
         for (event, id) in [
             (r#"{"source": "/shop", "id": "7"}"#, Ok(Some("/shop 7"))),
