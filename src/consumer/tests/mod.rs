@@ -19,6 +19,7 @@ use crate::broker::Bounds;
 use crate::config::{Fsync, OffsetReset};
 use crate::consumer::destination::DestinationError;
 use crate::consumer::log::event_log::EventLog;
+use crate::consumer::log::ids::Settings;
 use crate::consumer::log::lines::Lines;
 use crate::consumer::log::paths::Paths;
 use crate::consumer::log::recovery::{Recovered, read_checkpoint, recover};
@@ -73,12 +74,22 @@ fn open(
     fsync: Fsync,
     boot: &str,
 ) -> Result<(EventLog<SimDisk>, Vec<String>), DestinationError> {
+    open_with(disk, topic, fsync, boot, None).map(|opened| (opened.log, opened.notes))
+}
+
+/// The same, and drops repeated events if there are settings for it.
+fn open_with(
+    disk: &SimDisk,
+    topic: &Topic<'_>,
+    fsync: Fsync,
+    boot: &str,
+    ids: Option<&Settings>,
+) -> Result<Recovered<SimDisk>, DestinationError> {
     let paths = Paths::of(Path::new(LOG));
     let checkpoint = read_checkpoint(disk, &paths)?;
     let (stored, marks) = checkpoint.map(|found| (found.progress, found.files)).unzip();
     let (progress, _) = resume(stored, topic).map_err(DestinationError::Refused)?;
-    let Recovered { log, notes, .. } = recover(disk.clone(), &paths, marks, progress, fsync, boot, None)?;
-    Ok((log, notes))
+    recover(disk.clone(), &paths, marks, progress, fsync, boot, ids)
 }
 
 /// Simulates one process: recovers and logs the rest of the topic. Ends early when the disk crashes.

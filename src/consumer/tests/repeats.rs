@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::consumer::log::dedup::{Dedup, Verdict};
-use crate::consumer::log::ids::{Limits, Settings};
+use crate::consumer::log::ids::Limits;
 use crate::event::one_line;
 
 const FIELD: &str = "event_id";
@@ -19,22 +19,19 @@ fn event(partition: i32, offset: i64) -> String {
     format!("{{\"p\":{partition},\"n\":{offset},\"event_id\":\"e{}\"}}", offset / 2)
 }
 
-fn open_with(
+fn open_log(
     disk: &SimDisk,
     ids: Option<&Settings>,
     fsync: Fsync,
 ) -> Result<Recovered<SimDisk>, DestinationError> {
-    let paths = Paths::of(Path::new(LOG));
-    let (stored, marks) = read_checkpoint(disk, &paths)?.map(|found| (found.progress, found.files)).unzip();
-    let (progress, _) = resume(stored, &topic()).map_err(DestinationError::Refused)?;
-    recover(disk.clone(), &paths, marks, progress, fsync, BOOT, ids)
+    open_with(disk, &topic(), fsync, BOOT, ids)
 }
 
 /// Simulates one process that logs the rest of the topic. Ends early when the disk crashes.
 fn run_with_ids(disk: &SimDisk, fsync: Fsync, moved: Option<(usize, &str)>) {
     let settings = settings();
-    let Some(opened) = tries(disk, || open_with(disk, Some(&settings), fsync)) else { return };
-    let (mut log, mut dedup) = (opened.log, opened.dedup.expect("wanted"));
+    let Some(found) = tries(disk, || open_log(disk, Some(&settings), fsync)) else { return };
+    let (mut log, mut dedup) = (found.log, found.dedup.expect("wanted"));
     let mut read = log.covered().clone();
     for number in 0.. {
         if read.offsets.values().all(|&next| next == RECORDS) {
@@ -221,7 +218,7 @@ fn knows(dedup: &mut Dedup, id: i64) -> bool {
 #[test]
 fn ids_are_remembered_over_a_stop_and_as_many_as_promised() {
     let disk = logged();
-    let mut opened = open_with(&disk, Some(&settings()), Fsync::Batch).expect("opened");
+    let mut opened = open_log(&disk, Some(&settings()), Fsync::Batch).expect("opened");
     assert_eq!(opened.notes, Vec::<String>::new());
     let dedup = opened.dedup.as_mut().expect("wanted");
     let last = RECORDS / 2;
@@ -248,7 +245,7 @@ fn lost_and_damaged_files_are_made_again_from_the_logs() {
         if what == "another field" {
             settings.field = "n".into();
         }
-        let mut opened = open_with(&disk, Some(&settings), Fsync::Batch).expect("opened");
+        let mut opened = open_log(&disk, Some(&settings), Fsync::Batch).expect("opened");
         assert!(opened.notes.concat().contains("from the logs, because"), "{what}: {:?}", opened.notes);
         let dedup = opened.dedup.as_mut().expect("wanted");
         let last = RECORDS / 2;
@@ -259,7 +256,7 @@ fn lost_and_damaged_files_are_made_again_from_the_logs() {
         assert_eq!(names_of_ids(&disk).len(), dedup.window().generations().count(), "{what}");
         // What was made is a good start for the next one.
         drop(opened);
-        let again = open_with(&disk.after_kill(), Some(&settings), Fsync::Batch).expect("opened");
+        let again = open_log(&disk.after_kill(), Some(&settings), Fsync::Batch).expect("opened");
         assert_eq!(again.notes, Vec::<String>::new(), "{what}");
     }
 }
@@ -267,9 +264,9 @@ fn lost_and_damaged_files_are_made_again_from_the_logs() {
 #[test]
 fn ids_begin_with_what_a_log_without_them_has_and_end_without_a_trace() {
     let disk = logged();
-    drop(open_with(&disk, None, Fsync::Batch).expect("opened"));
+    drop(open_log(&disk, None, Fsync::Batch).expect("opened"));
     assert_eq!(names_of_ids(&disk), Vec::<String>::new());
-    let opened = open_with(&disk.after_kill(), Some(&settings()), Fsync::Batch).expect("opened");
+    let opened = open_log(&disk.after_kill(), Some(&settings()), Fsync::Batch).expect("opened");
     assert!(opened.notes.concat().contains("they were not remembered before"), "{:?}", opened.notes);
     assert!(knows(&mut opened.dedup.expect("wanted"), RECORDS / 2 - 1));
 }
@@ -277,7 +274,7 @@ fn ids_begin_with_what_a_log_without_them_has_and_end_without_a_trace() {
 #[test]
 fn an_id_with_another_content_is_told_apart_and_a_new_timestamp_is_none() {
     let disk = SimDisk::default();
-    let mut dedup = open_with(&disk, Some(&settings()), Fsync::Batch).expect("opened").dedup.expect("wanted");
+    let mut dedup = open_log(&disk, Some(&settings()), Fsync::Batch).expect("opened").dedup.expect("wanted");
     let mut judge = |text: &str| {
         let id = one_line(text.as_bytes(), Some(FIELD)).expect("valid").id.expect("it has one");
         let verdict = dedup.judge(&id, Some(5), 10);
@@ -313,7 +310,7 @@ fn an_id_with_another_content_is_told_apart_and_a_new_timestamp_is_none() {
 #[test]
 fn the_window_moves_with_the_records() {
     let disk = SimDisk::default();
-    let mut dedup = open_with(&disk, Some(&settings()), Fsync::Batch).expect("opened").dedup.expect("wanted");
+    let mut dedup = open_log(&disk, Some(&settings()), Fsync::Batch).expect("opened").dedup.expect("wanted");
     let id = one_line(br#"{"event_id": "x"}"#, Some(FIELD)).expect("valid").id.expect("it has one");
     dedup.judge(&id, Some(i64::MAX), 1000);
     assert_eq!(dedup.window().time(), 1000, "not after the clock");

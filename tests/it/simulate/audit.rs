@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use super::double::{Double, Log, log_line, seq_of};
-use super::{simulate, simulate_json};
+use super::{expect, simulate, simulate_json};
 use crate::support::process::Program;
 use crate::support::wait::{eventually, secs};
 
@@ -33,13 +33,6 @@ fn audited(
         ["--url", &double.url(), "-n", "100", "-t", threads, "--verify", log, "--verify-timeout", "1s"];
     let (code, mut report) = simulate_json(&arguments);
     (code, report["audit"].take())
-}
-
-#[track_caller]
-fn expect(audit: &Value, expected: Value) {
-    for (name, value) in expected.as_object().expect("an object") {
-        assert_eq!(&audit[name], value, "{name} in {audit:#}");
-    }
 }
 
 #[test]

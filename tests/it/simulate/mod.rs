@@ -24,3 +24,11 @@ fn simulate_json(arguments: &[&str]) -> (i32, Value) {
     let report = report.unwrap_or_else(|error| panic!("{error}: {finished:?}"));
     (finished.status.code().expect("an exit code"), report)
 }
+
+/// Checks the members of a report that `expected` names.
+#[track_caller]
+fn expect(part: &Value, expected: Value) {
+    for (name, value) in expected.as_object().expect("an object") {
+        assert_eq!(&part[name], value, "{name} in {part:#}");
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use super::double::{Double, Log, Reply, log_line, seq_of};
-use super::simulate_json;
+use super::{expect, simulate_json};
 use crate::support::wait::{eventually, secs};
 
 const EVENTS: u64 = 40;
@@ -55,13 +55,6 @@ fn run(double: &Double, log: &Path, arguments: &[&str]) -> (i32, Value) {
     let (events, log) = (EVENTS.to_string(), log.to_str().expect("path"));
     let common = ["--url", &double.url(), "-n", &events, "-t", &events, "--verify", log];
     simulate_json(&[&common[..], arguments].concat())
-}
-
-#[track_caller]
-fn expect(part: &Value, expected: Value) {
-    for (name, value) in expected.as_object().expect("an object") {
-        assert_eq!(&part[name], value, "{name} in {part:#}");
-    }
 }
 
 #[test]
