@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::producer::faults::{ANSWERED_WITHIN, PATIENT, PATIENT_WITHIN, TIMEOUTS, UnderLoad, readyz_turns};
+use crate::producer::faults::{PATIENT, PATIENT_WITHIN, TIMEOUTS, UnderLoad, readyz_turns};
 use crate::producer::load::{Asked, Load};
 use crate::producer::{Served, serve_via};
 use crate::support::admin;
@@ -139,14 +139,21 @@ fn too_few_replicas_are_not_called_ready() {
     scene.heals();
 }
 
+/// A healthy broker of three on a busy machine answers within this, and a silent one is given up soon.
+const SILENT_AFTER: [(&str, &str); 3] = [
+    TIMEOUTS[0],
+    ("KAFKA_REQUEST_TIMEOUT_MS", "3000"),
+    ("DELIVERY_TIMEOUT_MS", "9000"),
+];
+
 #[test]
 fn a_leader_that_becomes_a_black_hole_is_left_alone() {
     let cluster = Cluster::start(3);
     let topic = cluster.topic();
     let proxies = Proxy::kafka(&cluster.brokers());
     let brokers: Vec<String> = proxies.iter().map(|proxy| proxy.address().to_string()).collect();
-    let served = serve_via(&brokers.join(","), &topic, &TIMEOUTS);
-    let keyed_settings = [&TIMEOUTS[..], &[("KAFKA_KEY_FIELD", "user")]].concat();
+    let served = serve_via(&brokers.join(","), &topic, &SILENT_AFTER);
+    let keyed_settings = [&SILENT_AFTER[..], &[("KAFKA_KEY_FIELD", "user")]].concat();
     let keyed = serve_via(&brokers.join(","), &topic, &keyed_settings);
     assert_eq!(keyed.post(r#"{"user": "ann"}"#).status, 200);
     let load = Load::start(served.address, 8);
@@ -157,12 +164,12 @@ fn a_leader_that_becomes_a_black_hole_is_left_alone() {
     readyz_turns(&keyed, 503);
     load.wait_acknowledged(2000);
     let ledger = load.finish();
-    ledger.assert_answers(ANSWERED_WITHIN);
+    ledger.assert_answers(Duration::from_millis(9500));
     ledger.assert_kept(&topic);
     eventually(secs(5), "the others make it ready", || served.readyz() == 200);
     // Without load too: events without a key have two other leaders to go to.
     let began = Instant::now();
-    while began.elapsed() < secs(8) {
+    while began.elapsed() < secs(20) {
         assert_eq!(served.readyz(), 200, "{}", served.program.stderr());
         thread::sleep(Duration::from_millis(5));
     }
