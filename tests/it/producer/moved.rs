@@ -140,11 +140,8 @@ fn too_few_replicas_are_not_called_ready() {
 }
 
 /// A healthy broker of three on a busy machine answers within this, and a silent one is given up soon.
-const SILENT_AFTER: [(&str, &str); 3] = [
-    TIMEOUTS[0],
-    ("KAFKA_REQUEST_TIMEOUT_MS", "3000"),
-    ("DELIVERY_TIMEOUT_MS", "9000"),
-];
+const SILENT_AFTER: [(&str, &str); 3] =
+    [TIMEOUTS[0], ("KAFKA_REQUEST_TIMEOUT_MS", "3000"), ("DELIVERY_TIMEOUT_MS", "9000")];
 
 #[test]
 fn a_leader_that_becomes_a_black_hole_is_left_alone() {
