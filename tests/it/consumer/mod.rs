@@ -33,7 +33,7 @@ use crate::support::http;
 use crate::support::kafka::client;
 use crate::support::process::{Program, Running};
 use crate::support::topic::{Stored, Topic};
-use crate::support::wait::{eventually, secs};
+use crate::support::wait::{eventually, eventually_some, secs};
 
 /// How long reading to the end of a topic may take on a busy machine.
 const CATCH_UP: Duration = secs(300);
@@ -194,17 +194,21 @@ fn log_rank(path: &Path) -> Option<(bool, Reverse<u32>, String)> {
     is_log.then(|| (name == "events.log", Reverse(u32::MAX), name))
 }
 
-/// Whole lines of one log; panics at a torn end.
+/// Lines of one log, which must end with a whole one. A consumer that runs may be about to finish its last line.
 #[track_caller]
 fn lines_of(path: &Path) -> Vec<String> {
+    let whole = || Some(bytes_of(path)).filter(|bytes| bytes.last().is_none_or(|last| *last == b'\n'));
+    let bytes = eventually_some(secs(10), &format!("{} ends with a whole line", path.display()), whole);
+    String::from_utf8(bytes).expect("UTF-8").lines().map(str::to_owned).collect()
+}
+
+fn bytes_of(path: &Path) -> Vec<u8> {
     let mut bytes = fs::read(path).unwrap_or_default();
     if path.extension().is_some_and(|extension| extension == "gz") {
         let packed = std::mem::take(&mut bytes);
         GzDecoder::new(&packed[..]).read_to_end(&mut bytes).expect("gzip");
     }
-    let text = String::from_utf8(bytes).expect("UTF-8");
-    assert!(text.is_empty() || text.ends_with('\n'), "{} ends in a torn line", path.display());
-    text.lines().map(str::to_owned).collect()
+    bytes
 }
 
 /// The event in a line; panics if the line does not look like `2025-07-08 00:12:01,782 - {…}`.

@@ -14,8 +14,8 @@ use serde_json::Value;
 use crate::consumer::kills::rounds;
 use crate::consumer::load::Load;
 use crate::consumer::{Site, log_files, metric, payload};
+use crate::producer::serve;
 use crate::support::kafka::shared;
-use crate::support::process::Program;
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
 
@@ -115,13 +115,12 @@ fn the_same_request_twice_has_two_receipts_and_one_line() {
     let topic = shared().topic();
     let site = Site::new(&topic);
     let _consumer = site.start_ready(&[IDS]);
-    let producer = Program::producer().env("KAFKA_BROKERS", topic.brokers()).env("KAFKA_TOPIC", &topic.name);
-    let mut producer = producer.env(IDS.0, IDS.1).start();
-    let url = format!("http://{}/register_event", producer.address());
+    let mut served = serve(&topic, &[IDS]);
+    let url = format!("http://{}/register_event", served.address);
     let post = || {
         let event = r#"{"event": "purchase", "user_id": 203}"#;
         let output = Command::new("curl")
-            .args(["--silent", "--show-error", "--retry", "9", "--max-time", "60"])
+            .args(["--silent", "--show-error", "--max-time", "60"])
             .args(["--header", "Idempotency-Key: order-7", "--json", event, &url])
             .output()
             .expect("curl runs");
@@ -133,7 +132,7 @@ fn the_same_request_twice_has_two_receipts_and_one_line() {
     let lines = site.lines();
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains(r#""event_id": "order-7""#), "{lines:?}");
-    assert!(producer.terminate(secs(60)).success());
+    assert!(served.program.terminate(secs(60)).success());
 }
 
 #[test]
