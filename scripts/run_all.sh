@@ -8,13 +8,14 @@ source "$root/scripts/programs.sh"
 
 usage() {
   cat <<'TEXT'
-usage: scripts/run_all.sh [--keep]
+usage: scripts/run_all.sh [--keep] [--lake]
 
 Starts Kafka, the consumer and the producer, sends 10000 events from 200 threads, waits until they are in the log,
 compares, and stops everything it started, also after Ctrl-C or SIGTERM. Exit code 0 if no event was lost or
 duplicated.
 
   --keep    leave everything running and print how to stop it
+  --lake    let closed logs become Parquet files, and compare these instead of the log
 
 Environment (must differ between runs at the same time):
   KAFKA_PORT, KAFKA_BROKERS, KAFKA_RUNTIME, KAFKA_VERSION, KAFKA_DIR …   see scripts/kafka.sh --help
@@ -22,6 +23,7 @@ Environment (must differ between runs at the same time):
   HTTP_ADDR       producer, default 127.0.0.1:5000
   METRICS_ADDR    consumer, default 127.0.0.1:5001
   LOG_FILE        default logs/events.log
+  LAKE_DIR        with --lake: default logs/lake; LOG_ROTATE_SECS is 5 then, unless it is set
   REQUESTS        default 10000
   THREADS         default 200
   RUN_DIR         logs of the programs, default a new directory under target/run_all
@@ -30,19 +32,21 @@ read only from the environment.
 TEXT
 }
 
-keep=false
-case ${1:-} in
-  '') ;;
-  --keep) keep=true ;;
-  --help | -h)
-    usage
-    exit
-    ;;
-  *)
-    usage >&2
-    exit 2
-    ;;
-esac
+keep=false lake=false
+for argument; do
+  case $argument in
+    --keep) keep=true ;;
+    --lake) lake=true ;;
+    --help | -h)
+      usage
+      exit
+      ;;
+    *)
+      usage >&2
+      exit 2
+      ;;
+  esac
+done
 
 caller_dir=$PWD
 cd "$root"
@@ -53,6 +57,13 @@ export HTTP_ADDR=${HTTP_ADDR:-127.0.0.1:5000}
 export METRICS_ADDR=${METRICS_ADDR:-127.0.0.1:5001}
 if [[ -n ${LOG_FILE:-} ]]; then LOG_FILE=$(cd "$caller_dir" && absolute "$LOG_FILE"); fi
 export LOG_FILE=${LOG_FILE:-$root/logs/events.log}
+verified=$LOG_FILE features=()
+if $lake; then
+  if [[ -n ${LAKE_DIR:-} ]]; then LAKE_DIR=$(cd "$caller_dir" && absolute "$LAKE_DIR"); fi
+  export LAKE_DIR=${LAKE_DIR:-$root/logs/lake} LOG_ROTATE_SECS=${LOG_ROTATE_SECS:-5}
+  mkdir --parents "$LAKE_DIR"
+  verified=$LAKE_DIR features=(--features lake)
+fi
 requests=${REQUESTS:-10000}
 threads=${THREADS:-200}
 mkdir --parents target/run_all
@@ -97,7 +108,7 @@ attended scripts/kafka.sh start 2>"$run_dir/kafka.log" || fail "scripts/kafka.sh
 cat "$run_dir/kafka.log" >&2
 
 begin "building"
-attended cargo build --locked --release --bins --quiet 2>"$run_dir/build.log" || fail "cargo build" "$run_dir/build.log"
+attended cargo build --locked --release --bins --quiet "${features[@]}" 2>"$run_dir/build.log" || fail "cargo build" "$run_dir/build.log"
 
 before=$(log_bytes)
 rm --force "$run_dir/record"
@@ -109,7 +120,7 @@ code=0
 exec 4> >(exec tee "$run_dir/report.txt")
 report_pid=$!
 attended "$bin/simulate" --requests "$requests" --threads "$threads" --url "http://$HTTP_ADDR/register_event" \
-  --record "$run_dir/record" --verify "$LOG_FILE" 2>"$run_dir/simulate.log" >&4 4>&- || code=$?
+  --record "$run_dir/record" --verify "$verified" 2>"$run_dir/simulate.log" >&4 4>&- || code=$?
 exec 4>&-
 wait "$report_pid" || true
 ((code == 0)) || {
@@ -117,6 +128,7 @@ wait "$report_pid" || true
   fail "the simulator exited with code $code; all logs are in $run_dir" "$run_dir/simulate.log"
 }
 
+# With a lake, the log was closed and has gone there; the simulator has read it.
 begin "checking the lines"
 pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2},[0-9]{3} - \{.*\}$'
 malformed=$(tail --bytes=+$((before + 1)) "$LOG_FILE" | LC_ALL=C grep --count --invert-match --extended-regexp "$pattern" || true)
@@ -124,7 +136,7 @@ malformed=$(tail --bytes=+$((before + 1)) "$LOG_FILE" | LC_ALL=C grep --count --
 
 if $keep; then
   trap - EXIT
-  say "left running: producer http://$HTTP_ADDR, consumer http://$METRICS_ADDR, log $LOG_FILE, Kafka $KAFKA_BROKERS"
+  say "left running: producer http://$HTTP_ADDR, consumer http://$METRICS_ADDR, log $verified, Kafka $KAFKA_BROKERS"
   say "stop with: kill ${pids[*]}$(if $started_kafka; then echo "; $root/scripts/kafka.sh stop"; fi)"
 else
   begin "stopping"

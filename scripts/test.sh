@@ -59,8 +59,9 @@ need shellcheck shellcheck
 need javac default-jdk-headless
 need chromium chromium
 need pip3 python3-pip
-[[ -d target/python/standardwebhooks ]] ||
-  step "Python packages for the tests" pip3 install --quiet --root-user-action ignore --target target/python standardwebhooks==1.1.0
+[[ -d target/python/standardwebhooks && -d target/python/pyarrow && -d target/python/duckdb ]] ||
+  step "Python packages for the tests" pip3 install --quiet --root-user-action ignore --target target/python \
+    standardwebhooks==1.1.0 pyarrow==26.0.1 duckdb==2.0.1
 # Their default HTTP clients post to the producer.
 need curl curl
 need python3 python3

@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, Parser, ValueEnum};
 
 use super::shard::Shard;
 use super::values::{file_to_write, listen_address, number};
-use super::{CommonConfig, EventEcho, IdsConfig, KafkaConfig, Secret, Settings};
+use super::{CommonConfig, EventEcho, IdsConfig, KafkaConfig, LakeConfig, Secret, Settings};
 
 /// Reads events from a Kafka topic and writes each one to a log file exactly once.
 #[derive(Parser, Clone, Debug)]
@@ -27,6 +27,9 @@ pub struct ConsumerConfig {
     /// Where it is written.
     #[command(flatten)]
     pub log: LogConfig,
+    /// Where closed logs go.
+    #[command(flatten)]
+    pub lake: LakeConfig,
     /// What is not written twice.
     #[command(flatten)]
     pub ids: IdsConfig,
@@ -121,6 +124,12 @@ pub struct LogConfig {
           action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub rotate_daily: bool,
 
+    /// Also close and rename the log when this many seconds since the epoch have passed again, even if no event
+    /// arrives: 3600 closes it at each full hour UTC. An empty log is not closed; 0 disables this
+    #[arg(long = "log-rotate-secs", env = "LOG_ROTATE_SECS", default_value_t = 0,
+          value_parser = number::<u32>(0..=604_800), value_name = "SECONDS")]
+    pub rotate_secs: u32,
+
     /// Number of closed logs to keep; older ones are deleted, 0 keeps all
     #[arg(long = "log-rotate-keep", env = "LOG_ROTATE_KEEP", default_value_t = 0, value_name = "FILES")]
     pub rotate_keep: u32,
@@ -207,6 +216,28 @@ impl ConsumerConfig {
             file.display()
         ))
     }
+
+    /// What becomes of closed logs has no effect if none is closed, and a closed log that is removed is not kept.
+    fn validate_rotation(&self) -> Result<(), String> {
+        let LogConfig { rotate_bytes, rotate_daily, rotate_secs, rotate_keep, rotate_gzip, .. } = self.log;
+        let lake = self.lake.dir.as_ref().map(|dir| dir.display());
+        let is_closed = rotate_bytes > 0 || rotate_daily || rotate_secs > 0;
+        let of_closed = format!("LOG_ROTATE_KEEP={rotate_keep} and LOG_ROTATE_GZIP={rotate_gzip}");
+        let triggers = "LOG_ROTATE_BYTES, LOG_ROTATE_SECS or LOG_ROTATE_DAILY; set one of these";
+        match lake {
+            Some(dir) if !is_closed => {
+                Err(format!("LAKE_DIR={dir} takes closed logs, but none is closed without {triggers}"))
+            }
+            None if !is_closed && (rotate_keep > 0 || rotate_gzip) => {
+                Err(format!("{of_closed} have no effect without {triggers}"))
+            }
+            Some(dir) if !self.lake.keep_logs && (rotate_keep > 0 || rotate_gzip) => Err(format!(
+                "{of_closed} have no effect, because LAKE_DIR={dir} removes closed logs; set LAKE_KEEP_LOGS=true to \
+                 keep them, or unset these"
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Settings for ConsumerConfig {
@@ -216,7 +247,8 @@ impl Settings for ConsumerConfig {
 
     fn in_force(&self) -> Vec<(&'static str, String)> {
         let metrics_addr = self.metrics_addr.map_or("off".into(), |addr| addr.to_string());
-        vec![self.kafka.in_force(), ("METRICS_ADDR", metrics_addr)]
+        let columns = self.lake.columns_in_force();
+        vec![self.kafka.in_force(), ("METRICS_ADDR", metrics_addr), ("LAKE_COLUMNS", columns)]
     }
 
     fn password(&self) -> Option<&Secret> {
@@ -225,16 +257,9 @@ impl Settings for ConsumerConfig {
 
     fn validate(&self) -> Result<(), String> {
         self.kafka.validate()?;
-        let log = &self.log;
         self.validate_log_file()?;
-        if (log.rotate_keep > 0 || log.rotate_gzip) && log.rotate_bytes == 0 && !log.rotate_daily {
-            return Err(format!(
-                "LOG_ROTATE_KEEP={} and LOG_ROTATE_GZIP={} have no effect without LOG_ROTATE_BYTES or \
-                 LOG_ROTATE_DAILY; set one of these",
-                log.rotate_keep, log.rotate_gzip
-            ));
-        }
-        Ok(())
+        self.lake.validate()?;
+        self.validate_rotation()
     }
 }
 
@@ -267,5 +292,18 @@ mod tests {
         let reason = parse(&["--log-rotate-keep", "3"]).expect("parses").validate().unwrap_err();
         assert!(reason.contains("LOG_ROTATE_KEEP=3") && reason.contains("LOG_ROTATE_BYTES"), "{reason}");
         assert!(parse(&["--log-rotate-bytes", "100"]).is_err());
+    }
+
+    #[test]
+    #[cfg(feature = "lake")]
+    fn a_lake_needs_a_rotation_and_keeps_no_log_unless_it_is_told_to() {
+        let validate =
+            |args: &[&str]| parse(&[&["--lake-dir", "lake"], args].concat()).expect("parses").validate();
+        let reason = validate(&[]).unwrap_err();
+        assert!(reason.contains("LAKE_DIR=lake") && reason.contains("LOG_ROTATE_SECS"), "{reason}");
+        assert_eq!(validate(&["--log-rotate-secs", "3600"]), Ok(()));
+        let gzip = ["--log-rotate-secs", "3600", "--log-rotate-gzip"];
+        assert!(validate(&gzip).unwrap_err().contains("LAKE_KEEP_LOGS=true"));
+        assert_eq!(validate(&[&gzip[..], &["--lake-keep-logs"]].concat()), Ok(()));
     }
 }

@@ -8,6 +8,7 @@ mod consumer;
 mod http;
 mod ids;
 mod kafka;
+mod lake;
 mod producer;
 mod secret;
 mod security;
@@ -20,6 +21,7 @@ pub use consumer::{ConsumerConfig, Fsync, LogConfig, OffsetReset, ReadingConfig}
 pub use http::{HttpConfig, HttpServer};
 pub use ids::IdsConfig;
 pub use kafka::{KafkaClient, KafkaConfig};
+pub use lake::{Column, ColumnKind, LakeConfig};
 pub use producer::{EventEcho, ProducerConfig};
 pub use secret::{PASSWORD_ENV, Secret};
 pub use security::{SaslMechanism, SecurityConfig, SecurityProtocol};

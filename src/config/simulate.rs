@@ -1,11 +1,11 @@
 //! Settings of the simulator: the load, the report and the audit.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 
-use super::values::{file, file_to_write, host_and_port, number};
+use super::values::{directory_to_write, file, file_to_write, host_and_port, number};
 use super::{CommonConfig, Settings};
 
 /// Number of requests if neither `--requests` nor `--duration` is given.
@@ -167,8 +167,9 @@ pub struct AuditConfig {
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
 
-    /// Event log to compare with, including its rotated and compressed files
-    #[arg(long, value_name = "LOG")]
+    /// Event log to compare with, including its rotated and compressed files; or the directory of a lake, with a build
+    /// with --features lake
+    #[arg(long, value_name = "LOG|DIR")]
     pub verify: Option<PathBuf>,
 
     /// Longest wait for the log to catch up
@@ -200,9 +201,8 @@ impl Settings for SimulateConfig {
 
     fn validate(&self) -> Result<(), String> {
         let (load, audit) = (&self.load, &self.audit);
-        for (name, path) in [("--verify", &audit.verify), ("--audit", &audit.audit)] {
-            path.as_deref().map_or(Ok(()), |path| file(name, path))?;
-        }
+        audit.verify.as_deref().map_or(Ok(()), log_or_lake)?;
+        audit.audit.as_deref().map_or(Ok(()), |path| file("--audit", path))?;
         for (name, path) in [("--record", &audit.record), ("--histogram", &self.report.histogram)] {
             path.as_deref().map_or(Ok(()), |path| file_to_write(name, path))?;
         }
@@ -222,6 +222,20 @@ impl Settings for SimulateConfig {
             ));
         }
         Ok(())
+    }
+}
+
+/// Checks the path given by --verify: that of a log, or the directory of a lake.
+fn log_or_lake(path: &Path) -> Result<(), String> {
+    let is_lake = path.is_dir() || path.to_string_lossy().ends_with('/');
+    match (is_lake, cfg!(feature = "lake")) {
+        (false, _) => file("--verify", path),
+        (true, true) => directory_to_write("--verify", path),
+        (true, false) => Err(format!(
+            "--verify={}: this is a directory; name a log file, or for a lake build with `cargo build --release \
+             --features lake`",
+            path.display()
+        )),
     }
 }
 

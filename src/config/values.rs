@@ -146,7 +146,26 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
 /// Checks that `path` is a regular file or does not exist yet.
 pub fn file(setting: &str, path: &Path) -> Result<(), String> {
     let refused = |why: &str| Err(format!("{setting}={}: {why}", path.display()));
+    spelling(setting, path)?;
+    if path.to_string_lossy().ends_with('/') || path.file_name().is_none() {
+        return refused("this names a directory; add the name of a file");
+    }
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => refused("this is a directory; add the name of a file"),
+        Ok(found) if !found.is_file() => {
+            refused("this is not a regular file (a pipe, a socket or a device); name another file")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Rejects what would not name what its author meant.
+fn spelling(setting: &str, path: &Path) -> Result<(), String> {
+    let refused = |why: &str| Err(format!("{setting}={}: {why}", path.display()));
     let text = path.to_string_lossy();
+    if text.is_empty() {
+        return refused("the path is empty");
+    }
     if text.trim() != text {
         return refused("remove the white space around the path");
     }
@@ -157,17 +176,18 @@ pub fn file(setting: &str, path: &Path) -> Result<(), String> {
         }
         _ => false,
     });
-    if is_home {
-        return refused("only a shell replaces `~`; write the whole path");
-    }
-    if text.ends_with('/') || path.file_name().is_none() {
-        return refused("this names a directory; add the name of a file");
-    }
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => refused("this is a directory; add the name of a file"),
-        Ok(found) if !found.is_file() => {
-            refused("this is not a regular file (a pipe, a socket or a device); name another file")
-        }
+    if is_home { refused("only a shell replaces `~`; write the whole path") } else { Ok(()) }
+}
+
+/// Checks that `path` is a directory, or can become one.
+pub fn directory_to_write(setting: &str, path: &Path) -> Result<(), String> {
+    spelling(setting, path)?;
+    match path.ancestors().find_map(|dir| Some((dir, fs::metadata(dir).ok()?))) {
+        Some((dir, found)) if !found.is_dir() => Err(format!(
+            "{setting}={}: {} is not a directory; name another directory",
+            path.display(),
+            dir.display()
+        )),
         _ => Ok(()),
     }
 }
@@ -284,6 +304,18 @@ mod tests {
         ] {
             let reason = file_to_write("F", &path).expect_err(hint);
             assert!(reason.starts_with("F=") && reason.contains(hint), "{reason}");
+        }
+        for good in [inside(""), inside("new/er"), "lake".into(), "/".into()] {
+            assert_eq!(directory_to_write("D", &good), Ok(()));
+        }
+        for (path, hint) in [
+            ("".into(), "empty"),
+            ("~/x".into(), "`~`"),
+            (inside("file"), "not a directory"),
+            (inside("file/x"), "not"),
+        ] {
+            let reason = directory_to_write("D", &path).expect_err(hint);
+            assert!(reason.starts_with("D=") && reason.contains(hint), "{reason}");
         }
     }
 }

@@ -13,6 +13,8 @@ mod destination;
 mod discover;
 mod failure;
 mod hangup;
+#[cfg(feature = "lake")]
+mod lake;
 mod log;
 mod lost;
 mod mark;
@@ -53,6 +55,9 @@ pub use log::lines;
 use claim::Claim;
 use destination::Destination;
 use hangup::Hangups;
+#[cfg(feature = "lake")]
+use log::forward::Forward;
+use log::forward::NewPlace;
 use log::metrics::LogMetrics;
 use log::open::LogOpener;
 use open::Opened;
@@ -65,6 +70,8 @@ use writer::Writer;
 pub fn metric_descriptions() -> Vec<Description> {
     let registry = metrics::ConsumerMetrics::default().registry;
     LogMetrics::new(&registry);
+    #[cfg(feature = "lake")]
+    lake::LakeMetrics::new(&registry);
     registry.descriptions()
 }
 
@@ -87,7 +94,8 @@ pub fn run<S: Source + 'static>(
     mut source: S,
 ) -> Result<(), Failure> {
     let state = Arc::new(State::starting());
-    let mut log = LogOpener::new(config, &state.metrics.registry)?;
+    let lake = lake(config, &state)?;
+    let mut log = LogOpener::new(config, &state.metrics.registry, lake)?;
     let hangups = Hangups::listen().map_err(cannot_start)?;
     let _status = status_page(config, &state)?;
     let opened = open::open(config, &mut log, &mut source, &state, shutdown)?;
@@ -101,6 +109,20 @@ pub fn run<S: Source + 'static>(
     );
     say_what_repeats(config);
     copy(config, shutdown, source, opened, &hangups, &state)
+}
+
+/// Where closed logs go.
+#[cfg(feature = "lake")]
+fn lake(config: &ConsumerConfig, state: &Arc<State>) -> Result<Option<NewPlace>, Failure> {
+    let log = config.reading.shard.log_file(&config.log.file);
+    let lake = lake::Lake::new(&config.lake, &log, state)?;
+    Ok(lake.map(|lake| Box::new(move || Box::new(lake.clone()) as Box<dyn Forward>) as NewPlace))
+}
+
+/// Settings that need another build are refused before.
+#[cfg(not(feature = "lake"))]
+fn lake(_: &ConsumerConfig, _: &Arc<State>) -> Result<Option<NewPlace>, Failure> {
+    Ok(None)
 }
 
 fn say_what_repeats(config: &ConsumerConfig) {

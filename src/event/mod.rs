@@ -31,7 +31,7 @@ pub use stamp::Stamp;
 use std::borrow::Cow;
 
 use id::checksum;
-use object::{check, join_lines};
+use object::{check, join_lines, visit};
 use scan::MAX_DEPTH;
 
 /// The log line for a record.
@@ -61,6 +61,23 @@ pub fn one_line<'a>(value: &'a [u8], id_field: Option<&str>) -> Result<Line<'a>,
         .and_then(|id| id.id().ok()?)
         .map(|id| EventId { checksum: checksum(&event, timestamp, &text), text: id });
     Ok(Line { text, id })
+}
+
+/// Checks an event by the rule of [`one_line`], and calls `each` with the value of each top-level member called one of
+/// `names`, and the place of that name. If a member is repeated, the last call counts.
+///
+/// # Errors
+/// Those of [`one_line`]; `each` may have been called before.
+pub fn members<'a>(
+    event: &'a [u8],
+    names: &[impl AsRef<[u8]>],
+    mut each: impl FnMut(usize, Value<'a>),
+) -> Result<(), EventError> {
+    visit(event, MAX_DEPTH, |key, value| {
+        for (place, _) in names.iter().enumerate().filter(|(_, name)| key.is(name.as_ref())) {
+            each(place, value);
+        }
+    })
 }
 
 fn joined<'a, const N: usize>(event: &Event<'a, N>) -> Cow<'a, [u8]> {

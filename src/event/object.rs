@@ -2,7 +2,7 @@
 //! one line.
 
 use crate::event::error::{ErrorKind, EventError, Fault};
-use crate::event::scan::{Scanner, Value, trim};
+use crate::event::scan::{Scanner, Text, Value, trim};
 
 /// The member that every event has.
 pub const TIMESTAMP: &str = "timestamp";
@@ -95,14 +95,26 @@ pub(super) fn check<'a, const N: usize>(
     if trim(raw).is_empty() {
         return Err(EventError::empty());
     }
-    read_whole(raw, max_depth, names).map_err(|fault| EventError::from_fault(fault, raw))
+    read_whole(raw, max_depth, |scanner| read_object(scanner, names))
+        .map_err(|fault| EventError::from_fault(fault, raw))
 }
 
-fn read_whole<'a, const N: usize>(
+/// Reads one event of any size, and calls `each` for its members in their order.
+pub(super) fn visit<'a>(
     raw: &'a [u8],
     max_depth: usize,
-    names: &[&str; N],
-) -> Result<Event<'a, N>, Fault> {
+    each: impl FnMut(Text<'a>, Value<'a>),
+) -> Result<(), EventError> {
+    read_whole(raw, max_depth, |scanner| scanner.object(0, each).map(drop))
+        .map_err(|fault| EventError::from_fault(fault, raw))
+}
+
+/// Reads text that is one object, which `object` reads.
+fn read_whole<'a, T>(
+    raw: &'a [u8],
+    max_depth: usize,
+    object: impl FnOnce(&mut Scanner<'a>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     if let Err(error) = std::str::from_utf8(raw) {
         let reason = "this byte is not valid UTF-8";
         return Err(Fault { kind: ErrorKind::NotUtf8, at: error.valid_up_to(), reason });
@@ -112,14 +124,14 @@ fn read_whole<'a, const N: usize>(
     if scanner.peek() != Some(b'{') {
         return Err(no_object(scanner, raw));
     }
-    let event = read_object(&mut scanner, names)?;
+    let read = object(&mut scanner)?;
     scanner.end()?;
     match scanner.lone_surrogate {
         Some(at) => {
             let reason = "a \\u escape is half of a surrogate pair, which is not a character";
             Err(Fault { kind: ErrorKind::NotJson, at, reason })
         }
-        None => Ok(event),
+        None => Ok(read),
     }
 }
 

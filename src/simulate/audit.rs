@@ -52,6 +52,16 @@ impl<'a> Auditor<'a> {
         if starts_well(line) && line.ends_with(b"}") { self.whole(line) } else { self.torn(line) }
     }
 
+    /// Adds the event of a row of a lake.
+    pub fn event(&mut self, event: &[u8]) {
+        if is_object(event) { self.whole(event) } else { self.torn(event) }
+    }
+
+    /// Adds what is wrong with a file.
+    pub fn damaged(&mut self, what: String) {
+        self.findings.damaged.add(|| what);
+    }
+
     fn whole(&mut self, line: &[u8]) {
         let Some(seq) = self.seq_of(line) else {
             self.findings.foreign += 1;
@@ -137,7 +147,11 @@ impl<'a> Auditor<'a> {
 
 /// True if `line` is a timestamp, a dash and one JSON object.
 fn is_whole(line: &[u8]) -> bool {
-    starts_well(line) && serde_json::from_slice::<IgnoredAny>(&line[LINE_START.len()..]).is_ok()
+    starts_well(line) && is_object(&line[LINE_START.len()..])
+}
+
+fn is_object(text: &[u8]) -> bool {
+    text.first() == Some(&b'{') && serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
 /// True if `line` starts with a timestamp, a dash and the opening brace of an object.

@@ -57,6 +57,8 @@ pub struct Findings {
     pub out_of_order: Listed<u32>,
     /// Lines that are not complete log lines.
     pub torn: Listed<String>,
+    /// What is wrong with files of a lake.
+    pub damaged: Listed<String>,
     /// Complete lines that do not belong to this run.
     pub foreign: u64,
 }
@@ -81,6 +83,9 @@ impl Findings {
             .collect();
         if let Some(example) = self.torn.first.first() {
             faults.push(format!("{} torn lines (first: {example})", self.torn.count));
+        }
+        if let Some(example) = self.damaged.first.first() {
+            faults.push(format!("{} damaged files (first: {example})", self.damaged.count));
         }
         faults
     }
@@ -140,6 +145,7 @@ impl Findings {
             "rejectedLogged": self.rejected_logged.count,
             "outOfOrder": self.out_of_order.count,
             "torn": self.torn.count,
+            "damaged": self.damaged.count,
             "foreign": self.foreign,
         })
     }

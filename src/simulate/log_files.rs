@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 
 use crate::simulate::long_line::skip_line;
+use crate::simulate::piece::Piece;
 
 /// Longest line that is read whole, in bytes. Of a longer one the reader gets this many and the last byte.
 const MAX_LINE_BYTES: u64 = 16 << 20;
@@ -33,18 +34,6 @@ pub struct Seen {
     pub id: (u64, u64),
     /// Size in bytes.
     pub len: u64,
-}
-
-/// A line, or part of one, as passed to the callback of [`read`].
-pub enum Piece<'a> {
-    /// A line, without its line ending.
-    Line(&'a [u8]),
-    /// The beginning and the last byte of a line that is too long to hold in memory.
-    Long(&'a [u8]),
-    /// The end of a compressed file, after its last line ending.
-    Torn(&'a [u8]),
-    /// The end of a plain file, after its last line ending; it may still be growing.
-    Open(&'a [u8]),
 }
 
 /// Where each file ended at some point in time, so that only later lines are read.
@@ -284,6 +273,7 @@ mod tests {
                 Piece::Long(line) => format!("long {}", text(line)),
                 Piece::Torn(line) => format!("torn {}", text(line)),
                 Piece::Open(line) => format!("open {}", text(line)),
+                Piece::Event(_) | Piece::Damaged(_) => unreachable!("only a lake has them"),
             });
         })
         .expect("read");
@@ -385,6 +375,7 @@ mod tests {
                 Piece::Long(piece) => ("long", piece),
                 Piece::Torn(piece) => ("torn", piece),
                 Piece::Open(piece) => ("open", piece),
+                Piece::Event(_) | Piece::Damaged(_) => unreachable!("only a lake has them"),
             };
             seen.push((kind, piece.len() as u64, piece[piece.len() - 1]));
         })

@@ -9,10 +9,14 @@ pub mod audit;
 pub mod client;
 mod findings;
 pub mod journal;
+#[cfg(feature = "lake")]
+mod lake_files;
 pub mod ledger;
 pub mod load;
 pub mod log_files;
 pub mod long_line;
+pub mod piece;
+pub mod place;
 pub mod progress;
 pub mod report;
 pub mod schedule;
@@ -38,7 +42,7 @@ use crate::simulate::findings::Findings;
 use crate::simulate::journal::Journal;
 use crate::simulate::ledger::Ledger;
 use crate::simulate::load::Outcome;
-use crate::simulate::log_files::Mark;
+use crate::simulate::place::Place;
 use crate::simulate::progress::Progress;
 use crate::simulate::report::Report;
 use crate::simulate::schedule::Phase;
@@ -74,16 +78,15 @@ pub fn run(config: &SimulateConfig, shutdown: &Shutdown, out: &mut dyn Write) ->
 fn audit_record(record: &Path, log: &Path, out: &mut Teller<'_>) -> Result<(), SimulateError> {
     let start = Instant::now();
     let ledger = journal::read_record(record).map_err(SimulateError::Setting)?;
-    let look = verify::look(&ledger, log, &Mark::default())
+    let look = verify::look(&ledger, &Place::whole(log))
         .map_err(|error| SimulateError::Failed(format!("--verify {}: {error}", log.display())))?;
     out.findings(&ledger, log, &look.findings, start.elapsed())
 }
 
 fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) -> Result<(), SimulateError> {
     let plan = plan(&config.load).map_err(SimulateError::Setting)?;
-    let log = config.audit.verify.as_deref();
-    let mark = log.map_or(Ok(Mark::default()), Mark::take);
-    let mark = mark.map_err(|error| SimulateError::Setting(format!("--verify: {error}")))?;
+    let place = config.audit.verify.as_deref().map(Place::from_now_on).transpose();
+    let place = place.map_err(|error| SimulateError::Setting(format!("--verify: {error}")))?;
     let journal = journal(config, &plan.workload.run).map_err(SimulateError::Setting)?;
     let start = Instant::now();
     out.text(&headline(&config.load))?;
@@ -105,8 +108,9 @@ fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) 
         Some(Err(error)) => return Err(SimulateError::Failed(format!("--record: {error}"))),
         kept => kept.and_then(Result::ok).flatten(),
     };
-    let (Some(ledger), Some(log)) = (ledger, log) else { return Ok(()) };
-    let findings = verify::wait(&ledger, log, &mark, config.audit.verify_timeout, shutdown)
+    let (Some(ledger), Some(place)) = (ledger, place) else { return Ok(()) };
+    let log = place.path();
+    let findings = verify::wait(&ledger, &place, config.audit.verify_timeout, shutdown)
         .map_err(|error| SimulateError::Failed(format!("--verify {}: {error}", log.display())))?;
     if shutdown.requested() && !was_cut {
         out.failures.push("interrupted by a signal before the log had caught up".into());

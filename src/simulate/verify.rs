@@ -5,7 +5,6 @@
 //! long as the last pass took.
 
 use std::io;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,9 @@ use crate::shutdown::Shutdown;
 use crate::simulate::audit::Auditor;
 use crate::simulate::findings::Findings;
 use crate::simulate::ledger::Ledger;
-use crate::simulate::log_files::{self, Mark, Piece, Seen};
+use crate::simulate::log_files::Seen;
+use crate::simulate::piece::Piece;
+use crate::simulate::place::Place;
 
 /// Shortest wait between two passes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -26,18 +27,21 @@ const QUIET: Duration = Duration::from_secs(2);
 pub struct Look {
     /// Findings of the audit.
     pub findings: Findings,
-    /// True if a plain file does not end with a line ending.
+    /// True if a plain file does not end with a line ending, or a file of a lake is not in a manifest yet.
     open_end: bool,
 }
 
-/// Audits `log` once; an unfinished last line counts as torn.
+/// Audits `place` once; an unfinished last line counts as torn.
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn look(ledger: &Ledger, log: &Path, mark: &Mark) -> io::Result<Look> {
+pub fn look(ledger: &Ledger, place: &Place) -> io::Result<Look> {
     let mut auditor = Auditor::new(ledger);
     let mut open_end = false;
-    log_files::read(log, mark, |piece| match piece {
+    place.read(|piece| match piece {
+        Piece::Event(event) => auditor.event(event),
+        Piece::Damaged(what) => auditor.damaged(what),
+        Piece::Open(b"") => open_end = true,
         Piece::Line(line) => auditor.line(line),
         Piece::Long(line) => auditor.long(line),
         Piece::Torn(line) => auditor.torn(line),
@@ -49,20 +53,14 @@ pub fn look(ledger: &Ledger, log: &Path, mark: &Mark) -> io::Result<Look> {
     Ok(Look { findings: auditor.finish(), open_end })
 }
 
-/// Audits `log` until it has caught up, for at most `limit`, and returns the findings of the last pass.
+/// Audits `place` until it has caught up, for at most `limit`, and returns the findings of the last pass.
 ///
 /// A shutdown requested during the wait ends it. One requested earlier only ended the load: acknowledged
 /// events may still be on their way to the log, so they are waited for.
 ///
 /// # Errors
 /// The directory cannot be listed, or the files could not be read in the last pass.
-pub fn wait(
-    ledger: &Ledger,
-    log: &Path,
-    mark: &Mark,
-    limit: Duration,
-    shutdown: &Shutdown,
-) -> io::Result<Findings> {
+pub fn wait(ledger: &Ledger, place: &Place, limit: Duration, shutdown: &Shutdown) -> io::Result<Findings> {
     let deadline = Instant::now() + limit;
     let load_was_cut = shutdown.requested();
     let mut files: Vec<Seen> = Vec::new();
@@ -70,11 +68,11 @@ pub fn wait(
     let mut last: Option<io::Result<Look>> = None;
     loop {
         let begun = Instant::now();
-        let now_there = log_files::list(log)?;
+        let now_there = place.list()?;
         if last.as_ref().is_none_or(io::Result::is_err) || now_there != files {
             files = now_there;
             changed = begun;
-            last = Some(look(ledger, log, mark));
+            last = Some(look(ledger, place));
         }
         let cost = begun.elapsed();
         if let Some(Ok(look)) = &last
@@ -87,7 +85,7 @@ pub fn wait(
         }
         thread::sleep(LOOK_EVERY.max(cost).min(deadline.saturating_duration_since(Instant::now())));
     }
-    last.unwrap_or_else(|| look(ledger, log, mark)).map(|look| look.findings)
+    last.unwrap_or_else(|| look(ledger, place)).map(|look| look.findings)
 }
 
 fn has_settled(look: &Look, quiet: Duration) -> bool {

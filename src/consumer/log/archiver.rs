@@ -1,48 +1,73 @@
-//! Compresses closed logs and removes the oldest ones. Never touches the open log.
+//! Sends closed logs elsewhere, compresses them, and removes the oldest ones. Never touches the open log.
 //!
-//! Runs in a thread of its own, since compressing a log takes longer than a batch may wait.
+//! Runs in a thread of its own, since each of these takes longer than a batch may wait.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::consumer::log::forward::{Forwarding, remove_log};
+use crate::consumer::log::paths::Paths;
 use crate::consumer::log::rotation::{self, Closed};
 use crate::consumer::log::storage::{beside, parent};
-use crate::thread::spawn;
+use crate::retry::Backoff;
+use crate::thread::{join_until, spawn};
 
-/// Settings for closed logs.
-#[derive(Clone, Debug)]
+/// First and longest wait after an attempt to send logs elsewhere that failed.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a stop waits for a log that is being sent elsewhere.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// What becomes of closed logs.
 pub struct Archive {
-    /// The open log; closed logs are in the same directory.
-    pub log: PathBuf,
+    /// The open log and its files; closed logs are in the same directory.
+    pub paths: Paths,
     /// Number of closed logs to keep; 0 keeps all.
     pub keep: usize,
     /// Compress closed logs with gzip.
     pub gzip: bool,
+    /// Where closed logs go before anything else is done with them.
+    pub forwarding: Option<Forwarding>,
 }
 
-/// The running thread. Dropping it waits until the thread has finished its work.
-pub struct Archiver(Option<(Sender<()>, JoinHandle<()>)>);
+/// The running thread. Dropping it waits until the thread has finished its work, except that logs which were not sent
+/// elsewhere yet are left to the next start.
+pub struct Archiver {
+    /// Taken when this is dropped.
+    running: Option<(Sender<()>, JoinHandle<()>)>,
+    stop: Arc<AtomicBool>,
+    /// How long dropping may take, if there is a limit.
+    limit: Option<Duration>,
+}
 
 impl Archiver {
     /// Wakes the thread after a log was closed.
     pub fn log_closed(&self) {
         // If the channel is full, the thread will run anyway.
-        self.0.iter().for_each(|(closed_logs, _)| _ = closed_logs.try_send(()));
+        self.running.iter().for_each(|(closed_logs, _)| _ = closed_logs.try_send(()));
     }
 }
 
 impl Drop for Archiver {
     fn drop(&mut self) {
         // If it panicked, that was logged, and the next start completes its work.
-        if let Some((closed_logs, thread)) = self.0.take() {
+        if let Some((closed_logs, thread)) = self.running.take() {
+            self.stop.store(true, Ordering::SeqCst);
             drop(closed_logs);
-            let _ = thread.join();
+            match self.limit {
+                Some(limit) => join_until([thread], Instant::now() + limit),
+                None => _ = thread.join(),
+            }
         }
     }
 }
@@ -54,37 +79,52 @@ impl Archive {
     /// The thread cannot be started.
     pub fn start(self) -> io::Result<Archiver> {
         let (send, closed_logs) = bounded(1);
-        let thread = spawn("archiver", move || self.run(&closed_logs))?;
-        Ok(Archiver(Some((send, thread))))
+        let stop = Arc::new(AtomicBool::new(false));
+        let is_stopped = stop.clone();
+        // Another file system may hang, and must not hold up the stop.
+        let limit = self.forwarding.is_some().then_some(STOP_LIMIT);
+        let thread = spawn("archiver", move || self.run(&closed_logs, &|| is_stopped.load(Ordering::SeqCst)))?;
+        Ok(Archiver { running: Some((send, thread)), stop, limit })
     }
 
-    fn run(&self, closed_logs: &Receiver<()>) {
+    fn run(mut self, closed_logs: &Receiver<()>, stop: &dyn Fn() -> bool) {
+        let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
         loop {
-            if let Err(error) = self.tidy() {
+            let is_behind = self.tidy(stop).unwrap_or_else(|error| {
                 log::warn!(
                     "tidying the closed logs of {} failed, will retry after the next rotation: {error}",
-                    self.log.display()
+                    self.paths.log.display()
                 );
-            }
-            if closed_logs.recv().is_err() {
+                false
+            });
+            let woken = if is_behind {
+                closed_logs.recv_timeout(backoff.next_wait(fastrand::f64()))
+            } else {
+                backoff.reset();
+                closed_logs.recv().map_err(RecvTimeoutError::from)
+            };
+            if woken == Err(RecvTimeoutError::Disconnected) {
                 return;
             }
         }
     }
 
-    /// Removes the oldest closed logs and compresses the others. After a crash, the next call completes the
-    /// work.
+    /// Sends closed logs elsewhere if that is wanted. Of those that stay here, removes the oldest and compresses the
+    /// others. After a crash, the next call completes the work. Returns true if logs have to be sent again.
     ///
     /// # Errors
     /// A file operation failed.
-    pub fn tidy(&self) -> io::Result<()> {
+    pub fn tidy(&mut self, stop: &dyn Fn() -> bool) -> io::Result<bool> {
         let mut closed = self.closed()?;
+        let mut is_behind = false;
+        if let Some(forwarding) = &mut self.forwarding {
+            let passed = forwarding.pass(&self.paths, closed, stop);
+            (closed, is_behind) = (passed.kept, passed.has_failed);
+        }
         if self.keep > 0 {
             let excess = closed.len().saturating_sub(self.keep);
             for path in closed.drain(..excess) {
-                for victim in [path.clone(), beside(&path, ".gz")] {
-                    remove(&victim)?;
-                }
+                remove_log(&path)?;
             }
         }
         if self.gzip {
@@ -92,14 +132,15 @@ impl Archive {
                 pack(path)?;
             }
         }
-        Ok(())
+        Ok(is_behind)
     }
 
     /// Lists the closed logs in the order in which they were closed, without the extension `.gz`.
     fn closed(&self) -> io::Result<Vec<PathBuf>> {
-        let name = self.log.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let log = &self.paths.log;
+        let name = log.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut found: Vec<(Closed, String)> = Vec::new();
-        for entry in fs::read_dir(parent(&self.log))? {
+        for entry in fs::read_dir(self.paths.dir())? {
             let entry = entry?;
             let candidate = entry.file_name().to_string_lossy().into_owned();
             let Some(order) = rotation::closed(&name, &candidate) else { continue };
@@ -109,7 +150,7 @@ impl Archive {
         }
         found.sort_unstable();
         found.dedup();
-        Ok(found.into_iter().map(|(_, name)| self.log.with_file_name(name)).collect())
+        Ok(found.into_iter().map(|(_, name)| log.with_file_name(name)).collect())
     }
 }
 
@@ -121,14 +162,7 @@ fn pack(path: &Path) -> io::Result<()> {
     encoder.finish()?.sync_all()?;
     fs::rename(&part, &packed)?;
     File::open(parent(path))?.sync_all()?;
-    remove(path)
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    fs::remove_file(path)
 }
 
 #[cfg(test)]
@@ -155,9 +189,11 @@ mod tests {
         }
         // Simulates a crash between the rename of the compressed file and the removal of the original.
         fs::write(path(&format!("{}.gz", closed(3))), "half").expect("write");
-        let archive = Archive { log: path("events.log"), keep: 2, gzip: true };
-        archive.tidy().expect("tidy");
-        archive.tidy().expect("tidy again");
+        let paths = Paths::of(&path("events.log"));
+        let mut archive = Archive { paths, keep: 2, gzip: true, forwarding: None };
+        for _ in 0..2 {
+            assert!(!archive.tidy(&|| false).expect("tidy"));
+        }
         let mut names: Vec<String> = fs::read_dir(dir.path())
             .expect("list")
             .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())

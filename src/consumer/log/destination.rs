@@ -13,9 +13,10 @@ use crate::consumer::log::lines::{LINE_OVERHEAD, Lines};
 use crate::consumer::log::lock::LogLock;
 use crate::consumer::log::metrics::LogMetrics;
 use crate::consumer::log::rejects::reject_line;
-use crate::consumer::log::rotation::{Rotation, day_of};
+use crate::consumer::log::rotation::{Begin, Rotation};
 use crate::consumer::log::storage::Disk;
 use crate::consumer::progress::Progress;
+use crate::consumer::state::now_millis;
 use crate::event::EventError;
 
 /// The open log.
@@ -43,8 +44,8 @@ pub struct LogDestination {
 pub struct Pending {
     lines: Lines,
     rejected: Lines,
-    /// UTC day of the first line, if the log is empty.
-    first_day: i64,
+    /// When the first line of the log was written.
+    begin: Begin,
     /// The log is closed before any other line is added, under a name with this time.
     rotate_at: Option<i64>,
     /// When the oldest lines that are not covered yet were handed to the files.
@@ -61,21 +62,36 @@ pub struct Pending {
     said_cut_short: bool,
 }
 
+impl Pending {
+    /// Nothing yet, for a log that begins with a line of this time.
+    pub fn beginning(begin: Begin) -> Self {
+        Self { begin, ..Self::default() }
+    }
+}
+
 impl LogDestination {
     /// Hands the formatted lines to the files.
     fn hand_over(&mut self, read: &Progress) {
-        let Pending { lines, rejected, first_day, waiting_since, .. } = &mut self.pending;
+        let Pending { lines, rejected, begin, waiting_since, .. } = &mut self.pending;
         if read != self.files.staged() {
             let mut appended = vec![lines.take(), rejected.take()];
             let (entries, window) = self.dedup.as_mut().map(Dedup::take).unzip();
             appended.extend(entries);
-            self.files.stage(&mut appended, read, *first_day, window);
+            self.files.stage(&mut appended, read, begin.day, window);
             waiting_since.get_or_insert_with(Instant::now);
         }
     }
 
     fn waited(&self) -> Duration {
         self.pending.waiting_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Closes the log at the end of its period although no line follows.
+    fn close_if_over(&mut self) {
+        let now = now_millis();
+        if self.files.bytes() > 0 && self.rotation.period_is_over(self.pending.begin, now) {
+            self.pending.rotate_at.get_or_insert(now);
+        }
     }
 
     fn rotate(&mut self) -> Result<(), DestinationError> {
@@ -107,15 +123,14 @@ impl LogDestination {
             }
         }
         let pending = &mut self.pending;
-        let (in_files, bytes, today) = (self.files.bytes(), text.len() + LINE_OVERHEAD, day_of(now));
-        let len = in_files + pending.lines.len() as u64;
-        let first_day = if in_files > 0 { self.files.first_day() } else { pending.first_day };
-        if self.rotation.closes_before(len, first_day, bytes as u64, today) {
+        let bytes = text.len() + LINE_OVERHEAD;
+        let len = self.files.bytes() + pending.lines.len() as u64;
+        if len == 0 {
+            pending.begin = Begin::at(now);
+        }
+        if self.rotation.closes_before(len, pending.begin, bytes as u64, now) {
             pending.rotate_at = Some(now);
             return Staged::Full;
-        }
-        if len == 0 {
-            pending.first_day = today;
         }
         pending.lines.add(now, text);
         pending.events += 1;
@@ -198,6 +213,7 @@ impl Destination for LogDestination {
         let log_id = self.files.covered().log_id.as_deref();
         self.lock.keep(log_id.unwrap_or_default()).map_err(DestinationError::Retryable)?;
         self.hand_over(read);
+        self.close_if_over();
         let limit = match self.fsync {
             Fsync::Interval(limit) => limit,
             Fsync::Batch | Fsync::Never => Duration::ZERO,

@@ -4,11 +4,13 @@
 //! buffer, which cannot fail, and the length of the buffer is checked.
 
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
 use log::{Level, LevelFilter, Log, Record};
 use parking_lot::Mutex;
 use simplelog::{ConfigBuilder, WriteLogger};
+use time::{Date, Month};
 
 use crate::event::Stamp;
 
@@ -93,6 +95,29 @@ fn time_of(now_millis: i64) -> String {
     time
 }
 
+/// Splits a line into its time, in milliseconds since the epoch, and its text; `None` if it does not begin with a time
+/// as [`Lines::add`] writes it.
+pub fn split_line(line: &[u8]) -> Option<(i64, &[u8])> {
+    const FORM: &[u8; LINE_OVERHEAD - 1] = b"0000-00-00 00:00:00,000 - ";
+    let (time, text) = line.split_at_checked(FORM.len())?;
+    let fits = time.iter().zip(FORM).all(|(byte, form)| match form {
+        b'0' => byte.is_ascii_digit(),
+        fixed => byte == fixed,
+    });
+    if !fits {
+        return None;
+    }
+    let number =
+        |range: Range<usize>| time[range].iter().fold(0, |n, digit| n * 10 + u32::from(digit - b'0'));
+    let small = |range| u8::try_from(number(range)).ok();
+    let year = i32::try_from(number(0..4)).ok()?;
+    let date = Date::from_calendar_date(year, Month::try_from(small(5..7)?).ok()?, small(8..10)?).ok()?;
+    let millis = u16::try_from(number(20..23)).ok()?;
+    let moment =
+        date.with_hms_milli(small(11..13)?, small(14..16)?, small(17..19)?, millis).ok()?.assume_utc();
+    Some((moment.unix_timestamp() * 1000 + i64::from(millis), text))
+}
+
 /// What simplelog writes to. Locking for every line would cost as much as the line itself, so `flush` hands
 /// over the whole block.
 struct Collector {
@@ -137,6 +162,26 @@ mod tests {
             "2025-07-08 00:12:01,782 - {\"event\": \"purchase\", \"user_id\": 203, \
              \"timestamp\": \"2025-07-08T00:12:01.781Z\"}\n"
         );
+    }
+
+    #[test]
+    fn a_line_is_split_into_its_time_and_its_text() {
+        for millis in [0, 1_751_933_521_782, -1, 951_782_400_007, 253_402_300_799_999] {
+            let line = format!("{} - {{}}", time_of(millis));
+            assert_eq!(split_line(line.as_bytes()), Some((millis, &b"{}"[..])), "{line}");
+        }
+        for bad in [
+            "",
+            "2025-07-08 00:12:01,782 -",
+            "2025-07-08T00:12:01,782 - {}",
+            "2025-13-08 00:12:01,782 - {}",
+            "2025-02-29 00:12:01,782 - {}",
+            "2025-07-08 24:00:00,000 - {}",
+            "2025-07-08 00:12:60,000 - {}",
+            "2025-07-08 00:12:0x,000 - {}",
+        ] {
+            assert_eq!(split_line(bad.as_bytes()), None, "{bad}");
+        }
     }
 
     #[test]

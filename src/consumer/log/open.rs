@@ -8,14 +8,18 @@ use crate::consumer::failure::Failure;
 use crate::consumer::log::archiver::Archive;
 use crate::consumer::log::checkpoint::Checkpoint;
 use crate::consumer::log::destination::{LogDestination, Pending};
+use crate::consumer::log::event_log::EventLog;
+use crate::consumer::log::forward::{Forwarding, NewPlace};
 use crate::consumer::log::ids::{Limits, Settings};
+use crate::consumer::log::lines::{LINE_OVERHEAD, split_line};
 use crate::consumer::log::lock::LogLock;
 use crate::consumer::log::metrics::LogMetrics;
 use crate::consumer::log::paths::Paths;
 use crate::consumer::log::recovery::{Recovered, read_checkpoint, recover};
-use crate::consumer::log::rotation::Rotation;
-use crate::consumer::log::storage::Disk;
+use crate::consumer::log::rotation::{Begin, Rotation};
+use crate::consumer::log::storage::{Disk, Storage, doing};
 use crate::consumer::progress::Progress;
+use crate::consumer::state::now_millis;
 use crate::linux;
 use crate::metrics::Metrics;
 
@@ -28,14 +32,20 @@ pub struct LogOpener {
     predecessor: Option<String>,
     /// Until they belong to the open log.
     parts: Option<(LogLock, LogMetrics)>,
+    /// Where closed logs go.
+    closed_logs_to: Option<NewPlace>,
 }
 
 impl LogOpener {
-    /// Takes the lock.
+    /// Takes the lock. Closed logs go to `closed_logs_to`, if there is such a place.
     ///
     /// # Errors
     /// Another consumer has it, or the files cannot be used.
-    pub fn new(config: &ConsumerConfig, metrics: &Metrics) -> Result<Self, Failure> {
+    pub fn new(
+        config: &ConsumerConfig,
+        metrics: &Metrics,
+        closed_logs_to: Option<NewPlace>,
+    ) -> Result<Self, Failure> {
         let paths = Paths::of(&config.reading.shard.log_file(&config.log.file));
         fs::create_dir_all(paths.dir())
             .map_err(|error| Failure::failed(format!("cannot create {}: {error}", paths.dir().display())))?;
@@ -48,8 +58,19 @@ impl LogOpener {
             boot: linux::boot_id(),
             predecessor: lock.log_id().map(str::to_owned),
             parts: Some((lock, LogMetrics::new(metrics))),
+            closed_logs_to,
             paths,
         })
+    }
+
+    fn archive(&self, ids: Option<Settings>) -> Archive {
+        let LogConfig { rotate_keep, rotate_gzip, .. } = self.config.log;
+        let keeps_logs = self.config.lake.keep_logs;
+        // As long as ids are remembered, they may have to be read from the logs again.
+        let min_age_millis = ids.map_or(0, |ids| ids.limits.millis);
+        let place = self.closed_logs_to.as_ref().map(|new_place| new_place());
+        let forwarding = place.map(|place| Forwarding { place, keeps_logs, min_age_millis });
+        Archive { paths: self.paths.clone(), keep: rotate_keep as usize, gzip: rotate_gzip, forwarding }
     }
 
     fn check_source(&self, Progress { topic, shard, .. }: &Progress) -> Result<(), DestinationError> {
@@ -90,18 +111,30 @@ impl Opener for LogOpener {
 
     fn open(&mut self, progress: Progress) -> Result<LogDestination, DestinationError> {
         let stored = read_checkpoint(&Disk, &self.paths)?.map(|checkpoint| checkpoint.files);
-        let LogConfig { fsync, rotate_bytes, rotate_daily, rotate_keep, rotate_gzip, .. } = self.config.log;
+        let LogConfig { fsync, rotate_bytes, rotate_daily, rotate_secs, .. } = self.config.log;
         let ids = id_settings(&self.config.ids);
         let Recovered { log, dedup, notes } =
             recover(Disk, &self.paths, stored, progress, fsync, &self.boot, ids.as_ref())?;
-        let archive = Archive { log: self.paths.log.clone(), keep: rotate_keep as usize, gzip: rotate_gzip };
-        let archiver = archive.start().map_err(|error| DestinationError::Retryable(error.to_string()))?;
+        let begin = begin_of(&log, &self.paths)?;
+        let archiver = self.archive(ids).start();
+        let archiver = archiver.map_err(|error| DestinationError::Retryable(error.to_string()))?;
         notes.iter().for_each(|note| log::warn!("{note}"));
-        let rotation = Rotation { max_bytes: rotate_bytes, daily: rotate_daily };
+        let period_millis = i64::from(rotate_secs) * 1000;
+        let rotation = Rotation { max_bytes: rotate_bytes, daily: rotate_daily, period_millis };
         let (lock, metrics) = self.parts.take().expect("a log is opened once");
-        let pending = Pending::default();
+        let pending = Pending::beginning(begin);
         Ok(LogDestination { files: log, dedup, lock, rotation, fsync, archiver, metrics, pending })
     }
+}
+
+/// When the first line of an open log was written.
+fn begin_of(log: &EventLog<Disk>, paths: &Paths) -> Result<Begin, DestinationError> {
+    if log.bytes() == 0 {
+        return Ok(Begin::default());
+    }
+    let line = doing("read", &paths.log, Disk.read_range(&paths.log, 0, LINE_OVERHEAD as u64))?;
+    let millis = split_line(&line).map_or_else(now_millis, |(millis, _)| millis);
+    Ok(Begin { day: log.first_day(), millis })
 }
 
 fn id_settings(config: &IdsConfig) -> Option<Settings> {

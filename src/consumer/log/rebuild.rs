@@ -4,13 +4,10 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
-use time::PrimitiveDateTime;
-use time::format_description::FormatItem;
-use time::macros::format_description;
 
 use crate::consumer::destination::DestinationError;
 use crate::consumer::log::ids::{Fingerprint, Key, Limits, Settings, Window};
-use crate::consumer::log::lines::LINE_OVERHEAD;
+use crate::consumer::log::lines::split_line;
 use crate::consumer::log::paths::Paths;
 use crate::consumer::log::rotation::closed;
 use crate::consumer::log::storage::{Storage, doing};
@@ -21,10 +18,6 @@ const CHUNK_BYTES: u64 = 1 << 20;
 
 /// What follows the name of the log in the names of files that are not logs.
 const OTHERS: [&str; 4] = [".ids-", ".checkpoint", ".lock", ".tmp"];
-
-/// The time that begins each line.
-const TIME: &[FormatItem<'_>] =
-    format_description!("[year]-[month]-[day] [hour]:[minute]:[second],[subsecond digits:3]");
 
 /// An event of the log: its time in milliseconds since the epoch, its id, and its checksum.
 type Logged = (i64, Fingerprint, u32);
@@ -107,11 +100,8 @@ fn keep_the_latest(logged: &mut Vec<Logged>, count: usize) {
 
 /// Reads a line; `None` if it is not that of an event with an id.
 fn read_line(line: &[u8], field: &str, key: &Key) -> Option<Logged> {
-    let (before, text) = line.split_at_checked(LINE_OVERHEAD - 1)?;
-    let time = std::str::from_utf8(before.strip_suffix(b" - ")?).ok()?;
-    let time = PrimitiveDateTime::parse(time, TIME).ok()?.assume_utc();
+    let (millis, text) = split_line(line)?;
     let id = one_line(text, Some(field)).ok()?.id?;
-    let millis = i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()?;
     Some((millis, key.fingerprint(&id.text), id.checksum))
 }
 

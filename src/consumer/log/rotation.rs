@@ -16,14 +16,38 @@ pub struct Rotation {
     pub max_bytes: u64,
     /// Close it when the UTC day changes.
     pub daily: bool,
+    /// Close it when a multiple of this many milliseconds since the epoch has passed; 0 means never.
+    pub period_millis: i64,
+}
+
+/// When the first line of a log was written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Begin {
+    /// UTC day, in days since the epoch.
+    pub day: i64,
+    /// Milliseconds since the epoch.
+    pub millis: i64,
+}
+
+impl Begin {
+    /// The first line is written at `now_millis`.
+    pub fn at(now_millis: i64) -> Self {
+        Self { day: day_of(now_millis), millis: now_millis }
+    }
 }
 
 impl Rotation {
-    /// True if a log of `len` bytes, started on `first_day`, must be closed before writing `line_bytes` on
-    /// `today`.
-    pub fn closes_before(&self, len: u64, first_day: i64, line_bytes: u64, today: i64) -> bool {
+    /// True if a log of `len` bytes must be closed before writing `line_bytes` at `now_millis`.
+    pub fn closes_before(&self, len: u64, begin: Begin, line_bytes: u64, now_millis: i64) -> bool {
         let full = self.max_bytes > 0 && len.saturating_add(line_bytes) > self.max_bytes;
-        len > 0 && (full || (self.daily && first_day != today))
+        let day_is_over = self.daily && begin.day != day_of(now_millis);
+        len > 0 && (full || day_is_over || self.period_is_over(begin, now_millis))
+    }
+
+    /// True if a log with a first line must be closed even though no line follows.
+    pub fn period_is_over(&self, begin: Begin, now_millis: i64) -> bool {
+        let period = |millis: i64| millis.div_euclid(self.period_millis);
+        self.period_millis > 0 && period(begin.millis) != period(now_millis)
     }
 }
 
@@ -156,13 +180,21 @@ mod tests {
 
     #[test]
     fn a_log_is_closed_before_it_grows_too_large_and_when_the_day_changes_but_never_empty() {
-        let rotation = Rotation { max_bytes: 100, daily: true };
-        assert!(!rotation.closes_before(0, 1, 1000, 2));
-        assert!(rotation.closes_before(1, 1, 1, 2));
-        assert!(!rotation.closes_before(60, 2, 40, 2));
-        assert!(rotation.closes_before(60, 2, 41, 2));
-        let never = Rotation { max_bytes: 0, daily: false };
-        assert!(!never.closes_before(u64::MAX, 1, 1, 2));
+        let (day, hour) = (MILLIS_A_DAY, 3_600_000);
+        let closes = |rotation: Rotation, len, begun: i64, bytes, now| {
+            rotation.closes_before(len, Begin::at(begun), bytes, now)
+        };
+        let rotation = Rotation { max_bytes: 100, daily: true, period_millis: 0 };
+        assert!(!closes(rotation, 0, day, 1000, 2 * day));
+        assert!(closes(rotation, 1, 2 * day - 1, 1, 2 * day));
+        assert!(!closes(rotation, 60, 2 * day, 40, 2 * day));
+        assert!(closes(rotation, 60, 2 * day, 41, 2 * day));
+        let never = Rotation { max_bytes: 0, daily: false, period_millis: 0 };
+        assert!(!closes(never, u64::MAX, day, 1, 2 * day));
+        let hourly = Rotation { period_millis: hour, ..never };
+        assert!(!closes(hourly, 1, hour, 1, 2 * hour - 1) && closes(hourly, 1, hour, 1, 2 * hour));
+        assert!(!closes(hourly, 0, hour, 1, 2 * hour));
+        assert!(hourly.period_is_over(Begin::at(hour), hour - 1), "the clock was set back");
         assert_eq!((day_of(-1), day_of(MILLIS_A_DAY)), (-1, 1));
     }
 }

@@ -15,10 +15,10 @@ use crate::support::process::Program;
 use crate::support::wait::{eventually, secs};
 
 /// A small file system in memory, unmounted at the end.
-struct Tmpfs(PathBuf);
+pub struct Tmpfs(PathBuf);
 
 impl Tmpfs {
-    fn mount(path: &Path, size: &str) -> Self {
+    pub fn mount(path: &Path, size: &str) -> Self {
         fs::create_dir_all(path).expect("directory");
         let options = format!("size={size}");
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).status();
@@ -27,6 +27,10 @@ impl Tmpfs {
             "mounting a tmpfs needs root: run the tests as root"
         );
         Self(path.to_path_buf())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -134,26 +138,31 @@ fn a_directory_that_is_gone_is_waited_for() {
     assert!(site.lines()[0].ends_with("{\"n\": 3}"));
 }
 
-#[test]
-fn a_directory_without_write_permission_is_said_and_waited_for() {
+/// The consumer as a user who may write in the log's directory. Root may write everywhere.
+pub fn as_nobody(site: &Site<'_>, settings: &[(&str, &str)]) -> Program {
     const NOBODY: &str = "65534";
-    let topic = shared().topic();
-    let site = Site::new(&topic);
     fs::create_dir(site.logs()).expect("create");
     for path in [site.dir.path(), &site.logs()] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("chmod");
     }
-    // Root may write everywhere, so it runs as somebody else, from a place where that one may read it.
+    // In a place where that user may read it.
     let binary = site.path("consumer");
     fs::copy(env!("CARGO_BIN_EXE_consumer"), &binary).expect("copy");
     let arguments = ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", binary.to_str().expect("path")];
-    let mut consumer = Program::new("consumer", "setpriv")
+    let program = Program::new("consumer", "setpriv")
         .dir(site.dir.path())
         .args(&arguments)
-        .env("KAFKA_BROKERS", topic.brokers())
-        .env("KAFKA_TOPIC", &topic.name)
-        .env("METRICS_ADDR", "127.0.0.1:0")
-        .start();
+        .env("KAFKA_BROKERS", site.topic.brokers())
+        .env("KAFKA_TOPIC", &site.topic.name)
+        .env("METRICS_ADDR", "127.0.0.1:0");
+    settings.iter().fold(program, |program, (name, value)| program.env(name, value))
+}
+
+#[test]
+fn a_directory_without_write_permission_is_said_and_waited_for() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    let mut consumer = as_nobody(&site, &[]).start();
     wait_ready(&mut consumer);
     topic.kcat(&["-P"], b"{\"n\": 1}\n");
     site.wait_caught_up();

@@ -4,6 +4,8 @@ mod faults;
 mod foreign;
 mod hints;
 mod kills;
+#[cfg(feature = "lake")]
+mod lake;
 mod large;
 mod leaderless;
 mod limits;

@@ -2,6 +2,8 @@
 
 mod audit;
 mod double;
+#[cfg(feature = "lake")]
+mod lake;
 mod load;
 mod retry;
 

@@ -1,0 +1,42 @@
+//! Declares the metrics of the lake.
+
+use prometheus::{IntCounter, IntGauge};
+
+use crate::metrics::Metrics;
+
+/// All metrics of the lake.
+#[derive(Clone)]
+pub struct LakeMetrics {
+    /// Rows in complete files.
+    pub rows: IntCounter,
+    /// Complete files.
+    pub files: IntCounter,
+    /// Lines that are not events.
+    pub rejected: IntCounter,
+    /// Failed attempts.
+    pub errors: IntCounter,
+    /// Closed logs that are not in the lake yet.
+    pub behind: IntGauge,
+}
+
+impl LakeMetrics {
+    /// Registers all metrics with the value zero.
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            rows: metrics.counter("pipeline_lake_rows_total", "Events in Parquet files that were completed"),
+            files: metrics.counter("pipeline_lake_files_total", "Parquet files that were completed"),
+            rejected: metrics.counter(
+                "pipeline_lake_rejected_total",
+                "Lines of closed logs that are not lines of events; they are in `_rejected` of the lake",
+            ),
+            errors: metrics.counter(
+                "pipeline_lake_errors_total",
+                "Failed attempts to bring closed logs into the lake; alert on any",
+            ),
+            behind: metrics.int_gauge(
+                "pipeline_lake_behind_files",
+                "Closed logs that are not in the lake yet; alert when it keeps rising",
+            ),
+        }
+    }
+}

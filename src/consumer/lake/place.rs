@@ -1,0 +1,225 @@
+//! The lake as a place to which closed logs go: the steps for one log, in an order that allows a stop between any two.
+//!
+//! | a stop after | what the next attempt finds | what it does |
+//! | --- | --- | --- |
+//! | a file was begun | its part | removes the part, and starts again |
+//! | some files have their names | these files, and no manifest | makes all files again, finds the same bytes in these |
+//! | the manifest has its name | the manifest, and the log | compares the log with the manifest, and removes the log |
+//!
+//! So the manifest comes last: whatever else has to happen to the files of a log belongs before it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::{Column, LakeConfig};
+use crate::consumer::failure::Failure;
+use crate::consumer::lake::convert::Conversion;
+use crate::consumer::lake::fault;
+use crate::consumer::lake::file::{Layout, Origin};
+use crate::consumer::lake::manifest::{Entry, Manifest};
+use crate::consumer::lake::metrics::LakeMetrics;
+use crate::consumer::lake::paths::{LakePaths, log_of_part};
+use crate::consumer::lake::publish::{Complete, Part, sync_dir};
+use crate::consumer::lake::survey::{Survey, checksum, survey};
+use crate::consumer::log::forward::{Forward, ForwardError};
+use crate::consumer::log::rotation::closed;
+use crate::consumer::log::storage::parent;
+use crate::consumer::state::State;
+
+/// What the lake is called in problems.
+const NAME: &str = "lake";
+
+/// A lake in a directory.
+#[derive(Clone)]
+pub struct Lake {
+    paths: LakePaths,
+    layout: Arc<Layout>,
+    columns: String,
+    /// Name of the open log, from which the names of closed ones follow.
+    log: String,
+    state: Arc<State>,
+    metrics: LakeMetrics,
+    /// Parts of interrupted attempts were removed.
+    is_clean: bool,
+    /// Logs that were brought here since the start, and not removed since.
+    proven: BTreeSet<String>,
+}
+
+impl Lake {
+    /// The lake that `config` describes, for the closed logs of `log`; `None` if there is none.
+    ///
+    /// # Errors
+    /// A column cannot have its name.
+    pub fn new(config: &LakeConfig, log: &Path, state: &Arc<State>) -> Result<Option<Self>, Failure> {
+        let Some(root) = &config.dir else { return Ok(None) };
+        let columns: &[Column] = config.columns();
+        let layout = Layout::new(columns).map_err(|error| {
+            Failure::bad_config(format!("LAKE_COLUMNS={}: {error}", config.columns_in_force()))
+        })?;
+        Ok(Some(Self {
+            paths: LakePaths { root: root.clone() },
+            layout: Arc::new(layout),
+            columns: config.columns_in_force(),
+            log: log.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            state: state.clone(),
+            metrics: LakeMetrics::new(&state.metrics.registry),
+            is_clean: false,
+            proven: BTreeSet::new(),
+        }))
+    }
+
+    /// Removes parts that an interrupted attempt for a log of ours has left. Other consumers may be writing theirs.
+    fn remove_parts(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.paths.parts())? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if log_of_part(&name).is_some_and(|log| closed(&self.log, log).is_some()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is in `log`, and writes its lines that are not events into a file of their own.
+    fn survey(
+        &self,
+        log: &Path,
+        name: &str,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(Survey, Option<Entry>), ForwardError> {
+        let path = LakePaths::rejected(name);
+        let part = self.paths.part(&path);
+        let named = |error: io::Error| fault::of_lake("write", &part, &error);
+        let mut rejects: Option<Part> = None;
+        let found = survey(log, stop, |line| {
+            if rejects.is_none() {
+                rejects = Some(Part::create(part.clone()).map_err(named)?);
+            }
+            rejects.iter_mut().try_for_each(|file| file.write_all(line)).map_err(named)
+        })?;
+        let complete = rejects.map(Part::finish).transpose().map_err(named)?;
+        let entry = complete.map(|file| self.publish(file, path, found.rejected)).transpose()?;
+        if let Some(Entry { path, rows, .. }) = &entry {
+            log::warn!(
+                "{rows} lines of {} are not lines of events; they are in {}",
+                log.display(),
+                self.paths.root.join(path).display()
+            );
+        }
+        Ok((found, entry))
+    }
+
+    /// Gives its name to a file that is not Parquet.
+    fn publish(&self, file: Complete, path: String, rows: u64) -> Result<Entry, ForwardError> {
+        let (bytes, sha256) = (file.bytes, file.sha256.clone());
+        file.publish(&self.paths.root.join(&path), |_| Ok(false))?;
+        Ok(Entry { path, rows, bytes, sha256, first_logged_at: None, last_logged_at: None })
+    }
+
+    /// Writes the manifest, after which the log may be removed.
+    fn write_manifest(&self, manifest: &Manifest) -> Result<(), ForwardError> {
+        let path = self.paths.manifest(&manifest.log);
+        let part = self.paths.part(&path.to_string_lossy());
+        let written = Part::create(part.clone()).and_then(|mut file| {
+            file.write_all(&manifest.encode())?;
+            file.finish()
+        });
+        let file = written.map_err(|error| fault::of_lake("write", &part, &error))?;
+        file.publish(&path, |_| Ok(false))
+    }
+}
+
+impl Forward for Lake {
+    fn prepare(&mut self) -> Result<(), ForwardError> {
+        let root = &self.paths.root;
+        let named = |what: &'static str| move |error: io::Error| fault::of_lake(what, root, &error);
+        if !self.is_clean {
+            fs::create_dir_all(root).map_err(named("create"))?;
+        }
+        for dir in [self.paths.parts(), self.paths.manifests()] {
+            match fs::create_dir(&dir) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(fault::of_lake("create", &dir, &error));
+                }
+                _ => {}
+            }
+        }
+        if !self.is_clean {
+            self.remove_parts().map_err(named("remove what an interrupted attempt left in"))?;
+            sync_dir(parent(root)).and_then(|()| sync_dir(root)).map_err(named("fsync"))?;
+            self.is_clean = true;
+        }
+        Ok(())
+    }
+
+    fn has(&self, log: &Path) -> Result<bool, ForwardError> {
+        let path = self.paths.manifest(&name_of(log));
+        path.try_exists().map_err(|error| fault::of_lake("inspect", &path, &error))
+    }
+
+    fn forward(&mut self, log: &Path, stop: &dyn Fn() -> bool) -> Result<(), ForwardError> {
+        let name = name_of(log);
+        let (found, rejected) = self.survey(log, &name, stop)?;
+        let origin = Origin { log: &name, sha256: &found.sha256 };
+        let conversion = Conversion { log, origin, paths: &self.paths, layout: &self.layout, stop };
+        let files = found.hours.iter().map(|(hour, span)| conversion.make(*hour, span));
+        let mut files = files.collect::<Result<Vec<_>, _>>()?;
+        let (rows, count) = (files.iter().map(|file| file.rows).sum::<u64>(), files.len() as u64);
+        if rows + found.rejected != found.lines {
+            return Err(ForwardError::Log(format!(
+                "the files of {} have {rows} rows and {} rejected lines, but it has {} lines: report this",
+                log.display(),
+                found.rejected,
+                found.lines
+            )));
+        }
+        files.extend(rejected);
+        self.write_manifest(&Manifest::new(&name, &found, &self.columns, files))?;
+        self.metrics.rows.inc_by(rows);
+        self.metrics.files.inc_by(count);
+        self.metrics.rejected.inc_by(found.rejected);
+        self.proven.insert(name);
+        Ok(())
+    }
+
+    fn confirm(&mut self, log: &Path) -> Result<(), ForwardError> {
+        let name = name_of(log);
+        if self.proven.contains(&name) {
+            return Ok(());
+        }
+        let path = self.paths.manifest(&name);
+        let manifest = Manifest::read(&path).map_err(|error| fault::of_lake("read", &path, &error))?;
+        if manifest.log == name && manifest.log_sha256 == checksum(log)? {
+            return Ok(());
+        }
+        Err(ForwardError::Log(format!(
+            "{} is the manifest of another log than {}: move the log away, or the manifest and its files",
+            path.display(),
+            log.display()
+        )))
+    }
+
+    fn set_behind(&self, logs: usize) {
+        self.metrics.behind.set(i64::try_from(logs).unwrap_or(i64::MAX));
+    }
+
+    fn report(&self, problem: Option<&str>) {
+        match problem {
+            None => self.state.solved(NAME),
+            Some(reason) => {
+                self.metrics.errors.inc();
+                self.state.problem(
+                    NAME,
+                    &format!("{reason}. Closed logs stay until they are in the lake; retrying"),
+                );
+            }
+        }
+    }
+}
+
+fn name_of(log: &Path) -> String {
+    log.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

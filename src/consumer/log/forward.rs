@@ -1,0 +1,360 @@
+//! Hands closed logs to another place, and removes a log only once it is proven to be there.
+//!
+//! A log that was handed over halfway is handed over again: the place must make the same of it, however often it gets it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::consumer::destination::DestinationError;
+use crate::consumer::log::paths::Paths;
+use crate::consumer::log::recovery::read_checkpoint;
+use crate::consumer::log::storage::{Disk, beside};
+
+/// Why a place does not have a log.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ForwardError {
+    /// This log cannot be taken; others may.
+    Log(String),
+    /// No log can be taken at present.
+    Place(String),
+    /// The consumer stops.
+    Stopped,
+}
+
+/// A place to which closed logs go. A log is named by its path without `.gz`; either form of it may exist.
+pub trait Forward: Send {
+    /// Prepares the place, and removes what an interrupted attempt has left there.
+    ///
+    /// # Errors
+    /// The place cannot be used.
+    fn prepare(&mut self) -> Result<(), ForwardError>;
+
+    /// True if the log of this name is there as a whole, durably.
+    ///
+    /// # Errors
+    /// The place cannot be used.
+    fn has(&self, log: &Path) -> Result<bool, ForwardError>;
+
+    /// Brings `log` there; all of its lines are there, durably, afterwards. Ends early once `stop` is true.
+    ///
+    /// # Errors
+    /// See [`ForwardError`]. Nothing is lost or duplicated, and another call continues.
+    fn forward(&mut self, log: &Path, stop: &dyn Fn() -> bool) -> Result<(), ForwardError>;
+
+    /// Proves that what the place has under this name are the lines of `log`, which is about to be removed.
+    ///
+    /// # Errors
+    /// They are not, or it cannot be found out.
+    fn confirm(&mut self, log: &Path) -> Result<(), ForwardError>;
+
+    /// Shows how many logs are not there yet.
+    fn set_behind(&self, logs: usize);
+
+    /// Reports what a pass over all logs could not do, if anything.
+    fn report(&self, problem: Option<&str>);
+}
+
+/// Opens a place, at each attempt to open the log.
+pub type NewPlace = Box<dyn Fn() -> Box<dyn Forward>>;
+
+/// What becomes of closed logs.
+pub struct Forwarding {
+    /// Where they go.
+    pub place: Box<dyn Forward>,
+    /// They stay here as well.
+    pub keeps_logs: bool,
+    /// How much older than the newest log one has to be before it is removed, in milliseconds.
+    pub min_age_millis: i64,
+}
+
+/// What a pass over the closed logs found.
+pub struct Passed {
+    /// The logs that are at the place and stay here, in their order.
+    pub kept: Vec<PathBuf>,
+    /// Something is left to be done that another pass may succeed in.
+    pub has_failed: bool,
+}
+
+impl Forwarding {
+    /// Hands over all logs in `closed` that are not there yet, oldest first, and removes those that are not kept.
+    pub fn pass(&mut self, paths: &Paths, closed: Vec<PathBuf>, stop: &dyn Fn() -> bool) -> Passed {
+        let mut problem = self.place.prepare().err();
+        let mut waiting = closed.len();
+        let mut kept = Vec::new();
+        if problem.is_none() {
+            let (there, missing) = self.sort(closed, &mut problem);
+            waiting = missing.len();
+            kept = there;
+            for log in missing {
+                self.place.set_behind(waiting);
+                match self.place.forward(&log, stop) {
+                    Ok(()) => {
+                        waiting -= 1;
+                        kept.push(log);
+                    }
+                    Err(error) => {
+                        let is_over = !matches!(error, ForwardError::Log(_));
+                        problem = Some(worse(problem.take(), error));
+                        if is_over {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        if !self.keeps_logs {
+            kept = self.remove(paths, kept, &mut problem);
+        }
+        self.place.set_behind(waiting);
+        match &problem {
+            Some(ForwardError::Log(text) | ForwardError::Place(text)) => self.place.report(Some(text)),
+            Some(ForwardError::Stopped) => {}
+            None => self.place.report(None),
+        }
+        Passed { kept, has_failed: problem.is_some() }
+    }
+
+    /// Divides logs into those that are there, and the others.
+    fn sort(&self, closed: Vec<PathBuf>, problem: &mut Option<ForwardError>) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let (mut there, mut missing) = (Vec::new(), Vec::new());
+        for log in closed {
+            match self.place.has(&log) {
+                Ok(true) => there.push(log),
+                Ok(false) => missing.push(log),
+                Err(error) => {
+                    *problem = Some(error);
+                    missing.push(log);
+                }
+            }
+        }
+        (there, missing)
+    }
+
+    /// Removes logs that are there, and returns those that have to stay for now.
+    fn remove(
+        &mut self,
+        paths: &Paths,
+        there: Vec<PathBuf>,
+        problem: &mut Option<ForwardError>,
+    ) -> Vec<PathBuf> {
+        let mut kept = Vec::new();
+        for log in there {
+            let removed = match self.may_go(paths, &log) {
+                Ok(true) => self.place.confirm(&log).and_then(|()| {
+                    remove_log(&log).map_err(|error| {
+                        ForwardError::Log(format!("cannot remove {}: {error}", log.display()))
+                    })
+                }),
+                Ok(false) => {
+                    kept.push(log);
+                    continue;
+                }
+                Err(error) => Err(ForwardError::Log(format!("cannot inspect {}: {error}", log.display()))),
+            };
+            if let Err(error) = removed {
+                *problem = Some(worse(problem.take(), error));
+                kept.push(log);
+            }
+        }
+        kept
+    }
+
+    /// False for a log that a start after a crash may still look for: the checkpoint says that it is being closed, or
+    /// the ids of its events may have to be read again.
+    fn may_go(&self, paths: &Paths, log: &Path) -> io::Result<bool> {
+        let checkpoint = read_checkpoint(&Disk, paths).map_err(|error| match error {
+            DestinationError::Retryable(reason) | DestinationError::Refused(reason) => {
+                io::Error::other(reason)
+            }
+        })?;
+        let closing = checkpoint.and_then(|checkpoint| checkpoint.files.rotate_to);
+        if closing.is_some_and(|name| log.file_name().is_some_and(|file| *file == *name)) {
+            return Ok(false);
+        }
+        if self.min_age_millis > 0 {
+            let modified = |path: &Path| fs::metadata(path)?.modified();
+            let this = modified(log).or_else(|_| modified(&beside(log, ".gz")))?;
+            // The newest of all logs is the open one.
+            let newest = modified(&paths.log).unwrap_or(this);
+            let min_age = Duration::from_millis(self.min_age_millis.unsigned_abs());
+            if newest.duration_since(this).unwrap_or_default() <= min_age {
+                return Ok(false);
+            }
+        }
+        // So that no power cut brings back an older checkpoint, which would miss the log.
+        fs::File::open(paths.dir())?.sync_all()?;
+        Ok(true)
+    }
+}
+
+/// Removes both forms of a log.
+///
+/// # Errors
+/// A file cannot be removed.
+pub fn remove_log(log: &Path) -> io::Result<()> {
+    for path in [log.to_owned(), beside(log, ".gz")] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The error to report of two: what concerns all logs comes first, then the one that came first.
+fn worse(known: Option<ForwardError>, new: ForwardError) -> ForwardError {
+    match (known, new) {
+        (Some(known), ForwardError::Log(_)) => known,
+        (_, new) => new,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs::FileTimes;
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::consumer::log::checkpoint::{Checkpoint, LogMarks};
+    use crate::consumer::progress::Progress;
+
+    type Calls = Arc<Mutex<Vec<String>>>;
+
+    /// A place that takes every log, except those with an error.
+    struct Store {
+        errors: BTreeMap<&'static str, ForwardError>,
+        has: Vec<String>,
+        calls: Calls,
+    }
+
+    fn name_of(log: &Path) -> String {
+        log.file_name().expect("a name").to_string_lossy().into_owned()
+    }
+
+    impl Store {
+        fn answer(&mut self, call: &str, log: &Path) -> Result<(), ForwardError> {
+            self.calls.lock().push(format!("{call} {}", name_of(log)));
+            self.errors.remove(name_of(log).as_str()).map_or(Ok(()), Err)
+        }
+    }
+
+    impl Forward for Store {
+        fn prepare(&mut self) -> Result<(), ForwardError> {
+            self.errors.remove("prepare").map_or(Ok(()), Err)
+        }
+
+        fn has(&self, log: &Path) -> Result<bool, ForwardError> {
+            Ok(self.has.contains(&name_of(log)))
+        }
+
+        fn forward(&mut self, log: &Path, _: &dyn Fn() -> bool) -> Result<(), ForwardError> {
+            self.answer("forward", log).map(|()| self.has.push(name_of(log)))
+        }
+
+        fn confirm(&mut self, log: &Path) -> Result<(), ForwardError> {
+            self.answer("confirm", log)
+        }
+
+        fn set_behind(&self, logs: usize) {
+            self.calls.lock().push(format!("behind {logs}"));
+        }
+
+        fn report(&self, problem: Option<&str>) {
+            self.calls.lock().push(format!("report {problem:?}"));
+        }
+    }
+
+    /// A directory with the closed logs a, b and c, and a place without any of them.
+    struct Scene {
+        dir: tempfile::TempDir,
+        paths: Paths,
+        forwarding: Forwarding,
+        calls: Calls,
+    }
+
+    impl Scene {
+        fn new(errors: impl Into<BTreeMap<&'static str, ForwardError>>) -> Self {
+            let dir = tempfile::tempdir().expect("directory");
+            let calls = Calls::default();
+            let store = Store { errors: errors.into(), has: Vec::new(), calls: calls.clone() };
+            let paths = Paths::of(&dir.path().join("events.log"));
+            let forwarding = Forwarding { place: Box::new(store), keeps_logs: false, min_age_millis: 0 };
+            for name in ["a", "b", "c.gz", "events.log"] {
+                fs::write(dir.path().join(name), name).expect("written");
+            }
+            Self { dir, paths, forwarding, calls }
+        }
+
+        /// The logs that a pass leaves, and whether another one is needed.
+        fn pass(&mut self) -> (String, bool) {
+            let closed = ["a", "b", "c"].map(|name| self.dir.path().join(name));
+            let there = closed.into_iter().filter(|log| log.exists() || beside(log, ".gz").exists()).collect();
+            let passed = self.forwarding.pass(&self.paths, there, &|| false);
+            (passed.kept.iter().map(|log| name_of(log)).collect(), passed.has_failed)
+        }
+
+        fn files(&self) -> String {
+            let mut names: Vec<String> = ["a", "b", "c.gz"].map(str::to_owned).into();
+            names.retain(|name| self.dir.path().join(name).exists());
+            names.concat()
+        }
+    }
+
+    #[test]
+    fn logs_go_in_their_order_and_are_removed_once_that_is_confirmed() {
+        let mut scene = Scene::new([]);
+        assert_eq!((scene.pass(), scene.files()), ((String::new(), false), String::new()));
+        let calls = scene.calls.lock().join(", ");
+        let forwarded = "behind 3, forward a, behind 2, forward b, behind 1, forward c";
+        assert_eq!(calls, format!("{forwarded}, confirm a, confirm b, confirm c, behind 0, report None"));
+    }
+
+    #[test]
+    fn a_log_that_is_refused_stays_and_holds_up_no_other() {
+        let mut scene = Scene::new([("a", ForwardError::Log("bad a".into()))]);
+        assert_eq!((scene.pass(), scene.files()), ((String::new(), true), "a".into()));
+        assert!(scene.calls.lock().join(", ").ends_with("behind 1, report Some(\"bad a\")"));
+        assert_eq!((scene.pass(), scene.files()), ((String::new(), false), String::new()));
+    }
+
+    #[test]
+    fn nothing_is_removed_while_the_place_does_not_work() {
+        for what in ["prepare", "a"] {
+            let mut scene = Scene::new([(what, ForwardError::Place("full".into()))]);
+            assert_eq!((scene.pass(), scene.files()), ((String::new(), true), "abc.gz".into()), "{what}");
+            assert!(scene.calls.lock().join(", ").ends_with("behind 3, report Some(\"full\")"));
+        }
+        let mut scene = Scene::new([("b", ForwardError::Stopped)]);
+        assert_eq!((scene.pass(), scene.files()), ((String::new(), true), "bc.gz".into()));
+        assert!(scene.calls.lock().join(", ").ends_with("behind 2"), "a stop is no problem");
+    }
+
+    #[test]
+    fn logs_that_a_start_may_still_look_for_stay() {
+        let mut scene = Scene::new([]);
+        scene.forwarding.keeps_logs = true;
+        assert_eq!((scene.pass(), scene.files()), (("abc".into(), false), "abc.gz".into()));
+        scene.forwarding.keeps_logs = false;
+        let marks = LogMarks { rotate_to: Some("b".into()), ..LogMarks::default() };
+        let checkpoint = Checkpoint::new(Progress::default(), marks);
+        fs::write(&scene.paths.checkpoint, checkpoint.encode()).expect("written");
+        assert_eq!((scene.pass(), scene.files()), (("b".into(), false), "b".into()));
+        fs::remove_file(&scene.paths.checkpoint).expect("removed");
+        scene.forwarding.min_age_millis = 3_600_000;
+        let set_age = |log: &Path, seconds: u64| {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 - seconds);
+            fs::File::open(log).and_then(|file| file.set_times(FileTimes::new().set_modified(time))).expect("set");
+        };
+        set_age(&scene.paths.log, 0);
+        set_age(&scene.dir.path().join("b"), 3600);
+        assert_eq!((scene.pass(), scene.files()), (("b".into(), false), "b".into()));
+        set_age(&scene.dir.path().join("b"), 3601);
+        assert_eq!((scene.pass(), scene.files()), ((String::new(), false), String::new()));
+    }
+}
