@@ -124,8 +124,8 @@ pub struct LogConfig {
           action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub rotate_daily: bool,
 
-    /// Also close and rename the log when this many seconds since the epoch have passed again, even if no event
-    /// arrives: 3600 closes it at each full hour UTC. An empty log is not closed; 0 disables this
+    /// Also close and rename the log whenever the time since the epoch reaches a multiple of this many seconds, even if
+    /// no event arrives; 3600 closes it at each full hour UTC. An empty log stays open; 0 disables this
     #[arg(long = "log-rotate-secs", env = "LOG_ROTATE_SECS", default_value_t = 0,
           value_parser = number::<u32>(0..=604_800), value_name = "SECONDS")]
     pub rotate_secs: u32,

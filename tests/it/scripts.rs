@@ -200,27 +200,53 @@ fn kafka_in_docker_ends_with_its_owner_and_its_wipe_warns_about_checkpoints() {
     assert!(project.docker_calls().ends_with("down --volumes\n"), "{}", project.docker_calls());
 }
 
+impl Project {
+    /// `run_all.sh` with programs that are built already, and their addresses.
+    fn run_all(&self, arguments: &[&str]) -> (Program, [u16; 2]) {
+        self.command("cargo", "echo \"$*\" >\"${0%/bin/*}/cargo-calls\"");
+        fs::create_dir_all(self.path("built/release")).expect("made");
+        for program in
+            [env!("CARGO_BIN_EXE_producer"), env!("CARGO_BIN_EXE_consumer"), env!("CARGO_BIN_EXE_simulate")]
+        {
+            let name = Path::new(program).file_name().expect("a name");
+            symlink(program, self.path("built/release").join(name)).expect("linked");
+        }
+        let [http, metrics] = [self.ports.first + 8, self.ports.first + 9];
+        let program = self
+            .program("run_all.sh", arguments)
+            .env("KAFKA_RUNTIME", "jvm")
+            .env("CARGO_TARGET_DIR", self.path("built"))
+            .env("HTTP_ADDR", format!("127.0.0.1:{http}"))
+            .env("METRICS_ADDR", format!("127.0.0.1:{metrics}"))
+            .env("RUN_DIR", self.path("run"))
+            .env("THREADS", "2");
+        (program, [http, metrics])
+    }
+}
+
+#[test]
+#[cfg(feature = "lake")]
+fn run_all_with_a_lake_audits_the_lake() {
+    let project = Project::new(&["no-compose"]);
+    let (program, _) = project.run_all(&["--lake"]);
+    let finished = program.env("REQUESTS", "300").env("LAKE_DIR", "built/lake").run(secs(300));
+    assert!(finished.status.success(), "{finished:?}");
+    assert!(
+        finished.stdout.contains("300 sent, 300 acknowledged, 300 logged, 0 lost, 0 duplicated"),
+        "{finished:?}"
+    );
+    let built = fs::read_to_string(project.path("cargo-calls")).expect("called");
+    assert!(built.contains("--features lake"), "{built}");
+    let days = fs::read_dir(project.path("built/lake")).expect("a lake").flatten();
+    assert!(days.into_iter().any(|day| day.file_name().to_string_lossy().starts_with("dt=")));
+    assert_eq!(fs::metadata(project.path("logs/events.log")).expect("a log").len(), 0);
+}
+
 #[test]
 fn run_all_ends_soon_after_sigterm_and_stops_what_it_started() {
     let project = Project::new(&["no-compose"]);
-    // The programs are built already.
-    project.command("cargo", "");
-    fs::create_dir_all(project.path("built/release")).expect("made");
-    for program in
-        [env!("CARGO_BIN_EXE_producer"), env!("CARGO_BIN_EXE_consumer"), env!("CARGO_BIN_EXE_simulate")]
-    {
-        let name = Path::new(program).file_name().expect("a name");
-        symlink(program, project.path("built/release").join(name)).expect("linked");
-    }
-    let (http, metrics) = (project.ports.first + 8, project.ports.first + 9);
-    let mut run = project
-        .program("run_all.sh", &[])
-        .env("KAFKA_RUNTIME", "jvm")
-        .env("CARGO_TARGET_DIR", project.path("built"))
-        .env("HTTP_ADDR", format!("127.0.0.1:{http}"))
-        .env("METRICS_ADDR", format!("127.0.0.1:{metrics}"))
-        .env("RUN_DIR", project.path("run"))
-        .env("THREADS", "2")
+    let (program, [http, metrics]) = project.run_all(&[]);
+    let mut run = program
         // Hours of load: what ends it is the signal.
         .env("REQUESTS", "50000000")
         .start();

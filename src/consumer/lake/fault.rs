@@ -25,6 +25,7 @@ pub fn of_lake(what: &str, path: &Path, error: &io::Error) -> ForwardError {
         io::ErrorKind::PermissionDenied => "; let the user of this process write there",
         io::ErrorKind::FileTooLarge => "; raise the limit (`ulimit -f`, LimitFSIZE= of systemd)",
         io::ErrorKind::NotFound => "; is LAKE_DIR mounted?",
+        io::ErrorKind::NotADirectory => "; move away what is in the place of a directory",
         _ => "",
     };
     ForwardError::Place(format!("cannot {what} {}: {error}{remedy}", path.display()))

@@ -87,7 +87,7 @@ impl Layout {
             // Times that rise, in a byte or so each.
             .set_column_dictionary_enabled(path(LOGGED_AT), false)
             .set_column_encoding(path(LOGGED_AT), Encoding::DELTA_BINARY_PACKED)
-            // No two events are equal, and nobody asks for the least one.
+            // No two events are equal, and no query asks for the least one.
             .set_column_dictionary_enabled(path(EVENT), false)
             .set_column_statistics_enabled(path(EVENT), EnabledStatistics::None))
     }

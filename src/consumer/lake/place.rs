@@ -44,7 +44,7 @@ pub struct Lake {
     metrics: LakeMetrics,
     /// Parts of interrupted attempts were removed.
     is_clean: bool,
-    /// Logs that were brought here since the start, and not removed since.
+    /// Logs that were brought here since the start and not removed yet, whose checksums need not be computed again.
     proven: BTreeSet<String>,
 }
 
@@ -59,6 +59,7 @@ impl Lake {
         let layout = Layout::new(columns).map_err(|error| {
             Failure::bad_config(format!("LAKE_COLUMNS={}: {error}", config.columns_in_force()))
         })?;
+        log::info!("closed logs go to the lake in {}", root.display());
         Ok(Some(Self {
             paths: LakePaths { root: root.clone() },
             layout: Arc::new(layout),
@@ -148,7 +149,10 @@ impl Forward for Lake {
             }
         }
         if !self.is_clean {
-            self.remove_parts().map_err(named("remove what an interrupted attempt left in"))?;
+            let parts = self.paths.parts();
+            self.remove_parts().map_err(|error| {
+                fault::of_lake("remove what an interrupted attempt left in", &parts, &error)
+            })?;
             sync_dir(parent(root)).and_then(|()| sync_dir(root)).map_err(named("fsync"))?;
             self.is_clean = true;
         }
@@ -187,7 +191,7 @@ impl Forward for Lake {
 
     fn confirm(&mut self, log: &Path) -> Result<(), ForwardError> {
         let name = name_of(log);
-        if self.proven.contains(&name) {
+        if self.proven.remove(&name) {
             return Ok(());
         }
         let path = self.paths.manifest(&name);

@@ -83,7 +83,8 @@ impl Archive {
         let is_stopped = stop.clone();
         // Another file system may hang, and must not hold up the stop.
         let limit = self.forwarding.is_some().then_some(STOP_LIMIT);
-        let thread = spawn("archiver", move || self.run(&closed_logs, &|| is_stopped.load(Ordering::SeqCst)))?;
+        let thread =
+            spawn("archiver", move || self.run(&closed_logs, &|| is_stopped.load(Ordering::SeqCst)))?;
         Ok(Archiver { running: Some((send, thread)), stop, limit })
     }
 
@@ -124,7 +125,10 @@ impl Archive {
         if self.keep > 0 {
             let excess = closed.len().saturating_sub(self.keep);
             for path in closed.drain(..excess) {
-                remove_log(&path)?;
+                match &mut self.forwarding {
+                    Some(forwarding) => forwarding.remove_one(&path).map_err(io::Error::other)?,
+                    None => remove_log(&path)?,
+                }
             }
         }
         if self.gzip {

@@ -2,6 +2,7 @@
 //!
 //! A log that was handed over halfway is handed over again: the place must make the same of it, however often it gets it.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,17 @@ pub enum ForwardError {
     /// The consumer stops.
     Stopped,
 }
+
+impl fmt::Display for ForwardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log(reason) | Self::Place(reason) => f.write_str(reason),
+            Self::Stopped => f.write_str("the consumer stops"),
+        }
+    }
+}
+
+impl std::error::Error for ForwardError {}
 
 /// A place to which closed logs go. A log is named by its path without `.gz`; either form of it may exist.
 pub trait Forward: Send {
@@ -109,8 +121,8 @@ impl Forwarding {
         }
         self.place.set_behind(waiting);
         match &problem {
-            Some(ForwardError::Log(text) | ForwardError::Place(text)) => self.place.report(Some(text)),
             Some(ForwardError::Stopped) => {}
+            Some(problem) => self.place.report(Some(&problem.to_string())),
             None => self.place.report(None),
         }
         Passed { kept, has_failed: problem.is_some() }
@@ -142,11 +154,7 @@ impl Forwarding {
         let mut kept = Vec::new();
         for log in there {
             let removed = match self.may_go(paths, &log) {
-                Ok(true) => self.place.confirm(&log).and_then(|()| {
-                    remove_log(&log).map_err(|error| {
-                        ForwardError::Log(format!("cannot remove {}: {error}", log.display()))
-                    })
-                }),
+                Ok(true) => self.remove_one(&log),
                 Ok(false) => {
                     kept.push(log);
                     continue;
@@ -159,6 +167,16 @@ impl Forwarding {
             }
         }
         kept
+    }
+
+    /// Removes a log, if it is proven to be there.
+    ///
+    /// # Errors
+    /// It is not, or it cannot be removed.
+    pub fn remove_one(&mut self, log: &Path) -> Result<(), ForwardError> {
+        self.place.confirm(log)?;
+        remove_log(log)
+            .map_err(|error| ForwardError::Log(format!("cannot remove {}: {error}", log.display())))
     }
 
     /// False for a log that a start after a crash may still look for: the checkpoint says that it is being closed, or
@@ -294,7 +312,8 @@ mod tests {
         /// The logs that a pass leaves, and whether another one is needed.
         fn pass(&mut self) -> (String, bool) {
             let closed = ["a", "b", "c"].map(|name| self.dir.path().join(name));
-            let there = closed.into_iter().filter(|log| log.exists() || beside(log, ".gz").exists()).collect();
+            let there =
+                closed.into_iter().filter(|log| log.exists() || beside(log, ".gz").exists()).collect();
             let passed = self.forwarding.pass(&self.paths, there, &|| false);
             (passed.kept.iter().map(|log| name_of(log)).collect(), passed.has_failed)
         }
@@ -349,7 +368,9 @@ mod tests {
         scene.forwarding.min_age_millis = 3_600_000;
         let set_age = |log: &Path, seconds: u64| {
             let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 - seconds);
-            fs::File::open(log).and_then(|file| file.set_times(FileTimes::new().set_modified(time))).expect("set");
+            fs::File::open(log)
+                .and_then(|file| file.set_times(FileTimes::new().set_modified(time)))
+                .expect("set");
         };
         set_age(&scene.paths.log, 0);
         set_age(&scene.dir.path().join("b"), 3600);

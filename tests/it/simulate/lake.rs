@@ -21,7 +21,10 @@ impl Run {
         let topic = shared().topic();
         let dir = tempfile::tempdir().expect("directory");
         let with_kafka = |program: Program| {
-            program.env("KAFKA_BROKERS", topic.brokers()).env("KAFKA_TOPIC", &topic.name).env("KAFKA_GROUP", &topic.name)
+            program
+                .env("KAFKA_BROKERS", topic.brokers())
+                .env("KAFKA_TOPIC", &topic.name)
+                .env("KAFKA_GROUP", &topic.name)
         };
         let mut producer = with_kafka(Program::producer()).start();
         let consumer = with_kafka(Program::consumer())

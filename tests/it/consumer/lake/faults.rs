@@ -14,7 +14,15 @@ use crate::support::wait::secs;
 fn random_lines(count: usize) -> String {
     let number = || fastrand::u128(..);
     (0..count)
-        .map(|n| format!("{{\"number\": {n}, \"random\": \"{:x}{:x}{:x}{:x}\"}}\n", number(), number(), number(), number()))
+        .map(|n| {
+            format!(
+                "{{\"number\": {n}, \"random\": \"{:x}{:x}{:x}{:x}\"}}\n",
+                number(),
+                number(),
+                number(),
+                number()
+            )
+        })
         .collect()
 }
 

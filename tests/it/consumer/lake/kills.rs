@@ -47,14 +47,19 @@ fn kills_while_files_are_made_lose_and_repeat_nothing() {
 
 #[test]
 fn kills_with_columns_and_rotation_by_time_lose_and_repeat_nothing() {
-    kill_rounds(&[("LOG_ROTATE_SECS", "1"), ("LAKE_COLUMNS", "user_id:int64,event:string"), ("LOG_FSYNC", "never")]);
+    kill_rounds(&[
+        ("LOG_ROTATE_SECS", "1"),
+        ("LAKE_COLUMNS", "user_id:int64,event:string"),
+        ("LOG_FSYNC", "never"),
+    ]);
 }
 
 /// `LAKE_LOG_MIB` sets the size of the log; the limit is that of 128.
 #[test]
 fn memory_stays_bounded_however_long_the_log_is() {
     const LIMIT_BYTES: usize = 128 << 20;
-    let mib: usize = std::env::var("LAKE_LOG_MIB").map_or(40, |text| text.parse().expect("LAKE_LOG_MIB is a number"));
+    let mib: usize =
+        std::env::var("LAKE_LOG_MIB").map_or(40, |text| text.parse().expect("LAKE_LOG_MIB is a number"));
     let topic = shared().topic();
     let lake = LakeSite::new(&topic);
     fs::create_dir(lake.site.logs()).expect("created");
@@ -63,7 +68,8 @@ fn memory_stays_bounded_however_long_the_log_is() {
         .map(|number| format!("2025-07-08 00:00:00,000 - {}", event.replacen('0', &number.to_string(), 1)))
         .collect();
     let count = lines.lines().count();
-    fs::write(lake.site.logs().join("events-seq000000000001-20250708T020000000Z.log"), lines).expect("written");
+    fs::write(lake.site.logs().join("events-seq000000000001-20250708T020000000Z.log"), lines)
+        .expect("written");
     let settings = [("LOG_ROTATE_BYTES", "1000000"), ("LAKE_COLUMNS", "number:int64,padding:string")];
     let mut consumer = lake.site.start(&lake.settings(&settings));
     wait_ready(&mut consumer);
@@ -72,6 +78,9 @@ fn memory_stays_bounded_however_long_the_log_is() {
     });
     let peak = consumer.peak_bytes();
     assert!(peak <= LIMIT_BYTES, "{} MiB for a log of {mib} MiB", peak >> 20);
-    assert_eq!(lake.query("SELECT count(*), count(DISTINCT number) FROM lake"), serde_json::json!([[count, count]]));
+    assert_eq!(
+        lake.query("SELECT count(*), count(DISTINCT number) FROM lake"),
+        serde_json::json!([[count, count]])
+    );
     assert!(consumer.terminate(secs(60)).success());
 }

@@ -39,7 +39,11 @@ import json, sys
 import duckdb
 base = duckdb.connect()
 base.execute("SET TimeZone = 'UTC'")
-base.execute(f"CREATE VIEW lake AS FROM read_parquet('{sys.argv[1]}/dt=*/hour=*/*.parquet', union_by_name = true)")
+base.execute(f"""
+    CREATE VIEW lake AS FROM read_parquet(
+        '{sys.argv[1]}/dt=*/hour=*/*.parquet', union_by_name = true, filename = true, file_row_number = true,
+        hive_types = {{'dt': DATE, 'hour': VARCHAR}})
+""")
 print(json.dumps(base.execute(sys.argv[2]).fetchall(), default=str))
 "#;
 

@@ -37,8 +37,10 @@ fn old_closed_logs_go_to_the_lake_in_their_hours_and_what_is_not_a_line_is_kept(
     let lake = LakeSite::new(&topic);
     fs::create_dir(lake.site.logs()).expect("created");
     let (first, second) = ("2025-07-08 00:59:59,999", "2025-07-08 01:00:00,000");
-    let earlier = [line(first, 0), line(second, 1), line(first, 2), line("2025-07-08 01:59:59,999", 3)].concat();
-    let odd = "no line of ours\n2025-07-08 01:00:00,000 - {\"cut\": \n2025-07-08 01:00:00,000 - {\"number\": 9";
+    let earlier =
+        [line(first, 0), line(second, 1), line(first, 2), line("2025-07-08 01:59:59,999", 3)].concat();
+    let odd =
+        "no line of ours\n2025-07-08 01:00:00,000 - {\"cut\": \n2025-07-08 01:00:00,000 - {\"number\": 9";
     let plain = format!("{}{odd}", line(second, 4));
     let logs = [
         ("events-20250708T020000000Z-000.log", line(first, 5)),
@@ -97,7 +99,10 @@ fn a_damaged_log_stays_and_is_reported_while_the_others_go_on() {
     let damaged = lake.site.logs().join("events-seq000000000001-20250708T020000000Z.log.gz");
     let whole = gzip(&text);
     fs::write(&damaged, &whole[..whole.len() / 2]).expect("written");
-    write(&lake.site.logs().join("events-seq000000000002-20250708T020000000Z.log"), &text.replace("00,0", "00,1"));
+    write(
+        &lake.site.logs().join("events-seq000000000002-20250708T020000000Z.log"),
+        &text.replace("00,0", "00,1"),
+    );
     let mut consumer = lake.site.start(&lake.settings(&SETTINGS));
     wait_problem(&mut consumer, "events-seq000000000001-20250708T020000000Z.log");
     eventually(secs(60), "the other one is in the lake", || {

@@ -19,7 +19,9 @@ fn closed_logs_become_parquet_files_with_every_event_once() {
     lake.site.wait_caught_up();
     lake.audit();
     let closed = metric(&mut consumer, "pipeline_log_rotations_total");
-    eventually(secs(30), "the figures follow", || metric(&mut consumer, "pipeline_lake_files_total") >= closed);
+    eventually(secs(30), "the figures follow", || {
+        metric(&mut consumer, "pipeline_lake_files_total") >= closed
+    });
     let open = lines_of(&lake.site.path("logs/events.log")).len() as f64;
     assert_eq!(metric(&mut consumer, "pipeline_lake_rows_total"), 2000.0 - open);
     for name in ["pipeline_lake_errors_total", "pipeline_lake_behind_files", "pipeline_lake_rejected_total"] {
@@ -40,7 +42,8 @@ fn a_quiet_log_is_closed_by_time_and_goes_to_the_lake() {
     topic.kcat(&["-P"], b"{\"n\": 1}\n");
     let log = lake.site.path("logs/events.log");
     eventually(secs(60), "the event is in the lake and the log is empty", || {
-        metric(&mut consumer, "pipeline_lake_rows_total") == 1.0 && fs::metadata(&log).is_ok_and(|log| log.len() == 0)
+        metric(&mut consumer, "pipeline_lake_rows_total") == 1.0
+            && fs::metadata(&log).is_ok_and(|log| log.len() == 0)
     });
     lake.audit();
     assert!(consumer.terminate(secs(60)).success());
@@ -89,9 +92,13 @@ fn chosen_fields_become_typed_columns_and_the_event_keeps_its_bytes() {
     let dir = lake.dir.to_str().expect("UTF-8");
     let schema = "logged_at timestamp[ms, tz=UTC] required, event string required, event_ string, user_id int64, \
                   amount double, is_new bool, at timestamp[us, tz=UTC]\n";
-    assert!(python(SCHEMA, &[dir]).lines().all(|line| line == schema.trim_end()), "{}", python(SCHEMA, &[dir]));
+    assert!(
+        python(SCHEMA, &[dir]).lines().all(|line| line == schema.trim_end()),
+        "{}",
+        python(SCHEMA, &[dir])
+    );
     let rows = lake.query(
-        "SELECT event_, user_id, amount, is_new, epoch_us(at) FROM lake ORDER BY filename, file_row_number",
+        r#"SELECT event_, user_id, amount, is_new, epoch_us("at") FROM lake ORDER BY filename, file_row_number"#,
     );
     assert_eq!(
         rows,
@@ -105,6 +112,7 @@ fn chosen_fields_become_typed_columns_and_the_event_keeps_its_bytes() {
             [null, null, null, null, null],
         ])
     );
-    let hours = lake.query("SELECT count(*) FROM lake WHERE strftime(logged_at, '%Y-%m-%d %H') = dt || ' ' || hour");
+    let hours =
+        lake.query("SELECT count(*) FROM lake WHERE strftime(logged_at, '%Y-%m-%d %H') = dt || ' ' || hour");
     assert_eq!(hours, json!([[7]]), "the directories are columns, and agree with the time");
 }
