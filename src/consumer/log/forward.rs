@@ -89,36 +89,27 @@ pub struct Passed {
     pub has_failed: bool,
 }
 
+/// A pass over the closed logs.
+struct Pass<'a> {
+    forwarding: &'a mut Forwarding,
+    paths: &'a Paths,
+    stop: &'a dyn Fn() -> bool,
+    /// Number of logs that are not there.
+    waiting: usize,
+    kept: Vec<PathBuf>,
+    problem: Option<ForwardError>,
+    /// No log can be handed over any more.
+    is_over: bool,
+}
+
 impl Forwarding {
     /// Hands over all logs in `closed` that are not there yet, oldest first, and removes those that are not kept.
     pub fn pass(&mut self, paths: &Paths, closed: Vec<PathBuf>, stop: &dyn Fn() -> bool) -> Passed {
-        let mut problem = self.place.prepare().err();
-        let mut waiting = closed.len();
-        let mut kept = Vec::new();
-        if problem.is_none() {
-            let (there, missing) = self.sort(closed, &mut problem);
-            waiting = missing.len();
-            kept = there;
-            for log in missing {
-                self.place.set_behind(waiting);
-                match self.place.forward(&log, stop) {
-                    Ok(()) => {
-                        waiting -= 1;
-                        kept.push(log);
-                    }
-                    Err(error) => {
-                        let is_over = !matches!(error, ForwardError::Log(_));
-                        problem = Some(worse(problem.take(), error));
-                        if is_over {
-                            break;
-                        }
-                    }
-                }
-            }
-        }
-        if !self.keeps_logs {
-            kept = self.remove(paths, kept, &mut problem);
-        }
+        let waiting = closed.len();
+        let mut pass =
+            Pass { forwarding: self, paths, stop, waiting, kept: Vec::new(), problem: None, is_over: false };
+        pass.run(closed);
+        let Pass { waiting, kept, problem, .. } = pass;
         self.place.set_behind(waiting);
         match &problem {
             Some(ForwardError::Stopped) => {}
@@ -126,47 +117,6 @@ impl Forwarding {
             None => self.place.report(None),
         }
         Passed { kept, has_failed: problem.is_some() }
-    }
-
-    /// Divides logs into those that are there, and the others.
-    fn sort(&self, closed: Vec<PathBuf>, problem: &mut Option<ForwardError>) -> (Vec<PathBuf>, Vec<PathBuf>) {
-        let (mut there, mut missing) = (Vec::new(), Vec::new());
-        for log in closed {
-            match self.place.has(&log) {
-                Ok(true) => there.push(log),
-                Ok(false) => missing.push(log),
-                Err(error) => {
-                    *problem = Some(error);
-                    missing.push(log);
-                }
-            }
-        }
-        (there, missing)
-    }
-
-    /// Removes logs that are there, and returns those that have to stay for now.
-    fn remove(
-        &mut self,
-        paths: &Paths,
-        there: Vec<PathBuf>,
-        problem: &mut Option<ForwardError>,
-    ) -> Vec<PathBuf> {
-        let mut kept = Vec::new();
-        for log in there {
-            let removed = match self.may_go(paths, &log) {
-                Ok(true) => self.remove_one(&log),
-                Ok(false) => {
-                    kept.push(log);
-                    continue;
-                }
-                Err(error) => Err(ForwardError::Log(format!("cannot inspect {}: {error}", log.display()))),
-            };
-            if let Err(error) = removed {
-                *problem = Some(worse(problem.take(), error));
-                kept.push(log);
-            }
-        }
-        kept
     }
 
     /// Removes a log, if it is proven to be there.
@@ -207,6 +157,67 @@ impl Forwarding {
     }
 }
 
+impl Pass<'_> {
+    fn run(&mut self, closed: Vec<PathBuf>) {
+        if let Err(error) = self.forwarding.place.prepare() {
+            return self.failed(error);
+        }
+        let mut logs = Vec::new();
+        for log in closed {
+            match self.forwarding.place.has(&log) {
+                Ok(is_there) => logs.push((log, is_there)),
+                Err(error) => return self.failed(error),
+            }
+        }
+        self.waiting = logs.iter().filter(|(_, is_there)| !is_there).count();
+        for (log, is_there) in logs {
+            if is_there || self.hand_over(&log) {
+                self.keep_or_remove(log);
+            }
+        }
+    }
+
+    /// Returns true if the log is there.
+    fn hand_over(&mut self, log: &Path) -> bool {
+        if self.is_over {
+            return false;
+        }
+        self.forwarding.place.set_behind(self.waiting);
+        match self.forwarding.place.forward(log, self.stop) {
+            Ok(()) => {
+                self.waiting -= 1;
+                true
+            }
+            Err(error) => {
+                self.failed(error);
+                false
+            }
+        }
+    }
+
+    fn keep_or_remove(&mut self, log: PathBuf) {
+        let may_go = !self.forwarding.keeps_logs && !self.is_over;
+        let removed = match may_go.then(|| self.forwarding.may_go(self.paths, &log)) {
+            None | Some(Ok(false)) => return self.kept.push(log),
+            Some(Ok(true)) => self.forwarding.remove_one(&log),
+            Some(Err(error)) => Err(ForwardError::Log(format!("cannot inspect {}: {error}", log.display()))),
+        };
+        if let Err(error) = removed {
+            self.failed(error);
+            self.kept.push(log);
+        }
+    }
+
+    /// Of several errors, what concerns all logs is reported, else the first one.
+    fn failed(&mut self, error: ForwardError) {
+        let is_over = !matches!(error, ForwardError::Log(_));
+        if is_over || self.problem.is_none() {
+            self.problem = Some(error);
+        }
+        self.is_over |= is_over;
+    }
+}
+
 /// Removes both forms of a log.
 ///
 /// # Errors
@@ -219,14 +230,6 @@ pub fn remove_log(log: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The error to report of two: what concerns all logs comes first, then the one that came first.
-fn worse(known: Option<ForwardError>, new: ForwardError) -> ForwardError {
-    match (known, new) {
-        (Some(known), ForwardError::Log(_)) => known,
-        (_, new) => new,
-    }
 }
 
 #[cfg(test)]
@@ -330,8 +333,9 @@ mod tests {
         let mut scene = Scene::new([]);
         assert_eq!((scene.pass(), scene.files()), ((String::new(), false), String::new()));
         let calls = scene.calls.lock().join(", ");
-        let forwarded = "behind 3, forward a, behind 2, forward b, behind 1, forward c";
-        assert_eq!(calls, format!("{forwarded}, confirm a, confirm b, confirm c, behind 0, report None"));
+        let one = |behind: usize, log: &str| format!("behind {behind}, forward {log}, confirm {log}");
+        let all = [one(3, "a"), one(2, "b"), one(1, "c")].join(", ");
+        assert_eq!(calls, format!("{all}, behind 0, report None"));
     }
 
     #[test]

@@ -54,12 +54,12 @@ fn kills_with_columns_and_rotation_by_time_lose_and_repeat_nothing() {
     ]);
 }
 
-/// `LAKE_LOG_MIB` sets the size of the log; the limit is that of 128.
+/// `LAKE_LOG_MIB` sets the size of the log.
 #[test]
 fn memory_stays_bounded_however_long_the_log_is() {
     const LIMIT_BYTES: usize = 128 << 20;
     let mib: usize =
-        std::env::var("LAKE_LOG_MIB").map_or(40, |text| text.parse().expect("LAKE_LOG_MIB is a number"));
+        std::env::var("LAKE_LOG_MIB").map_or(128, |text| text.parse().expect("LAKE_LOG_MIB is a number"));
     let topic = shared().topic();
     let lake = LakeSite::new(&topic);
     fs::create_dir(lake.site.logs()).expect("created");

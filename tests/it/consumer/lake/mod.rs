@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::consumer::{Site, audit, lines_of, log_files};
 use crate::support::topic::Topic;
-use crate::support::wait::{eventually, secs};
+use crate::support::wait::{eventually, eventually_some, secs};
 
 /// Where scripts/test.sh installs the packages for Python.
 const PACKAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python");
@@ -103,13 +103,22 @@ impl<'a> LakeSite<'a> {
         log_files(&self.site.logs()).into_iter().filter(|path| !path.ends_with("events.log")).collect()
     }
 
+    /// Lines in the lake and then those in the open log, at one moment between two closings of the log.
+    #[track_caller]
+    fn all_lines(&self) -> Vec<String> {
+        let open_lines = || lines_of(&self.site.path("logs/events.log"));
+        eventually_some(secs(300), "no log is closed for a while", || {
+            self.wait_moved();
+            let (open, in_lake) = (open_lines(), self.lines());
+            assert!(!in_lake.is_empty(), "nothing went to the lake");
+            (open == open_lines() && self.closed().is_empty()).then(|| [in_lake, open].concat())
+        })
+    }
+
     /// Every event of the topic is once in the lake or in the open log, in order; no attempt has left anything.
     #[track_caller]
     fn audit(&self) {
-        self.wait_moved();
-        let mut lines = self.lines();
-        assert!(!lines.is_empty(), "nothing went to the lake");
-        lines.extend(lines_of(&self.site.path("logs/events.log")));
+        let lines = self.all_lines();
         audit(&self.site.topic.records(), &lines, &self.site.rejected());
         assert_eq!(self.parts(), [""; 0]);
         self.check_manifests();

@@ -57,10 +57,17 @@ fn old_closed_logs_go_to_the_lake_in_their_hours_and_what_is_not_a_line_is_kept(
     for (name, text) in &logs {
         write(&lake.site.logs().join(name), text);
     }
+    // Interrupted attempts, of a log of ours that is gone, and of another consumer.
+    fs::create_dir_all(lake.dir.join("_part")).expect("created");
+    let parts = ["events-seq000000000001", "events-0-seq000000000001"]
+        .map(|name| format!("_part/{name}-20250708T020000000Z.log.parquet.part"));
+    parts.iter().for_each(|part| fs::write(lake.dir.join(part), "half").expect("written"));
     let mut consumer = lake.site.start_ready(&lake.settings(&SETTINGS));
     eventually(secs(60), "all logs are in the lake", || {
         metric(&mut consumer, "pipeline_lake_rows_total") == 7.0 && lake.closed().len() == 2
     });
+    assert_eq!(lake.parts(), parts[1..]);
+    fs::remove_file(lake.dir.join(&parts[1])).expect("removed");
     let expected = [line(first, 5), line(first, 0), line(first, 2), line(second, 1)].concat()
         + &line("2025-07-08 01:59:59,999", 3)
         + &line(second, 4)
