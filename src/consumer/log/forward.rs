@@ -15,6 +15,7 @@ use crate::consumer::log::storage::{Disk, beside};
 
 /// Why a place does not have a log.
 #[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "lake"), allow(dead_code, reason = "all places are features"))]
 pub enum ForwardError {
     /// This log cannot be taken; others may.
     Log(String),

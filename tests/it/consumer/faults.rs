@@ -28,10 +28,6 @@ impl Tmpfs {
         );
         Self(path.to_path_buf())
     }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
 }
 
 impl Drop for Tmpfs {

@@ -31,7 +31,7 @@ fn a_full_lake_on_another_file_system_delays_no_event_and_goes_on_by_itself() {
     let topic = shared().topic();
     let lake = LakeSite::new(&topic);
     let tmpfs = Tmpfs::mount(&lake.dir, "1m");
-    let ballast = tmpfs.path().join("ballast");
+    let ballast = lake.dir.join("ballast");
     fs::write(&ballast, vec![0; 900_000]).expect("written");
     let mut consumer = lake.site.start(&lake.settings(&[("LOG_ROTATE_BYTES", "200000")]));
     topic.kcat(&["-P"], random_lines(6000).as_bytes());

@@ -120,7 +120,7 @@ fn a_damaged_log_stays_and_is_reported_while_the_others_go_on() {
     assert!(consumer.stderr().contains("is damaged: put a good copy there"), "{}", consumer.stderr());
     topic.kcat(&["-P"], b"{\"n\": 1}\n");
     lake.site.wait_caught_up();
-    assert_eq!(lake.closed(), [damaged.clone()], "nothing of it is lost");
+    assert!(lake.closed() == std::slice::from_ref(&damaged), "nothing of it is lost");
     fs::write(&damaged, &whole).expect("written");
     lake.wait_moved();
     wait_ready(&mut consumer);
