@@ -16,7 +16,7 @@ const PACKAGE_ROOMS: [(&str, &str); 5] = [
     ("kafka", "src/broker"),
     ("tiny_http", "src/producer/tiny_http"),
     ("ureq", "src/simulate"),
-    ("rustls", "src/broker/secure"),
+    ("rustls", "src/transport"),
     ("ring", "src/broker/secure"),
 ];
 
