@@ -62,6 +62,13 @@ pub struct Writer<D> {
     settle_at: Option<Instant>,
 }
 
+impl<D> Drop for Writer<D> {
+    /// The reader would notice only with its next page.
+    fn drop(&mut self) {
+        self.state.leave();
+    }
+}
+
 impl<D: Destination> Writer<D> {
     /// Creates a writer that continues where the destination ends.
     pub fn new(
