@@ -5,16 +5,20 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/scripts/lib.sh"
 # shellcheck source=scripts/programs.sh
 source "$root/scripts/programs.sh"
+# shellcheck source=scripts/postgres.sh
+source "$root/scripts/postgres.sh"
 
 usage() {
   cat <<'TEXT'
-usage: scripts/run_all.sh [--keep]
+usage: scripts/run_all.sh [--keep] [--postgres]
 
 Starts Kafka, the consumer and the producer, sends 10000 events from 200 threads, waits until they are in the log,
 compares, and stops everything it started, also after Ctrl-C or SIGTERM. Exit code 0 if no event was lost or
 duplicated.
 
-  --keep    leave everything running and print how to stop it
+  --keep        leave everything running and print how to stop it
+  --postgres    write into PostgreSQL instead of the log, and compare there by SQL; starts one unless DESTINATION_URL is
+                set (POSTGRES_PORT, default 5433)
 
 Environment (must differ between runs at the same time):
   KAFKA_PORT, KAFKA_BROKERS, KAFKA_RUNTIME, KAFKA_VERSION, KAFKA_DIR …   see scripts/kafka.sh --help
@@ -30,19 +34,21 @@ read only from the environment.
 TEXT
 }
 
-keep=false
-case ${1:-} in
-  '') ;;
-  --keep) keep=true ;;
-  --help | -h)
-    usage
-    exit
-    ;;
-  *)
-    usage >&2
-    exit 2
-    ;;
-esac
+keep=false postgres=false features=()
+for argument in "$@"; do
+  case $argument in
+    --keep) keep=true ;;
+    --postgres) postgres=true features=(--features postgres) ;;
+    --help | -h)
+      usage
+      exit
+      ;;
+    *)
+      usage >&2
+      exit 2
+      ;;
+  esac
+done
 
 caller_dir=$PWD
 cd "$root"
@@ -67,6 +73,7 @@ started_kafka=false
 stop_all() {
   local failed=0
   stop_programs || failed=1
+  stop_postgres
   if $started_kafka; then
     started_kafka=false
     scripts/kafka.sh stop 2>"$run_dir/kafka-stop.log" || { failed=1 && cat "$run_dir/kafka-stop.log" >&2; }
@@ -97,8 +104,16 @@ attended scripts/kafka.sh start 2>"$run_dir/kafka.log" || fail "scripts/kafka.sh
 cat "$run_dir/kafka.log" >&2
 
 begin "building"
-attended cargo build --locked --release --bins --quiet 2>"$run_dir/build.log" || fail "cargo build" "$run_dir/build.log"
+attended cargo build --locked --release --bins --quiet "${features[@]}" 2>"$run_dir/build.log" || fail "cargo build" "$run_dir/build.log"
 
+verify=(--verify "$LOG_FILE")
+if $postgres; then
+  start_postgres
+  export CREATE_TABLES=run
+  verify=()
+else
+  export DESTINATION_URL=
+fi
 before=$(log_bytes)
 rm --force "$run_dir/record"
 start_program consumer "$METRICS_ADDR"
@@ -109,7 +124,7 @@ code=0
 exec 4> >(exec tee "$run_dir/report.txt")
 report_pid=$!
 attended "$bin/simulate" --requests "$requests" --threads "$threads" --url "http://$HTTP_ADDR/register_event" \
-  --record "$run_dir/record" --verify "$LOG_FILE" 2>"$run_dir/simulate.log" >&4 4>&- || code=$?
+  --record "$run_dir/record" "${verify[@]}" 2>"$run_dir/simulate.log" >&4 4>&- || code=$?
 exec 4>&-
 wait "$report_pid" || true
 ((code == 0)) || {
@@ -117,15 +132,20 @@ wait "$report_pid" || true
   fail "the simulator exited with code $code; all logs are in $run_dir" "$run_dir/simulate.log"
 }
 
+if $postgres; then
+  begin "comparing with the table"
+  in_table=$(audit_postgres "$run_dir/record")
+fi
 begin "checking the lines"
 pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2},[0-9]{3} - \{.*\}$'
-malformed=$(tail --bytes=+$((before + 1)) "$LOG_FILE" | LC_ALL=C grep --count --invert-match --extended-regexp "$pattern" || true)
+malformed=0
+$postgres || malformed=$(tail --bytes=+$((before + 1)) "$LOG_FILE" | LC_ALL=C grep --count --invert-match --extended-regexp "$pattern" || true)
 ((malformed == 0)) || fail "$malformed lines of $LOG_FILE are not 'TIME - {EVENT}'"
 
 if $keep; then
   trap - EXIT
-  say "left running: producer http://$HTTP_ADDR, consumer http://$METRICS_ADDR, log $LOG_FILE, Kafka $KAFKA_BROKERS"
-  say "stop with: kill ${pids[*]}$(if $started_kafka; then echo "; $root/scripts/kafka.sh stop"; fi)"
+  say "left running: producer http://$HTTP_ADDR, consumer http://$METRICS_ADDR, $(if $postgres; then echo "database $DESTINATION_URL"; else echo "log $LOG_FILE"; fi), Kafka $KAFKA_BROKERS"
+  say "stop with: kill ${pids[*]} $postgres_pid$(if $started_kafka; then echo "; $root/scripts/kafka.sh stop"; fi)"
 else
   begin "stopping"
   stop_all || fail "not everything stopped cleanly; all logs are in $run_dir"
@@ -134,3 +154,4 @@ summary=$(grep --extended-regexp '^[0-9]+ sent, ' "$run_dir/report.txt" | tail -
 [[ -n $summary ]] || fail "the simulator printed no summary" "$run_dir/report.txt"
 if ! $keep && [[ -z ${RUN_DIR:-} ]]; then rm --recursive --force "$run_dir"; fi
 echo "$summary"
+if $postgres; then echo "$in_table"; fi

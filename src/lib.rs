@@ -30,6 +30,8 @@ pub mod shutdown;
 pub mod simulate;
 pub mod sockets;
 pub mod status_page;
+#[cfg(feature = "postgres")]
+pub mod tables;
 pub mod thread;
 pub mod thread_limit;
 mod transport;

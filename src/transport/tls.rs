@@ -90,6 +90,12 @@ pub fn encrypt(
 }
 
 impl TlsStream {
+    /// The server's certificate (DER).
+    #[cfg(feature = "postgres")]
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.session.peer_certificates()?.first().map(AsRef::as_ref)
+    }
+
     fn handshake(&mut self, deadline: Instant) -> io::Result<()> {
         let mut socket = Until { socket: &self.socket, deadline };
         while self.session.is_handshaking() {

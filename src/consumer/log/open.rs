@@ -15,9 +15,9 @@ use crate::consumer::log::paths::Paths;
 use crate::consumer::log::recovery::{Recovered, read_checkpoint, recover};
 use crate::consumer::log::rotation::Rotation;
 use crate::consumer::log::storage::Disk;
+use crate::consumer::metrics::ConsumerMetrics;
 use crate::consumer::progress::Progress;
 use crate::linux;
-use crate::metrics::Metrics;
 
 /// A log that is not open yet; its lock keeps other consumers away.
 pub struct LogOpener {
@@ -35,7 +35,7 @@ impl LogOpener {
     ///
     /// # Errors
     /// Another consumer has it, or the files cannot be used.
-    pub fn new(config: &ConsumerConfig, metrics: &Metrics) -> Result<Self, Failure> {
+    pub fn new(config: &ConsumerConfig, metrics: &ConsumerMetrics) -> Result<Self, Failure> {
         let paths = Paths::of(&config.reading.shard.log_file(&config.log.file));
         fs::create_dir_all(paths.dir())
             .map_err(|error| Failure::failed(format!("cannot create {}: {error}", paths.dir().display())))?;
@@ -80,7 +80,7 @@ impl Opener for LogOpener {
         self.predecessor.as_deref()
     }
 
-    fn stored(&self) -> Result<Option<Stored>, DestinationError> {
+    fn stored(&mut self) -> Result<Option<Stored>, DestinationError> {
         let Some(Checkpoint { progress, files, .. }) = read_checkpoint(&Disk, &self.paths)? else {
             return Ok(None);
         };

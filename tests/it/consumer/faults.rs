@@ -15,10 +15,10 @@ use crate::support::process::Program;
 use crate::support::wait::{eventually, secs};
 
 /// A small file system in memory, unmounted at the end.
-struct Tmpfs(PathBuf);
+pub struct Tmpfs(pub PathBuf);
 
 impl Tmpfs {
-    fn mount(path: &Path, size: &str) -> Self {
+    pub fn mount(path: &Path, size: &str) -> Self {
         fs::create_dir_all(path).expect("directory");
         let options = format!("size={size}");
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).status();

@@ -13,7 +13,7 @@ use crate::tidy::{files, relative, root};
 mod generated;
 mod prose;
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "CHANGELOG.md",
     "docs/ARCHITECTURE.md",
@@ -22,6 +22,7 @@ const DOCUMENTS: [&str; 10] = [
     "docs/METRICS.md",
     "docs/OPERATION.md",
     "docs/SETTINGS.md",
+    "docs/STORAGE.md",
     "docs/STYLE.md",
     "docs/TROUBLESHOOTING.md",
 ];
