@@ -5,17 +5,21 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/scripts/lib.sh"
 # shellcheck source=scripts/programs.sh
 source "$root/scripts/programs.sh"
+# shellcheck source=scripts/postgres.sh
+source "$root/scripts/postgres.sh"
 
 usage() {
   cat <<'TEXT'
-usage: scripts/run_all.sh [--keep] [--lake]
+usage: scripts/run_all.sh [--keep] [--lake | --postgres]
 
 Starts Kafka, the consumer and the producer, sends 10000 events from 200 threads, waits until they are in the log,
 compares, and stops everything it started, also after Ctrl-C or SIGTERM. Exit code 0 if no event was lost or
 duplicated.
 
-  --keep    leave everything running and print how to stop it
-  --lake    let closed logs become Parquet files, and compare these instead of the log
+  --keep        leave everything running and print how to stop it
+  --lake        let closed logs become Parquet files, and compare these instead of the log
+  --postgres    write into PostgreSQL instead of the log, and compare there by SQL; starts one unless DESTINATION_URL is
+                set (POSTGRES_PORT, default 5433)
 
 Environment (must differ between runs at the same time):
   KAFKA_PORT, KAFKA_BROKERS, KAFKA_RUNTIME, KAFKA_VERSION, KAFKA_DIR …   see scripts/kafka.sh --help
@@ -32,11 +36,12 @@ read only from the environment.
 TEXT
 }
 
-keep=false lake=false
+keep=false lake=false postgres=false features=()
 for argument; do
   case $argument in
     --keep) keep=true ;;
-    --lake) lake=true ;;
+    --lake) lake=true features=(--features lake) ;;
+    --postgres) postgres=true features=(--features postgres) ;;
     --help | -h)
       usage
       exit
@@ -57,12 +62,12 @@ export HTTP_ADDR=${HTTP_ADDR:-127.0.0.1:5000}
 export METRICS_ADDR=${METRICS_ADDR:-127.0.0.1:5001}
 if [[ -n ${LOG_FILE:-} ]]; then LOG_FILE=$(cd "$caller_dir" && absolute "$LOG_FILE"); fi
 export LOG_FILE=${LOG_FILE:-$root/logs/events.log}
-verified=$LOG_FILE features=()
+verified=$LOG_FILE
 if $lake; then
   if [[ -n ${LAKE_DIR:-} ]]; then LAKE_DIR=$(cd "$caller_dir" && absolute "$LAKE_DIR"); fi
   export LAKE_DIR=${LAKE_DIR:-$root/logs/lake} LOG_ROTATE_SECS=${LOG_ROTATE_SECS:-5}
   mkdir --parents "$LAKE_DIR"
-  verified=$LAKE_DIR features=(--features lake)
+  verified=$LAKE_DIR
 fi
 requests=${REQUESTS:-10000}
 threads=${THREADS:-200}
@@ -78,6 +83,7 @@ started_kafka=false
 stop_all() {
   local failed=0
   stop_programs || failed=1
+  stop_postgres
   if $started_kafka; then
     started_kafka=false
     scripts/kafka.sh stop 2>"$run_dir/kafka-stop.log" || { failed=1 && cat "$run_dir/kafka-stop.log" >&2; }
@@ -110,6 +116,14 @@ cat "$run_dir/kafka.log" >&2
 begin "building"
 attended cargo build --locked --release --bins --quiet "${features[@]}" 2>"$run_dir/build.log" || fail "cargo build" "$run_dir/build.log"
 
+verify=(--verify "$verified")
+if $postgres; then
+  start_postgres
+  export CREATE_TABLES=run
+  verify=()
+else
+  export DESTINATION_URL=
+fi
 before=$(log_bytes)
 rm --force "$run_dir/record"
 start_program consumer "$METRICS_ADDR"
@@ -120,7 +134,7 @@ code=0
 exec 4> >(exec tee "$run_dir/report.txt")
 report_pid=$!
 attended "$bin/simulate" --requests "$requests" --threads "$threads" --url "http://$HTTP_ADDR/register_event" \
-  --record "$run_dir/record" --verify "$verified" 2>"$run_dir/simulate.log" >&4 4>&- || code=$?
+  --record "$run_dir/record" "${verify[@]}" 2>"$run_dir/simulate.log" >&4 4>&- || code=$?
 exec 4>&-
 wait "$report_pid" || true
 ((code == 0)) || {
@@ -128,16 +142,21 @@ wait "$report_pid" || true
   fail "the simulator exited with code $code; all logs are in $run_dir" "$run_dir/simulate.log"
 }
 
+if $postgres; then
+  begin "comparing with the table"
+  in_table=$(audit_postgres "$run_dir/record")
+fi
 # With a lake, the log was closed and has gone there; the simulator has read it.
 begin "checking the lines"
 pattern='^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2},[0-9]{3} - \{.*\}$'
-malformed=$(tail --bytes=+$((before + 1)) "$LOG_FILE" | LC_ALL=C grep --count --invert-match --extended-regexp "$pattern" || true)
+malformed=0
+$postgres || malformed=$(tail --bytes=+$((before + 1)) "$LOG_FILE" | LC_ALL=C grep --count --invert-match --extended-regexp "$pattern" || true)
 ((malformed == 0)) || fail "$malformed lines of $LOG_FILE are not 'TIME - {EVENT}'"
 
 if $keep; then
   trap - EXIT
-  say "left running: producer http://$HTTP_ADDR, consumer http://$METRICS_ADDR, log $verified, Kafka $KAFKA_BROKERS"
-  say "stop with: kill ${pids[*]}$(if $started_kafka; then echo "; $root/scripts/kafka.sh stop"; fi)"
+  say "left running: producer http://$HTTP_ADDR, consumer http://$METRICS_ADDR, $(if $postgres; then echo "database $DESTINATION_URL"; else echo "log $verified"; fi), Kafka $KAFKA_BROKERS"
+  say "stop with: kill ${pids[*]} $postgres_pid$(if $started_kafka; then echo "; $root/scripts/kafka.sh stop"; fi)"
 else
   begin "stopping"
   stop_all || fail "not everything stopped cleanly; all logs are in $run_dir"
@@ -146,3 +165,4 @@ summary=$(grep --extended-regexp '^[0-9]+ sent, ' "$run_dir/report.txt" | tail -
 [[ -n $summary ]] || fail "the simulator printed no summary" "$run_dir/report.txt"
 if ! $keep && [[ -z ${RUN_DIR:-} ]]; then rm --recursive --force "$run_dir"; fi
 echo "$summary"
+if $postgres; then echo "$in_table"; fi

@@ -54,6 +54,8 @@ need promtool prometheus
 need slowhttptest slowhttptest
 need nginx nginx
 need openssl openssl
+need /usr/lib/postgresql/15/bin/initdb postgresql-15
+need psql postgresql-client
 need logrotate logrotate
 need shellcheck shellcheck
 need javac default-jdk-headless

@@ -9,7 +9,7 @@
 //! plays the outside world: it sends load to the producer and audits the file.
 //!
 //! The three programs share [`config`], [`logging`], [`metrics`], [`readiness`], [`retry`], [`shutdown`],
-//! [`status_page`], [`thread`], [`thread_limit`], [`sockets`], [`linux`] and `decompress`; `producer`, `consumer` and
+//! [`status_page`], [`thread`], [`thread_limit`], [`sockets`], [`linux`], `transport` and `decompress`; `producer`, `consumer` and
 //! `simulate` never import each other.
 
 pub mod access;
@@ -30,8 +30,11 @@ pub mod shutdown;
 pub mod simulate;
 pub mod sockets;
 pub mod status_page;
+#[cfg(feature = "postgres")]
+pub mod tables;
 pub mod thread;
 pub mod thread_limit;
+mod transport;
 
 /// Measures how slow this machine currently is, so that tests can judge time limits. Used by unit tests as
 /// well.

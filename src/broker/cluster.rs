@@ -12,8 +12,9 @@ use crate::broker::client::Client;
 use crate::broker::connector::Connector;
 use crate::broker::error::{BrokerError, Result};
 use crate::broker::member::{Broker, open_broker};
-use crate::broker::protocol::{Call, Code, Metadata, left, metadata, share};
+use crate::broker::protocol::{Call, Code, Metadata, metadata, share};
 use crate::config::KafkaConfig;
+use crate::transport::left;
 
 /// Leaders are looked up again after this time, so that new partitions and moved leaders are found.
 const METADATA_MAX_AGE: Duration = Duration::from_secs(30);

@@ -5,11 +5,16 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::ArgPredicate;
 use clap::{ArgAction, Args, Parser, ValueEnum};
 
+#[cfg(feature = "postgres")]
+use super::CreateTables;
 use super::shard::Shard;
 use super::values::{file_to_write, listen_address, number};
-use super::{CommonConfig, EventEcho, IdsConfig, KafkaConfig, LakeConfig, Secret, Settings};
+use super::{
+    CommonConfig, DestinationConfig, EventEcho, IdsConfig, KafkaConfig, LakeConfig, Secret, Settings,
+};
 
 /// Reads events from a Kafka topic and writes each one to a log file exactly once.
 #[derive(Parser, Clone, Debug)]
@@ -30,6 +35,9 @@ pub struct ConsumerConfig {
     /// Where closed logs go.
     #[command(flatten)]
     pub lake: LakeConfig,
+    /// Where it is written instead.
+    #[command(flatten)]
+    pub destination: DestinationConfig,
     /// What is not written twice.
     #[command(flatten)]
     pub ids: IdsConfig,
@@ -56,8 +64,13 @@ pub struct ConsumerConfig {
 #[command(next_help_heading = "Reading")]
 pub struct ReadingConfig {
     /// Consumer group that offsets are committed to, for lag tools; without a checkpoint, reading starts at
-    /// these offsets. Within a group, each partition belongs to one log
-    #[arg(long = "kafka-group", env = "KAFKA_GROUP", default_value = "event-logger", value_parser = group_name)]
+    /// these offsets. Within a group, each partition belongs to one log. With DESTINATION_URL, the default is
+    /// `event-postgres`
+    #[arg(long = "kafka-group", env = "KAFKA_GROUP", default_value = "event-logger",
+          default_value_ifs([
+              ("destination_url", ArgPredicate::Equals("".into()), "event-logger"),
+              ("destination_url", ArgPredicate::IsPresent, "event-postgres"),
+          ]), value_parser = group_name)]
     pub group: String,
 
     /// Share of the topic to read, `i/n`: the partitions p with p % n == i. If n > 1, the log's name ends in
@@ -251,15 +264,34 @@ impl Settings for ConsumerConfig {
         vec![self.kafka.in_force(), ("METRICS_ADDR", metrics_addr), ("LAKE_COLUMNS", columns)]
     }
 
-    fn password(&self) -> Option<&Secret> {
-        self.kafka.security.password.as_ref()
+    fn passwords(&self) -> Vec<(&'static str, &Secret)> {
+        [self.kafka.security.given_password(), self.destination.given_password()]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    #[cfg(feature = "postgres")]
+    fn output(&self) -> Result<Option<String>, String> {
+        let DestinationConfig { create_tables, schema, monthly_partitions, .. } = &self.destination;
+        let ids = self.ids.field().is_some();
+        Ok((*create_tables == CreateTables::Print)
+            .then(|| crate::tables::create_all(schema, *monthly_partitions, ids)))
     }
 
     fn validate(&self) -> Result<(), String> {
         self.kafka.validate()?;
+        self.destination.validate()?;
         self.validate_log_file()?;
         self.lake.validate()?;
-        self.validate_rotation()
+        match &self.lake.dir {
+            Some(dir) if self.destination.is_set() => Err(format!(
+                "LAKE_DIR={} takes closed logs, but with DESTINATION_URL there is no log; unset one of them, and run a \
+                 second consumer for the other",
+                dir.display()
+            )),
+            _ => self.validate_rotation(),
+        }
     }
 }
 
@@ -274,6 +306,30 @@ mod tests {
     #[test]
     fn the_defaults_are_valid() {
         assert_eq!(parse(&[]).expect("parses").validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_database_has_a_group_of_its_own() {
+        let group = |args: &[&str]| parse(args).expect("parses").reading.group;
+        assert_eq!(group(&[]), "event-logger");
+        assert_eq!(group(&["--to", ""]), "event-logger");
+        assert_eq!(group(&["--to", "postgres://me@127.0.0.1/app"]), "event-postgres");
+        assert_eq!(group(&["--destination-url", "x", "--kafka-group", "mine"]), "mine");
+    }
+
+    #[test]
+    #[cfg(all(feature = "lake", feature = "postgres"))]
+    fn a_database_has_no_logs_for_a_lake() {
+        let config = parse(&[
+            "--to",
+            "postgres://me@127.0.0.1/app",
+            "--lake-dir",
+            "lake",
+            "--log-rotate-daily",
+            "true",
+        ]);
+        let refused = config.expect("parses").validate().expect_err("there is no log");
+        assert!(refused.contains("LAKE_DIR=lake") && refused.contains("DESTINATION_URL"), "{refused}");
     }
 
     #[test]

@@ -5,10 +5,12 @@
 
 mod access;
 mod consumer;
+mod destination;
 mod http;
 mod ids;
 mod kafka;
 mod lake;
+mod postgres_url;
 mod producer;
 mod secret;
 mod security;
@@ -18,13 +20,15 @@ mod values;
 
 pub use access::{AccessConfig, read_keys};
 pub use consumer::{ConsumerConfig, Fsync, LogConfig, OffsetReset, ReadingConfig};
+pub use destination::{CreateTables, DESTINATION_PASSWORD_ENV, DestinationConfig};
 pub use http::{HttpConfig, HttpServer};
 pub use ids::IdsConfig;
 pub use kafka::{KafkaClient, KafkaConfig};
 pub use lake::{Column, ColumnKind, LakeConfig};
+pub use postgres_url::{PostgresUrl, TlsMode};
 pub use producer::{EventEcho, ProducerConfig};
 pub use secret::{PASSWORD_ENV, Secret};
-pub use security::{SaslMechanism, SecurityConfig, SecurityProtocol};
+pub use security::{SaslMechanism, SecurityConfig, SecurityProtocol, system_authorities};
 pub use shard::Shard;
 pub use simulate::{AuditConfig, BatchFormat, LoadConfig, Output, ReportConfig, SimulateConfig};
 
@@ -88,9 +92,9 @@ pub trait Settings: CommandFactory + FromArgMatches {
         Ok(None)
     }
 
-    /// The password, if one is set in the environment. It is not a clap argument.
-    fn password(&self) -> Option<&Secret> {
-        None
+    /// The passwords that are set in the environment, by the names of their variables. They are not clap arguments.
+    fn passwords(&self) -> Vec<(&'static str, &Secret)> {
+        Vec::new()
     }
 }
 
@@ -177,8 +181,8 @@ fn table(command: &Command, matches: &ArgMatches, settings: &impl Settings) -> S
             .map_or_else(|| values.join(","), |(_, v)| v.clone());
         text.push_str(&format!("{name}={value}  # {source}\n"));
     }
-    if let Some(password) = settings.password() {
-        text.push_str(&format!("{PASSWORD_ENV}={password:?}  # environment or .env\n"));
+    for (name, password) in settings.passwords() {
+        text.push_str(&format!("{name}={password:?}  # environment or .env\n"));
     }
     text
 }

@@ -157,8 +157,8 @@ impl Settings for ProducerConfig {
         ]
     }
 
-    fn password(&self) -> Option<&Secret> {
-        self.kafka.security.password.as_ref()
+    fn passwords(&self) -> Vec<(&'static str, &Secret)> {
+        self.kafka.security.given_password().into_iter().collect()
     }
 
     fn output(&self) -> Result<Option<String>, String> {

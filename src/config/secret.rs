@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::values;
 
-/// Environment variable of the password.
+/// Environment variable of Kafka's password.
 pub const PASSWORD_ENV: &str = "KAFKA_SASL_PASSWORD";
 
 /// Bytes that must not be printed: `Debug` shows `***`, and there is no `Display`.
@@ -26,26 +26,42 @@ impl Secret {
         &self.0
     }
 
-    /// Reads the secret from a file, without a line ending at its end.
+    /// Reads the secret from the file that `setting` names, without a line ending at its end.
     ///
     /// # Errors
     /// The file cannot be read, is not a regular file, or is empty. The text is one sentence that names it.
-    pub fn from_file(path: &Path) -> Result<Self, String> {
+    pub fn from_file(setting: &str, path: &Path) -> Result<Self, String> {
         let name = path.display();
         // The file is read for each connection. A pipe would return its content only once, and could block.
-        values::file("KAFKA_SASL_PASSWORD_FILE", path)?;
-        let bytes = fs::read(path).map_err(|error| format!("KAFKA_SASL_PASSWORD_FILE={name}: {error}"))?;
+        values::file(setting, path)?;
+        let bytes = fs::read(path).map_err(|error| format!("{setting}={name}: {error}"))?;
         let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
-            return Err(format!("KAFKA_SASL_PASSWORD_FILE={name} is empty; write the password into it"));
+            return Err(format!("{setting}={name} is empty; write the password into it"));
         }
         Ok(Self::new(line))
     }
 
-    /// The value of `KAFKA_SASL_PASSWORD`.
-    pub fn from_environment() -> Option<Self> {
-        std::env::var_os(PASSWORD_ENV).map(OsString::into_vec).map(Self)
+    /// Checks that it can be sent as a password; `name` is the setting that it comes from.
+    ///
+    /// # Errors
+    /// One sentence that names the setting.
+    pub fn check(&self, name: &str) -> Result<(), String> {
+        if self.0.is_empty() || self.0.contains(&0) {
+            return Err(format!("{name}: a password must not be empty or contain a zero byte"));
+        }
+        if self.0.ends_with(b"\n") {
+            return Err(format!(
+                "{name} ends with a line break, which would be part of the password; remove it"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The value of the environment variable `name`.
+    pub fn from_environment(name: &str) -> Option<Self> {
+        std::env::var_os(name).map(OsString::into_vec).map(Self)
     }
 }
 
@@ -67,12 +83,12 @@ mod tests {
         for (text, secret) in [("p w", "p w"), ("p\n", "p"), ("p\r\n", "p"), ("p\n\n", "p\n"), (" p ", " p ")]
         {
             fs::write(&file, text).expect("written");
-            assert_eq!(Secret::from_file(&file), Ok(Secret::new(secret)), "{text:?}");
+            assert_eq!(Secret::from_file("F", &file), Ok(Secret::new(secret)), "{text:?}");
         }
         for (text, word) in [("", "empty"), ("\n", "empty"), ("\r\n", "empty")] {
             fs::write(&file, text).expect("written");
-            assert!(Secret::from_file(&file).is_err_and(|reason| reason.contains(word)), "{text:?}");
+            assert!(Secret::from_file("F", &file).is_err_and(|reason| reason.contains(word)), "{text:?}");
         }
-        assert!(Secret::from_file(dir.path()).is_err_and(|reason| reason.contains("directory")));
+        assert!(Secret::from_file("F", dir.path()).is_err_and(|reason| reason.contains("directory")));
     }
 }

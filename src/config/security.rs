@@ -12,6 +12,8 @@ use clap::{Args, ValueEnum};
 use super::secret::{PASSWORD_ENV, Secret};
 use super::values;
 
+const PASSWORD_FILE_ENV: &str = "KAFKA_SASL_PASSWORD_FILE";
+
 /// Where Linux distributions keep the certificate authorities that they trust.
 const SYSTEM_AUTHORITIES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -50,7 +52,7 @@ pub struct SecurityConfig {
     pub username: Option<String>,
 
     /// Password from the environment.
-    #[arg(skip = Secret::from_environment())]
+    #[arg(skip = Secret::from_environment(PASSWORD_ENV))]
     pub password: Option<Secret>,
 
     /// File with the SASL password; read for each connection, so it can be replaced while the program runs
@@ -140,21 +142,19 @@ impl SecurityConfig {
     pub fn password(&self) -> Result<Secret, String> {
         match (&self.password, &self.password_file) {
             (Some(password), _) => Ok(password.clone()),
-            (None, Some(file)) => Secret::from_file(file),
+            (None, Some(file)) => Secret::from_file(PASSWORD_FILE_ENV, file),
             (None, None) => Err(format!("neither {PASSWORD_ENV} nor KAFKA_SASL_PASSWORD_FILE is set")),
         }
     }
 
+    /// The password from the environment, with the name of its variable.
+    pub fn given_password(&self) -> Option<(&'static str, &Secret)> {
+        Some((PASSWORD_ENV, self.password.as_ref()?))
+    }
+
     /// The file with the certificate authorities to trust, and the setting it comes from.
     pub fn authorities(&self) -> (&'static str, PathBuf) {
-        if let Some(ca) = &self.ca {
-            return ("KAFKA_TLS_CA", ca.clone());
-        }
-        if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
-            return ("SSL_CERT_FILE", file.into());
-        }
-        let there = SYSTEM_AUTHORITIES.iter().find(|path| Path::new(path).exists());
-        ("the system's authorities", there.unwrap_or(&SYSTEM_AUTHORITIES[0]).into())
+        self.ca.as_ref().map_or_else(system_authorities, |ca| ("KAFKA_TLS_CA", ca.clone()))
     }
 
     /// Checks relations between these settings, and that the files can be read.
@@ -224,10 +224,9 @@ impl SecurityConfig {
             (Some(_), Some(_)) => {
                 Err(format!("{PASSWORD_ENV} and KAFKA_SASL_PASSWORD_FILE are both set; unset one of them"))
             }
-            (None, Some(file)) => {
-                Secret::from_file(file).and_then(|password| usable("KAFKA_SASL_PASSWORD_FILE", &password))
-            }
-            (Some(password), None) => usable(PASSWORD_ENV, password),
+            (None, Some(file)) => Secret::from_file(PASSWORD_FILE_ENV, file)
+                .and_then(|password| password.check(PASSWORD_FILE_ENV)),
+            (Some(password), None) => password.check(PASSWORD_ENV),
             (None, None) => Err(format!(
                 "KAFKA_SECURITY_PROTOCOL={protocol} needs {PASSWORD_ENV} (environment or .env) or \
                  KAFKA_SASL_PASSWORD_FILE"
@@ -252,14 +251,13 @@ impl SecurityConfig {
     }
 }
 
-fn usable(name: &str, password: &Secret) -> Result<(), String> {
-    if password.reveal().is_empty() || password.reveal().contains(&0) {
-        return Err(format!("{name}: a password must not be empty or contain a zero byte"));
+/// The file with the authorities that this machine trusts, and the setting it comes from.
+pub fn system_authorities() -> (&'static str, PathBuf) {
+    if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
+        return ("SSL_CERT_FILE", file.into());
     }
-    if password.reveal().ends_with(b"\n") {
-        return Err(format!("{name} ends with a line break, which would be part of the password; remove it"));
-    }
-    Ok(())
+    let there = SYSTEM_AUTHORITIES.iter().find(|path| Path::new(path).exists());
+    ("the system's authorities", there.unwrap_or(&SYSTEM_AUTHORITIES[0]).into())
 }
 
 #[cfg(test)]

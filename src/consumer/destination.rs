@@ -15,6 +15,10 @@ pub enum DestinationError {
     Retryable(String),
     /// An operator has to decide; the text lists the options.
     Refused(String),
+    /// The settings do not fit what is there, for example a password; the text says what to change.
+    Unusable(String),
+    /// It has gone back to an older state. The next start continues from there.
+    Restart(String),
 }
 
 /// A record of the topic.
@@ -90,14 +94,14 @@ pub trait Opener {
     /// Where the destination is, shown to the operator of another one.
     fn place(&self) -> &str;
 
-    /// Identity of the log that was at this place last.
+    /// Identity of the log that was at this place last, if it is known.
     fn predecessor(&self) -> Option<&str>;
 
     /// Reads the stored progress; `None` if there is none.
     ///
     /// # Errors
     /// It cannot be read, or belongs to something else (refused).
-    fn stored(&self) -> Result<Option<Stored>, DestinationError>;
+    fn stored(&mut self) -> Result<Option<Stored>, DestinationError>;
 
     /// Opens the destination at `progress`, which is durable from then on. Not called again once it
     /// succeeded.

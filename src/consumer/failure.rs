@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::config::EXIT_BAD_CONFIG;
+use crate::consumer::destination::DestinationError;
 
 /// Exit code when only a human can decide how to go on: started again, it would end the same way.
 pub const EXIT_UNDECIDED: u8 = 65;
@@ -30,6 +31,16 @@ impl Failure {
     /// The configuration is bad.
     pub fn bad_config(reason: impl Into<String>) -> Self {
         Self { exit_code: EXIT_BAD_CONFIG, reason: reason.into() }
+    }
+}
+
+impl From<DestinationError> for Failure {
+    fn from(error: DestinationError) -> Self {
+        match error {
+            DestinationError::Retryable(reason) | DestinationError::Restart(reason) => Self::failed(reason),
+            DestinationError::Refused(reason) => Self::undecided(reason),
+            DestinationError::Unusable(reason) => Self::bad_config(reason),
+        }
     }
 }
 

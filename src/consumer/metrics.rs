@@ -9,6 +9,11 @@ use crate::metrics::Metrics;
 const AGE_BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0, 3600.0];
 
+/// Reasons to drop an event: it is in the destination, or another one with its id is.
+pub const REPEATED: &str = "repeated";
+/// The same.
+pub const DIFFERS: &str = "differs";
+
 /// All metrics of one consumer.
 pub struct ConsumerMetrics {
     /// The registry behind `/metrics`.
@@ -17,6 +22,8 @@ pub struct ConsumerMetrics {
     pub records: IntCounter,
     /// Records that are not valid events, by reason.
     pub rejected: IntCounterVec,
+    /// Events that were dropped, by reason.
+    pub duplicates: IntCounterVec,
     /// Seconds from each record's timestamp until the checkpoint covered it, if the client knows the
     /// timestamp.
     pub end_to_end_seconds: Histogram,
@@ -44,7 +51,8 @@ impl Default for ConsumerMetrics {
         };
         let rejected = m.counters(
             "pipeline_consumer_rejected_total",
-            "Records that are not valid events, by reason; they are in the rejected file",
+            "Records that are not valid events, or that the database does not accept, by reason; they are in the rejected file \
+             or in event_rejects",
             &["reason"],
         );
         for kind in ErrorKind::ALL {
@@ -53,6 +61,13 @@ impl Default for ConsumerMetrics {
         Self {
             records: m.counter("pipeline_consumer_records_total", "Records covered by the checkpoint"),
             rejected,
+            duplicates: m.counters_for(
+                "pipeline_consumer_duplicates_total",
+                "Events that were dropped because their id is in the log or table: `repeated` ones, and those whose \
+                 content `differs`",
+                "reason",
+                &[REPEATED, DIFFERS],
+            ),
             end_to_end_seconds: m.histogram(
                 "pipeline_end_to_end_seconds",
                 "Time from a record's timestamp (the broker's with LogAppendTime, else its sender's) to the \

@@ -23,6 +23,8 @@ mod offset_reset;
 mod open;
 mod ownership;
 mod pages;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod progress;
 mod reader;
 mod start;
@@ -53,7 +55,7 @@ pub use failure::{EXIT_UNDECIDED, Failure};
 pub use log::lines;
 
 use claim::Claim;
-use destination::Destination;
+use destination::{Destination, Opener};
 use hangup::Hangups;
 #[cfg(feature = "lake")]
 use log::forward::Forward;
@@ -68,11 +70,13 @@ use writer::Writer;
 
 /// Describes every metric of the consumer, for the documentation.
 pub fn metric_descriptions() -> Vec<Description> {
-    let registry = metrics::ConsumerMetrics::default().registry;
-    LogMetrics::new(&registry);
+    let metrics = metrics::ConsumerMetrics::default();
+    LogMetrics::new(&metrics);
     #[cfg(feature = "lake")]
-    lake::LakeMetrics::new(&registry);
-    registry.descriptions()
+    lake::LakeMetrics::new(&metrics.registry);
+    #[cfg(feature = "postgres")]
+    postgres::metrics::PgMetrics::new(&metrics);
+    metrics.registry.descriptions()
 }
 
 /// Fetches queued for the writer: one keeps both threads busy, and each can hold megabytes.
@@ -91,24 +95,40 @@ const LAST_COMMIT: Duration = Duration::from_secs(5);
 pub fn run<S: Source + 'static>(
     config: &ConsumerConfig,
     shutdown: &Shutdown,
-    mut source: S,
+    source: S,
 ) -> Result<(), Failure> {
     let state = Arc::new(State::starting());
-    let lake = lake(config, &state)?;
-    let mut log = LogOpener::new(config, &state.metrics.registry, lake)?;
+    #[cfg(feature = "postgres")]
+    if config.destination.is_set() {
+        let opener = postgres::open::PgOpener::new(config, &state.metrics)?;
+        let place = opener.place().to_owned();
+        return run_into(config, shutdown, source, (opener, &place), &state);
+    }
+    let log = LogOpener::new(config, &state.metrics, lake(config, &state)?)?;
+    let place = config.reading.shard.log_file(&config.log.file).display().to_string();
+    run_into(config, shutdown, source, (log, &place), &state)
+}
+
+/// The same for one destination, which is shown as `place`.
+fn run_into<S: Source + 'static>(
+    config: &ConsumerConfig,
+    shutdown: &Shutdown,
+    mut source: S,
+    (mut opener, place): (impl Opener, &str),
+    state: &Arc<State>,
+) -> Result<(), Failure> {
     let hangups = Hangups::listen().map_err(cannot_start)?;
-    let _status = status_page(config, &state)?;
-    let opened = open::open(config, &mut log, &mut source, &state, shutdown)?;
+    let _status = status_page(config, state)?;
+    let opened = open::open(config, &mut opener, &mut source, state, shutdown)?;
     let Some(opened) = opened else { return Ok(()) };
     ::log::info!(
-        "logging topic={} shard={} to {}, starting at {}",
+        "logging topic={} shard={} to {place}, starting at {}",
         config.kafka.topic,
         config.reading.shard,
-        config.reading.shard.log_file(&config.log.file).display(),
         in_words(&opened.destination.covered().offsets)
     );
     say_what_repeats(config);
-    copy(config, shutdown, source, opened, &hangups, &state)
+    copy(config, shutdown, source, opened, &hangups, state)
 }
 
 /// Where closed logs go.
@@ -127,6 +147,9 @@ fn lake(_: &ConsumerConfig, _: &Arc<State>) -> Result<Option<NewPlace>, Failure>
 
 fn say_what_repeats(config: &ConsumerConfig) {
     let Some(field) = config.ids.field() else { return };
+    if config.destination.is_set() {
+        return ::log::info!("dropping events whose {field} is in the table");
+    }
     ::log::info!(
         "dropping events whose {field} was logged within DEDUP_WINDOW={}, as long as there are not more than \
          DEDUP_MAX_IDS={}",

@@ -68,8 +68,9 @@ pub fn open<S: Source, O: Opener>(
     shutdown: &Shutdown,
 ) -> Result<Option<Opened<O::Destination>>, Failure> {
     // Progress that cannot be used is reported before Kafka is waited for.
-    if let Err(DestinationError::Refused(reason)) = opener.stored() {
-        return Err(Failure::undecided(reason));
+    match opener.stored() {
+        Ok(_) | Err(DestinationError::Retryable(_)) => {}
+        Err(error) => return Err(error.into()),
     }
     let new_id = new_id();
     let opened = until_it_works(state, shutdown, || attempt(config, opener, &new_id, source, state))?;
@@ -103,9 +104,6 @@ fn until_it_works<T>(
             Err(AttemptError::Kafka(BrokerError::Unsupported(reason) | BrokerError::Refused(reason))) => {
                 return Err(Failure::bad_config(reason));
             }
-            Err(AttemptError::Destination(DestinationError::Refused(reason))) => {
-                return Err(Failure::undecided(reason));
-            }
             Err(AttemptError::Kafka(BrokerError::Throttled(..))) => {}
             Err(AttemptError::Kafka(error)) => {
                 state.metrics.kafka_errors.with_label_values(&[error.kind()]).inc();
@@ -115,6 +113,7 @@ fn until_it_works<T>(
                 state.metrics.write_errors.inc();
                 state.problem("start", &reason);
             }
+            Err(AttemptError::Destination(error)) => return Err(error.into()),
         }
         let _ = shutdown.closed().recv_timeout(backoff.next_wait(fastrand::f64()));
     }

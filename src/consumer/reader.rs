@@ -115,7 +115,7 @@ impl<S: Source> Reader<S> {
     /// source.
     pub fn run(mut self) -> ((S, Claim), Result<(), Failure>) {
         let mut result = Ok(true);
-        while matches!(result, Ok(true)) && !self.shutdown.requested() {
+        while matches!(result, Ok(true)) && !self.shutdown.requested() && !self.state.is_unattended() {
             result = self.step();
         }
         ((self.source, self.claim), result.map(|_| ()))

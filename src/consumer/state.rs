@@ -17,6 +17,7 @@ pub struct State {
     problems: Mutex<BTreeMap<String, String>>,
     covered: Mutex<Offsets>,
     closed: AtomicBool,
+    unattended: AtomicBool,
 }
 
 impl State {
@@ -63,6 +64,16 @@ impl State {
     /// True once the log has been closed.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Records that the writer has ended, so that the reader ends too.
+    pub fn leave(&self) {
+        self.unattended.store(true, Ordering::SeqCst);
+    }
+
+    /// True once the writer has ended.
+    pub fn is_unattended(&self) -> bool {
+        self.unattended.load(Ordering::SeqCst)
     }
 
     /// Offsets covered by the checkpoint on disk.

@@ -62,6 +62,13 @@ pub struct Writer<D> {
     settle_at: Option<Instant>,
 }
 
+impl<D> Drop for Writer<D> {
+    /// The reader would notice only with its next page.
+    fn drop(&mut self) {
+        self.state.leave();
+    }
+}
+
 impl<D: Destination> Writer<D> {
     /// Creates a writer that continues where the destination ends.
     pub fn new(
@@ -103,13 +110,14 @@ impl<D: Destination> Writer<D> {
                 self.state.cover(&self.destination.covered().offsets);
                 self.state.close();
             }
-            Ok(Err(DestinationError::Retryable(reason) | DestinationError::Refused(reason))) => {
-                log::warn!("stopping without a final checkpoint (nothing is lost): {reason}");
+            Ok(Err(error)) => {
+                let error = Failure::from(error);
+                log::warn!("stopping without a final checkpoint (nothing is lost): {error}");
             }
             Err(DestinationError::Retryable(_)) => {
                 log::warn!("stopping with lines not on disk; their records are read again at the next start");
             }
-            Err(DestinationError::Refused(reason)) => return Err(Failure::undecided(reason)),
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }

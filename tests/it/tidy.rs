@@ -12,13 +12,14 @@ const FUNCTION_MAX_LINES: usize = 70;
 const BIN_MAX_LINES: usize = 40;
 
 /// A package, and the only rooms of `src/` that may name it.
-const PACKAGE_ROOMS: [(&str, &[&str]); 6] = [
+const PACKAGE_ROOMS: [(&str, &[&str]); 7] = [
     ("kafka", &["src/broker"]),
     ("tiny_http", &["src/producer/tiny_http"]),
     ("ureq", &["src/simulate"]),
-    ("rustls", &["src/broker/secure"]),
+    ("rustls", &["src/transport"]),
     ("ring", &["src/broker/secure"]),
     ("parquet", &["src/consumer/lake", "src/simulate"]),
+    ("postgres_protocol", &["src/consumer/postgres"]),
 ];
 
 /// Rooms that never import each other.
@@ -47,6 +48,9 @@ const ASYNC_RUNTIMES: [&str; 9] = [
     "glommio",
     "monoio",
 ];
+
+/// Packages that only features bring which are off by default.
+const OFF_BY_DEFAULT: [&str; 2] = ["postgres-protocol", "rustls"];
 
 /// What the task gave; every other package needs a reason.
 const GIVEN_PACKAGES: [&str; 9] =
@@ -272,6 +276,8 @@ fn builds_have_the_packages_of_the_manifest_and_no_async_runtime() {
         assert!(all.len() > 30, "{all:?}");
         let found: Vec<_> = ASYNC_RUNTIMES.iter().filter(|name| all.contains(**name)).collect();
         assert!(found.is_empty(), "{features:?}: {found:?}");
+        let is_whole = features.contains(&"--all-features");
+        assert!(OFF_BY_DEFAULT.iter().all(|name| all.contains(*name) == is_whole), "{features:?}");
     }
 }
 

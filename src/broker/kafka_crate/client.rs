@@ -12,10 +12,11 @@ use crate::broker::error::{BrokerError, Result};
 use crate::broker::kafka_crate::limit::{CallLimit, Target};
 use crate::broker::kafka_crate::session::{Session, code_of};
 use crate::broker::protocol::{
-    Api, CLIENT_ID, Call, Code, FetchLimits, PRODUCE_KEY, PerPartition, Writer, control, left,
+    Api, CLIENT_ID, Call, Code, FetchLimits, PRODUCE_KEY, PerPartition, Writer, control,
 };
 use crate::broker::record::{Fetched, Position};
 use crate::linux;
+use crate::transport::left;
 
 /// The last version that may be sent without records; its response says whether a quota is exceeded.
 const PRODUCE: Api = Api { name: "Produce", key: PRODUCE_KEY, version: 2 };

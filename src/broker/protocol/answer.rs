@@ -4,7 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use crate::broker::protocol::deadline::transfer_time;
-use crate::broker::protocol::stream::{Refused, Transport};
+use crate::transport::{Refused, Transport};
 
 /// Size limit of a response.
 #[derive(Clone, Copy)]

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::answer::{self, AnswerLimit};
-use crate::broker::protocol::deadline::left;
 use crate::broker::protocol::frame::{Malformed, Reader, Writer};
-use crate::broker::protocol::stream::{Refused, Transport};
 use crate::linux;
+use crate::transport::{Refused, Transport, left};
 
 /// Identifies us in the broker's logs, metrics and quotas.
 pub const CLIENT_ID: &str = "event-pipeline";

@@ -1,17 +1,14 @@
-//! Arithmetic with deadlines: the time left, one broker's share of it, and extra time for large transfers.
+//! Arithmetic with deadlines: one broker's share of the time left, and extra time for large transfers.
 
 use std::time::{Duration, Instant};
+
+use crate::transport::left;
 
 /// Minimum speed of a transfer that takes longer than its request's deadline, in bytes per second.
 const SLOWEST: usize = 1 << 20;
 
 /// Time for a broker's response to arrive after the broker has stopped waiting for replicas.
 const ANSWER_TIME: Duration = Duration::from_millis(250);
-
-/// Time until `deadline`; zero once it has passed.
-pub fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
-}
 
 /// A deadline that leaves equal time for each of `waiting` brokers, the first of which starts now.
 pub fn share(deadline: Instant, waiting: usize) -> Instant {

@@ -15,8 +15,6 @@ pub mod metadata;
 mod oversize;
 mod peek;
 pub mod stored;
-mod stream;
-pub mod tcp;
 mod topic_id;
 
 pub use code::Code;
@@ -25,7 +23,7 @@ pub use control::{
     Call, PerPartition, READ_COMMITTED, READ_UNCOMMITTED, Versions, answers_exactly, outcome_of,
     per_partition,
 };
-pub use deadline::{ack_timeout, left, share, transfer_time};
+pub use deadline::{ack_timeout, share, transfer_time};
 pub use epochs::{EPOCH_ENDS, Question, epoch_ends};
 pub use fetch::{FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH};
 pub use frame::{Malformed, Reader, Writer};
@@ -34,5 +32,4 @@ pub use metadata::Metadata;
 pub use peek::headers;
 pub use peek::{Peek, peek};
 pub use stored::{BatchHeader, HEADER_BYTES, next_batch};
-pub use stream::{Refused, Transport, Until, write_parts};
 pub use topic_id::topic_id;

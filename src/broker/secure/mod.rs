@@ -7,16 +7,29 @@
 mod sasl;
 #[cfg(feature = "tls")]
 mod scram;
-#[cfg(feature = "tls")]
-mod tls;
 
 use std::time::Instant;
 
-use crate::broker::error::Result;
-use crate::broker::protocol::{Connection, Versions, control, tcp};
+use crate::broker::error::{BrokerError, Result};
 #[cfg(feature = "tls")]
-use crate::broker::{error::BrokerError, protocol::failure};
+use crate::broker::protocol::failure;
+use crate::broker::protocol::{Connection, Versions, control};
 use crate::config::KafkaConfig;
+#[cfg(feature = "tls")]
+use crate::config::SecurityConfig;
+use crate::transport::tcp;
+#[cfg(feature = "tls")]
+use crate::transport::tls;
+
+#[cfg(feature = "tls")]
+static NAMES: tls::Names = tls::Names {
+    server: "broker",
+    ca: "KAFKA_TLS_CA",
+    cert: "KAFKA_TLS_CERT",
+    key: "KAFKA_TLS_KEY",
+    hosts: "KAFKA_BROKERS and in the broker's advertised.listeners",
+    mode: "KAFKA_SECURITY_PROTOCOL",
+};
 
 /// Opens a connection to `host` (host:port) that is ready for requests, and returns what the broker supports.
 ///
@@ -24,14 +37,25 @@ use crate::config::KafkaConfig;
 /// Retryable if the broker is unreachable or too slow. Refused if we do not trust it, or it does not accept
 /// us. Unsupported if the Kafka version is wrong.
 pub fn open(config: &KafkaConfig, host: &str, deadline: Instant) -> Result<(Connection, Versions)> {
-    let socket = tcp::connect(host, config.connect_timeout(), deadline)?;
+    let socket = tcp::connect(host, config.connect_timeout(), deadline)
+        .map_err(|why| BrokerError::Retryable(format!("cannot connect to broker {host}: {why}")))?;
     #[cfg(feature = "tls")]
     if config.security.protocol.has_tls() {
-        let transport = tls::encrypt(&config.security, socket, host, deadline)
+        let transport = tls::encrypt(&tls_settings(&config.security), socket, host, deadline)
             .map_err(|failure| explain(config, host, deadline, failure))?;
         return ready(Connection::over(Box::new(transport), host), config, deadline);
     }
     ready(Connection::over(Box::new(socket), host), config, deadline)
+}
+
+#[cfg(feature = "tls")]
+fn tls_settings(config: &SecurityConfig) -> tls::Settings<'_> {
+    let (name, path) = config.authorities();
+    tls::Settings {
+        names: &NAMES,
+        authorities: Some(tls::Authorities { name, path, is_chosen: config.ca.is_some() }),
+        identity: config.cert.as_deref().zip(config.key.as_deref()),
+    }
 }
 
 /// Shakes hands on a new `connection`, and authenticates if the settings say so.

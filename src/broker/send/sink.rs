@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use crate::broker::client::{Batch, BatchInDoubt, Produced};
 use crate::broker::cluster::Cluster;
 use crate::broker::error::{BrokerError, Result};
-use crate::broker::protocol::{Code, PerPartition, ack_timeout, left, outcome_of};
+use crate::broker::protocol::{Code, PerPartition, ack_timeout, outcome_of};
 use crate::broker::record::{Receipt, Record};
 use crate::broker::send::dispatch::{Dispatch, Refusal};
 use crate::broker::send::partition::{self, Part, Turn};
 use crate::broker::send::{doubt, probe};
 use crate::broker::topic::Sink;
+use crate::transport::left;
 
 /// Time reserved for each further broker while waiting for one.
 const RESERVE: Duration = Duration::from_millis(500);

@@ -11,13 +11,14 @@ use crate::broker::client::{Batch, Client, Produced};
 use crate::broker::error::{BrokerError, Result};
 use crate::broker::page::Page;
 use crate::broker::protocol::{
-    Call, Code, FetchLimits, ONE_BATCH, PerPartition, READ_COMMITTED, ack_timeout, fetch, left,
+    Call, Code, FetchLimits, ONE_BATCH, PerPartition, READ_COMMITTED, ack_timeout, fetch,
 };
 use crate::broker::record::{Fetched, Position};
 use crate::broker::wire::produce::{check_answers, new_producer_id, offset_in, produce_body, produced};
 use crate::broker::wire::records::PageError;
 use crate::broker::wire::sequence::Sequences;
 use crate::broker::wire::{answer, batch, probe};
+use crate::transport::left;
 
 /// Pause between two requests for a producer id.
 const ID_POLL: Duration = Duration::from_millis(20);

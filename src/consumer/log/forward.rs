@@ -134,9 +134,10 @@ impl Forwarding {
     /// the ids of its events may have to be read again.
     fn may_go(&self, paths: &Paths, log: &Path) -> io::Result<bool> {
         let checkpoint = read_checkpoint(&Disk, paths).map_err(|error| match error {
-            DestinationError::Retryable(reason) | DestinationError::Refused(reason) => {
-                io::Error::other(reason)
-            }
+            DestinationError::Retryable(reason)
+            | DestinationError::Refused(reason)
+            | DestinationError::Unusable(reason)
+            | DestinationError::Restart(reason) => io::Error::other(reason),
         })?;
         let closing = checkpoint.and_then(|checkpoint| checkpoint.files.rotate_to);
         if closing.is_some_and(|name| log.file_name().is_some_and(|file| *file == *name)) {

@@ -3,11 +3,8 @@
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use crate::consumer::log::ids::Window;
-use crate::metrics::{Metrics, SECONDS_BUCKETS};
-
-/// Reasons to drop an event: it is in the log, or another one with its id is.
-const REPEATED: &str = "repeated";
-const DIFFERS: &str = "differs";
+use crate::consumer::metrics::{ConsumerMetrics, DIFFERS, REPEATED};
+use crate::metrics::SECONDS_BUCKETS;
 
 /// All metrics of one log.
 pub struct LogMetrics {
@@ -29,7 +26,8 @@ pub struct LogMetrics {
 
 impl LogMetrics {
     /// Registers all metrics with the value zero.
-    pub fn new(metrics: &Metrics) -> Self {
+    pub fn new(consumer: &ConsumerMetrics) -> Self {
+        let metrics = &consumer.registry;
         Self {
             events: metrics.counter("pipeline_log_events_total", "Records that became lines of the log"),
             bytes: metrics.counter("pipeline_log_bytes_total", "Bytes of the log's lines"),
@@ -39,7 +37,7 @@ impl LogMetrics {
                 &SECONDS_BUCKETS,
             ),
             rotations: metrics.counter("pipeline_log_rotations_total", "Rotations of the log"),
-            duplicates: duplicates(metrics),
+            duplicates: consumer.duplicates.clone(),
             dedup_ids: metrics.int_gauge("pipeline_dedup_ids", "Event ids that are remembered"),
             dedup_window_seconds: metrics.gauge(
                 "pipeline_dedup_window_seconds",
@@ -56,13 +54,4 @@ impl LogMetrics {
         self.dedup_ids.set(i64::try_from(window.len()).unwrap_or(i64::MAX));
         self.dedup_window_seconds.set(window.reach() as f64 / 1000.0);
     }
-}
-
-fn duplicates(metrics: &Metrics) -> IntCounterVec {
-    metrics.counters_for(
-        "pipeline_consumer_duplicates_total",
-        "Events that were dropped because their id is in the log: `repeated` ones, and those whose content `differs`",
-        "reason",
-        &[REPEATED, DIFFERS],
-    )
 }

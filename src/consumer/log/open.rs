@@ -18,10 +18,10 @@ use crate::consumer::log::paths::Paths;
 use crate::consumer::log::recovery::{Recovered, read_checkpoint, recover};
 use crate::consumer::log::rotation::{Begin, Rotation};
 use crate::consumer::log::storage::{Disk, Storage, doing};
+use crate::consumer::metrics::ConsumerMetrics;
 use crate::consumer::progress::Progress;
 use crate::consumer::state::now_millis;
 use crate::linux;
-use crate::metrics::Metrics;
 
 /// A log that is not open yet; its lock keeps other consumers away.
 pub struct LogOpener {
@@ -43,7 +43,7 @@ impl LogOpener {
     /// Another consumer has it, or the files cannot be used.
     pub fn new(
         config: &ConsumerConfig,
-        metrics: &Metrics,
+        metrics: &ConsumerMetrics,
         closed_logs_to: Option<NewPlace>,
     ) -> Result<Self, Failure> {
         let paths = Paths::of(&config.reading.shard.log_file(&config.log.file));
@@ -101,7 +101,7 @@ impl Opener for LogOpener {
         self.predecessor.as_deref()
     }
 
-    fn stored(&self) -> Result<Option<Stored>, DestinationError> {
+    fn stored(&mut self) -> Result<Option<Stored>, DestinationError> {
         let Some(Checkpoint { progress, files, .. }) = read_checkpoint(&Disk, &self.paths)? else {
             return Ok(None);
         };

@@ -9,8 +9,8 @@ fn start(disk: &SimDisk, topic: &Topic<'_>, fsync: Fsync, boot: &str) -> Result<
 
 fn reason(error: DestinationError) -> String {
     match error {
-        DestinationError::Retryable(reason) => panic!("I/O error: {reason}"),
         DestinationError::Refused(reason) => reason,
+        other => panic!("not refused: {other:?}"),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::support::process::Program;
 use crate::support::wait::{eventually, secs};
 
 /// A small file system in memory, unmounted at the end.
-pub struct Tmpfs(PathBuf);
+pub struct Tmpfs(pub PathBuf);
 
 impl Tmpfs {
     pub fn mount(path: &Path, size: &str) -> Self {
@@ -135,7 +135,7 @@ fn a_directory_that_is_gone_is_waited_for() {
 }
 
 /// The consumer as a user who may write in the log's directory. Root may write everywhere.
-pub fn as_nobody(site: &Site<'_>, settings: &[(&str, &str)]) -> Program {
+pub(super) fn as_nobody(site: &Site<'_>, settings: &[(&str, &str)]) -> Program {
     const NOBODY: &str = "65534";
     fs::create_dir(site.logs()).expect("create");
     for path in [site.dir.path(), &site.logs()] {

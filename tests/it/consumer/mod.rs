@@ -1,15 +1,15 @@
 //! The consumer from outside: a real topic, the real program, and what stands in its files afterwards.
 
-mod faults;
+pub mod faults;
 mod foreign;
 mod hints;
-mod kills;
+pub mod kills;
 #[cfg(feature = "lake")]
 mod lake;
 mod large;
 mod leaderless;
 mod limits;
-mod load;
+pub mod load;
 mod operation;
 mod quotas;
 mod repeats;
@@ -227,19 +227,19 @@ fn payload(line: &str) -> &str {
     &line[pattern.len() - 1..]
 }
 
-fn ready_status(running: &mut Running) -> (u16, String) {
+pub fn ready_status(running: &mut Running) -> (u16, String) {
     let answer = http::get(running.address(), "/readyz").expect("the status page answers");
     (answer.status, answer.text())
 }
 
 #[track_caller]
-fn wait_ready(running: &mut Running) {
+pub fn wait_ready(running: &mut Running) {
     eventually(secs(60), "the consumer is ready", || ready_status(running).0 == 200);
 }
 
 /// Waits until `/readyz` is 503 with a reason that holds `word`.
 #[track_caller]
-fn wait_problem(running: &mut Running, word: &str) {
+pub fn wait_problem(running: &mut Running, word: &str) {
     eventually(secs(60), &format!("not ready because of {word:?}"), || {
         let (status, body) = ready_status(running);
         status == 503 && body.contains(word)
@@ -247,7 +247,7 @@ fn wait_problem(running: &mut Running, word: &str) {
 }
 
 /// The value of one sample of `/metrics`, 0 if it is not there.
-fn metric(running: &mut Running, sample: &str) -> f64 {
+pub fn metric(running: &mut Running, sample: &str) -> f64 {
     let text = http::get(running.address(), "/metrics").expect("metrics").text();
     let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.parse().expect("a number"))

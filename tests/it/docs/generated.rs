@@ -7,7 +7,9 @@ use std::fmt::Write;
 use std::fs;
 
 use clap::{Arg, ArgAction, Command, CommandFactory};
-use event_pipeline::config::{ConsumerConfig, PASSWORD_ENV, ProducerConfig, SimulateConfig};
+use event_pipeline::config::{
+    ConsumerConfig, DESTINATION_PASSWORD_ENV, PASSWORD_ENV, ProducerConfig, SimulateConfig,
+};
 use event_pipeline::metrics::Description;
 use event_pipeline::{consumer, producer};
 
@@ -83,6 +85,12 @@ fn settings_page() -> String {
             let _ = writeln!(
                 text,
                 "| `{PASSWORD_ENV}` | none | | password for SASL; from the environment or `.env` only, there is no flag |"
+            );
+        }
+        if title == "Consumer" {
+            let _ = writeln!(
+                text,
+                "| `{DESTINATION_PASSWORD_ENV}` | none | | password of the database; from the environment or `.env` only, there is no flag |"
             );
         }
     }

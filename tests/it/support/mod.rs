@@ -10,6 +10,8 @@ pub mod http;
 pub mod java;
 pub mod kafka;
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod preload;
 pub mod process;
 pub mod proxy;

@@ -43,6 +43,8 @@ enum Fate {
     Pass,
     Vanish,
     CutAfter(usize),
+    /// It arrives, but no reply to it does.
+    LastWords,
 }
 
 /// Makes other bytes of a reply, its size in front.
@@ -68,6 +70,8 @@ struct State {
     open: Vec<[TcpStream; 2]>,
     accepted: usize,
     cut_after: Option<(Direction, usize)>,
+    /// A text in a request, and whether that request arrives.
+    cut_at: Option<(&'static [u8], bool)>,
     lose_replies: Option<Loss>,
     mangle: Option<Mangle>,
 }
@@ -117,6 +121,7 @@ impl Proxy {
             open: Vec::new(),
             accepted: 0,
             cut_after: None,
+            cut_at: None,
             lose_replies: None,
             mangle: None,
         };
@@ -149,7 +154,17 @@ impl Proxy {
         self.shared.lock().cut_after = Some((direction, bytes));
     }
 
-    /// Kafka only: of the next `times` replies to requests of `api_key`, none arrives; the connection is cut instead.
+    /// Cuts one connection, once: the one in which a request with `text` comes next, before it or right after it.
+    pub fn cut_at(&self, text: &'static [u8], is_delivered: bool) {
+        self.shared.lock().cut_at = Some((text, is_delivered));
+    }
+
+    /// True until a connection was cut by [`Proxy::cut_at`].
+    pub fn is_to_cut(&self) -> bool {
+        self.shared.lock().cut_at.is_some()
+    }
+
+    /// Kafka only: cuts the connection instead of the next `times` replies to requests of `api_key`.
     pub fn lose_replies(&self, api_key: i16, times: usize) {
         self.lose_replies_to(api_key, b"", times);
     }
@@ -185,6 +200,18 @@ impl Drop for Proxy {
 }
 
 impl State {
+    /// What becomes of a chunk in view of [`Proxy::cut_at`].
+    fn fate_at(&mut self, direction: Direction, chunk: &[u8]) -> Fate {
+        let Some((text, is_delivered)) = self.cut_at.filter(|_| direction == Direction::Request) else {
+            return Fate::Pass;
+        };
+        if chunk.windows(text.len()).all(|part| part != text) {
+            return Fate::Pass;
+        }
+        self.cut_at = None;
+        if is_delivered { Fate::LastWords } else { Fate::CutAfter(0) }
+    }
+
     fn cut(&mut self) {
         for stream in self.open.drain(..).flatten() {
             let _ = stream.shutdown(Shutdown::Both);
@@ -197,9 +224,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds a chunk of `length` bytes back as long as the mode wants, then says what becomes of it.
-    fn admit(&self, direction: Direction, length: usize) -> Fate {
-        let mut state = self.lock();
+    /// Holds a chunk back as long as the mode wants, then says what becomes of it.
+    fn admit(&self, direction: Direction, chunk: &[u8]) -> Fate {
+        let (length, mut state) = (chunk.len(), self.lock());
         while state.mode == Mode::Stall && !state.closed {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -215,7 +242,7 @@ impl Shared {
                 *left = left.saturating_sub(length);
                 fate
             }
-            _ => Fate::Pass,
+            _ => state.fate_at(direction, chunk),
         };
         if fate != Fate::Pass {
             state.cut_after = None;
@@ -236,11 +263,22 @@ impl Shared {
     }
 
     /// Writes `bytes`; an error once the connection is to be cut.
-    fn pass(&self, direction: Direction, bytes: &[u8], to: &mut TcpStream) -> io::Result<()> {
+    fn pass(
+        &self,
+        direction: Direction,
+        bytes: &[u8],
+        from: &TcpStream,
+        to: &mut TcpStream,
+    ) -> io::Result<()> {
         for chunk in bytes.chunks(CHUNK_BYTES) {
-            match self.admit(direction, chunk.len()) {
+            match self.admit(direction, chunk) {
                 Fate::Pass => to.write_all(chunk)?,
                 Fate::Vanish => {}
+                Fate::LastWords => {
+                    from.shutdown(Shutdown::Both)?;
+                    to.write_all(chunk)?;
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
                 Fate::CutAfter(length) => {
                     to.write_all(&chunk[..length])?;
                     return Err(io::ErrorKind::ConnectionAborted.into());
@@ -306,7 +344,7 @@ fn copy_bytes(
     loop {
         match from.read(&mut chunk)? {
             0 => return Ok(()),
-            length => shared.pass(direction, &chunk[..length], to)?,
+            length => shared.pass(direction, &chunk[..length], from, to)?,
         }
     }
 }
@@ -342,7 +380,7 @@ fn copy_frames(
         {
             frame = mangle(&frame);
         }
-        shared.pass(direction, &frame, to)?;
+        shared.pass(direction, &frame, from, to)?;
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::broker::protocol::deadline::left;
+use crate::transport::deadline::left;
 
 /// A connected socket, with its TLS session if there is one.
 pub trait Transport: Send {
@@ -58,7 +58,7 @@ pub fn write_parts(writer: &mut impl Write, mut parts: &mut [IoSlice<'_>]) -> io
 }
 
 /// Why one side does not accept the other: the payload of an `io::Error`. No retry helps until a setting or
-/// the broker is changed.
+/// the server is changed.
 #[derive(Debug)]
 pub struct Refused(pub String);
 

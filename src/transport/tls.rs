@@ -5,23 +5,61 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use rustls::client::Resumption;
-use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription as Alert, CertificateError, ClientConfig, ClientConnection, RootCertStore};
 
-use crate::broker::protocol::{Refused, Transport, Until, write_parts};
-use crate::config::SecurityConfig;
+use crate::transport::anyone::Anyone;
+use crate::transport::stream::{Refused, Transport, Until, write_parts};
+
+/// What the settings and the other side are called in messages.
+#[derive(Debug)]
+pub struct Names {
+    /// The other side, for example `broker`.
+    pub server: &'static str,
+    /// The setting with the authorities.
+    pub ca: &'static str,
+    /// The setting with our own certificate.
+    pub cert: &'static str,
+    /// The setting with its key.
+    pub key: &'static str,
+    /// Where the names of hosts are set.
+    pub hosts: &'static str,
+    /// The setting that chooses TLS.
+    pub mode: &'static str,
+}
+
+/// Whom we trust and who we are.
+pub struct Settings<'a> {
+    /// What they are called.
+    pub names: &'static Names,
+    /// Who must have signed the server's certificate; `None` accepts any server, which only hides the traffic from
+    /// those who listen.
+    pub authorities: Option<Authorities>,
+    /// Our own certificate and its key.
+    pub identity: Option<(&'a Path, &'a Path)>,
+}
+
+/// A file with certificates of authorities.
+pub struct Authorities {
+    /// The setting that it comes from.
+    pub name: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// It is not the system's, so every certificate in it must be usable.
+    pub is_chosen: bool,
+}
 
 /// An encrypted connection.
 pub struct TlsStream {
     session: ClientConnection,
     socket: TcpStream,
+    names: &'static Names,
 }
 
 /// Why a connection was not encrypted.
@@ -37,20 +75,27 @@ pub enum Failure {
 /// # Errors
 /// See [`Failure`].
 pub fn encrypt(
-    config: &SecurityConfig,
+    settings: &Settings<'_>,
     socket: TcpStream,
     host: &str,
     deadline: Instant,
 ) -> Result<TlsStream, Failure> {
-    let client = client_config(config).map_err(Failure::Files)?;
-    let name = server_name(host).map_err(Failure::Files)?;
+    let names = settings.names;
+    let client = client_config(settings).map_err(Failure::Files)?;
+    let name = server_name(names.server, host).map_err(Failure::Files)?;
     let session = ClientConnection::new(client, name).map_err(|error| Failure::Files(error.to_string()))?;
-    let mut stream = TlsStream { session, socket };
-    stream.handshake(deadline).map_err(|error| Failure::Handshake(typed(error)))?;
+    let mut stream = TlsStream { session, socket, names };
+    stream.handshake(deadline).map_err(|error| Failure::Handshake(typed(names, error)))?;
     Ok(stream)
 }
 
 impl TlsStream {
+    /// The server's certificate (DER).
+    #[cfg(feature = "postgres")]
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.session.peer_certificates()?.first().map(AsRef::as_ref)
+    }
+
     fn handshake(&mut self, deadline: Instant) -> io::Result<()> {
         let mut socket = Until { socket: &self.socket, deadline };
         while self.session.is_handshaking() {
@@ -71,6 +116,7 @@ impl Transport for TlsStream {
         write_parts(&mut stream, parts).and_then(|()| stream.flush()).map_err(|error| {
             // With TLS 1.3 a broker that rejects our certificate says so, and closes, only after the
             // handshake.
+            let typed = |error| typed(self.names, error);
             let said = if is_closed(&error) { stream.read(&mut [0]).err().map(typed) } else { None };
             said.filter(|said| Refused::reason(said).is_some()).unwrap_or_else(|| typed(error))
         })
@@ -78,7 +124,9 @@ impl Transport for TlsStream {
 
     fn receive(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
         let mut socket = Until { socket: &self.socket, deadline };
-        rustls::Stream::new(&mut self.session, &mut socket).read(buffer).map_err(typed)
+        rustls::Stream::new(&mut self.session, &mut socket)
+            .read(buffer)
+            .map_err(|error| typed(self.names, error))
     }
 
     /// Session tickets arrive before the first response, so no bytes of TLS itself are pending between two
@@ -94,38 +142,43 @@ pub fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
-/// The name that the certificate must match: the host that we connect to, from KAFKA_BROKERS or advertised.
-fn server_name(host: &str) -> Result<ServerName<'static>, String> {
+/// The name that the certificate must match: the host that we connect to.
+fn server_name(server: &str, host: &str) -> Result<ServerName<'static>, String> {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
     ServerName::try_from(name.to_owned())
-        .map_err(|_| format!("broker {host}: {name} is not a host name, so no certificate can match it"))
+        .map_err(|_| format!("{server} {host}: {name} is not a host name, so no certificate can match it"))
 }
 
-fn client_config(config: &SecurityConfig) -> Result<Arc<ClientConfig>, String> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+fn client_config(settings: &Settings<'_>) -> Result<Arc<ClientConfig>, String> {
+    let Settings { names, authorities, identity } = settings;
+    let provider = rustls::crypto::ring::default_provider();
+    let anyone = Anyone(provider.signature_verification_algorithms);
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
-        .expect("ring has the suites of both versions")
-        .with_root_certificates(authorities(config)?);
-    let mut client = match (&config.cert, &config.key) {
-        (Some(cert), Some(key)) => builder
-            .with_client_auth_cert(certificates("KAFKA_TLS_CERT", cert)?, private_key(key)?)
+        .expect("ring has the suites of both versions");
+    let builder = match authorities {
+        Some(authorities) => builder.with_root_certificates(trusted(authorities)?),
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(anyone)),
+    };
+    let mut client = match identity {
+        Some((cert, key)) => builder
+            .with_client_auth_cert(certificates(names.cert, cert)?, private_key(names.key, key)?)
             .map_err(|error| {
                 let (cert, key) = (cert.display(), key.display());
-                format!("KAFKA_TLS_KEY={key} does not match KAFKA_TLS_CERT={cert}: {error}")
+                format!("{}={key} does not match {}={cert}: {error}", names.key, names.cert)
             })?,
-        _ => builder.with_no_client_auth(),
+        None => builder.with_no_client_auth(),
     };
     client.resumption = Resumption::disabled();
     Ok(Arc::new(client))
 }
 
-fn authorities(config: &SecurityConfig) -> Result<RootCertStore, String> {
-    let (name, path) = config.authorities();
+fn trusted(Authorities { name, path, is_chosen }: &Authorities) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     // A system's list may hold a certificate that is out of use; in the user's own file every one must be
     // usable.
-    let (_, unusable) = roots.add_parsable_certificates(certificates(name, &path)?);
-    if roots.is_empty() || config.ca.is_some() && unusable > 0 {
+    let (_, unusable) = roots.add_parsable_certificates(certificates(name, path)?);
+    if roots.is_empty() || *is_chosen && unusable > 0 {
         return Err(format!("{name}={}: {unusable} certificates in it cannot be used", path.display()));
     }
     Ok(roots)
@@ -142,7 +195,7 @@ fn certificates(name: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>,
     Ok(certificates)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+fn private_key(name: &str, path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| {
         let why = match error {
             pem::Error::NoItemsFound => "no unencrypted PEM private key in it; \
@@ -150,7 +203,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
                 .to_owned(),
             error => describe_pem_error(&error),
         };
-        format!("KAFKA_TLS_KEY={}: {why}", path.display())
+        format!("{name}={}: {why}", path.display())
     })
 }
 
@@ -165,38 +218,40 @@ fn describe_pem_error(error: &pem::Error) -> String {
 
 /// Turns an error of rustls by which one side does not trust the other into [`Refused`]. Other errors may go
 /// away, and stay as they are.
-fn typed(error: io::Error) -> io::Error {
-    let refusal = error.get_ref().and_then(|cause| refusal(cause.downcast_ref()?));
+fn typed(names: &Names, error: io::Error) -> io::Error {
+    let refusal = error.get_ref().and_then(|cause| refusal(names, cause.downcast_ref()?));
     refusal.map_or(error, |why| Refused(why).into())
 }
 
-fn refusal(error: &rustls::Error) -> Option<String> {
+fn refusal(names: &Names, error: &rustls::Error) -> Option<String> {
     match error {
-        rustls::Error::InvalidCertificate(why) => Some(untrusted(why)),
-        rustls::Error::AlertReceived(alert) => rejected_by(*alert),
+        rustls::Error::InvalidCertificate(why) => Some(untrusted(names, why)),
+        rustls::Error::AlertReceived(alert) => rejected_by(names, *alert),
         rustls::Error::PeerIncompatible(why) => {
             Some(format!("it supports neither TLS 1.3 nor 1.2 in a way that is considered safe ({why:?})"))
         }
         rustls::Error::InvalidMessage(_) => {
-            Some("its response is not TLS; check the port and KAFKA_SECURITY_PROTOCOL".into())
+            Some(format!("its response is not TLS; check the port and {}", names.mode))
         }
         _ => None,
     }
 }
 
-/// Why we do not trust the broker's certificate.
-fn untrusted(why: &CertificateError) -> String {
+/// Why we do not trust the server's certificate.
+fn untrusted(names: &Names, why: &CertificateError) -> String {
     match why {
-        CertificateError::UnknownIssuer => {
+        CertificateError::UnknownIssuer => format!(
             "its certificate is from an authority that we do not trust; put that authority's certificate \
-             into the file of KAFKA_TLS_CA"
-                .into()
-        }
+             into the file of {}",
+            names.ca
+        ),
         CertificateError::NotValidForNameContext { expected, presented } => format!(
-            "its certificate is not for {} but for {}; use one of those names in KAFKA_BROKERS and in the \
-             broker's advertised.listeners, or give the broker another certificate",
+            "its certificate is not for {} but for {}; use one of those names in {}, or give the {} another \
+             certificate",
             expected.to_str(),
-            presented.join(", ")
+            presented.join(", "),
+            names.hosts,
+            names.server
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "its certificate has expired; renew it (or correct this machine's clock)".into()
@@ -208,8 +263,8 @@ fn untrusted(why: &CertificateError) -> String {
     }
 }
 
-/// Why the broker does not accept us; `None` if a retry may help.
-fn rejected_by(alert: Alert) -> Option<String> {
+/// Why the server does not accept us; `None` if a retry may help.
+fn rejected_by(names: &Names, alert: Alert) -> Option<String> {
     match alert {
         Alert::BadCertificate
         | Alert::UnsupportedCertificate
@@ -219,11 +274,13 @@ fn rejected_by(alert: Alert) -> Option<String> {
         | Alert::CertificateRequired
         | Alert::UnknownCA
         | Alert::AccessDenied => Some(format!(
-            "it requires another client certificate ({alert:?}); check KAFKA_TLS_CERT and KAFKA_TLS_KEY"
+            "it requires another client certificate ({alert:?}); check {} and {}",
+            names.cert, names.key
         )),
         Alert::HandshakeFailure | Alert::ProtocolVersion | Alert::InsufficientSecurity => Some(format!(
             "it has nothing in common with us ({alert:?}): use TLS 1.2 or 1.3 with a modern cipher, and a \
-             client certificate (KAFKA_TLS_CERT) if the broker asks for one"
+             client certificate ({}) if the {} asks for one",
+            names.cert, names.server
         )),
         _ => None,
     }
@@ -233,9 +290,12 @@ fn rejected_by(alert: Alert) -> Option<String> {
 mod tests {
     use super::*;
 
+    static NAMES: Names =
+        Names { server: "server", ca: "CA", cert: "CERT", key: "KEY", hosts: "HOSTS", mode: "MODE" };
+
     #[test]
     fn the_name_is_the_host_without_its_port_and_may_be_an_address() {
-        let name = |host| server_name(host).map(|name| name.to_str().into_owned());
+        let name = |host| server_name("broker", host).map(|name| name.to_str().into_owned());
         assert_eq!(name("kafka-1.example.com:9093").as_deref(), Ok("kafka-1.example.com"));
         assert_eq!(name("127.0.0.1:9093").as_deref(), Ok("127.0.0.1"));
         assert_eq!(name("[::1]:9093").as_deref(), Ok("::1"));
@@ -264,14 +324,14 @@ mod tests {
             let named = format!("KAFKA_TLS_CA={}", path.display());
             assert!(reason.contains(word) && reason.contains(&named) && !reason.contains("hush"), "{reason}");
         }
-        let reason = private_key(&file("key", encrypted)).expect_err("encrypted");
+        let reason = private_key("KAFKA_TLS_KEY", &file("key", encrypted)).expect_err("encrypted");
         assert!(reason.contains("openssl pkey") && !reason.contains("aHVz"), "{reason}");
     }
 
     #[test]
     fn what_may_pass_is_no_refusal() {
         let refusal_of = |error: rustls::Error| {
-            let error = typed(io::Error::new(io::ErrorKind::InvalidData, error));
+            let error = typed(&NAMES, io::Error::new(io::ErrorKind::InvalidData, error));
             Refused::reason(&error).map(str::to_owned)
         };
         assert_eq!(refusal_of(rustls::Error::AlertReceived(Alert::InternalError)), None);

@@ -1,4 +1,4 @@
-//! Opens the TCP connection to a broker, bounded in time, name resolution included.
+//! Opens a TCP connection, bounded in time, name resolution included.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -6,32 +6,30 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::broker::error::{BrokerError, Result};
-use crate::broker::protocol::deadline::left;
+use crate::transport::deadline::left;
 
 /// Connects to `host` (host:port), trying its addresses in turn for at most `connect_timeout` each.
 ///
 /// # Errors
-/// Fails with [`BrokerError::Retryable`], which names the host and the cause.
-pub fn connect(host: &str, connect_timeout: Duration, deadline: Instant) -> Result<TcpStream> {
-    let failed = |why: String| BrokerError::Retryable(format!("cannot connect to broker {host}: {why}"));
+/// The cause, without the host.
+pub fn connect(host: &str, connect_timeout: Duration, deadline: Instant) -> Result<TcpStream, String> {
     let mut why = "the name has no address".to_owned();
-    for address in resolve(host, left(deadline).min(connect_timeout)).map_err(failed)? {
+    for address in resolve(host, left(deadline).min(connect_timeout))? {
         let limit = left(deadline).min(connect_timeout);
         match TcpStream::connect_timeout(&address, limit.max(Duration::from_millis(1))) {
             Ok(stream) => {
-                stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+                stream.set_nodelay(true).map_err(|error| error.to_string())?;
                 return Ok(stream);
             }
             // The kafka crate tries the same addresses with the kernel's own timeout of minutes. A silent
             // address ahead of a good one would block it, so it makes the host unusable.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                return Err(failed(format!("no answer from {address} within {} ms", limit.as_millis())));
+                return Err(format!("no answer from {address} within {} ms", limit.as_millis()));
             }
             Err(error) => why = format!("{address}: {error}"),
         }
     }
-    Err(failed(why))
+    Err(why)
 }
 
 /// Resolves the addresses of `host`, giving up on name servers after `limit`.
@@ -45,7 +43,7 @@ fn resolve(host: &str, limit: Duration) -> Result<Vec<SocketAddr>, String> {
     let name = host.to_owned();
     // The system's resolver has no timeout that we could set, so a stuck lookup is left to finish on its own.
     thread::Builder::new()
-        .name("kafka-resolve".into())
+        .name("resolve".into())
         .spawn(move || {
             let _ = found.send(name.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
         })

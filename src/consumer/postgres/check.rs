@@ -1,0 +1,230 @@
+//! Checks at a start that the tables are there, have the right columns, and may be used; creates them if wanted.
+
+use crate::config::DestinationConfig;
+use crate::consumer::destination::DestinationError;
+use crate::consumer::postgres::connection::Row;
+use crate::consumer::postgres::copy::EventType;
+use crate::consumer::postgres::error::{Kind, PgError};
+use crate::consumer::postgres::session::{Session, lock_class};
+use crate::consumer::postgres::transaction::Ids;
+use crate::tables::{MonthOf, create_schema, create_tables, grants, named, unique_ids};
+
+use postgres_protocol::escape::escape_literal;
+
+/// What the tables are like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Type of the column with the event.
+    pub event: EventType,
+    /// How repeated events are dropped, if they are.
+    pub ids: Option<Ids>,
+    /// Its partitions are one per month, and we create them.
+    pub monthly: bool,
+}
+
+const TIME: &str = "timestamp with time zone";
+
+/// Columns that rows are sent to, in binary form, with their types.
+const EVENTS: [(&str, &str); 6] = [
+    ("topic_id", "text"),
+    ("partition", "integer"),
+    ("offset", "bigint"),
+    ("logged_at", TIME),
+    ("event", "jsonb, json or text"),
+    ("event_id", "text"),
+];
+const REJECTS: [(&str, &str); 7] = [
+    ("topic_id", "text"),
+    ("partition", "integer"),
+    ("offset", "bigint"),
+    ("logged_at", TIME),
+    ("reason", "text"),
+    ("message", "text"),
+    ("value", "bytea"),
+];
+const OFFSETS: [(&str, &str); 3] = [("topic", "text"), ("partition", "integer"), ("next_offset", "bigint")];
+
+/// Creates what is missing.
+///
+/// # Errors
+/// See [`PgError`].
+pub fn create(session: &mut Session, schema: &str, monthly: bool, ids: bool) -> Result<(), PgError> {
+    let exists = format!("SELECT 1 FROM pg_namespace WHERE nspname = {}", escape_literal(schema));
+    if session.run(&exists)?.rows.is_empty() {
+        session.run(&create_schema(schema))?;
+    }
+    // Two consumers may start at the same time.
+    let mut statements =
+        vec!["BEGIN".into(), format!("SELECT pg_advisory_xact_lock({}, -2)", lock_class(schema, ""))];
+    statements.extend(create_tables(schema, monthly, ids));
+    statements.push("COMMIT".into());
+    session.run(&statements.join("; ")).map(drop)
+}
+
+/// Checks the tables.
+///
+/// # Errors
+/// Unusable, with the statements that help. Retryable if the server cannot be asked.
+pub fn tables(
+    session: &mut Session,
+    settings: &DestinationConfig,
+    user: &str,
+    ids: bool,
+) -> Result<Found, DestinationError> {
+    let schema = &settings.schema;
+    let failed = |error: PgError| match error {
+        PgError::Sql(error) if error.kind() == Kind::Settings => DestinationError::Unusable(format!(
+            "{error}; let the user use the tables: {}",
+            grants(schema, user)
+        )),
+        error => error.at_start(),
+    };
+    let mut event = EventType::Jsonb;
+    let mut is_partitioned = false;
+    for (table, expected, rights) in [
+        ("events", &EVENTS[..], "SELECT INSERT"),
+        ("event_rejects", &REJECTS[..], "INSERT"),
+        ("event_offsets", &OFFSETS[..], "SELECT INSERT UPDATE"),
+    ] {
+        let name = named(schema, table);
+        let columns = session.run(&columns_of(&name)).map_err(failed)?.rows;
+        check_columns(&name, &columns, expected, settings)?;
+        if table == "events" {
+            let is = |row: &Row, at: usize, name: &str| row.get(at).and_then(Option::as_deref) == Some(name);
+            let column = columns.iter().find(|row| is(row, 0, "event"));
+            let is_jsonb = column.is_some_and(|row| is(row, 1, "jsonb"));
+            event = if is_jsonb { EventType::Jsonb } else { EventType::Text };
+            is_partitioned = column.is_some_and(|row| is(row, 2, "p"));
+        }
+        for right in rights.split(' ') {
+            let sql = format!("SELECT has_table_privilege({}, '{right}')", escape_literal(&name));
+            let answer = session.run(&sql).map_err(failed)?;
+            if answer.rows.first().and_then(|row| row.first()?.as_deref()) != Some("t") {
+                return Err(DestinationError::Unusable(format!(
+                    "user {user} has no right to {right} on {name}: {}",
+                    grants(schema, user)
+                )));
+            }
+        }
+    }
+    let ids = if ids { Some(unique_index(session, schema, is_partitioned).map_err(failed)??) } else { None };
+    Ok(Found { event, ids, monthly: is_partitioned && settings.monthly_partitions })
+}
+
+fn columns_of(name: &str) -> String {
+    format!(
+        "SELECT a.attname, format_type(a.atttypid, -1), c.relkind FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+         WHERE c.oid = to_regclass({}) AND a.attnum > 0 AND NOT a.attisdropped",
+        escape_literal(name)
+    )
+}
+
+fn check_columns(
+    name: &str,
+    columns: &[Row],
+    expected: &[(&str, &str)],
+    settings: &DestinationConfig,
+) -> Result<(), DestinationError> {
+    if columns.is_empty() {
+        let monthly = if settings.monthly_partitions { " MONTHLY_PARTITIONS=true" } else { "" };
+        return Err(DestinationError::Unusable(format!(
+            "there is no table {name}; set CREATE_TABLES=run to create the tables at the start, or CREATE_TABLES=print{monthly} \
+             to see the statements"
+        )));
+    }
+    for (column, types) in expected {
+        let found = columns.iter().find(|row| row.first().and_then(Option::as_deref) == Some(*column));
+        let found = found.and_then(|row| row.get(1)?.as_deref()).unwrap_or("missing");
+        if !types.split([',', ' ']).any(|one| one == found) && *types != found {
+            return Err(DestinationError::Unusable(format!(
+                "column \"{column}\" of {name} is {found}, but must be {types}; CREATE_TABLES=print shows the tables as they \
+                 must be"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn unique_index(
+    session: &mut Session,
+    schema: &str,
+    is_partitioned: bool,
+) -> Result<Result<Ids, DestinationError>, PgError> {
+    if is_partitioned {
+        log::warn!(
+            "{} is partitioned, so an event is dropped as a repeated one only if its id is in the same partition",
+            named(schema, "events")
+        );
+        return Ok(Ok(Ids::Partition));
+    }
+    let name = named(schema, "events");
+    let answer = session.run(&format!(
+        "SELECT 1 FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE \
+         i.indrelid = to_regclass({}) AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL AND \
+         i.indexprs IS NULL AND a.attname = 'event_id'",
+        escape_literal(&name)
+    ))?;
+    if !answer.rows.is_empty() {
+        return Ok(Ok(Ids::Table));
+    }
+    Ok(Err(DestinationError::Unusable(format!(
+        "EVENT_ID_FIELD is set, but {name} has no unique index on event_id: {}",
+        unique_ids("CONCURRENTLY", "events", &name)
+    ))))
+}
+
+/// Creates the partitions of these months that do not exist.
+///
+/// # Errors
+/// See [`PgError`].
+pub fn months(session: &mut Session, schema: &str, months: [MonthOf; 2], ids: bool) -> Result<(), PgError> {
+    for month in months {
+        let attached = session.run(&format!(
+            "SELECT 1 FROM pg_inherits WHERE inhparent = to_regclass({}) AND inhrelid = to_regclass({})",
+            escape_literal(&named(schema, "events")),
+            escape_literal(&named(schema, &month.table()))
+        ))?;
+        if attached.rows.is_empty() {
+            let mut statements =
+                vec!["BEGIN".into(), format!("SELECT pg_advisory_xact_lock({}, -2)", lock_class(schema, ""))];
+            statements.extend(month.create(schema, ids));
+            statements.push("COMMIT".into());
+            if let Err(error) = session.run(&statements.join("; ")) {
+                let _ = session.run("ROLLBACK");
+                return Err(error);
+            }
+            log::info!("created the partition {}", month.table());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::ConsumerConfig;
+
+    #[test]
+    fn columns_of_another_type_are_refused() {
+        let settings = ConsumerConfig::try_parse_from(["consumer"]).expect("parses").destination;
+        let columns = |event: &str| -> Vec<Row> {
+            let types = ["text", "integer", "bigint", TIME, event, "text"];
+            EVENTS
+                .iter()
+                .zip(types)
+                .map(|((name, _), kind)| vec![Some((*name).into()), Some(kind.into())])
+                .collect()
+        };
+        for event in ["jsonb", "json", "text"] {
+            assert_eq!(check_columns("events", &columns(event), &EVENTS, &settings), Ok(()), "{event}");
+        }
+        for columns in [columns("xml"), columns("jsonb")[1..].to_vec(), Vec::new()] {
+            assert!(matches!(
+                check_columns("events", &columns, &EVENTS, &settings),
+                Err(DestinationError::Unusable(_))
+            ));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A session with the server that accepts writes: statements with a deadline, and locks on partitions.
+//!
+//! The locks keep a second consumer waiting from its start on. They end with the session, so what protects the tables
+//! is the check of `event_offsets` in each transaction.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::config::{DestinationConfig, PostgresUrl};
+use crate::consumer::postgres::connection::{Answer, Connection, Row};
+use crate::consumer::postgres::error::PgError;
+use crate::consumer::postgres::hosts;
+
+/// How much longer than the server's own limit an answer is waited for, so that the server can say what it was.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// An open session.
+pub struct Session {
+    connection: Connection,
+    timeout: Duration,
+    locked: BTreeSet<i32>,
+    is_broken: bool,
+    /// When the server answered last.
+    pub answered: Instant,
+}
+
+impl Session {
+    /// Connects.
+    ///
+    /// # Errors
+    /// See [`hosts::connect`].
+    pub fn open(config: &DestinationConfig, url: &PostgresUrl) -> Result<Self, PgError> {
+        let connection = hosts::connect(config, url)?;
+        Ok(Self {
+            connection,
+            timeout: config.timeout(),
+            locked: BTreeSet::new(),
+            is_broken: false,
+            answered: Instant::now(),
+        })
+    }
+
+    /// The server, host:port.
+    pub fn host(&self) -> &str {
+        self.connection.host()
+    }
+
+    /// Runs statements.
+    ///
+    /// # Errors
+    /// See [`Connection::query`].
+    pub fn run(&mut self, sql: &str) -> Result<Answer, PgError> {
+        let answer = self.connection.query(sql, Instant::now() + self.timeout + GRACE);
+        self.note(answer)
+    }
+
+    /// Runs statements that end with a COPY of `parts`.
+    ///
+    /// # Errors
+    /// See [`Connection::copy`].
+    pub fn copy(&mut self, sql: &str, parts: &[&[u8]]) -> Result<Answer, PgError> {
+        let answer = self.connection.copy(sql, parts, Instant::now() + self.timeout + GRACE);
+        self.note(answer)
+    }
+
+    fn note(&mut self, answer: Result<Answer, PgError>) -> Result<Answer, PgError> {
+        self.is_broken |= answer.as_ref().is_err_and(PgError::ends_connection);
+        self.answered = Instant::now();
+        answer
+    }
+
+    /// Ends what a failed call has left under way; false if the session cannot be used any more.
+    pub fn recover(&mut self) -> bool {
+        !self.is_broken && self.run("ROLLBACK").is_ok()
+    }
+
+    /// Locks partitions of a topic for as long as the session lasts; `class` stands for the tables and the topic.
+    /// Returns who has one of them already.
+    ///
+    /// # Errors
+    /// See [`Connection::query`].
+    pub fn lock(
+        &mut self,
+        class: i32,
+        partitions: impl Iterator<Item = i32>,
+    ) -> Result<Option<String>, PgError> {
+        let wanted: Vec<i32> = partitions.filter(|partition| !self.locked.contains(partition)).collect();
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let list: Vec<String> = wanted.iter().map(i32::to_string).collect();
+        let list = list.join(", ");
+        let sql =
+            format!("SELECT p, pg_try_advisory_lock({class}, p) FROM unnest(ARRAY[{list}]::int[]) AS p");
+        let answer = self.run(&sql)?;
+        let is_locked = |row: &&Row| row.get(1).and_then(Option::as_deref) == Some("t");
+        let locked =
+            answer.rows.iter().filter(is_locked).filter_map(|row| row.first()?.as_ref()?.parse::<i32>().ok());
+        self.locked.extend(locked);
+        match wanted.into_iter().find(|partition| !self.locked.contains(partition)) {
+            Some(partition) => self.holder(class, partition).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn holder(&mut self, class: i32, partition: i32) -> Result<String, PgError> {
+        let answer = self.run(&format!(
+            "SELECT a.pid, a.application_name, host(a.client_addr), a.backend_start FROM pg_locks l JOIN pg_stat_activity a \
+             ON a.pid = l.pid WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT oid FROM pg_database \
+             WHERE datname = current_database()) AND l.classid = {} AND l.objid = {partition} AND l.objsubid = 2",
+            class.cast_unsigned()
+        ))?;
+        let Some(row) = answer.rows.first() else {
+            return Ok(format!("partition {partition} was locked a moment ago"));
+        };
+        let field =
+            |at: usize| row.get(at).and_then(Option::as_deref).filter(|text| !text.is_empty()).unwrap_or("?");
+        Ok(format!(
+            "partition {partition} is written by another session: {} from {}, since {} (pid {})",
+            field(1),
+            field(2),
+            field(3),
+            field(0)
+        ))
+    }
+
+    /// Says goodbye, so that the server does not log a lost connection.
+    pub fn close(mut self) {
+        let mut message = bytes::BytesMut::new();
+        postgres_protocol::message::frontend::terminate(&mut message);
+        let _ = self.connection.send(&message, Instant::now() + Duration::from_secs(1));
+    }
+}
+
+/// The number that stands for the tables of a schema and a topic in locks.
+pub fn lock_class(schema: &str, topic: &str) -> i32 {
+    let mut crc = flate2::Crc::new();
+    for part in ["event-pipeline", schema, topic] {
+        crc.update(part.as_bytes());
+        crc.update(&[0]);
+    }
+    crc.sum().cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_tables_and_topics_have_other_locks() {
+        let class = lock_class("public", "events");
+        assert_eq!(class, lock_class("public", "events"));
+        assert!(
+            ![lock_class("publi", "cevents"), lock_class("public", "event"), lock_class("a", "events")]
+                .contains(&class)
+        );
+    }
+}
