@@ -13,7 +13,7 @@ use crate::tidy::{files, relative, root};
 mod generated;
 mod prose;
 
-const DOCUMENTS: [&str; 11] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     "CHANGELOG.md",
     "docs/ARCHITECTURE.md",
@@ -21,9 +21,11 @@ const DOCUMENTS: [&str; 11] = [
     "docs/KAFKA.md",
     "docs/METRICS.md",
     "docs/OPERATION.md",
+    "docs/SECURITY.md",
     "docs/SETTINGS.md",
     "docs/STORAGE.md",
     "docs/STYLE.md",
+    "docs/TINY_HTTP.md",
     "docs/TROUBLESHOOTING.md",
 ];
 
