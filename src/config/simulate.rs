@@ -230,6 +230,10 @@ fn log_or_lake(path: &Path) -> Result<(), String> {
     let is_lake = path.is_dir() || path.to_string_lossy().ends_with('/');
     match (is_lake, cfg!(feature = "lake")) {
         (false, _) => file("--verify", path),
+        (true, true) if is_other(path) => Err(format!(
+            "--verify={}: this directory is not a lake; name a log file, or the directory that LAKE_DIR names",
+            path.display()
+        )),
         (true, true) => directory_to_write("--verify", path),
         (true, false) => Err(format!(
             "--verify={}: this is a directory; name a log file, or for a lake build with `cargo build --release \
@@ -237,6 +241,12 @@ fn log_or_lake(path: &Path) -> Result<(), String> {
             path.display()
         )),
     }
+}
+
+/// True for a directory that has files, but not those of a lake. A lake that was not used yet is empty.
+fn is_other(path: &Path) -> bool {
+    let is_empty = std::fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
+    !is_empty && !path.join("_manifest").is_dir()
 }
 
 fn http_url(value: &str) -> Result<String, String> {

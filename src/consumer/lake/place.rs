@@ -44,7 +44,9 @@ pub struct Lake {
     metrics: LakeMetrics,
     /// Parts of interrupted attempts were removed.
     is_clean: bool,
-    /// Logs that were brought here since the start and not removed yet, whose checksums need not be computed again.
+    /// Logs that are here and were not removed yet.
+    known: BTreeSet<String>,
+    /// Those of them that were brought here since the start: their checksums need not be computed again.
     proven: BTreeSet<String>,
 }
 
@@ -68,6 +70,7 @@ impl Lake {
             state: state.clone(),
             metrics: LakeMetrics::new(&state.metrics.registry),
             is_clean: false,
+            known: BTreeSet::new(),
             proven: BTreeSet::new(),
         }))
     }
@@ -120,6 +123,13 @@ impl Lake {
         Ok(Entry { path, rows, bytes, sha256, first_logged_at: None, last_logged_at: None })
     }
 
+    fn read_manifest(&self, name: &str) -> Result<Manifest, ForwardError> {
+        let path = self.paths.manifest(name);
+        Manifest::read(&path).map_err(|error| {
+            ForwardError::Log(format!("cannot read the manifest {}: {error}", path.display()))
+        })
+    }
+
     /// Writes the manifest, after which the log may be removed.
     fn write_manifest(&self, manifest: &Manifest) -> Result<(), ForwardError> {
         let path = self.paths.manifest(&manifest.log);
@@ -159,9 +169,22 @@ impl Forward for Lake {
         Ok(())
     }
 
-    fn has(&self, log: &Path) -> Result<bool, ForwardError> {
-        let path = self.paths.manifest(&name_of(log));
-        path.try_exists().map_err(|error| fault::of_lake("inspect", &path, &error))
+    fn has(&mut self, log: &Path) -> Result<bool, ForwardError> {
+        let name = name_of(log);
+        let path = self.paths.manifest(&name);
+        if self.known.contains(&name) {
+            return Ok(true);
+        }
+        if !path.try_exists().map_err(|error| fault::of_lake("inspect", &path, &error))? {
+            return Ok(false);
+        }
+        // The checksum is compared before the log is removed; until then its length has to do.
+        let manifest = self.read_manifest(&name)?;
+        if fs::metadata(log).is_ok_and(|log| log.len() != manifest.log_bytes) {
+            return Err(of_another(&path, log));
+        }
+        self.known.insert(name);
+        Ok(true)
     }
 
     fn forward(&mut self, log: &Path, stop: &dyn Fn() -> bool) -> Result<(), ForwardError> {
@@ -185,25 +208,19 @@ impl Forward for Lake {
         self.metrics.rows.inc_by(rows);
         self.metrics.files.inc_by(count);
         self.metrics.rejected.inc_by(found.rejected);
+        self.known.insert(name.clone());
         self.proven.insert(name);
         Ok(())
     }
 
     fn confirm(&mut self, log: &Path) -> Result<(), ForwardError> {
         let name = name_of(log);
-        if self.proven.remove(&name) {
-            return Ok(());
+        if !self.proven.contains(&name) && self.read_manifest(&name)?.log_sha256 != checksum(log)? {
+            return Err(of_another(&self.paths.manifest(&name), log));
         }
-        let path = self.paths.manifest(&name);
-        let manifest = Manifest::read(&path).map_err(|error| fault::of_lake("read", &path, &error))?;
-        if manifest.log == name && manifest.log_sha256 == checksum(log)? {
-            return Ok(());
-        }
-        Err(ForwardError::Log(format!(
-            "{} is the manifest of another log than {}: move the log away, or the manifest and its files",
-            path.display(),
-            log.display()
-        )))
+        self.known.remove(&name);
+        self.proven.remove(&name);
+        Ok(())
     }
 
     fn set_behind(&self, logs: usize) {
@@ -222,6 +239,15 @@ impl Forward for Lake {
             }
         }
     }
+}
+
+fn of_another(manifest: &Path, log: &Path) -> ForwardError {
+    ForwardError::Log(format!(
+        "{} is the manifest of another log than {}: move the log away, or the manifest and its files; consumers that \
+         share LAKE_DIR need different LOG_FILE names",
+        manifest.display(),
+        log.display()
+    ))
 }
 
 fn name_of(log: &Path) -> String {

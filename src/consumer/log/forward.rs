@@ -47,8 +47,8 @@ pub trait Forward: Send {
     /// True if the log of this name is there as a whole, durably.
     ///
     /// # Errors
-    /// The place cannot be used.
-    fn has(&self, log: &Path) -> Result<bool, ForwardError>;
+    /// The place cannot be used, or has another log of this name.
+    fn has(&mut self, log: &Path) -> Result<bool, ForwardError>;
 
     /// Brings `log` there; all of its lines are there, durably, afterwards. Ends early once `stop` is true.
     ///
@@ -164,14 +164,16 @@ impl Pass<'_> {
         if let Err(error) = self.forwarding.place.prepare() {
             return self.failed(error);
         }
+        self.waiting = 0;
         let mut logs = Vec::new();
         for log in closed {
-            match self.forwarding.place.has(&log) {
+            let is_there = self.forwarding.place.has(&log);
+            self.waiting += usize::from(!matches!(is_there, Ok(true)));
+            match is_there {
                 Ok(is_there) => logs.push((log, is_there)),
-                Err(error) => return self.failed(error),
+                Err(error) => self.failed(error),
             }
         }
-        self.waiting = logs.iter().filter(|(_, is_there)| !is_there).count();
         for (log, is_there) in logs {
             if is_there || self.hand_over(&log) {
                 self.keep_or_remove(log);
@@ -272,7 +274,7 @@ mod tests {
             self.errors.remove("prepare").map_or(Ok(()), Err)
         }
 
-        fn has(&self, log: &Path) -> Result<bool, ForwardError> {
+        fn has(&mut self, log: &Path) -> Result<bool, ForwardError> {
             Ok(self.has.contains(&name_of(log)))
         }
 

@@ -83,6 +83,15 @@ fn a_whole_lake_is_clean_and_a_removed_copied_or_changed_file_is_found() {
     let rows = audit["duplicated"].as_u64().expect("a number");
     assert!(code == 1 && rows > 0, "{audit:#}");
     fs::remove_file(&copy).expect("removed");
+    let manifest = file.with_extension("json");
+    let manifest = Path::new(&run.lake()).join("_manifest").join(manifest.file_name().expect("a name"));
+    let text = fs::read_to_string(&manifest).expect("a manifest");
+    let sum = text.rsplit_once("\"sha256\":\"").expect("a checksum").1[..8].to_owned();
+    fs::write(&manifest, text.replace(&sum, "01234567")).expect("written");
+    let (code, audit) = run.audit();
+    expect(&audit, json!({"lost": 0, "duplicated": 0, "damaged": 1}));
+    assert_eq!(code, 1);
+    fs::write(&manifest, text).expect("written");
     fs::rename(&file, &copy).expect("renamed");
     let (code, audit) = run.audit();
     expect(&audit, json!({"lost": 0, "duplicated": 0, "damaged": 1}));
@@ -98,6 +107,7 @@ fn what_is_not_a_lake_is_said() {
     let dir = tempfile::tempdir().expect("directory");
     let hour = dir.path().join("dt=2025-07-08/hour=00");
     fs::create_dir_all(&hour).expect("created");
+    fs::create_dir(dir.path().join("_manifest")).expect("created");
     fs::write(hour.join("a.parquet"), "no Parquet").expect("written");
     let record = dir.path().join("record");
     fs::write(&record, "simulate-record 1 run=k3x9\n0 1 ack 0 0\n").expect("written");

@@ -91,6 +91,21 @@ fn a_file_of_others_under_the_name_is_never_replaced() {
 }
 
 #[test]
+fn another_log_of_a_name_that_the_lake_has_stays() {
+    let topic = shared().topic();
+    let lake = filled(LakeSite::new(&topic));
+    let logs = lake.closed();
+    // Of another consumer that shares the lake: one has another length, and one only other bytes.
+    fs::write(&logs[0], "2025-07-08 00:00:00,000 - {}\n").expect("written");
+    let text = fs::read_to_string(&logs[1]).expect("read");
+    fs::write(&logs[1], text.replacen("{\"number\": 3", "{\"number\": 9", 1)).expect("written");
+    let mut consumer = lake.site.start(&lake.settings(&SETTINGS[..1]));
+    wait_problem(&mut consumer, "is the manifest of another log than");
+    eventually(secs(60), "the others are removed", || lake.closed() == logs[..2]);
+    assert!(consumer.terminate(secs(60)).success());
+}
+
+#[test]
 fn kept_logs_are_compressed_and_only_those_in_the_lake_are_removed() {
     let topic = shared().topic();
     let lake = LakeSite::new(&topic);
