@@ -43,7 +43,8 @@ stop_postgres() {
 }
 
 sql() { # sql STATEMENTS: prints the rows
-  psql "$DESTINATION_URL" --no-psqlrc --quiet --no-align --tuples-only --set ON_ERROR_STOP=1 --command "$1"
+  PGOPTIONS="-c client_min_messages=warning" psql "$DESTINATION_URL" --no-psqlrc --quiet --no-align --tuples-only \
+    --set ON_ERROR_STOP=1 --command "$1"
 }
 
 # audit_postgres RECORD: every acknowledged event must be in the table once, at the place of its receipt. Prints a summary.

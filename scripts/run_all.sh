@@ -161,8 +161,10 @@ else
   begin "stopping"
   stop_all || fail "not everything stopped cleanly; all logs are in $run_dir"
 fi
-summary=$(grep --extended-regexp '^[0-9]+ sent, ' "$run_dir/report.txt" | tail --lines=1)
-[[ -n $summary ]] || fail "the simulator printed no summary" "$run_dir/report.txt"
+report=$run_dir/report.txt
+! $postgres || report=$run_dir/audit.txt
+summary=$(grep --extended-regexp '^[0-9]+ sent, ' "$report" | tail --lines=1 || true)
+[[ -n $summary ]] || fail "the simulator printed no summary" "$report"
 if ! $keep && [[ -z ${RUN_DIR:-} ]]; then rm --recursive --force "$run_dir"; fi
 echo "$summary"
 if $postgres; then echo "$in_table"; fi
