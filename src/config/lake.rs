@@ -1,12 +1,13 @@
 //! Settings of the lake: where closed logs go as Parquet files, and which fields of an event become columns.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{ArgAction, Args};
 
-use super::values::directory_to_write;
+use super::values::{directory_to_write, file};
 
 /// Most columns that are made of fields.
 const COLUMNS_MAX: usize = 100;
@@ -150,6 +151,33 @@ impl LakeConfig {
         }
         directory_to_write("LAKE_DIR", dir)
     }
+}
+
+/// Checks the path given by --verify: that of a log, or the directory of a lake.
+///
+/// # Errors
+/// One sentence with the path and what is allowed.
+pub fn log_or_lake(path: &Path) -> Result<(), String> {
+    let is_lake = path.is_dir() || path.to_string_lossy().ends_with('/');
+    match (is_lake, cfg!(feature = "lake")) {
+        (false, _) => file("--verify", path),
+        (true, true) if is_other(path) => Err(format!(
+            "--verify={}: this directory is not a lake; name a log file, or the directory that LAKE_DIR names",
+            path.display()
+        )),
+        (true, true) => directory_to_write("--verify", path),
+        (true, false) => Err(format!(
+            "--verify={}: this is a directory; name a log file, or for a lake build with `cargo build --release \
+             --features lake`",
+            path.display()
+        )),
+    }
+}
+
+/// True for a directory that has files, but not those of a lake. A lake that was not used yet is empty.
+fn is_other(path: &Path) -> bool {
+    let is_empty = fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
+    !is_empty && !path.join("_manifest").is_dir()
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Settings of the simulator: the load, the report and the audit.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 
-use super::values::{directory_to_write, file, file_to_write, host_and_port, number};
+use super::lake::log_or_lake;
+use super::values::{file, file_to_write, host_and_port, number};
 use super::{CommonConfig, Settings};
 
 /// Number of requests if neither `--requests` nor `--duration` is given.
@@ -223,30 +224,6 @@ impl Settings for SimulateConfig {
         }
         Ok(())
     }
-}
-
-/// Checks the path given by --verify: that of a log, or the directory of a lake.
-fn log_or_lake(path: &Path) -> Result<(), String> {
-    let is_lake = path.is_dir() || path.to_string_lossy().ends_with('/');
-    match (is_lake, cfg!(feature = "lake")) {
-        (false, _) => file("--verify", path),
-        (true, true) if is_other(path) => Err(format!(
-            "--verify={}: this directory is not a lake; name a log file, or the directory that LAKE_DIR names",
-            path.display()
-        )),
-        (true, true) => directory_to_write("--verify", path),
-        (true, false) => Err(format!(
-            "--verify={}: this is a directory; name a log file, or for a lake build with `cargo build --release \
-             --features lake`",
-            path.display()
-        )),
-    }
-}
-
-/// True for a directory that has files, but not those of a lake. A lake that was not used yet is empty.
-fn is_other(path: &Path) -> bool {
-    let is_empty = std::fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
-    !is_empty && !path.join("_manifest").is_dir()
 }
 
 fn http_url(value: &str) -> Result<String, String> {
