@@ -19,6 +19,7 @@ pub mod consumer;
 mod decompress;
 pub mod echo;
 pub mod event;
+mod hex;
 pub mod linux;
 pub mod logging;
 pub mod metrics;
@@ -26,6 +27,8 @@ pub mod printer;
 pub mod producer;
 pub mod readiness;
 pub mod retry;
+#[cfg(feature = "lake")]
+mod sha256;
 pub mod shutdown;
 pub mod simulate;
 pub mod sockets;

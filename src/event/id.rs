@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use crate::event::object::Event;
 use crate::event::scan::Value;
+use crate::hex;
 
 /// Longest id, in bytes.
 pub const MAX_ID_BYTES: usize = 255;
@@ -30,6 +31,20 @@ impl<'a> Value<'a> {
             (_, Some(text)) => check_id_length(text.len()).map(|()| Some(text)),
         }
     }
+}
+
+/// The bytes of an id that is a UUID, such as `f81d4fae-7dec-11d0-a765-00a0c91e6bf6`. Its letters may be of any case.
+pub fn uuid(id: &[u8]) -> Option<[u8; 16]> {
+    if id.len() != 36 || [8, 13, 18, 23].iter().any(|at| id[*at] != b'-') {
+        return None;
+    }
+    let mut digits = [0; 32];
+    let mut filled = 0;
+    for part in [0..8, 9..13, 14..18, 19..23, 24..36] {
+        digits[filled..filled + part.len()].copy_from_slice(&id[part.clone()]);
+        filled += part.len();
+    }
+    hex::decode(&digits)
 }
 
 /// Checks the length of an id, in bytes.

@@ -23,7 +23,7 @@ mod tests;
 
 pub use body::{Events, Format, detect, lines};
 pub use error::{ErrorKind, EventError};
-pub use id::{EventId, MAX_ID_BYTES, check_id_length};
+pub use id::{EventId, MAX_ID_BYTES, check_id_length, uuid};
 pub use object::{Event, Limits, TIMESTAMP, read_event};
 pub use scan::{Text, Value};
 pub use stamp::Stamp;

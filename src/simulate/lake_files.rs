@@ -12,8 +12,8 @@ use parquet::column::reader::ColumnReader;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
+use crate::sha256;
 use crate::simulate::log_files::Seen;
 use crate::simulate::piece::Piece;
 
@@ -70,7 +70,7 @@ pub fn read(lake: &Path, mark: &Mark, mut take: impl FnMut(Piece<'_>)) -> io::Re
         check(lake, &manifest, &mut rows, &mut take).map_err(|error| named(&path, error))?;
     }
     // A log of several hours has all of its files and no manifest for a moment, or after the consumer was killed.
-    rows.keys().for_each(|_| take(Piece::Open(b"")));
+    rows.keys().for_each(|_| take(Piece::Unlisted));
     Ok(())
 }
 
@@ -88,7 +88,7 @@ fn check(
         lines += listed.unwrap_or_default();
         let is_rejected = path.parent() == Some(&lake.join("_rejected"));
         let read = if is_rejected { read_rejected(&path, take).map(Some) } else { Ok(rows.remove(&path)) };
-        match (read, checksum(&path)) {
+        match (read, sha256::of_file(&path)) {
             (Ok(read), Ok(sum)) if read == listed && entry["sha256"] == *sum => {}
             (Err(error), _) | (_, Err(error)) => take(Piece::Damaged(named(&path, error).to_string())),
             (Ok(read), Ok(_)) => take(Piece::Damaged(format!(
@@ -138,21 +138,6 @@ fn read_rejected(path: &Path, take: &mut impl FnMut(Piece<'_>)) -> io::Result<u6
         count += 1;
     }
     Ok(count)
-}
-
-fn checksum(path: &Path) -> io::Result<String> {
-    let mut file = BufReader::new(File::open(path)?);
-    let mut digest = Sha256::new();
-    loop {
-        let read = file.fill_buf()?;
-        if read.is_empty() {
-            break;
-        }
-        digest.update(read);
-        let read = read.len();
-        file.consume(read);
-    }
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Paths of the entries of `dir` whose names are `wanted`, sorted; none if there is no such directory.

@@ -273,7 +273,7 @@ mod tests {
                 Piece::Long(line) => format!("long {}", text(line)),
                 Piece::Torn(line) => format!("torn {}", text(line)),
                 Piece::Open(line) => format!("open {}", text(line)),
-                Piece::Event(_) | Piece::Damaged(_) => unreachable!("only a lake has them"),
+                Piece::Event(_) | Piece::Unlisted | Piece::Damaged(_) => unreachable!("only a lake has them"),
             });
         })
         .expect("read");
@@ -375,7 +375,7 @@ mod tests {
                 Piece::Long(piece) => ("long", piece),
                 Piece::Torn(piece) => ("torn", piece),
                 Piece::Open(piece) => ("open", piece),
-                Piece::Event(_) | Piece::Damaged(_) => unreachable!("only a lake has them"),
+                Piece::Event(_) | Piece::Unlisted | Piece::Damaged(_) => unreachable!("only a lake has them"),
             };
             seen.push((kind, piece.len() as u64, piece[piece.len() - 1]));
         })

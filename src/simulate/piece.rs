@@ -12,6 +12,8 @@ pub enum Piece<'a> {
     Open(&'a [u8]),
     /// The event of a row.
     Event(&'a [u8]),
+    /// A file of a lake that no manifest lists yet.
+    Unlisted,
     /// What is wrong with a file of a lake.
     Damaged(String),
 }

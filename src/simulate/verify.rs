@@ -41,7 +41,7 @@ pub fn look(ledger: &Ledger, place: &Place) -> io::Result<Look> {
     place.read(|piece| match piece {
         Piece::Event(event) => auditor.event(event),
         Piece::Damaged(what) => auditor.damaged(what),
-        Piece::Open(b"") => open_end = true,
+        Piece::Unlisted => open_end = true,
         Piece::Line(line) => auditor.line(line),
         Piece::Long(line) => auditor.long(line),
         Piece::Torn(line) => auditor.torn(line),

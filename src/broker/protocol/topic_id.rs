@@ -8,6 +8,7 @@ use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::Api;
 use crate::broker::protocol::control::Call;
 use crate::broker::protocol::frame::{Malformed, Reader, Writer};
+use crate::hex;
 
 const METADATA: Api = Api { name: "Metadata", key: 3, version: 11 };
 const ID_BYTES: usize = 16;
@@ -59,7 +60,7 @@ fn read(r: &mut Reader<'_>) -> Result<Result<Option<String>, Code>, Malformed> {
     let id = r.slice(ID_BYTES)?;
     r.skip_rest();
     let known = id.iter().any(|byte| *byte != 0);
-    let text = known.then(|| id.iter().map(|byte| format!("{byte:02x}")).collect());
+    let text = known.then(|| hex::encode(id));
     Ok(code.check().map(|()| text))
 }
 

@@ -22,11 +22,11 @@ use crate::consumer::lake::file::{Layout, Origin};
 use crate::consumer::lake::manifest::{Entry, Manifest};
 use crate::consumer::lake::metrics::LakeMetrics;
 use crate::consumer::lake::paths::{LakePaths, log_of_part};
-use crate::consumer::lake::publish::{Complete, Part, sync_dir};
+use crate::consumer::lake::publish::{Complete, Part};
 use crate::consumer::lake::survey::{Survey, checksum, survey};
 use crate::consumer::log::forward::{Forward, ForwardError};
 use crate::consumer::log::rotation::closed;
-use crate::consumer::log::storage::parent;
+use crate::consumer::log::storage::{Disk, Storage, parent};
 use crate::consumer::state::State;
 
 /// What the lake is called in problems.
@@ -163,7 +163,7 @@ impl Forward for Lake {
             self.remove_parts().map_err(|error| {
                 fault::of_lake("remove what an interrupted attempt left in", &parts, &error)
             })?;
-            sync_dir(parent(root)).and_then(|()| sync_dir(root)).map_err(named("fsync"))?;
+            Disk.sync_dir(parent(root)).and_then(|()| Disk.sync_dir(root)).map_err(named("fsync"))?;
             self.is_clean = true;
         }
         Ok(())

@@ -1,17 +1,17 @@
 //! Gives a file its name in the lake once it is complete and on the disk, so that readers see all of it or nothing.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use crate::consumer::lake::fault;
-use crate::consumer::lake::survey::hex;
 use crate::consumer::log::forward::ForwardError;
-use crate::consumer::log::storage::parent;
+use crate::consumer::log::storage::{Disk, Storage, parent};
+use crate::{hex, sha256};
 
-/// Write buffer of a file, and read buffer of its check, in bytes.
+/// Write buffer of a file, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// A file without its name, which is removed when this is dropped.
@@ -50,8 +50,8 @@ impl Part {
     pub fn finish(mut self) -> io::Result<Complete> {
         self.file.flush()?;
         self.file.get_ref().sync_all()?;
-        let written = hex(&self.digest.finalize());
-        let read = checksum(&self.path.0)?;
+        let written = hex::encode(&self.digest.finalize());
+        let read = sha256::of_file(&self.path.0)?;
         if read != written {
             return Err(io::Error::other("what is read back is not what was written: check the disk"));
         }
@@ -105,7 +105,7 @@ impl Complete {
         let named = |what: &'static str| move |error: io::Error| fault::of_lake(what, target, &error);
         fs::create_dir_all(parent(target)).map_err(named("create the directory of"))?;
         let is_there = fs::symlink_metadata(target).is_ok();
-        let is_same = is_there && checksum(target).map_err(named("read"))? == self.sha256;
+        let is_same = is_there && sha256::of_file(target).map_err(named("read"))? == self.sha256;
         if is_there && !is_same && !is_ours(target).unwrap_or(false) {
             return Err(ForwardError::Log(format!(
                 "{} exists and has other content than the closed log of this name: move it away, or give each \
@@ -122,31 +122,10 @@ impl Complete {
 
 /// Forces the entries of a file, of its directory, and of the directory above it to the disk.
 fn sync_up(path: &Path) -> io::Result<()> {
-    path.ancestors().skip(1).take(3).try_for_each(sync_dir)
-}
-
-/// Forces the entries of a directory to the disk.
-///
-/// # Errors
-/// The file system fails.
-pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    File::open(dir)?.sync_all()
-}
-
-/// The SHA-256 of a file.
-///
-/// # Errors
-/// It cannot be read.
-pub fn checksum(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let (mut digest, mut buffer) = (Sha256::new(), vec![0; BUFFER_BYTES]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(&digest.finalize())),
-            read => digest.update(&buffer[..read]),
-        }
-    }
+    let dirs = path.ancestors().skip(1).take(3);
+    // What is above a relative path is the current directory.
+    dirs.map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir })
+        .try_for_each(|dir| Disk.sync_dir(dir))
 }
 
 #[cfg(test)]
@@ -174,6 +153,6 @@ mod tests {
         publish("two", true).expect("replaced");
         assert_eq!(fs::read_to_string(&target).expect("read"), "two");
         assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 1, "no part is left");
-        assert!(checksum(&target).expect("read").starts_with("3fc4ccfe"));
+        assert!(sha256::of_file(&target).expect("read").starts_with("3fc4ccfe"));
     }
 }

@@ -11,6 +11,7 @@ use crate::consumer::lake::paths::hour_of;
 use crate::consumer::log::forward::ForwardError;
 use crate::consumer::log::lines::split_line;
 use crate::event::members;
+use crate::hex;
 
 /// The lines of one hour, in hours since the epoch. If the clock was set back, there are lines of other hours between
 /// them.
@@ -74,7 +75,7 @@ pub fn survey(
             }
         }
     }
-    found.sha256 = hex(&digest.finalize());
+    found.sha256 = hex::encode(&digest.finalize());
     Ok(found)
 }
 
@@ -88,7 +89,7 @@ pub fn checksum(log: &Path) -> Result<String, ForwardError> {
     while let Some(line) = lines.next().map_err(|error| fault::of_log(log, &error))? {
         digest.update(line);
     }
-    Ok(hex(&digest.finalize()))
+    Ok(hex::encode(&digest.finalize()))
 }
 
 impl Survey {
@@ -101,11 +102,6 @@ impl Survey {
         span.first = span.first.min(millis);
         span.last = span.last.max(millis);
     }
-}
-
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -137,6 +133,6 @@ mod tests {
         assert_eq!(spans, [&first, &second]);
         let rejected = String::from_utf8(rejected).expect("text");
         assert_eq!(rejected, "torn\n".to_owned() + &text[110..]);
-        assert_eq!(found.sha256, hex(&Sha256::digest(text)));
+        assert_eq!(found.sha256, hex::encode(&Sha256::digest(text)));
     }
 }

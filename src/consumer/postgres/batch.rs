@@ -4,10 +4,7 @@ use std::ops::Range;
 
 use crate::consumer::destination::Record;
 use crate::consumer::postgres::copy::{EventType, RowWriter};
-use crate::event::EventId;
-
-/// Length of a UUID as text.
-const UUID_BYTES: usize = 36;
+use crate::event::{EventId, uuid};
 
 /// Memory that an empty batch keeps.
 const KEPT_BYTES: usize = 16 << 20;
@@ -179,13 +176,7 @@ pub fn reject_rows(rejects: &[Reject]) -> Vec<u8> {
 
 /// The text of an id by which repeated events are found: the letters of a UUID may be of any case.
 fn normal_id(id: &EventId<'_>) -> Vec<u8> {
-    let text = id.text.to_vec();
-    let is_uuid = text.len() == UUID_BYTES
-        && text.iter().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => *byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        });
-    if is_uuid { text.to_ascii_lowercase() } else { text }
+    if uuid(&id.text).is_some() { id.text.to_ascii_lowercase() } else { id.text.to_vec() }
 }
 
 #[cfg(test)]

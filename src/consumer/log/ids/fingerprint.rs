@@ -4,14 +4,13 @@
 //! event is dropped for that. The key is random, so no client can choose an id that collides with another one.
 
 use std::fmt;
-use std::fmt::Write;
 use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-/// Length of a UUID as text: `f81d4fae-7dec-11d0-a765-00a0c91e6bf6`.
-const UUID_BYTES: usize = 36;
+use crate::event::uuid;
+use crate::hex;
 
 /// What is remembered of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,12 +78,7 @@ impl From<[u8; 16]> for Key {
 
 impl From<Key> for String {
     fn from(key: Key) -> Self {
-        let mut text = Self::with_capacity(32);
-        for byte in key.0 {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-        }
-        text
+        hex::encode(&key.0)
     }
 }
 
@@ -92,14 +86,12 @@ impl TryFrom<String> for Key {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let digits = text.as_bytes();
-        let mut bytes = [0; 16];
-        if digits.len() != 32 {
+        if text.len() != 32 {
             return Err("the key of the event ids does not have 32 digits");
         }
-        read_hex(digits, &mut bytes)
-            .ok_or("the key of the event ids has signs that are not hexadecimal digits")?;
-        Ok(Self(bytes))
+        hex::decode(text.as_bytes())
+            .map(Self)
+            .ok_or("the key of the event ids has signs that are not hexadecimal digits")
     }
 }
 
@@ -107,30 +99,6 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
-}
-
-fn uuid(id: &[u8]) -> Option<[u8; 16]> {
-    if id.len() != UUID_BYTES {
-        return None;
-    }
-    let mut bytes = [0; 16];
-    let mut filled = 0;
-    for (part, length) in id.split(|byte| *byte == b'-').zip([8, 4, 4, 4, 12]) {
-        if part.len() != length {
-            return None;
-        }
-        read_hex(part, &mut bytes[filled..filled + length / 2])?;
-        filled += length / 2;
-    }
-    (filled == bytes.len()).then_some(bytes)
-}
-
-fn read_hex(digits: &[u8], bytes: &mut [u8]) -> Option<()> {
-    let value = |digit: u8| char::from(digit).to_digit(16);
-    for (pair, byte) in digits.chunks_exact(2).zip(bytes) {
-        *byte = (value(pair[0])? * 16 + value(pair[1])?) as u8;
-    }
-    Some(())
 }
 
 #[cfg(test)]
