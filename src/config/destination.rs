@@ -147,14 +147,8 @@ impl DestinationConfig {
         if let Some(url) = self.database()? {
             url.validate().map_err(|why| format!("DESTINATION_URL: {why}"))?;
         }
-        match (&self.password, &self.password_file) {
-            (Some(_), Some(_)) => Err(format!(
-                "{DESTINATION_PASSWORD_ENV} and {PASSWORD_FILE_ENV} are both set; unset one of them"
-            )),
-            (Some(password), None) => password.check(DESTINATION_PASSWORD_ENV),
-            (None, Some(file)) => Secret::from_file(PASSWORD_FILE_ENV, file)?.check(PASSWORD_FILE_ENV),
-            (None, None) => Ok(()),
-        }
+        let given = (DESTINATION_PASSWORD_ENV, self.password.as_ref());
+        Secret::check_given(given, (PASSWORD_FILE_ENV, self.password_file.as_deref())).map(drop)
     }
 
     /// An empty variable stands for none: a compose file cannot pass less.

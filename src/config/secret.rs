@@ -47,7 +47,7 @@ impl Secret {
     ///
     /// # Errors
     /// One sentence that names the setting.
-    pub fn check(&self, name: &str) -> Result<(), String> {
+    fn check(&self, name: &str) -> Result<(), String> {
         if self.0.is_empty() || self.0.contains(&0) {
             return Err(format!("{name}: a password must not be empty or contain a zero byte"));
         }
@@ -57,6 +57,23 @@ impl Secret {
             ));
         }
         Ok(())
+    }
+
+    /// Checks a password that is in the environment or in a file, each with the name of its setting. Returns whether it
+    /// is in one of them.
+    ///
+    /// # Errors
+    /// It is in both, or it cannot be sent as a password. The text is one sentence.
+    pub fn check_given(
+        (name, given): (&str, Option<&Self>),
+        (file_name, file): (&str, Option<&Path>),
+    ) -> Result<bool, String> {
+        match (given, file) {
+            (Some(_), Some(_)) => Err(format!("{name} and {file_name} are both set; unset one of them")),
+            (Some(password), None) => password.check(name).map(|()| true),
+            (None, Some(file)) => Self::from_file(file_name, file)?.check(file_name).map(|()| true),
+            (None, None) => Ok(false),
+        }
     }
 
     /// The value of the environment variable `name`.

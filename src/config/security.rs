@@ -220,14 +220,10 @@ impl SecurityConfig {
         if self.username.as_ref().is_none_or(|name| name.is_empty() || name.contains('\0')) {
             return Err(format!("KAFKA_SECURITY_PROTOCOL={protocol} needs a non-empty KAFKA_SASL_USERNAME"));
         }
-        match (&self.password, &self.password_file) {
-            (Some(_), Some(_)) => {
-                Err(format!("{PASSWORD_ENV} and KAFKA_SASL_PASSWORD_FILE are both set; unset one of them"))
-            }
-            (None, Some(file)) => Secret::from_file(PASSWORD_FILE_ENV, file)
-                .and_then(|password| password.check(PASSWORD_FILE_ENV)),
-            (Some(password), None) => password.check(PASSWORD_ENV),
-            (None, None) => Err(format!(
+        let given = (PASSWORD_ENV, self.password.as_ref());
+        match Secret::check_given(given, (PASSWORD_FILE_ENV, self.password_file.as_deref()))? {
+            true => Ok(()),
+            false => Err(format!(
                 "KAFKA_SECURITY_PROTOCOL={protocol} needs {PASSWORD_ENV} (environment or .env) or \
                  KAFKA_SASL_PASSWORD_FILE"
             )),
