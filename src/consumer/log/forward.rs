@@ -8,10 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::consumer::destination::DestinationError;
+use crate::consumer::failure::Failure;
 use crate::consumer::log::paths::Paths;
 use crate::consumer::log::recovery::read_checkpoint;
-use crate::consumer::log::storage::{Disk, beside};
+use crate::consumer::log::storage::{Disk, Storage, beside};
 
 /// Why a place does not have a log.
 #[derive(Debug, PartialEq, Eq)]
@@ -133,12 +133,8 @@ impl Forwarding {
     /// False for a log that a start after a crash may still look for: the checkpoint says that it is being closed, or
     /// the ids of its events may have to be read again.
     fn may_go(&self, paths: &Paths, log: &Path) -> io::Result<bool> {
-        let checkpoint = read_checkpoint(&Disk, paths).map_err(|error| match error {
-            DestinationError::Retryable(reason)
-            | DestinationError::Refused(reason)
-            | DestinationError::Unusable(reason)
-            | DestinationError::Restart(reason) => io::Error::other(reason),
-        })?;
+        let checkpoint = read_checkpoint(&Disk, paths);
+        let checkpoint = checkpoint.map_err(|error| io::Error::other(Failure::from(error).to_string()))?;
         let closing = checkpoint.and_then(|checkpoint| checkpoint.files.rotate_to);
         if closing.is_some_and(|name| log.file_name().is_some_and(|file| *file == *name)) {
             return Ok(false);
@@ -154,7 +150,7 @@ impl Forwarding {
             }
         }
         // So that no power cut brings back an older checkpoint, which would miss the log.
-        fs::File::open(paths.dir())?.sync_all()?;
+        Disk.sync_dir(paths.dir())?;
         Ok(true)
     }
 }

@@ -53,12 +53,14 @@ pub fn create(session: &mut Session, schema: &str, monthly: bool, ids: bool) -> 
     if session.run(&exists)?.rows.is_empty() {
         session.run(&create_schema(schema))?;
     }
-    // Two consumers may start at the same time.
-    let mut statements =
-        vec!["BEGIN".into(), format!("SELECT pg_advisory_xact_lock({}, -2)", lock_class(schema, ""))];
-    statements.extend(create_tables(schema, monthly, ids));
-    statements.push("COMMIT".into());
-    session.run(&statements.join("; ")).map(drop)
+    run_alone(session, schema, create_tables(schema, monthly, ids))
+}
+
+/// Runs the statements in one transaction, after those of other consumers that do the same.
+fn run_alone(session: &mut Session, schema: &str, statements: Vec<String>) -> Result<(), PgError> {
+    let lock = format!("SELECT pg_advisory_xact_lock({}, -2)", lock_class(schema, ""));
+    let all = [vec!["BEGIN".into(), lock], statements, vec!["COMMIT".into()]].concat();
+    session.run(&all.join("; ")).map(drop)
 }
 
 /// Checks the tables.
@@ -107,7 +109,24 @@ pub fn tables(
             }
         }
     }
-    let ids = if ids { Some(unique_index(session, schema, is_partitioned).map_err(failed)??) } else { None };
+    let ids = match (ids, is_partitioned) {
+        (false, _) => None,
+        (true, true) => {
+            log::warn!(
+                "{} is partitioned, so an event is dropped as a repeated one only if its id is in the same partition",
+                named(schema, "events")
+            );
+            Some(Ids::Partition)
+        }
+        (true, false) if has_unique_ids(session, schema).map_err(failed)? => Some(Ids::Table),
+        (true, false) => {
+            let name = named(schema, "events");
+            return Err(DestinationError::Unusable(format!(
+                "EVENT_ID_FIELD is set, but {name} has no unique index on event_id: {}",
+                unique_ids("CONCURRENTLY", "events", &name)
+            )));
+        }
+    };
     Ok(Found { event, ids, monthly: is_partitioned && settings.monthly_partitions })
 }
 
@@ -145,32 +164,15 @@ fn check_columns(
     Ok(())
 }
 
-fn unique_index(
-    session: &mut Session,
-    schema: &str,
-    is_partitioned: bool,
-) -> Result<Result<Ids, DestinationError>, PgError> {
-    if is_partitioned {
-        log::warn!(
-            "{} is partitioned, so an event is dropped as a repeated one only if its id is in the same partition",
-            named(schema, "events")
-        );
-        return Ok(Ok(Ids::Partition));
-    }
-    let name = named(schema, "events");
+/// True if there is a unique index on the ids of all events.
+fn has_unique_ids(session: &mut Session, schema: &str) -> Result<bool, PgError> {
     let answer = session.run(&format!(
         "SELECT 1 FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE \
          i.indrelid = to_regclass({}) AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL AND \
          i.indexprs IS NULL AND a.attname = 'event_id'",
-        escape_literal(&name)
+        escape_literal(&named(schema, "events"))
     ))?;
-    if !answer.rows.is_empty() {
-        return Ok(Ok(Ids::Table));
-    }
-    Ok(Err(DestinationError::Unusable(format!(
-        "EVENT_ID_FIELD is set, but {name} has no unique index on event_id: {}",
-        unique_ids("CONCURRENTLY", "events", &name)
-    ))))
+    Ok(!answer.rows.is_empty())
 }
 
 /// Creates the partitions of these months that do not exist.
@@ -185,14 +187,7 @@ pub fn months(session: &mut Session, schema: &str, months: [MonthOf; 2], ids: bo
             escape_literal(&named(schema, &month.table()))
         ))?;
         if attached.rows.is_empty() {
-            let mut statements =
-                vec!["BEGIN".into(), format!("SELECT pg_advisory_xact_lock({}, -2)", lock_class(schema, ""))];
-            statements.extend(month.create(schema, ids));
-            statements.push("COMMIT".into());
-            if let Err(error) = session.run(&statements.join("; ")) {
-                let _ = session.run("ROLLBACK");
-                return Err(error);
-            }
+            run_alone(session, schema, month.create(schema, ids))?;
             log::info!("created the partition {}", month.table());
         }
     }

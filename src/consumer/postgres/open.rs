@@ -60,7 +60,7 @@ impl PgOpener {
             None => self.connect()?,
         };
         let done = call(self, &mut session);
-        self.session = (done.is_ok() || session.recover()).then_some(session);
+        self.session = session.after(&done);
         done
     }
 

@@ -26,7 +26,7 @@ impl PgDestination {
             None => self.reconnect()?,
         };
         let done = call(self, &mut session);
-        self.session = (done.is_ok() || session.recover()).then_some(session);
+        self.session = session.after(&done);
         done
     }
 

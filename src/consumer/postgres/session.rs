@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::config::{DestinationConfig, PostgresUrl};
+use crate::consumer::destination::DestinationError;
 use crate::consumer::postgres::connection::{Answer, Connection, Row};
 use crate::consumer::postgres::error::PgError;
 use crate::consumer::postgres::hosts;
@@ -72,6 +73,11 @@ impl Session {
     /// Ends what a failed call has left under way; false if the session cannot be used any more.
     pub fn recover(&mut self) -> bool {
         !self.is_broken && self.run("ROLLBACK").is_ok()
+    }
+
+    /// The session after a call, unless it cannot be used any more.
+    pub fn after<T>(mut self, call: &Result<T, DestinationError>) -> Option<Self> {
+        (call.is_ok() || self.recover()).then_some(self)
     }
 
     /// Locks partitions of a topic for as long as the session lasts; `class` stands for the tables and the topic.
