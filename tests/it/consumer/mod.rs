@@ -38,7 +38,17 @@ use crate::support::topic::{Stored, Topic};
 use crate::support::wait::{eventually, eventually_some, secs};
 
 /// How long reading to the end of a topic may take on a busy machine.
-const CATCH_UP: Duration = secs(300);
+pub const CATCH_UP: Duration = secs(300);
+
+/// A consumer of `topic` with a group of its own, in `dir`.
+pub fn program(topic: &Topic, dir: &Path, settings: &[(&str, &str)]) -> Program {
+    let program = Program::consumer()
+        .dir(dir)
+        .env("KAFKA_BROKERS", topic.brokers())
+        .env("KAFKA_TOPIC", &topic.name)
+        .env("KAFKA_GROUP", format!("group-of-{}", topic.name));
+    settings.iter().fold(program, |program, (name, value)| program.env(name, value))
+}
 
 /// A directory with a log of `topic`, over several lives of the consumer.
 struct Site<'a> {
@@ -52,15 +62,7 @@ impl<'a> Site<'a> {
     }
 
     fn program(&self, settings: &[(&str, &str)]) -> Program {
-        let mut program = Program::consumer()
-            .dir(self.dir.path())
-            .env("KAFKA_BROKERS", self.topic.brokers())
-            .env("KAFKA_TOPIC", &self.topic.name)
-            .env("KAFKA_GROUP", format!("group-of-{}", self.topic.name));
-        for (name, value) in settings {
-            program = program.env(name, value);
-        }
-        program
+        program(self.topic, self.dir.path(), settings)
     }
 
     fn start(&self, settings: &[(&str, &str)]) -> Running {

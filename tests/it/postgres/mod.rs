@@ -11,19 +11,15 @@ mod start;
 mod tls;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::consumer::wait_ready;
+use crate::consumer::{self, CATCH_UP, wait_ready};
 use crate::support::postgres::Database;
 use crate::support::process::{Program, Running};
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
-
-/// How long reading to the end of a topic may take on a busy machine.
-const CATCH_UP: Duration = secs(300);
 
 /// The tables of a topic, over several lives of the consumer.
 struct Tables<'a> {
@@ -44,17 +40,8 @@ impl<'a> Tables<'a> {
     }
 
     fn program(&self, settings: &[(&str, &str)]) -> Program {
-        let mut program = Program::consumer()
-            .dir(self.dir.path())
-            .env("KAFKA_BROKERS", self.topic.brokers())
-            .env("KAFKA_TOPIC", &self.topic.name)
-            .env("KAFKA_GROUP", format!("group-of-{}", self.topic.name))
-            .env("DESTINATION_URL", &self.url)
-            .env("CREATE_TABLES", "run");
-        for (name, value) in settings {
-            program = program.env(name, value);
-        }
-        program
+        let ours = [("DESTINATION_URL", self.url.as_str()), ("CREATE_TABLES", "run")];
+        consumer::program(self.topic, self.dir.path(), &[&ours, settings].concat())
     }
 
     fn start(&self, settings: &[(&str, &str)]) -> Running {
