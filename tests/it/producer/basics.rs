@@ -211,7 +211,8 @@ fn two_hundred_clients_that_come_at_once_are_all_answered_every_time() {
             watch.elapsed()
         });
         let (control, slowest) = (times[0], times.iter().max().expect("200 of them"));
-        let allowed = watch.allows(Duration::from_millis(250)) + 3 * control;
+        // A connection that finds no room in the queue of the listener is asked for again by the kernel after 1 s.
+        let allowed = watch.allows(Duration::from_millis(700)) + 3 * control;
         assert!(*slowest < allowed, "round {round}: {slowest:?}, allowed {allowed:?}, control {control:?}");
     }
     assert_eq!(topic.count(), 4020);
