@@ -34,8 +34,11 @@ pub fn read_checkpoint<S: Storage>(
     paths: &Paths,
 ) -> Result<Option<Checkpoint>, DestinationError> {
     let path = &paths.checkpoint;
-    let Some(stat) = doing("inspect", path, storage.stat(path))? else { return Ok(None) };
-    let text = doing("read", path, storage.read_range(path, 0, stat.len))?;
+    if doing("inspect", path, storage.stat(path))?.is_none() {
+        return Ok(None);
+    }
+    // Another thread may replace it between the two calls by one that is longer.
+    let text = doing("read", path, storage.read_range(path, 0, u64::MAX))?;
     Checkpoint::decode(&text).map(Some).map_err(|reason| {
         DestinationError::Refused(format!(
             "{} cannot be read: {reason}. Restore a good copy; or move the log and its checkpoint away to \
@@ -273,5 +276,34 @@ impl<S: Storage> Recovery<'_, S> {
             path.display(),
             mark.bytes
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::thread;
+
+    use super::*;
+    use crate::consumer::log::storage::Disk;
+    use crate::consumer::progress::Progress;
+
+    #[test]
+    fn a_checkpoint_can_be_read_while_it_is_replaced() {
+        let dir = tempfile::tempdir().expect("directory");
+        let paths = Paths::of(&dir.path().join("events.log"));
+        let replace = |id: &str| {
+            let marks = LogMarks { rotate_to: Some(id.into()), ..LogMarks::default() };
+            let new = dir.path().join("new");
+            fs::write(&new, Checkpoint::new(Progress::default(), marks).encode()).expect("written");
+            fs::rename(&new, &paths.checkpoint).expect("renamed");
+        };
+        replace("short");
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| (0..2000).for_each(|n| replace(["a longer one", "short"][n % 2])));
+            while !writer.is_finished() {
+                assert!(read_checkpoint(&Disk, &paths).expect("a whole one").is_some());
+            }
+        });
     }
 }
