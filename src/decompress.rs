@@ -71,7 +71,7 @@ pub fn zstd(bytes: &[u8], limit: usize, mut grow: impl FnMut(usize) -> bool) -> 
     let mut frames = Frames { rest: bytes, decoder: FrameDecoder::new(), history: 0, left: limit };
     loop {
         let start = output.filled;
-        if !frames.begin(limit - start, |history| grow(start + history))? {
+        if !frames.begin(limit - start, |history| grow(start.saturating_add(history)))? {
             return Ok(output.finish());
         }
         output.fill(|room| frames.read(room), &mut grow)?;
@@ -100,7 +100,7 @@ impl Output {
         loop {
             if self.filled == self.bytes.len() {
                 // One extra byte shows whether there is more.
-                let length = (2 * self.filled).max(FIRST_BYTES).min(self.limit + 1);
+                let length = (2 * self.filled).max(FIRST_BYTES).min(self.limit.saturating_add(1));
                 if !grow(length) {
                     return Err(Failure::NoRoom);
                 }
@@ -187,7 +187,7 @@ impl Frames<'_> {
                 .map_err(broken)?;
         }
         let held = if self.decoder.is_finished() { 0 } else { self.history };
-        if held + self.decoder.can_collect() > self.left {
+        if held.saturating_add(self.decoder.can_collect()) > self.left {
             return Err(Failure::TooLarge);
         }
         let read = self.decoder.read(room)?;
@@ -258,6 +258,14 @@ mod tests {
         {
             assert!(matches!(read(broken), Err(Failure::Corrupt(_))), "{broken:?}");
         }
+    }
+
+    #[test]
+    fn the_largest_limit_is_none() {
+        assert_eq!(zstd(&frame(b"ab"), usize::MAX, |_| true).expect("two bytes"), b"ab");
+        // A frame that claims to have as many bytes as can be counted.
+        let claim = [&ZSTD_MAGIC[..], &[0xe0], &[0xff; 8]].concat();
+        assert!(zstd(&claim, usize::MAX, |bytes| bytes < 1 << 30).is_err());
     }
 
     /// A frame with a window byte, of `blocks` blocks of 128 KiB.
