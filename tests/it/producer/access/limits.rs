@@ -32,6 +32,30 @@ fn a_request_past_the_limit_is_refused_whole_and_told_when_to_come_again() {
     }
 }
 
+/// A request, with its times in seconds.
+#[derive(Clone, Copy)]
+struct Try {
+    sent: f64,
+    answered: f64,
+    is_taken: bool,
+}
+
+/// How much of `burst` and of `rate` a second was used in the time before a refusal that explains it best, for the
+/// refusal that is explained worst. Where the moment of a decision is not known, the one in favour is assumed.
+fn used_before_a_refusal(tries: &[Try], rate: f64, burst: f64) -> f64 {
+    let taken: Vec<&Try> = tries.iter().filter(|one| one.is_taken).collect();
+    let explained = |refused: &Try| {
+        let used_since = |start: f64| {
+            let used =
+                taken.iter().filter(|one| one.answered >= start && one.sent <= refused.answered).count();
+            used as f64 / (burst + rate * (refused.sent - start).max(0.0))
+        };
+        taken.iter().map(|one| used_since(one.sent)).fold(0.0, f64::max)
+    };
+    // A sample of them, since each is compared with all requests.
+    tries.iter().filter(|one| !one.is_taken).step_by(20).map(explained).fold(1.0, f64::min)
+}
+
 #[test]
 fn at_twice_the_limit_the_limit_passes_and_other_clients_are_untouched() {
     for server in SERVERS {
@@ -41,36 +65,37 @@ fn at_twice_the_limit_the_limit_passes_and_other_clients_are_untouched() {
         let quiet = file.add("quiet", "secret", "");
         let served = file.serve(&topic, server, &[("MAX_REQUEST_EVENTS", "100")]);
         let began = Instant::now();
-        let counts = at_once(5, |thread| {
+        let mut tries = at_once(5, |thread| {
             let mut client = served.client();
-            let (mut taken, mut refused) = (0_u32, 0);
+            let mut tries = Vec::new();
             let mut next = began;
             while began.elapsed() < secs(10) {
                 let key = if thread == 4 { &quiet } else { &noisy };
                 let headers = [("X-Api-Key", key.as_str())];
-                match client.request("POST", "/register_event", &headers, b"{}").expect("an answer").status {
-                    200 => taken += 1,
-                    429 => refused += 1,
-                    status => panic!("{status}"),
-                }
+                let sent = began.elapsed().as_secs_f64();
+                let answer = client.request("POST", "/register_event", &headers, b"{}").expect("an answer");
+                assert!(matches!(answer.status, 200 | 429), "{}", answer.text());
+                let answered = began.elapsed().as_secs_f64();
+                tries.push(Try { sent, answered, is_taken: answer.status == 200 });
                 // 50 a second from each thread.
                 next += std::time::Duration::from_millis(20);
                 std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
-            (taken, refused)
+            tries
         });
         let seconds = began.elapsed().as_secs_f64();
-        let (quiet, noisy) = counts.split_last().expect("five");
-        let taken: u32 = noisy.iter().map(|(taken, _)| taken).sum();
-        let refused: u32 = noisy.iter().map(|(_, refused)| refused).sum();
+        let quiet = tries.pop().expect("five");
+        let noisy = tries.concat();
+        let taken = noisy.iter().filter(|one| one.is_taken).count() as f64;
         let most = 100.0 + 100.0 * seconds;
-        assert!(f64::from(taken) <= most * 1.02, "{server}: {taken} of {most}");
-        // A busy machine sends less than twice the limit; what it sent beyond the limit was refused.
+        assert!(taken <= most * 1.02, "{server}: {taken} of {most}");
+        // A busy machine sends less at times, and what is not used beyond the burst is lost.
+        let share = used_before_a_refusal(&noisy, 100.0, 100.0);
         assert!(
-            refused == 0 || f64::from(taken) >= most * 0.9,
-            "{server}: {taken} of {most}, {refused} refused"
+            share >= 0.9,
+            "{server}: refused when {share} of the limit was used; {taken} of {most} in all"
         );
-        assert_eq!(quiet.1, 0, "{server}: nobody else is refused");
+        assert!(quiet.iter().all(|one| one.is_taken), "{server}: nobody else is refused");
     }
 }
 
