@@ -23,8 +23,12 @@ pub struct Fields<'a> {
     pub length: Option<&'a [u8]>,
     codings: usize,
     chunked: usize,
+    /// The last coding is chunked.
+    ends_chunked: bool,
     is_encoded: bool,
     pub hosts: usize,
+    /// A Host has bytes that no host and port have.
+    pub has_bad_host: bool,
     pub close: bool,
     pub keep_alive: bool,
     pub expect: Option<bool>,
@@ -41,7 +45,10 @@ impl<'a> Fields<'a> {
             let value = header.value;
             // The length is checked first because most headers of a request are none of these.
             match header.name.len() {
-                4 if is("Host") => fields.hosts += 1,
+                4 if is("Host") => {
+                    fields.hosts += 1;
+                    fields.has_bad_host |= !value.iter().all(is_of_host);
+                }
                 6 if is("Expect") => {
                     let known = value.eq_ignore_ascii_case(b"100-continue");
                     fields.expect = Some(known && fields.expect.unwrap_or(true));
@@ -71,7 +78,8 @@ impl<'a> Fields<'a> {
         self.is_encoded = true;
         for coding in items(value) {
             self.codings += 1;
-            self.chunked += usize::from(coding.eq_ignore_ascii_case(b"chunked"));
+            self.ends_chunked = coding.eq_ignore_ascii_case(b"chunked");
+            self.chunked += usize::from(self.ends_chunked);
         }
     }
 
@@ -86,12 +94,21 @@ impl<'a> Fields<'a> {
                 (1, 1) => Ok(Length::Chunked),
                 (0, _) => bad(ErrorTag::AmbiguousLength, "Transfer-Encoding is empty"),
                 (_, 2..) => bad(ErrorTag::AmbiguousLength, "Transfer-Encoding has chunked more than once"),
+                // RFC 9112, 6.3: the end of such a body cannot be found.
+                (_, 1) if !self.ends_chunked => {
+                    bad(ErrorTag::AmbiguousLength, "chunked is not the last coding of Transfer-Encoding")
+                }
                 _ => Err(Refusal::UnknownCoding),
             },
             (false, None) => Ok(Length::Absent),
             (false, Some(digits)) => number(digits).map(Length::Known),
         }
     }
+}
+
+/// True for what a host with a port may have (RFC 3986, 3.2.2 and 3.2.3).
+fn is_of_host(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte)
 }
 
 /// The number that `digits` are; one beyond 64 bits counts as the largest.
@@ -145,13 +162,15 @@ mod tests {
             &[(cl, "")],
             &[(cl, "5"), (te, "chunked")],
             &[(te, "chunked, chunked")],
+            &[(te, "chunked, gzip")],
+            &[(te, "chunked"), (te, "gzip")],
             &[(te, "chunked"), (te, "chunked")],
             &[(te, "")],
         ] {
             assert!(matches!(length(lines, false), Err(Refusal::BadLength(..))), "{lines:?}");
         }
         assert!(matches!(length(&[(te, "chunked")], true), Err(Refusal::BadLength(..))));
-        for coding in ["gzip", "gzip, chunked", "chunked, gzip", "identity", "xchunked", "chunked;a=b"] {
+        for coding in ["gzip", "gzip, chunked", "identity", "xchunked", "chunked;a=b"] {
             assert_eq!(length(&[(te, coding)], false), Err(Refusal::UnknownCoding), "{coding}");
         }
     }

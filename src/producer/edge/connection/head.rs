@@ -54,6 +54,9 @@ pub fn parse(head: &[u8]) -> Result<Parsed, Refusal> {
     if fields.hosts > 1 || fields.hosts == 0 && !is_old {
         return Err(Refusal::BadHead("an HTTP/1.1 request has exactly one Host header"));
     }
+    if fields.has_bad_host {
+        return Err(Refusal::BadHead("Host is not a host with an optional port"));
+    }
     let expects = match fields.expect {
         // HTTP/1.0 has no interim answers.
         Some(_) if is_old => false,
@@ -209,7 +212,12 @@ mod tests {
             let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{line}\r\n\r\n");
             assert!(matches!(parsed(&head), Err(Refusal::BadHead(_))), "{line:?}");
         }
-        for head in ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"] {
+        for head in [
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+        ] {
             assert!(matches!(parsed(head), Err(Refusal::BadHead(_))), "{head:?}");
         }
     }
