@@ -1,10 +1,11 @@
-//! Clients of other languages with their default settings, through the HTTP server of our own.
+//! Clients of other languages with their default settings, through the HTTP server of our own and a proxy before it.
 
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
+use crate::producer::haproxy::HaProxy;
 use crate::producer::serve;
 use crate::support::kafka::shared;
 
@@ -32,14 +33,18 @@ fn run(program: &str, arguments: &[&str], (name, source): (&str, &str), address:
     text(&output.stdout)
 }
 
-/// Runs a client that prints one status per request, and expects its events in the topic.
+/// Runs a client that prints one status per request, directly and through HAProxy, and expects its events in the topic.
 fn check(program: &str, arguments: &[&str], source: (&str, &str), events: usize) {
     let topic = shared().topic();
     let served = serve(&topic, &[("HTTP_SERVER", "edge")]);
-    let said = run(program, arguments, source, served.address);
-    let statuses: Vec<&str> = said.split_whitespace().collect();
-    assert_eq!(statuses, vec!["200"; events], "{program} {arguments:?}");
-    assert_eq!(topic.count(), events, "{program} {arguments:?}");
+    let proxy = HaProxy::before(served.address);
+    for (way, address) in [("directly", served.address), ("through HAProxy", proxy.address)] {
+        let before = topic.count();
+        let said = run(program, arguments, source, address);
+        let statuses: Vec<&str> = said.split_whitespace().collect();
+        assert_eq!(statuses, vec!["200"; events], "{program} {arguments:?} {way}");
+        assert_eq!(topic.count() - before, events, "{program} {arguments:?} {way}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod confined;
 mod drain;
 mod edge;
 mod faults;
+mod haproxy;
 mod ids;
 mod load;
 mod media;
