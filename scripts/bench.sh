@@ -23,6 +23,8 @@ python3 -m venv --help >/dev/null 2>&1 || die "python3 has no venv; install it (
 # The axum peer builds librdkafka from source.
 need cc build-essential
 need make make
+need /usr/lib/postgresql/15/bin/initdb postgresql-15
+need psql postgresql-client
 
 port=${BENCH_PORT:-26000}
 [[ $port =~ ^[0-9]+$ && $port -gt 1023 && $port -lt 64000 ]] || die "BENCH_PORT=$port: expected a port from 1024 to 63999"
@@ -37,10 +39,11 @@ cargo build --locked --release --bins --example clients --quiet
 for peer in floor kafka-bare axum-rdkafka; do
   cargo build --locked --release --quiet --manifest-path "benches/peers/$peer/Cargo.toml"
 done
-if ! cmp --silent benches/peers/original/requirements.txt "$venv/installed.txt"; then
+requirements=$(cat benches/requirements.txt benches/peers/original/requirements.txt)
+if [[ $requirements != "$(cat "$venv/installed.txt" 2>/dev/null)" ]]; then
   python3 -m venv --clear "$venv"
-  "$venv/bin/pip" install --quiet --requirement benches/peers/original/requirements.txt
-  cp benches/peers/original/requirements.txt "$venv/installed.txt"
+  "$venv/bin/pip" install --quiet --requirement benches/requirements.txt
+  echo "$requirements" >"$venv/installed.txt"
 fi
 
 # Unlike in the tests, the JVM's C2 compiler is enabled, as in any long-running broker.

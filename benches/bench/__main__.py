@@ -77,6 +77,9 @@ def main():
         sys.exit(f"no case starts with {' or '.join(options.cases)}; see --list")
     whole = not options.quick and not options.cases
     out = options.out or options.root / ("docs" if whole else "target/bench/out")
+    if any(case.needs_features for case in cases):
+        features = ["--features", "lake,postgres", "--target-dir", options.root / "target/bench/features"]
+        run(["cargo", "build", "--locked", "--release", "--quiet", "--bin", "consumer", *features], limit_s=3600)
     began, results, errors = time.time(), {}, []
     with tempfile.TemporaryDirectory(dir=options.root / "target/bench") as work:
         kafka = Kafka(options.port, options.kafka_dir)

@@ -42,6 +42,18 @@ NAMES = {
     "wire4": "the same on Kafka 4",
     "ids": "this project, dropping repeated events",
     "wire-ids": "the same with the wire client",
+    "edge": "this project, HTTP_SERVER=edge",
+    "edge-wire": "the same with the wire client",
+    "edge-keys": "the same with a key file",
+    "no-idle": "50 active connections alone",
+    "beside-idle": "beside 10,000 idle ones",
+    "alone": "the quiet client alone",
+    "beside-noisy": "beside the noisy one",
+    "log": "this project, logs only",
+    "log-gzip": "this project, closed logs compressed",
+    "lake": "this project, closed logs to a lake",
+    "postgres": "this project, into PostgreSQL",
+    "psql-copy": "psql, \\copy from a file",
     "floor": "floor: tiny_http alone, no Kafka",
     "floor-batch": "the same with the producer's scheduling policy",
     "axum": "axum + rdkafka, best setting",
@@ -68,11 +80,15 @@ def serve(setup, candidate, topic, env=None):
         "ours": [setup.release / "producer"],
         "wire": [setup.release / "producer"],
         "wire4": [setup.release / "producer"],
+        "edge": [setup.release / "producer"],
+        "edge-wire": [setup.release / "producer"],
         "axum": _axum(setup, address, topic, axum),
         "axum5": _axum(setup, address, topic, axum),
         "original": [python(setup), setup.root / "benches/peers/original/app.py", port, broker, topic],
     }
     settings = {"HTTP_ADDR": address, **kafka_settings(setup, candidate, topic or "events"), "PYTHONUNBUFFERED": "1"}
+    if candidate.startswith("edge"):
+        settings["HTTP_SERVER"] = "edge"
     policy = os.SCHED_BATCH if candidate == "floor-batch" else None
     return Program(candidate, commands[candidate], setup.work, port, {**settings, **(env or {})}, policy=policy)
 

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import access
+import destinations
+import idle
 import scenarios
 import to_file
 
@@ -50,6 +53,11 @@ class Case:
     # The main figure of the case, recorded in benchmarks.json.
     figure: str = "rate"
 
+    @property
+    def needs_features(self):
+        """True if the consumer has to be built with features that are off by default."""
+        return self.name in ("lake", "postgres")
+
 
 def all_cases(sizes):
     """All cases, in the order in which they are measured."""
@@ -58,9 +66,14 @@ def all_cases(sizes):
         *(ndjson(batch, sizes) for batch in (10, 100, 1000)),
         *(open_loop(rate, sizes) for rate in sizes.open_rates),
         overload(sizes),
+        beside_idle(sizes),
+        keys(sizes),
+        beside(30),
         ten_thousand(sizes),
         catch_up(sizes),
         ids(GROWTH[-1]),
+        closed_logs(GROWTH[-1]),
+        to_postgres(sizes.catch_up),
         *(produce_alone(batch, sizes) for batch in (1, 20, 1000)),
         *(fetch_alone(batch, sizes) for batch in (1, 20, 1000)),
         end_to_end(sizes),
@@ -74,7 +87,7 @@ def single(connections, sizes):
     return Case(
         f"single-{connections}",
         f"one event per request, wrk -t1 -c{connections}",
-        ["floor", "floor-batch", "ours", *wire, "axum", "axum5", *original],
+        ["floor", "floor-batch", "ours", *wire, "edge", "edge-wire", "axum", "axum5", *original],
         lambda setup, candidate: scenarios.closed_loop(setup, candidate, connections, 1, sizes.seconds),
     )
 
@@ -90,7 +103,7 @@ def ndjson(batch, sizes):
 
 
 def open_loop(rate, sizes):
-    candidates = ["floor", "ours", "axum", "axum5"] + (["original"] if rate <= 1000 else [])
+    candidates = ["floor", "ours", "edge", "edge-wire", "axum", "axum5"] + (["original"] if rate <= 1000 else [])
     return Case(
         f"open-{rate}",
         f"open loop, {rate} requests/s from 200 connections; latency from the intended start",
@@ -108,6 +121,34 @@ def overload(sizes):
         "5000 requests/s of 10 events of 1 kB each from 200 connections, queue of 10 events: responses and refusals",
         ["ours"],
         lambda setup, candidate: scenarios.open_loop(setup, candidate, 5000, max(sizes.seconds, 4), 10, 1000, room),
+        "p99_ms",
+    )
+
+
+def beside_idle(sizes):
+    return Case(
+        "idle",
+        f"one event per request, HTTP_SERVER=edge, wrk -t1 -c{idle.ACTIVE}, alone and beside {idle.IDLE:,} idle connections",
+        ["no-idle", "beside-idle"],
+        lambda setup, candidate: idle.beside_idle(setup, candidate, sizes.seconds),
+    )
+
+
+def keys(sizes):
+    return Case(
+        "keys",
+        f"one event per request, wrk -t1 -c50, without a key file and with {access.KEYS} keys in it",
+        ["edge", "edge-keys"],
+        lambda setup, candidate: access.with_keys(setup, candidate, 50, sizes.seconds),
+    )
+
+
+def beside(seconds):
+    return Case(
+        "noisy",
+        f"100 requests/s of a quiet client for {seconds} s, alone and beside one that sends twice its {access.LIMIT} events/s",
+        ["alone", "beside-noisy"],
+        lambda setup, candidate: access.beside(setup, candidate, seconds),
         "p99_ms",
     )
 
@@ -149,6 +190,18 @@ def ids(events):
     topics = Topics(events, 1000, to_file.catch_up)
     title = f"topic of {events:,} events into a file, without and with their ids in memory"
     return Case("ids", title, ["wire", "wire-ids"], topics.measure)
+
+
+def closed_logs(events):
+    topics = Topics(events, 1000, destinations.closed_logs)
+    title = f"topic of {events:,} events into logs of 128 MiB, and what becomes of them"
+    return Case("lake", title, list(destinations.CLOSED), topics.measure, "cpu_us")
+
+
+def to_postgres(events):
+    topics = Topics(events, 1000, destinations.to_postgres)
+    title = f"topic of {events:,} events into PostgreSQL 15, and the same rows by psql"
+    return Case("postgres", title, ["psql-copy", "postgres"], topics.measure)
 
 
 def produce_alone(batch, sizes):

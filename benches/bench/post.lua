@@ -3,6 +3,7 @@ local file = assert(io.open(os.getenv("BENCH_BODY"), "rb"))
 wrk.method = "POST"
 wrk.body = file:read("*a")
 wrk.headers["Content-Type"] = os.getenv("BENCH_CONTENT_TYPE") or "application/json"
+wrk.headers["X-Api-Key"] = os.getenv("BENCH_KEY")
 file:close()
 
 function done(summary, latency, _)

@@ -15,6 +15,8 @@ COLUMNS = {
     "cpu_us": ("CPU µs/event", "{:.2f}"),
     "broker_cpu_us": ("broker CPU µs/event", "{:.2f}"),
     "memory_mib": ("memory MiB", "{:.0f}"),
+    "of_limit": ("taken of the limit", "{:.3f}"),
+    "event_bytes": ("bytes/event", "{:.1f}"),
     "consumer_rate": ("consumer events/s", "{:,.0f}"),
     "consumer_cpu_us": ("consumer CPU µs/event", "{:.2f}"),
     "consumer_memory_mib": ("consumer memory MiB", "{:.0f}"),
@@ -62,6 +64,14 @@ def targets(results):
          ("single-200", "rate", "ours", "axum"), ">=", 1.5),
         ("the same: CPU per event relative to the floor's CPU per request",
          ("single-200", "cpu_us", "ours", "floor"), "<=", 1.4),
+        *(edge(connections, limit) for connections, limit in ((10, 4), (50, 2), (200, 1.4), (1000, 1.4))),
+        ("the same at 200: CPU per event", ("single-200", "cpu_us", "edge-wire", "axum"), "<=", 0.65),
+        ("10,000 requests/s from 200 connections, edge beside axum + rdkafka, best setting: CPU per event",
+         ("open-10000", "cpu_us", "edge-wire", "axum"), "<=", 1),
+        ("the same: CPU of the broker", ("open-10000", "broker_cpu_us", "edge-wire", "axum"), "<=", 1.5),
+        ("the same: p99", ("open-10000", "p99_ms", "edge-wire", "axum"), "<=", 1),
+        ("50 connections beside 10,000 idle ones: rate relative to alone",
+         ("idle", "rate", "beside-idle", "no-idle"), ">=", 0.9),
         ("NDJSON of 1000: rate relative to the kafka crate alone",
          ("ndjson-1000", "rate", "ours", "bare"), ">=", 0.7),
         ("catching up: rate relative to kcat", ("catch-up", "rate", "ours", "kcat"), ">=", 0.8),
@@ -69,6 +79,11 @@ def targets(results):
         ("catching up and dropping repeated events: rate relative to without",
          ("catch-up", "rate", "ids", "ours"), ">=", 0.85),
         ("the same with the wire client", ("catch-up", "rate", "wire-ids", "wire"), ">=", 0.85),
+        ("a key file of 1,000 keys: rate relative to without", ("keys", "rate", "edge-keys", "edge"), ">=", 0.95),
+        ("a quiet client beside one at twice its limit: p99 relative to alone",
+         ("noisy", "p99_ms", "beside-noisy", "alone"), "<=", 2),
+        ("into PostgreSQL: rate relative to psql's copy of the same rows",
+         ("postgres", "rate", "postgres", "psql-copy"), ">=", 0.8),
         ("fetching batches of 1000: wire client relative to the kafka crate",
          ("fetch-1000", "rate", "room-wire", "bare"), ">=", 3),
         ("fetching batches of 1: the same", ("fetch-1", "rate", "room-wire", "bare"), ">=", 1),
@@ -79,6 +94,13 @@ def targets(results):
     judged = [judge(text, ratio(results, *what), sign, limit) for text, what, sign, limit in wanted]
     memory = _median(results, "single-200", "memory_mib")
     judged.append(judge("memory at 200 connections, MiB", memory, "<", 64))
+    idle = results.get("idle", {}).get("candidates", {}).get("beside-idle")
+    judged.append(judge("memory with 10,000 idle connections, MiB", idle and idle["median"]["memory_mib"], "<=", 64))
+    lake = results.get("lake", {}).get("candidates", {}).get("lake")
+    judged.append(judge("memory of a consumer with a lake, MiB", lake and lake["median"]["memory_mib"], "<=", 128))
+    noisy = results.get("noisy", {}).get("candidates", {}).get("beside-noisy")
+    taken = noisy and noisy["median"]["of_limit"]
+    judged += [judge("what a client at twice its limit gets, of the limit", taken, *limit) for limit in ((">=", 0.98), ("<=", 1.02))]
     refusal = _median(results, "overload", "p99_ms")
     judged.append(judge("overloaded queue: p99 of all responses including refusals, ms", refusal, "<", 100))
     for figure in ("cpu_us", "consumer_cpu_us"):
@@ -86,6 +108,12 @@ def targets(results):
         grown = large / small if small and large and largest > 100_000 else None
         judged.append(judge(f"{figure} at {largest:,} events relative to 100,000", grown, "<=", 1.15))
     return [verdict for verdict in judged if verdict["reached"] is not None]
+
+
+def edge(connections, limit):
+    """A target of the HTTP server for strangers."""
+    text = f"one event per request, {connections} connections, edge beside axum + rdkafka, best setting: rate"
+    return text, (f"single-{connections}", "rate", "edge-wire", "axum"), ">=", limit
 
 
 def _median(results, case, figure):

@@ -14,15 +14,15 @@ WARMUP_S = 2
 NO_KAFKA = ("floor", "floor-batch")
 
 
-def closed_loop(setup, candidate, connections, batch, seconds):
+def closed_loop(setup, candidate, connections, batch, seconds, env=None, key=None):
     """Runs wrk with one thread, as fast as it gets responses: events per second, latency, cost per event."""
     kafka = setup.kafka_of(candidate)
     topic = None if candidate in NO_KAFKA else kafka.new_topic(f"{candidate}-c{connections}-b{batch}")
-    with candidates.serve(setup, candidate, topic) as server:
-        wrk(setup, server.port, connections, batch, WARMUP_S)
+    with candidates.serve(setup, candidate, topic, env) as server:
+        wrk(setup, server.port, connections, batch, WARMUP_S, key)
         before = kafka.settled_count(topic) if topic else 0
         with Meter(server.pid, kafka.pid) as meter:
-            result = wrk(setup, server.port, connections, batch, seconds)
+            result = wrk(setup, server.port, connections, batch, seconds, key)
         memory = resident_mib(server.pid)
         answered = (result["requests"] - result["status_errors"]) * batch
         stored = stored_since(kafka, topic, before, answered, connections * batch)
@@ -43,7 +43,7 @@ def closed_loop(setup, candidate, connections, batch, seconds):
     }
 
 
-def wrk(setup, port, connections, batch, seconds):
+def wrk(setup, port, connections, batch, seconds, key=None):
     """Runs wrk and returns the results that post.lua prints."""
     body = setup.work / f"body-{batch}"
     if not body.exists():
@@ -52,7 +52,7 @@ def wrk(setup, port, connections, batch, seconds):
     kind = "application/json" if batch == 1 else "application/x-ndjson"
     output = run(
         [*command, "-s", HERE / "post.lua", f"http://127.0.0.1:{port}/register_event"],
-        env={"BENCH_BODY": str(body), "BENCH_CONTENT_TYPE": kind},
+        env={"BENCH_BODY": str(body), "BENCH_CONTENT_TYPE": kind, **({"BENCH_KEY": key} if key else {})},
         limit_s=seconds + 60,
     )
     lines = [line for line in output.splitlines() if line.startswith('{"requests"')]
@@ -148,7 +148,11 @@ def simulate(setup, port, threads, load):
     """Runs our simulator and returns its report. Failed events are a figure here, not an error."""
     url = f"http://127.0.0.1:{port}/register_event"
     command = [setup.release / "simulate", "--url", url, "--threads", threads, "--output", "json"]
-    output = run([*command, "--max-error-rate", "1", *load], limit_s=600)
+    return report_of(run([*command, "--max-error-rate", "1", *load], limit_s=600))
+
+
+def report_of(output):
+    """The report in the output of the simulator."""
     return json.loads(output[output.index("{") : output.rindex("}") + 1])
 
 
