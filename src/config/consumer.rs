@@ -230,6 +230,20 @@ impl ConsumerConfig {
         ))
     }
 
+    /// Programs that read a lake skip files with such names.
+    fn validate_log_of_lake(&self) -> Result<(), String> {
+        let name = self.log.file.file_name().unwrap_or_default().to_string_lossy();
+        match &self.lake.dir {
+            Some(dir) if name.starts_with(['_', '.']) => Err(format!(
+                "LOG_FILE={}: the files in LAKE_DIR={} are named like the log, and programs skip names that begin \
+                 with `_` or `.`; choose another name",
+                self.log.file.display(),
+                dir.display()
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// What becomes of closed logs has no effect if none is closed, and a closed log that is removed is not kept.
     fn validate_rotation(&self) -> Result<(), String> {
         let LogConfig { rotate_bytes, rotate_daily, rotate_secs, rotate_keep, rotate_gzip, .. } = self.log;
@@ -265,10 +279,8 @@ impl Settings for ConsumerConfig {
     }
 
     fn passwords(&self) -> Vec<(&'static str, &Secret)> {
-        [self.kafka.security.given_password(), self.destination.given_password()]
-            .into_iter()
-            .flatten()
-            .collect()
+        let passwords = [self.kafka.security.given_password(), self.destination.given_password()];
+        passwords.into_iter().flatten().chain(self.lake.s3.given_secrets()).collect()
     }
 
     #[cfg(feature = "postgres")]
@@ -284,6 +296,7 @@ impl Settings for ConsumerConfig {
         self.destination.validate()?;
         self.validate_log_file()?;
         self.lake.validate()?;
+        self.validate_log_of_lake()?;
         match &self.lake.dir {
             Some(dir) if self.destination.is_set() => Err(format!(
                 "LAKE_DIR={} takes closed logs, but with DESTINATION_URL there is no log; unset one of them, and run a \
@@ -358,6 +371,8 @@ mod tests {
         let reason = validate(&[]).unwrap_err();
         assert!(reason.contains("LAKE_DIR=lake") && reason.contains("LOG_ROTATE_SECS"), "{reason}");
         assert_eq!(validate(&["--log-rotate-secs", "3600"]), Ok(()));
+        let hidden = ["--log-rotate-secs", "3600", "--log-file", "logs/_events.log"];
+        assert!(validate(&hidden).unwrap_err().contains("LOG_FILE=logs/_events.log"));
         let gzip = ["--log-rotate-secs", "3600", "--log-rotate-gzip"];
         assert!(validate(&gzip).unwrap_err().contains("LAKE_KEEP_LOGS=true"));
         assert_eq!(validate(&[&gzip[..], &["--lake-keep-logs"]].concat()), Ok(()));

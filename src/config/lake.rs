@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::{ArgAction, Args};
 
+use super::S3Config;
 use super::values::{directory_to_write, file};
 
 /// Most columns that are made of fields.
@@ -35,6 +36,10 @@ pub struct LakeConfig {
     #[arg(long = "lake-keep-logs", env = "LAKE_KEEP_LOGS", default_value_t = false,
           action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub keep_logs: bool,
+
+    /// Where its files go.
+    #[command(flatten)]
+    pub s3: S3Config,
 }
 
 /// A top-level field of the events that becomes a column.
@@ -132,6 +137,7 @@ impl LakeConfig {
     /// # Errors
     /// One sentence with the setting, its value and what is allowed.
     pub fn validate(&self) -> Result<(), String> {
+        self.s3.validate(self.dir.is_some())?;
         let Some(dir) = &self.dir else {
             if self.keep_logs || !self.columns().is_empty() {
                 return Err(format!(

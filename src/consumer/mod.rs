@@ -27,6 +27,8 @@ mod pages;
 mod postgres;
 mod progress;
 mod reader;
+#[cfg(feature = "s3")]
+mod s3;
 mod start;
 mod state;
 mod writer;
@@ -135,8 +137,20 @@ fn run_into<S: Source + 'static>(
 #[cfg(feature = "lake")]
 fn lake(config: &ConsumerConfig, state: &Arc<State>) -> Result<Option<NewPlace>, Failure> {
     let log = config.reading.shard.log_file(&config.log.file);
-    let lake = lake::Lake::new(&config.lake, &log, state)?;
+    let lake = lake::Lake::new(&config.lake, &log, state, remote(config)?)?;
     Ok(lake.map(|lake| Box::new(move || Box::new(lake.clone()) as Box<dyn Forward>) as NewPlace))
+}
+
+/// Where the files of the lake go.
+#[cfg(feature = "s3")]
+fn remote(config: &ConsumerConfig) -> Result<Option<Arc<dyn lake::remote::Remote>>, Failure> {
+    Ok(s3::Bucket::new(&config.lake.s3)?.map(|bucket| Arc::new(bucket) as _))
+}
+
+/// Settings that need another build are refused before.
+#[cfg(all(feature = "lake", not(feature = "s3")))]
+fn remote(_: &ConsumerConfig) -> Result<Option<Arc<dyn lake::remote::Remote>>, Failure> {
+    Ok(None)
 }
 
 /// Settings that need another build are refused before.

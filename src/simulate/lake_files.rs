@@ -39,6 +39,8 @@ impl Mark {
 /// # Errors
 /// A directory cannot be read.
 pub fn list(lake: &Path) -> io::Result<Vec<Seen>> {
+    // A log may be finished meanwhile: its manifest must not be seen without its files.
+    let manifests = entries(&manifests_of(lake), |name| name.ends_with(".json"))?;
     let mut found = Vec::new();
     for day in entries(lake, |name| name.starts_with("dt="))? {
         for hour in entries(&day, |name| name.starts_with("hour="))? {
@@ -46,7 +48,7 @@ pub fn list(lake: &Path) -> io::Result<Vec<Seen>> {
         }
     }
     found.sort_by(|one, other| (one.file_name(), one).cmp(&(other.file_name(), other)));
-    found.extend(entries(&manifests_of(lake), |name| name.ends_with(".json"))?);
+    found.extend(manifests);
     found.into_iter().map(|path| seen(path.clone()).map_err(|error| named(&path, error))).collect()
 }
 
@@ -67,7 +69,7 @@ pub fn read(lake: &Path, mark: &Mark, mut take: impl FnMut(Piece<'_>)) -> io::Re
         let manifest =
             fs::read(&path).and_then(|text| serde_json::from_slice::<Value>(&text).map_err(io::Error::other));
         let manifest = manifest.map_err(|error| named(&path, error))?;
-        check(lake, &manifest, &mut rows, &mut take).map_err(|error| named(&path, error))?;
+        check(lake, &manifest, (mark, &mut rows), &mut take).map_err(|error| named(&path, error))?;
     }
     // A log of several hours has all of its files and no manifest for a moment, or after the consumer was killed.
     rows.keys().for_each(|_| take(Piece::Unlisted));
@@ -78,7 +80,7 @@ pub fn read(lake: &Path, mark: &Mark, mut take: impl FnMut(Piece<'_>)) -> io::Re
 fn check(
     lake: &Path,
     manifest: &Value,
-    rows: &mut BTreeMap<PathBuf, u64>,
+    (mark, rows): (&Mark, &mut BTreeMap<PathBuf, u64>),
     take: &mut impl FnMut(Piece<'_>),
 ) -> io::Result<()> {
     let mut lines = 0;
@@ -87,7 +89,12 @@ fn check(
         let listed = entry["rows"].as_u64();
         lines += listed.unwrap_or_default();
         let is_rejected = path.parent() == Some(&lake.join("_rejected"));
-        let read = if is_rejected { read_rejected(&path, take).map(Some) } else { Ok(rows.remove(&path)) };
+        let read = match is_rejected {
+            true => read_rejected(&path, take).map(Some),
+            // A file that was there before was not read, and its manifest may have come later.
+            false if mark.0.contains(&path) => Ok(listed),
+            false => Ok(rows.remove(&path)),
+        };
         match (read, sha256::of_file(&path)) {
             (Ok(read), Ok(sum)) if read == listed && entry["sha256"] == *sum => {}
             (Err(error), _) | (_, Err(error)) => take(Piece::Damaged(named(&path, error).to_string())),

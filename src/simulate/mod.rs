@@ -80,7 +80,7 @@ fn audit_record(record: &Path, log: &Path, out: &mut Teller<'_>) -> Result<(), S
     let ledger = journal::read_record(record).map_err(SimulateError::Setting)?;
     let look = verify::look(&ledger, &Place::whole(log))
         .map_err(|error| SimulateError::Failed(format!("--verify {}: {error}", log.display())))?;
-    out.findings(&ledger, log, &look.findings, start.elapsed())
+    out.findings(&ledger, log, &look.end(), start.elapsed())
 }
 
 fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) -> Result<(), SimulateError> {

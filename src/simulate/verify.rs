@@ -26,9 +26,22 @@ const QUIET: Duration = Duration::from_secs(2);
 /// Result of one pass over the log.
 pub struct Look {
     /// Findings of the audit.
-    pub findings: Findings,
-    /// True if a plain file does not end with a line ending, or a file of a lake is not in a manifest yet.
+    findings: Findings,
+    /// True if a plain file does not end with a line ending.
     open_end: bool,
+    /// Files of a lake that are not in a manifest yet.
+    unlisted: usize,
+}
+
+impl Look {
+    /// The findings of the last pass. What is not finished by then is damaged.
+    pub fn end(mut self) -> Findings {
+        if self.unlisted > 0 {
+            let what = format!("{} files are in no manifest: their logs are not finished", self.unlisted);
+            self.findings.damaged.add(|| what);
+        }
+        self.findings
+    }
 }
 
 /// Audits `place` once; an unfinished last line counts as torn.
@@ -37,11 +50,11 @@ pub struct Look {
 /// A file cannot be read.
 pub fn look(ledger: &Ledger, place: &Place) -> io::Result<Look> {
     let mut auditor = Auditor::new(ledger);
-    let mut open_end = false;
+    let (mut open_end, mut unlisted) = (false, 0);
     place.read(|piece| match piece {
         Piece::Event(event) => auditor.event(event),
         Piece::Damaged(what) => auditor.damaged(what),
-        Piece::Unlisted => open_end = true,
+        Piece::Unlisted => unlisted += 1,
         Piece::Line(line) => auditor.line(line),
         Piece::Long(line) => auditor.long(line),
         Piece::Torn(line) => auditor.torn(line),
@@ -50,7 +63,7 @@ pub fn look(ledger: &Ledger, place: &Place) -> io::Result<Look> {
             auditor.torn(line);
         }
     })?;
-    Ok(Look { findings: auditor.finish(), open_end })
+    Ok(Look { findings: auditor.finish(), open_end, unlisted })
 }
 
 /// Audits `place` until it has caught up, for at most `limit`, and returns the findings of the last pass.
@@ -85,11 +98,11 @@ pub fn wait(ledger: &Ledger, place: &Place, limit: Duration, shutdown: &Shutdown
         }
         thread::sleep(LOOK_EVERY.max(cost).min(deadline.saturating_duration_since(Instant::now())));
     }
-    last.unwrap_or_else(|| look(ledger, place)).map(|look| look.findings)
+    last.unwrap_or_else(|| look(ledger, place)).map(Look::end)
 }
 
 fn has_settled(look: &Look, quiet: Duration) -> bool {
-    let complete = look.findings.lost.count == 0 && !look.open_end;
+    let complete = look.findings.lost.count == 0 && !look.open_end && look.unlisted == 0;
     complete && (look.findings.unknown_missing + look.findings.repeated == 0 || quiet >= QUIET)
 }
 
@@ -101,7 +114,7 @@ mod tests {
     fn the_second_copy_of_an_event_that_was_sent_again_is_waited_for() {
         let settled = |repeated, quiet| {
             let findings = Findings { repeated, ..Findings::default() };
-            has_settled(&Look { findings, open_end: false }, quiet)
+            has_settled(&Look { findings, open_end: false, unlisted: 0 }, quiet)
         };
         assert!(settled(0, Duration::ZERO) && settled(1, QUIET));
         assert!(!settled(1, QUIET / 2), "a copy may be on its way");

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription as Alert, CertificateError, ClientConfig, ClientConnection, RootCertStore};
@@ -151,9 +152,9 @@ fn server_name(server: &str, host: &str) -> Result<ServerName<'static>, String> 
 
 fn client_config(settings: &Settings<'_>) -> Result<Arc<ClientConfig>, String> {
     let Settings { names, authorities, identity } = settings;
-    let provider = rustls::crypto::ring::default_provider();
+    let provider = cryptography();
     let anyone = Anyone(provider.signature_verification_algorithms);
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring has the suites of both versions");
     let builder = match authorities {
@@ -173,6 +174,11 @@ fn client_config(settings: &Settings<'_>) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(client))
 }
 
+/// The cryptography of all connections.
+pub fn cryptography() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
 fn trusted(Authorities { name, path, is_chosen }: &Authorities) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     // A system's list may hold a certificate that is out of use; in the user's own file every one must be
@@ -185,7 +191,10 @@ fn trusted(Authorities { name, path, is_chosen }: &Authorities) -> Result<RootCe
 }
 
 /// Reads the certificates in a file, of which there must be at least one.
-fn certificates(name: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+///
+/// # Errors
+/// One sentence that names the setting and the file.
+pub fn certificates(name: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let unusable = |why: String| format!("{name}={}: {why}", path.display());
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     let certificates: Vec<_> = read.map_err(|error| unusable(describe_pem_error(&error)))?;

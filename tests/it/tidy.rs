@@ -12,10 +12,11 @@ const FUNCTION_MAX_LINES: usize = 70;
 const BIN_MAX_LINES: usize = 40;
 
 /// A package, and the only rooms of `src/` that may name it.
-const PACKAGE_ROOMS: [(&str, &[&str]); 7] = [
+const PACKAGE_ROOMS: [(&str, &[&str]); 8] = [
     ("kafka", &["src/broker"]),
     ("tiny_http", &["src/producer/tiny_http"]),
-    ("ureq", &["src/simulate"]),
+    ("ureq", &["src/simulate", "src/consumer/s3"]),
+    ("rusty_s3", &["src/consumer/s3"]),
     ("rustls", &["src/transport"]),
     ("ring", &["src/broker/secure"]),
     ("parquet", &["src/consumer/lake", "src/simulate"]),
@@ -50,7 +51,7 @@ const ASYNC_RUNTIMES: [&str; 9] = [
 ];
 
 /// Packages that only features bring which are off by default.
-const OFF_BY_DEFAULT: [&str; 2] = ["postgres-protocol", "rustls"];
+const OFF_BY_DEFAULT: [&str; 4] = ["parquet", "postgres-protocol", "rustls", "rusty-s3"];
 
 /// What the task gave; every other package needs a reason.
 const GIVEN_PACKAGES: [&str; 9] =

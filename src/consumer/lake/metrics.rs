@@ -15,6 +15,10 @@ pub struct LakeMetrics {
     pub rejected: IntCounter,
     /// Failed attempts.
     pub errors: IntCounter,
+    /// Files that were brought to S3.
+    pub uploads: IntCounter,
+    /// Their bytes.
+    pub upload_bytes: IntCounter,
     /// Closed logs that are not in the lake yet.
     pub behind: IntGauge,
 }
@@ -33,6 +37,9 @@ impl LakeMetrics {
                 "pipeline_lake_errors_total",
                 "Failed attempts to bring closed logs into the lake; alert on any",
             ),
+            uploads: metrics
+                .counter("pipeline_lake_uploads_total", "Files of the lake that were proven to be in S3"),
+            upload_bytes: metrics.counter("pipeline_lake_upload_bytes_total", "Bytes of these files"),
             behind: metrics.int_gauge(
                 "pipeline_lake_behind_files",
                 "Closed logs that are not in the lake yet; alert when it keeps rising",

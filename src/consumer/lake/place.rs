@@ -6,7 +6,7 @@
 //! | some files have their names | these files, and no manifest | makes all files again, finds the same bytes in these |
 //! | the manifest has its name | the manifest, and the log | compares the log with the manifest, and removes the log |
 //!
-//! So the manifest comes last: whatever else has to happen to the files of a log belongs before it.
+//! So the manifest comes last: whatever else has to happen to the files of a log, such as a copy in S3, comes before it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,14 +19,16 @@ use crate::consumer::failure::Failure;
 use crate::consumer::lake::convert::Conversion;
 use crate::consumer::lake::fault;
 use crate::consumer::lake::file::{Layout, Origin};
+use crate::consumer::lake::identity::Identity;
 use crate::consumer::lake::manifest::{Entry, Manifest};
 use crate::consumer::lake::metrics::LakeMetrics;
 use crate::consumer::lake::paths::{LakePaths, log_of_part};
-use crate::consumer::lake::publish::{Complete, Part};
+use crate::consumer::lake::publish::{Complete, Part, create_durably};
+use crate::consumer::lake::remote::{Copies, Object, Remote};
 use crate::consumer::lake::survey::{Survey, checksum, survey};
 use crate::consumer::log::forward::{Forward, ForwardError};
 use crate::consumer::log::rotation::closed;
-use crate::consumer::log::storage::{Disk, Storage, parent};
+use crate::consumer::log::storage::{Disk, Storage};
 use crate::consumer::state::State;
 
 /// What the lake is called in problems.
@@ -40,6 +42,8 @@ pub struct Lake {
     columns: String,
     /// Name of the open log, from which the names of closed ones follow.
     log: String,
+    copies: Copies,
+    identity: Identity,
     state: Arc<State>,
     metrics: LakeMetrics,
     /// Parts of interrupted attempts were removed.
@@ -51,24 +55,35 @@ pub struct Lake {
 }
 
 impl Lake {
-    /// The lake that `config` describes, for the closed logs of `log`; `None` if there is none.
+    /// The lake that `config` describes, for the closed logs of `log`, whose files are copied to `remote`; `None` if
+    /// there is none.
     ///
     /// # Errors
     /// A column cannot have its name.
-    pub fn new(config: &LakeConfig, log: &Path, state: &Arc<State>) -> Result<Option<Self>, Failure> {
+    pub fn new(
+        config: &LakeConfig,
+        log: &Path,
+        state: &Arc<State>,
+        remote: Option<Arc<dyn Remote>>,
+    ) -> Result<Option<Self>, Failure> {
         let Some(root) = &config.dir else { return Ok(None) };
         let columns: &[Column] = config.columns();
         let layout = Layout::new(columns).map_err(|error| {
             Failure::bad_config(format!("LAKE_COLUMNS={}: {error}", config.columns_in_force()))
         })?;
         log::info!("closed logs go to the lake in {}", root.display());
+        let paths = LakePaths { root: root.clone() };
+        let metrics = LakeMetrics::new(&state.metrics.registry);
+        let copies = Copies::new(remote, config.s3.keep_files, paths.clone(), metrics.clone());
         Ok(Some(Self {
-            paths: LakePaths { root: root.clone() },
+            paths,
             layout: Arc::new(layout),
             columns: config.columns_in_force(),
             log: log.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            copies,
+            identity: Identity::new(root, log),
             state: state.clone(),
-            metrics: LakeMetrics::new(&state.metrics.registry),
+            metrics,
             is_clean: false,
             known: BTreeSet::new(),
             proven: BTreeSet::new(),
@@ -76,13 +91,17 @@ impl Lake {
     }
 
     /// Removes parts that an interrupted attempt for a log of ours has left. Other consumers may be writing theirs.
-    fn remove_parts(&self) -> io::Result<()> {
-        for entry in fs::read_dir(self.paths.parts())? {
-            let entry = entry?;
+    fn remove_parts(&self) -> Result<(), ForwardError> {
+        let parts = self.paths.parts();
+        let named =
+            |error: io::Error| fault::of_lake("remove what an interrupted attempt left in", &parts, &error);
+        for entry in fs::read_dir(&parts).map_err(named)? {
+            let entry = entry.map_err(named)?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if log_of_part(&name).is_some_and(|log| closed(&self.log, log).is_some()) {
-                fs::remove_file(entry.path())?;
+            if log_of_part(&name).is_none_or(|log| closed(&self.log, log).is_none()) {
+                continue;
             }
+            fs::remove_file(entry.path()).map_err(named)?;
         }
         Ok(())
     }
@@ -131,7 +150,7 @@ impl Lake {
     }
 
     /// Writes the manifest, after which the log may be removed.
-    fn write_manifest(&self, manifest: &Manifest) -> Result<(), ForwardError> {
+    fn write_manifest(&self, manifest: &Manifest, stop: &dyn Fn() -> bool) -> Result<(), ForwardError> {
         let path = self.paths.manifest(&manifest.log);
         let part = self.paths.part(&path.to_string_lossy());
         let written = Part::create(part.clone()).and_then(|mut file| {
@@ -139,6 +158,12 @@ impl Lake {
             file.finish()
         });
         let file = written.map_err(|error| fault::of_lake("write", &part, &error))?;
+        let below = path.strip_prefix(&self.paths.root).unwrap_or(&path).to_string_lossy();
+        let (bytes, sha256) = (file.bytes, &file.sha256);
+        let log_sha256 = &manifest.log_sha256;
+        let object = Object { file: file.path(), path: &below, bytes, sha256, log_sha256 };
+        self.copies.add(&object, stop)?;
+        self.copies.replace_files(manifest)?;
         file.publish(&path, |_| Ok(false))
     }
 }
@@ -147,9 +172,11 @@ impl Forward for Lake {
     fn prepare(&mut self) -> Result<(), ForwardError> {
         let root = &self.paths.root;
         let named = |what: &'static str| move |error: io::Error| fault::of_lake(what, root, &error);
-        if !self.is_clean {
-            fs::create_dir_all(root).map_err(named("create"))?;
+        self.copies.check()?;
+        if !self.is_clean && !self.identity.is_used()? {
+            create_durably(root).map_err(named("create"))?;
         }
+        self.identity.check()?;
         for dir in [self.paths.parts(), self.paths.manifests()] {
             match fs::create_dir(&dir) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -159,11 +186,8 @@ impl Forward for Lake {
             }
         }
         if !self.is_clean {
-            let parts = self.paths.parts();
-            self.remove_parts().map_err(|error| {
-                fault::of_lake("remove what an interrupted attempt left in", &parts, &error)
-            })?;
-            Disk.sync_dir(parent(root)).and_then(|()| Disk.sync_dir(root)).map_err(named("fsync"))?;
+            self.remove_parts()?;
+            Disk.sync_dir(root).map_err(named("fsync"))?;
             self.is_clean = true;
         }
         Ok(())
@@ -204,7 +228,9 @@ impl Forward for Lake {
             )));
         }
         files.extend(rejected);
-        self.write_manifest(&Manifest::new(&name, &found, &self.columns, files))?;
+        let manifest = Manifest::new(&name, &found, &self.columns, files);
+        self.copies.add_all(&manifest, stop)?;
+        self.write_manifest(&manifest, stop)?;
         self.metrics.rows.inc_by(rows);
         self.metrics.files.inc_by(count);
         self.metrics.rejected.inc_by(found.rejected);

@@ -105,7 +105,8 @@ impl Complete {
         let named = |what: &'static str| move |error: io::Error| fault::of_lake(what, target, &error);
         fs::create_dir_all(parent(target)).map_err(named("create the directory of"))?;
         let is_there = fs::symlink_metadata(target).is_ok();
-        let is_same = is_there && sha256::of_file(target).map_err(named("read"))? == self.sha256;
+        // What cannot be read, such as a directory, is not a file of ours either.
+        let is_same = is_there && sha256::of_file(target).is_ok_and(|sum| sum == self.sha256);
         if is_there && !is_same && !is_ours(target).unwrap_or(false) {
             return Err(ForwardError::Log(format!(
                 "{} exists and has other content than the closed log of this name: move it away, or give each \
@@ -117,6 +118,21 @@ impl Complete {
             fs::rename(&self.path.0, target).map_err(named("rename a file to"))?;
         }
         sync_up(target).map_err(named("fsync the directories of"))
+    }
+}
+
+/// Creates a directory with all that are missing above it, durably.
+///
+/// # Errors
+/// One cannot be created, or forced to the disk.
+pub fn create_durably(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    create_durably(parent(dir))?;
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Disk.sync_dir(parent(dir)),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +27,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// How long a stop waits for a log that is being sent elsewhere.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+const STOP_LIMIT: Duration = Duration::from_secs(3);
 
 /// What becomes of closed logs.
 pub struct Archive {
@@ -91,13 +92,10 @@ impl Archive {
     fn run(mut self, closed_logs: &Receiver<()>, stop: &dyn Fn() -> bool) {
         let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
         loop {
-            let is_behind = self.tidy(stop).unwrap_or_else(|error| {
-                log::warn!(
-                    "tidying the closed logs of {} failed, will retry after the next rotation: {error}",
-                    self.paths.log.display()
-                );
-                false
-            });
+            // A fault in a package that makes files must not end this thread, which nobody would notice.
+            let tidied = panic::catch_unwind(AssertUnwindSafe(|| self.tidy(stop)))
+                .unwrap_or_else(|_| Err(io::Error::other("a panic; see the log above")));
+            let is_behind = tidied.unwrap_or_else(|error| self.failed(&error));
             let woken = if is_behind {
                 closed_logs.recv_timeout(backoff.next_wait(fastrand::f64()))
             } else {
@@ -108,6 +106,16 @@ impl Archive {
                 return;
             }
         }
+    }
+
+    /// Says why closed logs could not be tidied. Returns true if that is tried again before the next rotation.
+    fn failed(&self, error: &io::Error) -> bool {
+        let what = format!("tidying the closed logs of {} failed: {error}", self.paths.log.display());
+        match &self.forwarding {
+            Some(forwarding) => forwarding.place.report(Some(&what)),
+            None => log::warn!("{what}; will retry after the next rotation"),
+        }
+        self.forwarding.is_some()
     }
 
     /// Sends closed logs elsewhere if that is wanted. Of those that stay here, removes the oldest and compresses the
@@ -124,11 +132,10 @@ impl Archive {
         }
         if self.keep > 0 {
             let excess = closed.len().saturating_sub(self.keep);
-            for path in closed.drain(..excess) {
-                match &mut self.forwarding {
-                    Some(forwarding) => forwarding.remove_one(&path).map_err(io::Error::other)?,
-                    None => remove_log(&path)?,
-                }
+            let excess: Vec<PathBuf> = closed.drain(..excess).collect();
+            match &mut self.forwarding {
+                Some(forwarding) => is_behind |= forwarding.remove_all(&excess),
+                None => excess.iter().try_for_each(|path| remove_log(path))?,
             }
         }
         if self.gzip {

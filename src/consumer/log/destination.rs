@@ -25,14 +25,14 @@ pub struct LogDestination {
     pub files: EventLog<Disk>,
     /// Drops repeated events, if that is wanted.
     pub dedup: Option<Dedup>,
-    /// Held as long as the files are open.
-    pub lock: LogLock,
     /// When to close the log.
     pub rotation: Rotation,
     /// When lines are forced to disk.
     pub fsync: Fsync,
     /// Compresses and removes closed logs.
     pub archiver: Archiver,
+    /// Held as long as the files are open and the archiver works, so it stands behind them.
+    pub lock: LogLock,
     /// The metrics.
     pub metrics: LogMetrics,
     /// The lines in memory.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::consumer::failure::Failure;
+use crate::consumer::log::forms;
 use crate::consumer::log::paths::Paths;
 use crate::consumer::log::recovery::read_checkpoint;
 use crate::consumer::log::storage::{Disk, Storage, beside};
@@ -120,11 +121,19 @@ impl Forwarding {
         Passed { kept, has_failed: problem.is_some() }
     }
 
+    /// Removes logs that are proven to be there, and reports the first of the others. Returns true if there are others.
+    pub fn remove_all(&mut self, logs: &[PathBuf]) -> bool {
+        let errors: Vec<_> = logs.iter().filter_map(|log| self.remove_one(log).err()).collect();
+        errors.first().iter().for_each(|error| self.place.report(Some(&error.to_string())));
+        !errors.is_empty()
+    }
+
     /// Removes a log, if it is proven to be there.
     ///
     /// # Errors
     /// It is not, or it cannot be removed.
-    pub fn remove_one(&mut self, log: &Path) -> Result<(), ForwardError> {
+    fn remove_one(&mut self, log: &Path) -> Result<(), ForwardError> {
+        forms::check(log).map_err(ForwardError::Log)?;
         self.place.confirm(log)?;
         remove_log(log)
             .map_err(|error| ForwardError::Log(format!("cannot remove {}: {error}", log.display())))
@@ -157,7 +166,12 @@ impl Forwarding {
 
 impl Pass<'_> {
     fn run(&mut self, closed: Vec<PathBuf>) {
-        if let Err(error) = self.forwarding.place.prepare() {
+        // So that no power cut takes back the names of logs that are handed over now: they would be closed again, under
+        // other names.
+        let durable = Disk.sync_dir(self.paths.dir()).map_err(|error| {
+            ForwardError::Place(format!("cannot fsync {}: {error}", self.paths.dir().display()))
+        });
+        if let Err(error) = durable.and_then(|()| self.forwarding.place.prepare()) {
             return self.failed(error);
         }
         self.waiting = 0;
@@ -183,7 +197,8 @@ impl Pass<'_> {
             return false;
         }
         self.forwarding.place.set_behind(self.waiting);
-        match self.forwarding.place.forward(log, self.stop) {
+        let checked = forms::check(log).map_err(ForwardError::Log);
+        match checked.and_then(|()| self.forwarding.place.forward(log, self.stop)) {
             Ok(()) => {
                 self.waiting -= 1;
                 true

@@ -7,6 +7,7 @@ pub mod destination;
 pub mod durable_file;
 pub mod event_log;
 pub mod file_set;
+mod forms;
 pub mod forward;
 pub mod id_files;
 pub mod ids;

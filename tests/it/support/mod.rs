@@ -15,6 +15,8 @@ pub mod postgres;
 pub mod preload;
 pub mod process;
 pub mod proxy;
+#[cfg(feature = "s3")]
+pub mod s3;
 #[cfg(feature = "tls")]
 pub mod secured;
 pub mod topic;

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
-use super::LakeSite;
+use super::{LakeSite, files};
 use crate::consumer::faults::{Tmpfs, as_nobody};
 use crate::consumer::load::event_lines;
 use crate::consumer::{metric, wait_problem, wait_ready};
@@ -65,5 +67,53 @@ fn a_lake_without_write_permission_is_said_and_waited_for() {
     chmod(0o777);
     lake.audit();
     wait_ready(&mut consumer);
+    assert!(consumer.terminate(secs(60)).success());
+}
+
+/// A directory that is seen at another place, as a file system that can be unmounted.
+struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    fn bind(from: &Path, to: &'a Path) -> Self {
+        let status = Command::new("mount").arg("--bind").args([from, to]).status().expect("mount runs");
+        assert!(status.success(), "mounting needs root: run the tests as root");
+        Self(to)
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_lake_that_is_not_mounted_is_waited_for_and_not_begun_somewhere_else() {
+    let topic = shared().topic();
+    let lake = LakeSite::new(&topic);
+    let real = lake.site.path("real");
+    [&real, &lake.dir].iter().for_each(|dir| fs::create_dir(dir).expect("created"));
+    let mounted = Mounted::bind(&real, &lake.dir);
+    let settings = lake.settings(&[("LOG_ROTATE_BYTES", "100000")]);
+    let mut consumer = lake.site.start_ready(&settings);
+    let events = event_lines(4000, 300);
+    let half = events.len() / 2;
+    let half = half + events[half..].find('\n').expect("a line") + 1;
+    topic.kcat(&["-P"], &events.as_bytes()[..half]);
+    lake.site.wait_caught_up();
+    lake.wait_moved();
+    drop(mounted);
+    topic.kcat(&["-P"], &events.as_bytes()[half..]);
+    wait_problem(&mut consumer, "is its file system mounted?");
+    assert!(consumer.terminate(secs(60)).success());
+    // Nor does a start take the empty directory for the lake.
+    let mut consumer = lake.site.start(&settings);
+    wait_problem(&mut consumer, "is its file system mounted?");
+    lake.site.wait_caught_up();
+    assert!(!lake.closed().is_empty() && files(&lake.dir).is_empty());
+    let _mounted = Mounted::bind(&real, &lake.dir);
+    lake.wait_moved();
+    wait_ready(&mut consumer);
+    lake.audit();
     assert!(consumer.terminate(secs(60)).success());
 }

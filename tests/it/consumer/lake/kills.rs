@@ -14,11 +14,9 @@ use crate::support::kafka::shared;
 use crate::support::wait::{eventually, secs};
 
 /// Kills the consumer `rounds` times under load: when a file is being written, when one has its name, and at any moment.
-fn kill_rounds(settings: &[(&str, &str)]) {
-    let topic = shared().topic_with(3, &[]);
-    let lake = LakeSite::new(&topic);
+pub fn kill_rounds(lake: &LakeSite<'_>, settings: &[(&str, &str)]) {
     let settings = lake.settings(settings);
-    let load = Load::start(&topic);
+    let load = Load::start(lake.site.topic);
     let manifests = || fs::read_dir(lake.dir.join("_manifest")).map_or(0, Iterator::count);
     let mut interrupted = 0;
     for round in 0..rounds() {
@@ -42,16 +40,16 @@ fn kill_rounds(settings: &[(&str, &str)]) {
 
 #[test]
 fn kills_while_files_are_made_lose_and_repeat_nothing() {
-    kill_rounds(&[("LOG_ROTATE_BYTES", "400000")]);
+    let topic = shared().topic_with(3, &[]);
+    kill_rounds(&LakeSite::new(&topic), &[("LOG_ROTATE_BYTES", "400000")]);
 }
 
 #[test]
 fn kills_with_columns_and_rotation_by_time_lose_and_repeat_nothing() {
-    kill_rounds(&[
-        ("LOG_ROTATE_SECS", "1"),
-        ("LAKE_COLUMNS", "user_id:int64,event:string"),
-        ("LOG_FSYNC", "never"),
-    ]);
+    let topic = shared().topic_with(3, &[]);
+    let settings =
+        [("LOG_ROTATE_SECS", "1"), ("LAKE_COLUMNS", "user_id:int64,event:string"), ("LOG_FSYNC", "never")];
+    kill_rounds(&LakeSite::new(&topic), &settings);
 }
 
 /// `LAKE_LOG_MIB` sets the size of the log.

@@ -5,6 +5,8 @@ mod kept;
 mod kills;
 mod old_logs;
 mod rows;
+#[cfg(feature = "s3")]
+mod s3;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -150,7 +152,7 @@ impl<'a> LakeSite<'a> {
     }
 }
 
-/// Paths of all files below `dir`, in it.
+/// Paths of all files below `dir`, in it, without the id of a lake.
 fn files(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut open = vec![dir.to_owned()];
@@ -162,6 +164,7 @@ fn files(dir: &Path) -> Vec<String> {
             }
         }
     }
+    found.retain(|path| path != "_lake");
     found.sort();
     found
 }

@@ -46,8 +46,8 @@ fn old_closed_logs_go_to_the_lake_in_their_hours_and_what_is_not_a_line_is_kept(
         ("events-20250708T020000000Z-000.log", line(first, 5)),
         ("events-seq000000000007-20250708T020000000Z.log.gz", earlier),
         ("events-seq000000000008-20250708T020000000Z.log", plain),
-        // A crash while it was compressed: the plain form counts.
-        ("events-seq000000000009-20250708T020000000Z.log.gz", line(first, 6)),
+        // A crash while it was compressed.
+        ("events-seq000000000009-20250708T020000000Z.log.gz", line(second, 7)),
         ("events-seq000000000009-20250708T020000000Z.log", line(second, 7)),
         ("events-seq000000000010-20250708T020000000Z.log", String::new()),
         // Of another shard, and of logrotate.
@@ -125,4 +125,23 @@ fn a_damaged_log_stays_and_is_reported_while_the_others_go_on() {
     lake.wait_moved();
     wait_ready(&mut consumer);
     assert_eq!(lake.lines().len(), 2000);
+}
+
+#[test]
+fn a_log_that_somebody_is_decompressing_waits_until_both_forms_agree() {
+    let topic = shared().topic();
+    let lake = LakeSite::new(&topic);
+    fs::create_dir(lake.site.logs()).expect("created");
+    let text: String = (0..1000).map(|number| line("2025-07-08 00:00:00,000", number)).collect();
+    let plain = lake.site.logs().join("events-seq000000000001-20250708T020000000Z.log");
+    fs::write(&plain, &text[..text.len() / 2]).expect("written");
+    fs::write(plain.with_added_extension("gz"), gzip(&text)).expect("written");
+    let mut consumer = lake.site.start(&lake.settings(&SETTINGS));
+    wait_problem(&mut consumer, "remove the one that is not complete");
+    assert_eq!((lake.closed().len(), lake.lines().len()), (2, 0));
+    fs::write(&plain, &text).expect("written");
+    lake.wait_moved();
+    wait_ready(&mut consumer);
+    assert_eq!(lake.lines().len(), 1000);
+    assert!(consumer.terminate(secs(60)).success());
 }
