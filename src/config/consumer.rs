@@ -230,20 +230,6 @@ impl ConsumerConfig {
         ))
     }
 
-    /// Programs that read a lake skip files with such names.
-    fn validate_log_of_lake(&self) -> Result<(), String> {
-        let name = self.log.file.file_name().unwrap_or_default().to_string_lossy();
-        match &self.lake.dir {
-            Some(dir) if name.starts_with(['_', '.']) => Err(format!(
-                "LOG_FILE={}: the files in LAKE_DIR={} are named like the log, and programs skip names that begin \
-                 with `_` or `.`; choose another name",
-                self.log.file.display(),
-                dir.display()
-            )),
-            _ => Ok(()),
-        }
-    }
-
     /// What becomes of closed logs has no effect if none is closed, and a closed log that is removed is not kept.
     fn validate_rotation(&self) -> Result<(), String> {
         let LogConfig { rotate_bytes, rotate_daily, rotate_secs, rotate_keep, rotate_gzip, .. } = self.log;
@@ -295,8 +281,7 @@ impl Settings for ConsumerConfig {
         self.kafka.validate()?;
         self.destination.validate()?;
         self.validate_log_file()?;
-        self.lake.validate()?;
-        self.validate_log_of_lake()?;
+        self.lake.validate(&self.log.file)?;
         match &self.lake.dir {
             Some(dir) if self.destination.is_set() => Err(format!(
                 "LAKE_DIR={} takes closed logs, but with DESTINATION_URL there is no log; unset one of them, and run a \

@@ -132,11 +132,11 @@ impl LakeConfig {
         self.columns().iter().map(Column::to_string).collect::<Vec<_>>().join(",")
     }
 
-    /// Checks the directory, and that no setting is without effect.
+    /// Checks the directory, that no setting is without effect, and that files named like `log` are read.
     ///
     /// # Errors
     /// One sentence with the setting, its value and what is allowed.
-    pub fn validate(&self) -> Result<(), String> {
+    pub fn validate(&self, log: &Path) -> Result<(), String> {
         self.s3.validate(self.dir.is_some())?;
         let Some(dir) = &self.dir else {
             if self.keep_logs || !self.columns().is_empty() {
@@ -152,6 +152,14 @@ impl LakeConfig {
             return Err(format!(
                 "LAKE_DIR={}: this program was built without the lake; build it with \
                  `cargo build --release --features lake`",
+                dir.display()
+            ));
+        }
+        if log.file_name().is_some_and(|name| name.to_string_lossy().starts_with(['_', '.'])) {
+            return Err(format!(
+                "LOG_FILE={}: the files in LAKE_DIR={} are named like the log, and programs skip names that begin \
+                 with `_` or `.`; choose another name",
+                log.display(),
                 dir.display()
             ));
         }
@@ -217,15 +225,17 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_refused_by_name() {
-        let reason = LakeConfig { keep_logs: true, ..LakeConfig::default() }.validate().expect_err("refused");
+        let reason = LakeConfig { keep_logs: true, ..LakeConfig::default() }
+            .validate(Path::new("events.log"))
+            .expect_err("refused");
         assert!(reason.contains("LAKE_KEEP_LOGS=true") && reason.contains("LAKE_DIR"), "{reason}");
-        assert_eq!(LakeConfig::default().validate(), Ok(()));
+        assert_eq!(LakeConfig::default().validate(Path::new("events.log")), Ok(()));
     }
 
     #[test]
     fn a_build_without_it_says_how_to_get_it() {
         let config = LakeConfig { dir: Some("lake".into()), ..LakeConfig::default() };
-        let reason = config.validate().err().unwrap_or_default();
+        let reason = config.validate(Path::new("events.log")).err().unwrap_or_default();
         assert_eq!(
             reason.contains("cargo build --release --features lake"),
             !cfg!(feature = "lake"),

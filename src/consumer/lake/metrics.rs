@@ -39,7 +39,10 @@ impl LakeMetrics {
             ),
             uploads: metrics
                 .counter("pipeline_lake_uploads_total", "Files of the lake that were proven to be in S3"),
-            upload_bytes: metrics.counter("pipeline_lake_upload_bytes_total", "Bytes of these files"),
+            upload_bytes: metrics.counter(
+                "pipeline_lake_upload_bytes_total",
+                "Bytes of the files of the lake that were proven to be in S3",
+            ),
             behind: metrics.int_gauge(
                 "pipeline_lake_behind_files",
                 "Closed logs that are not in the lake yet; alert when it keeps rising",

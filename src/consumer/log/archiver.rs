@@ -92,7 +92,7 @@ impl Archive {
     fn run(mut self, closed_logs: &Receiver<()>, stop: &dyn Fn() -> bool) {
         let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
         loop {
-            // A fault in a package that makes files must not end this thread, which nobody would notice.
+            // A fault in a package that makes files must not end this thread without being noticed.
             let tidied = panic::catch_unwind(AssertUnwindSafe(|| self.tidy(stop)))
                 .unwrap_or_else(|_| Err(io::Error::other("a panic; see the log above")));
             let is_behind = tidied.unwrap_or_else(|error| self.failed(&error));

@@ -23,7 +23,7 @@ pub fn check(log: &Path) -> Result<(), String> {
             let why =
                 outcome.err().map_or("differ".to_owned(), |error| format!("cannot be compared: {error}"));
             Err(format!(
-                "{} and {} {why}; if nobody is working on them, remove the one that is not complete",
+                "{} and {} {why}; unless a program is working on them, remove the one that is not complete",
                 log.display(),
                 packed.display()
             ))

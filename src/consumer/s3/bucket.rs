@@ -182,7 +182,7 @@ impl Remote for Bucket {
             }
         }
         Err(ForwardError::Place(format!(
-            "{} is not what was uploaded, {ATTEMPTS} times: check the server, and that nobody else writes there",
+            "{} is not what was uploaded, {ATTEMPTS} times: check the server, and whether another program writes there",
             self.name(&key)
         )))
     }

@@ -7,6 +7,8 @@ mod old_logs;
 mod rows;
 #[cfg(feature = "s3")]
 mod s3;
+#[cfg(feature = "s3")]
+mod s3_parts;
 
 use std::collections::BTreeMap;
 use std::fs;
