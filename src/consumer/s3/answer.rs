@@ -71,6 +71,11 @@ impl Refusal {
         matches!(self.status, StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT)
     }
 
+    /// True if the keys are good, but do not have the right to do this.
+    pub fn is_of_rights(&self) -> bool {
+        self.status == StatusCode::FORBIDDEN && self.code == "AccessDenied"
+    }
+
     /// The error, with what was to be done to what.
     pub fn named(&self, what: &str, name: &str) -> ForwardError {
         let code = if self.code.is_empty() {
@@ -102,9 +107,7 @@ impl Refusal {
             ("NotImplemented", _) | (_, 501) => {
                 "; the server must support If-None-Match and SHA-256 checksums of uploads"
             }
-            (_, 401 | 403) => {
-                "; check the keys, which need the rights s3:ListBucket, s3:GetObject and s3:PutObject"
-            }
+            (_, 401 | 403) => "; check the keys, which need the rights s3:GetObject and s3:PutObject",
             ("NoSuchBucket", _) | (_, 404) => {
                 "; create the bucket, or check LAKE_S3_URL and AWS_ENDPOINT_URL_S3"
             }
@@ -161,7 +164,7 @@ mod tests {
              AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL_S3"
         );
         for (status, headers, body, word) in [
-            (403, vec![], "", "403 Forbidden; check the keys, which need the rights s3:ListBucket"),
+            (403, vec![], "", "403 Forbidden; check the keys, which need the rights s3:GetObject"),
             (404, vec![], "<Error><Code>NoSuchBucket</Code></Error>", "NoSuchBucket; create the bucket"),
             (301, vec![("x-amz-bucket-region", "eu-west-1")], "", "set AWS_REGION=eu-west-1"),
             (501, vec![], "<Code>NotImplemented</Code>", "must support If-None-Match"),

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rusty_s3::S3Action;
 use sha2::{Digest, Sha256};
 use ureq::http::StatusCode;
 
@@ -65,10 +66,10 @@ impl Bucket {
         Ok(Some(Self { client, url: url.clone(), part_bytes: config.part_bytes }))
     }
 
-    /// What is there under `key`.
+    /// What is there under `key`; `is_first` before anything was uploaded.
     fn look(
         &self,
-        key: &str,
+        (key, is_first): (&str, bool),
         object: &Object<'_>,
         sums: &Sums,
         stop: &dyn Fn() -> bool,
@@ -79,6 +80,8 @@ impl Bucket {
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(Found::Nothing),
+            // So AWS says to keys that may not list that there is nothing.
+            StatusCode::FORBIDDEN if is_first => return Ok(Found::Nothing),
             _ => return Err(self.refused("read", key, answer)),
         }
         let headers = answer.headers();
@@ -158,12 +161,16 @@ impl Bucket {
 impl Remote for Bucket {
     fn check(&self, stop: &dyn Fn() -> bool) -> Result<(), ForwardError> {
         let keys = self.client.keys()?;
-        let action = self.client.bucket.head_bucket(Some(&keys));
-        let answer = self.client.send(action, &[], Body::Empty, stop)?;
-        match answer.status() {
-            StatusCode::OK => Ok(()),
-            _ => Err(Refusal::read(answer).named("use", &format!("s3://{}", self.url.bucket))),
+        let mut list = self.client.bucket.list_objects_v2(Some(&keys));
+        list.query_mut().insert("max-keys", "1");
+        list.query_mut().insert("prefix", self.url.prefix.as_str());
+        let answer = self.client.send(list, &[], Body::Empty, stop)?;
+        if answer.status() == StatusCode::OK {
+            return Ok(());
         }
+        let refusal = Refusal::read(answer);
+        // Keys that may not list may still write.
+        if refusal.is_of_rights() { Ok(()) } else { Err(refusal.named("use", &self.url.to_string())) }
     }
 
     fn put(&self, object: &Object<'_>, stop: &dyn Fn() -> bool) -> Result<(), ForwardError> {
@@ -171,7 +178,7 @@ impl Remote for Bucket {
         let sums =
             sums(object, self.part_bytes).map_err(|error| fault::of_lake("read", object.file, &error))?;
         for attempt in 0..=ATTEMPTS {
-            let replaces = match self.look(&key, object, &sums, stop)? {
+            let replaces = match self.look((&key, attempt == 0), object, &sums, stop)? {
                 Found::Same => return Ok(()),
                 Found::Nothing => None,
                 Found::Earlier(tag) => Some(tag),

@@ -8,7 +8,7 @@ use std::process::Command;
 use event_pipeline::consumer::EXIT_UNDECIDED;
 
 use crate::consumer::load::{Load, event_lines};
-use crate::consumer::{Site, metric, wait_problem, wait_ready};
+use crate::consumer::{Site, metric, wait_metric, wait_problem, wait_ready};
 use crate::support::admin;
 use crate::support::kafka::{Cluster, shared};
 use crate::support::process::Program;
@@ -57,7 +57,7 @@ fn a_full_disk_is_said_and_waited_for() {
     fs::remove_file(&ballast).expect("remove");
     site.wait_caught_up();
     wait_ready(&mut consumer);
-    assert_eq!(metric(&mut consumer, "pipeline_log_events_total"), 3000.0);
+    wait_metric(&mut consumer, "pipeline_log_events_total", 3000.0);
     site.audit();
     assert!(consumer.terminate(secs(60)).success());
     drop(tmpfs);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::consumer::load::event_lines;
-use crate::consumer::{Site, metric, payload, wait_problem};
+use crate::consumer::{Site, payload, wait_metric, wait_problem};
 use crate::support::kafka::{Cluster, shared};
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
@@ -32,9 +32,9 @@ fn records_that_are_no_events_are_kept_with_place_and_reason() {
     reasons.sort();
     assert_eq!(reasons, ["empty", "not_an_object", "not_json", "not_utf8"]);
     assert!(site.rejected().iter().any(|line| line["value_hex"] == "7b2261223a2022ff227d"));
-    assert_eq!(metric(&mut consumer, "pipeline_consumer_rejected_total{reason=\"not_utf8\"}"), 1.0);
-    assert_eq!(metric(&mut consumer, "pipeline_consumer_records_total"), 6.0);
-    assert_eq!(metric(&mut consumer, "pipeline_log_events_total"), 2.0);
+    wait_metric(&mut consumer, "pipeline_consumer_rejected_total{reason=\"not_utf8\"}", 1.0);
+    wait_metric(&mut consumer, "pipeline_consumer_records_total", 6.0);
+    wait_metric(&mut consumer, "pipeline_log_events_total", 2.0);
 }
 
 #[test]

@@ -248,6 +248,12 @@ pub fn wait_problem(running: &mut Running, word: &str) {
     });
 }
 
+/// Waits until a sample has this value: what is covered is counted a moment later.
+#[track_caller]
+pub fn wait_metric(running: &mut Running, sample: &str, value: f64) {
+    eventually(secs(30), &format!("{sample} is {value}"), || metric(running, sample) == value);
+}
+
 /// The value of one sample of `/metrics`, 0 if it is not there.
 pub fn metric(running: &mut Running, sample: &str) -> f64 {
     let text = http::get(running.address(), "/metrics").expect("metrics").text();

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use event_pipeline::broker::Source;
 
 use crate::consumer::load::{Load, event_lines};
-use crate::consumer::{Site, metric, payload, source_of, wait_ready};
+use crate::consumer::{Site, metric, payload, source_of, wait_metric, wait_ready};
 use crate::support::http;
 use crate::support::kafka::{is_kafka_4, shared};
 use crate::support::process::Program;
@@ -84,14 +84,14 @@ fn the_figures_add_up_and_the_page_answers() {
     eventually(secs(60), "the figures follow", || {
         metric(&mut consumer, "pipeline_consumer_records_total") == 501.0
     });
-    assert_eq!(metric(&mut consumer, "pipeline_log_events_total"), 500.0);
-    assert_eq!(metric(&mut consumer, "pipeline_consumer_rejected_total{reason=\"not_json\"}"), 1.0);
+    wait_metric(&mut consumer, "pipeline_log_events_total", 500.0);
+    wait_metric(&mut consumer, "pipeline_consumer_rejected_total{reason=\"not_json\"}", 1.0);
     let bytes = std::fs::metadata(site.path("logs/events.log")).expect("log").len();
-    assert_eq!(metric(&mut consumer, "pipeline_log_bytes_total"), bytes as f64);
+    wait_metric(&mut consumer, "pipeline_log_bytes_total", bytes as f64);
     for partition in 0..3 {
         let sample = |name: &str| format!("pipeline_consumer_{name}{{partition=\"{partition}\"}}");
         assert_eq!(metric(&mut consumer, &sample("lag_records")), 0.0);
-        assert_eq!(metric(&mut consumer, &sample("offset")), topic.end_offset(partition) as f64);
+        wait_metric(&mut consumer, &sample("offset"), topic.end_offset(partition) as f64);
     }
     eventually(secs(60), "the checkpoint is young", || {
         now() - metric(&mut consumer, "pipeline_checkpoint_timestamp_seconds") < 5.0

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::consumer::kills::rounds;
 use crate::consumer::load::Load;
-use crate::consumer::{Site, log_files, metric, payload};
+use crate::consumer::{Site, log_files, metric, payload, wait_metric};
 use crate::producer::serve;
 use crate::support::kafka::shared;
 use crate::support::topic::Topic;
@@ -99,11 +99,11 @@ fn a_repeated_event_is_logged_once_and_counted() {
         metric(&mut consumer, "pipeline_consumer_records_total") == 10.0
     });
     let dropped = |reason: &str| format!("pipeline_consumer_duplicates_total{{reason=\"{reason}\"}}");
-    assert_eq!(metric(&mut consumer, &dropped("repeated")), 1.0);
+    wait_metric(&mut consumer, &dropped("repeated"), 1.0);
     // The letters of the UUID differ, so its event does.
-    assert_eq!(metric(&mut consumer, &dropped("differs")), 2.0);
-    assert_eq!(metric(&mut consumer, "pipeline_log_events_total"), 6.0);
-    assert_eq!(metric(&mut consumer, "pipeline_dedup_ids"), 3.0);
+    wait_metric(&mut consumer, &dropped("differs"), 2.0);
+    wait_metric(&mut consumer, "pipeline_log_events_total", 6.0);
+    wait_metric(&mut consumer, "pipeline_dedup_ids", 3.0);
     assert!(consumer.terminate(secs(60)).success());
     let said = consumer.stderr();
     assert!(said.contains("event_id") && said.contains("DEDUP_WINDOW=1h"), "{said}");

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::consumer::load::Load;
-use crate::consumer::metric;
+use crate::consumer::{metric, wait_metric};
 use crate::postgres::Tables;
 use crate::support::kafka::shared;
 use crate::support::postgres;
@@ -17,8 +17,8 @@ fn every_record_is_in_a_table_once_over_two_lives() {
     topic.kcat(&["-P"], b"{\"a\": 1}\nnot json\n{\"b\": \"x\\\\y\\\"z\", \"c\": [1, 2.50]}\n");
     let mut consumer = tables.start_ready(&[]);
     tables.wait_caught_up();
-    assert_eq!(metric(&mut consumer, "pipeline_postgres_events_total"), 2.0);
-    assert_eq!(metric(&mut consumer, r#"pipeline_consumer_rejected_total{reason="not_json"}"#), 1.0);
+    wait_metric(&mut consumer, "pipeline_postgres_events_total", 2.0);
+    wait_metric(&mut consumer, r#"pipeline_consumer_rejected_total{reason="not_json"}"#, 1.0);
     assert!(consumer.terminate(secs(60)).success());
     topic.kcat(&["-P"], b"{\"d\": 1}\n\xff\n");
     let mut consumer = tables.start_ready(&[]);
@@ -44,7 +44,7 @@ fn a_load_is_covered_in_few_transactions_and_the_group_follows() {
         transactions > 0.0 && transactions < acknowledged as f64 / 50.0,
         "{transactions} for {acknowledged}"
     );
-    assert_eq!(metric(&mut consumer, "pipeline_postgres_connections_total"), 1.0);
+    wait_metric(&mut consumer, "pipeline_postgres_connections_total", 1.0);
     assert!(consumer.terminate(secs(60)).success());
     tables.audit();
     let last = consumer.stderr().lines().rfind(|line| line.contains("stopped at")).map(str::to_owned);

@@ -1,6 +1,6 @@
 //! Repeated events: with `EVENT_ID_FIELD`, a unique index drops them, however late they come.
 
-use crate::consumer::metric;
+use crate::consumer::{metric, wait_metric};
 use crate::postgres::Tables;
 use crate::support::kafka::shared;
 use crate::support::postgres;
@@ -37,8 +37,8 @@ fn a_repeated_event_is_dropped_and_counted_over_restarts() {
     );
     tables.wait_caught_up();
     let dropped = |reason: &str| format!("pipeline_consumer_duplicates_total{{reason=\"{reason}\"}}");
-    assert_eq!(metric(&mut consumer, &dropped("repeated")), 1.0);
-    assert_eq!(metric(&mut consumer, &dropped("differs")), 1.0);
+    wait_metric(&mut consumer, &dropped("repeated"), 1.0);
+    wait_metric(&mut consumer, &dropped("differs"), 1.0);
     assert!(consumer.terminate(secs(60)).success());
     let mut consumer = tables.start_ready(&[IDS]);
     topic.kcat(

@@ -24,6 +24,8 @@ pub const SECRET: &str = "lakesecret";
 const IDENTITIES: &str = r#"{"identities": [
     {"name": "lake", "credentials": [{"accessKey": "lakekey", "secretKey": "lakesecret"}],
      "actions": ["Admin", "Read", "Write", "List"]},
+    {"name": "narrow", "credentials": [{"accessKey": "narrowkey", "secretKey": "narrowsecret"}],
+     "actions": ["Read", "Write"]},
     {"name": "anonymous", "actions": ["Read", "List"]}
 ]}"#;
 

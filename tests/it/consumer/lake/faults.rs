@@ -8,7 +8,7 @@ use std::process::Command;
 use super::{LakeSite, files};
 use crate::consumer::faults::{Tmpfs, as_nobody};
 use crate::consumer::load::event_lines;
-use crate::consumer::{metric, wait_problem, wait_ready};
+use crate::consumer::{metric, wait_metric, wait_problem, wait_ready};
 use crate::support::kafka::shared;
 use crate::support::wait::secs;
 
@@ -40,7 +40,7 @@ fn a_full_lake_on_another_file_system_delays_no_event_and_goes_on_by_itself() {
     wait_problem(&mut consumer, "No space left on device");
     // The log does not wait for the lake.
     lake.site.wait_caught_up();
-    assert_eq!(metric(&mut consumer, "pipeline_log_events_total"), 6000.0);
+    wait_metric(&mut consumer, "pipeline_log_events_total", 6000.0);
     assert!(metric(&mut consumer, "pipeline_lake_errors_total") > 0.0);
     assert!(metric(&mut consumer, "pipeline_lake_behind_files") > 0.0);
     assert!(!lake.closed().is_empty());

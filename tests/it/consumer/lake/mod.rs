@@ -8,6 +8,8 @@ mod rows;
 #[cfg(feature = "s3")]
 mod s3;
 #[cfg(feature = "s3")]
+mod s3_keys;
+#[cfg(feature = "s3")]
 mod s3_parts;
 
 use std::collections::BTreeMap;

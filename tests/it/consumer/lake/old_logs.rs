@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use serde_json::Value;
 
 use super::{LakeSite, tree};
-use crate::consumer::{metric, wait_problem, wait_ready};
+use crate::consumer::{metric, wait_metric, wait_problem, wait_ready};
 use crate::support::kafka::shared;
 use crate::support::wait::{eventually, secs};
 
@@ -75,7 +75,7 @@ fn old_closed_logs_go_to_the_lake_in_their_hours_and_what_is_not_a_line_is_kept(
     assert_eq!(lake.lines(), expected.lines().collect::<Vec<_>>());
     let rejected = lake.dir.join("_rejected/events-seq000000000008-20250708T020000000Z.log");
     assert_eq!(fs::read_to_string(rejected).expect("kept"), odd);
-    assert_eq!(metric(&mut consumer, "pipeline_lake_rejected_total"), 3.0);
+    wait_metric(&mut consumer, "pipeline_lake_rejected_total", 3.0);
     consumer.stderr_after("3 lines of logs/events-seq000000000008");
     let files = tree(&lake.dir);
     let of_seventh: Vec<&String> = files.keys().filter(|path| path.contains("seq000000000007")).collect();

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{LakeSite, python};
 use crate::consumer::load::event_lines;
-use crate::consumer::{lines_of, metric};
+use crate::consumer::{lines_of, metric, wait_metric};
 use crate::support::kafka::shared;
 use crate::support::wait::{eventually, secs};
 
@@ -23,7 +23,7 @@ fn closed_logs_become_parquet_files_with_every_event_once() {
         metric(&mut consumer, "pipeline_lake_files_total") >= closed
     });
     let open = lines_of(&lake.site.path("logs/events.log")).len() as f64;
-    assert_eq!(metric(&mut consumer, "pipeline_lake_rows_total"), 2000.0 - open);
+    wait_metric(&mut consumer, "pipeline_lake_rows_total", 2000.0 - open);
     for name in ["pipeline_lake_errors_total", "pipeline_lake_behind_files", "pipeline_lake_rejected_total"] {
         assert_eq!(metric(&mut consumer, name), 0.0, "{name}");
     }
