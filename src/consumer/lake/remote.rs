@@ -13,6 +13,7 @@ use crate::consumer::log::forward::ForwardError;
 
 /// A complete file that is to be copied.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "s3"), allow(dead_code, reason = "all places are features"))]
 pub struct Object<'a> {
     /// Where it is.
     pub file: &'a Path,
