@@ -75,3 +75,11 @@ pub fn event_lines(count: usize, size: usize) -> String {
     let padding = "x".repeat(size.saturating_sub(40));
     (0..count).map(|number| format!("{{\"number\": {number}, \"padding\": \"{padding}\"}}\n")).collect()
 }
+
+/// The same in two parts, for tests that do something in between.
+pub fn event_halves(count: usize, size: usize) -> [String; 2] {
+    let lines = event_lines(count, size);
+    let middle = lines.len() / 2;
+    let middle = middle + lines[middle..].find('\n').expect("a line") + 1;
+    [lines[..middle].to_owned(), lines[middle..].to_owned()]
+}

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use super::{LakeSite, files};
 use crate::consumer::faults::{Tmpfs, as_nobody};
-use crate::consumer::load::event_lines;
+use crate::consumer::load::{event_halves, event_lines};
 use crate::consumer::{metric, wait_metric, wait_problem, wait_ready};
 use crate::support::kafka::shared;
 use crate::support::wait::secs;
@@ -96,14 +96,12 @@ fn a_lake_that_is_not_mounted_is_waited_for_and_not_begun_somewhere_else() {
     let mounted = Mounted::bind(&real, &lake.dir);
     let settings = lake.settings(&[("LOG_ROTATE_BYTES", "100000")]);
     let mut consumer = lake.site.start_ready(&settings);
-    let events = event_lines(4000, 300);
-    let half = events.len() / 2;
-    let half = half + events[half..].find('\n').expect("a line") + 1;
-    topic.kcat(&["-P"], &events.as_bytes()[..half]);
+    let [first, second] = event_halves(4000, 300);
+    topic.kcat(&["-P"], first.as_bytes());
     lake.site.wait_caught_up();
     lake.wait_moved();
     drop(mounted);
-    topic.kcat(&["-P"], &events.as_bytes()[half..]);
+    topic.kcat(&["-P"], second.as_bytes());
     wait_problem(&mut consumer, "is its file system mounted?");
     assert!(consumer.terminate(secs(60)).success());
     // Nor does a start take the empty directory for the lake.

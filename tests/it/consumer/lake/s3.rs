@@ -11,7 +11,7 @@ use std::thread;
 use super::kills::kill_rounds;
 use super::{LakeSite, files, tree};
 use crate::consumer::faults::Tmpfs;
-use crate::consumer::load::{Load, event_lines};
+use crate::consumer::load::{Load, event_halves, event_lines};
 use crate::consumer::{ready_status, wait_metric, wait_problem};
 use crate::support::certificates::Authority;
 use crate::support::kafka::shared;
@@ -233,15 +233,13 @@ fn a_full_server_is_waited_for() {
     let (topic, at) = (shared().topic(), At::new(&bucket, server.address()));
     let mut lake = LakeSite::new(&topic);
     let mut consumer = lake.site.start_ready(&lake.settings(&at.settings(&[])));
-    let events = event_lines(20_000, 300);
-    let half = events.len() / 2;
-    let half = half + events[half..].find('\n').expect("a line") + 1;
-    topic.kcat(&["-P"], &events.as_bytes()[..half]);
+    let [first, second] = event_halves(20_000, 300);
+    topic.kcat(&["-P"], first.as_bytes());
     eventually(secs(120), "the first objects are there", || !bucket.keys().is_empty());
     // As large as the file system is.
     let mut file = fs::File::create(&ballast).expect("created");
     while file.write_all(&[0; 1 << 16]).is_ok() {}
-    topic.kcat(&["-P"], &events.as_bytes()[half..]);
+    topic.kcat(&["-P"], second.as_bytes());
     wait_problem(&mut consumer, "lake");
     lake.site.wait_caught_up();
     drop(file);
