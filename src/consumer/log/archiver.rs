@@ -127,16 +127,11 @@ impl Archive {
         let mut closed = self.closed()?;
         let mut is_behind = false;
         if let Some(forwarding) = &mut self.forwarding {
-            let passed = forwarding.pass(&self.paths, closed, stop);
+            let passed = forwarding.pass(&self.paths, closed, self.keep, stop);
             (closed, is_behind) = (passed.kept, passed.has_failed);
-        }
-        if self.keep > 0 {
+        } else if self.keep > 0 {
             let excess = closed.len().saturating_sub(self.keep);
-            let excess: Vec<PathBuf> = closed.drain(..excess).collect();
-            match &mut self.forwarding {
-                Some(forwarding) => is_behind |= forwarding.remove_all(&excess),
-                None => excess.iter().try_for_each(|path| remove_log(path))?,
-            }
+            closed.drain(..excess).try_for_each(|path| remove_log(&path))?;
         }
         if self.gzip {
             for path in closed.iter().filter(|path| path.exists()) {

@@ -1,7 +1,7 @@
 //! Compares the two forms of a closed log, plain and compressed, where both are there.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
@@ -15,9 +15,9 @@ use crate::consumer::log::storage::beside;
 /// It has not. The text is one sentence with the way out.
 pub fn check(log: &Path) -> Result<(), String> {
     let packed = beside(log, ".gz");
-    let (Ok(mut plain), Ok(of_packed)) = (File::open(log), File::open(&packed)) else { return Ok(()) };
-    let mut unpacked = MultiGzDecoder::new(BufReader::new(of_packed));
-    match is_same(&mut BufReader::new(&mut plain), &mut unpacked) {
+    let (Ok(plain), Ok(of_packed)) = (File::open(log), File::open(&packed)) else { return Ok(()) };
+    let unpacked = MultiGzDecoder::new(BufReader::new(of_packed));
+    match is_same(BufReader::new(plain), BufReader::new(unpacked)) {
         Ok(true) => Ok(()),
         outcome => {
             let why =
@@ -32,21 +32,18 @@ pub fn check(log: &Path) -> Result<(), String> {
 }
 
 /// True if both have the same content.
-fn is_same(one: &mut impl BufRead, other: &mut impl Read) -> io::Result<bool> {
-    let mut buffer = vec![0; 64 << 10];
+fn is_same(mut one: impl BufRead, mut other: impl BufRead) -> io::Result<bool> {
     loop {
-        let read = other.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(one.fill_buf()?.is_empty());
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let length = left.len().min(right.len());
+        if length == 0 {
+            return Ok(left.is_empty() && right.is_empty());
         }
-        let mut same = vec![0; read];
-        match one.read_exact(&mut same) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            outcome => outcome?,
-        }
-        if same != buffer[..read] {
+        if left[..length] != right[..length] {
             return Ok(false);
         }
+        one.consume(length);
+        other.consume(length);
     }
 }
 
