@@ -8,23 +8,43 @@ use std::time::{Duration, Instant};
 
 use crate::transport::deadline::left;
 
-/// Connects to `host` (host:port), trying its addresses in turn for at most `connect_timeout` each.
+/// Connects to `host` (host:port), trying its addresses in turn for at most `connect_timeout` each. One that does not
+/// answer makes the host unusable, unless `passes_silent`: then all of them share the time.
 ///
 /// # Errors
 /// The cause, without the host.
-pub fn connect(host: &str, connect_timeout: Duration, deadline: Instant) -> Result<TcpStream, String> {
+pub fn connect(
+    host: &str,
+    connect_timeout: Duration,
+    deadline: Instant,
+    passes_silent: bool,
+) -> Result<TcpStream, String> {
+    let addresses = resolve(host, left(deadline).min(connect_timeout))?;
+    connect_to(&addresses, connect_timeout, deadline, passes_silent)
+}
+
+fn connect_to(
+    addresses: &[SocketAddr],
+    connect_timeout: Duration,
+    deadline: Instant,
+    passes_silent: bool,
+) -> Result<TcpStream, String> {
     let mut why = "the name has no address".to_owned();
-    for address in resolve(host, left(deadline).min(connect_timeout))? {
-        let limit = left(deadline).min(connect_timeout);
-        match TcpStream::connect_timeout(&address, limit.max(Duration::from_millis(1))) {
+    for (at, address) in addresses.iter().enumerate() {
+        let mut limit = left(deadline).min(connect_timeout);
+        if passes_silent {
+            limit /= u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
+        }
+        match TcpStream::connect_timeout(address, limit.max(Duration::from_millis(1))) {
             Ok(stream) => {
                 stream.set_nodelay(true).map_err(|error| error.to_string())?;
                 return Ok(stream);
             }
-            // The kafka crate tries the same addresses with the kernel's own timeout of minutes. A silent
-            // address ahead of a good one would block it, so it makes the host unusable.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                return Err(format!("no answer from {address} within {} ms", limit.as_millis()));
+                why = format!("no answer from {address} within {} ms", limit.as_millis());
+                if !passes_silent {
+                    return Err(why);
+                }
             }
             Err(error) => why = format!("{address}: {error}"),
         }
@@ -52,5 +72,37 @@ fn resolve(host: &str, limit: Duration) -> Result<Vec<SocketAddr>, String> {
         Ok(Ok(addresses)) => Ok(addresses),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("name not resolved within {} ms", limit.as_millis())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    /// A port whose queue of connections is full, so that the kernel does not answer.
+    fn silent() -> (Socket, Vec<TcpStream>, SocketAddr) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind");
+        socket.listen(0).expect("listen");
+        let address = socket.local_addr().expect("address").as_socket().expect("an IP address");
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok();
+        let waiting = (0..100).map_while(connect).collect();
+        (socket, waiting, address)
+    }
+
+    #[test]
+    fn a_silent_address_is_passed_over_if_the_caller_wants_that() {
+        let (_socket, _waiting, silent) = silent();
+        let good = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let addresses = [silent, good.local_addr().expect("address")];
+        let limit = Duration::from_secs(2);
+        let connect = |passes_silent| connect_to(&addresses, limit, Instant::now() + limit, passes_silent);
+        assert!(connect(false).is_err_and(|why| why.starts_with("no answer from")));
+        let connected = connect(true).expect("the other one answers").peer_addr().expect("address");
+        assert_eq!(connected, addresses[1]);
     }
 }

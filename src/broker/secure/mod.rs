@@ -37,7 +37,9 @@ static NAMES: tls::Names = tls::Names {
 /// Retryable if the broker is unreachable or too slow. Refused if we do not trust it, or it does not accept
 /// us. Unsupported if the Kafka version is wrong.
 pub fn open(config: &KafkaConfig, host: &str, deadline: Instant) -> Result<(Connection, Versions)> {
-    let socket = tcp::connect(host, config.connect_timeout(), deadline)
+    // The kafka crate tries the addresses of a host with the kernel's own timeout of minutes. A silent one ahead of a
+    // good one would block it, so it makes the host unusable.
+    let socket = tcp::connect(host, config.connect_timeout(), deadline, false)
         .map_err(|why| BrokerError::Retryable(format!("cannot connect to broker {host}: {why}")))?;
     #[cfg(feature = "tls")]
     if config.security.protocol.has_tls() {
@@ -83,7 +85,7 @@ fn explain(config: &KafkaConfig, host: &str, deadline: Instant, why: tls::Failur
         tls::Failure::Handshake(error) => error,
     };
     let is_plaintext = tls::is_closed(&error)
-        && tcp::connect(host, config.connect_timeout(), deadline).is_ok_and(|socket| {
+        && tcp::connect(host, config.connect_timeout(), deadline, false).is_ok_and(|socket| {
             control::versions(&mut Connection::over(Box::new(socket), host), deadline).is_ok()
         });
     if is_plaintext {

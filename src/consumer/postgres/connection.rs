@@ -13,6 +13,8 @@ use crate::transport::{Refused, Transport};
 
 /// Largest message of the server that is read: answers are rows of `event_offsets`.
 const MESSAGE_MAX: usize = 16 << 20;
+/// Largest answer in memory, all of its rows together. A row of `event_offsets` has less than a kilobyte.
+const ANSWER_MAX: usize = 64 << 20;
 /// How much is read at once.
 const READ_BYTES: usize = 16 << 10;
 /// Rows are sent in messages of about this size, so that the server works while more are on their way.
@@ -159,14 +161,18 @@ impl Connection {
 
     /// Reads answers until the server is ready for more.
     fn answer(&mut self, deadline: Instant) -> Result<Answer, PgError> {
-        let (mut answer, mut failed) = (Answer::default(), None);
+        let (mut answer, mut failed, mut bytes) = (Answer::default(), None, 0);
         loop {
             match self.receive(deadline)? {
                 Message::DataRow(row) => {
-                    answer.rows.push(read_row(&row).map_err(|error| self.failed(&error))?)
+                    let fields = read_row(&row).map_err(|error| self.failed(&error))?;
+                    bytes += row.buffer().len() + size_of_val(fields.as_slice());
+                    answer.rows.push(fields);
                 }
                 Message::CommandComplete(done) => {
-                    answer.tags.push(done.tag().map_err(|error| self.failed(&error))?.to_owned());
+                    let tag = done.tag().map_err(|error| self.failed(&error))?.to_owned();
+                    bytes += tag.len() + size_of::<String>();
+                    answer.tags.push(tag);
                 }
                 Message::ErrorResponse(body) => {
                     let error = SqlError::read(body.fields());
@@ -186,6 +192,13 @@ impl Connection {
                     )));
                 }
             }
+            if bytes > ANSWER_MAX {
+                return Err(PgError::Lost(format!(
+                    "{}: its answer is longer than {} MiB: is it PostgreSQL?",
+                    self.host,
+                    ANSWER_MAX >> 20
+                )));
+            }
         }
     }
 
@@ -196,7 +209,7 @@ impl Connection {
             return PgError::Refused(format!("{host}: {why}"));
         }
         PgError::Lost(match error.kind() {
-            TimedOut => format!("{host}: it did not answer in time"),
+            TimedOut => return PgError::TimedOut(format!("{host}: it did not answer in time")),
             UnexpectedEof => format!("{host}: it closed the connection"),
             _ => format!("{host}: {error}"),
         })
@@ -220,4 +233,34 @@ fn read_row(body: &DataRowBody) -> io::Result<Row> {
         row.push(range.map(|range| String::from_utf8_lossy(&body.buffer()[range]).into_owned()));
     }
     Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_without_end_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let near = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let mut far = listener.accept().expect("accept").0;
+        let server = thread::spawn(move || {
+            let value = vec![b'x'; 1 << 20];
+            let length = |bytes: usize| u32::try_from(bytes).expect("small").to_be_bytes();
+            let row =
+                [&b"D"[..], &length(4 + 2 + 4 + value.len()), &[0, 1], &length(value.len()), &value].concat();
+            // Ends when the near side is closed.
+            (0..1000).take_while(|_| far.write_all(&row).is_ok()).count()
+        });
+        let mut connection = Connection::over(Box::new(near), "db:1");
+        let error =
+            connection.query("SELECT 1", Instant::now() + Duration::from_secs(300)).expect_err("given up");
+        assert_eq!(error.to_string(), "db:1: its answer is longer than 64 MiB: is it PostgreSQL?");
+        drop(connection);
+        assert!(server.join().expect("ended") < 1000);
+    }
 }

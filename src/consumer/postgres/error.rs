@@ -6,6 +6,7 @@ use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::ErrorFields;
 
 use crate::consumer::destination::DestinationError;
+use crate::tables::named;
 
 /// Longest text of the server in a message, in characters.
 const TEXT_MAX: usize = 300;
@@ -15,6 +16,8 @@ const TEXT_MAX: usize = 300;
 pub enum PgError {
     /// The connection is gone, or there was none. What was sent last may have been done.
     Lost(String),
+    /// The server took too long, so the connection is given up. What was sent last may have been done.
+    TimedOut(String),
     /// One side does not accept the other: a setting has to be changed.
     Refused(String),
     /// The server did not do what a statement says.
@@ -28,6 +31,8 @@ pub struct SqlError {
     pub code: String,
     /// The server's text, which does not repeat more than a few words of a row.
     pub message: String,
+    /// The table that it is about, with its schema, quoted.
+    pub table: Option<String>,
     /// The constraint that a row violates.
     pub constraint: Option<String>,
     /// Number of the row in a COPY, counted from 1.
@@ -39,14 +44,16 @@ pub struct SqlError {
 /// What can be done about an error of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The database does not accept a row.
+    /// The database does not accept a row, or at the moment none at all: another row shows which of the two it is.
     Row,
-    /// A row of the same topic, partition and offset exists.
+    /// A row with the same primary key exists, in whichever table the error names.
     Exists,
     /// The statement took too long.
     Timeout,
     /// A setting, a right or a table is missing.
     Settings,
+    /// The server has run out of memory or failed in itself. It may pass, unless a row is too large for it.
+    Exhausted,
     /// It may pass.
     Passing,
 }
@@ -54,12 +61,15 @@ pub enum Kind {
 impl SqlError {
     /// Reads the fields of an error.
     pub fn read(mut fields: ErrorFields<'_>) -> Self {
-        let mut error = Self::default();
+        let (mut error, mut schema) = (Self::default(), String::new());
         while let Ok(Some(field)) = fields.next() {
             let text = || printable(&String::from_utf8_lossy(field.value_bytes()));
             match field.type_() {
                 b'C' => error.code = text(),
                 b'M' => error.message = text(),
+                // It comes before the table.
+                b's' => schema = text(),
+                b't' => error.table = Some(named(&schema, &text())),
                 b'n' => error.constraint = Some(text()),
                 b'V' => error.is_fatal = matches!(field.value_bytes(), b"FATAL" | b"PANIC"),
                 b'W' => error.line = line_in(&String::from_utf8_lossy(field.value_bytes())),
@@ -74,18 +84,17 @@ impl SqlError {
         let class = self.code.get(..2).unwrap_or_default();
         match (class, self.code.as_str()) {
             (_, "57014") => Kind::Timeout,
+            (_, "53200" | "XX000") => Kind::Exhausted,
             (_, "23505") if self.constraint.as_deref().is_some_and(|name| name.ends_with("_pkey")) => {
                 Kind::Exists
             }
-            // Without a constraint, a partition of the table is missing. A column that we do not know must not be null,
-            // or one that we know has another type.
-            (_, "23514") if self.constraint.is_none() => Kind::Settings,
-            (_, "23502" | "22P03") => Kind::Settings,
-            // A trigger's own error, or a text that the database's encoding does not have.
-            ("22" | "23" | "44" | "54" | "P0", _) => Kind::Row,
-            ("0A" | "21", _) if self.line.is_some() => Kind::Row,
+            // A partition is missing: a trigger that raises this error names no table.
+            (_, "23514") if self.constraint.is_none() && self.table.is_some() => Kind::Settings,
+            ("0A", _) if self.line.is_some() => Kind::Row,
             ("0A" | "28" | "3D" | "3F" | "42", _) => Kind::Settings,
-            _ => Kind::Passing,
+            ("" | "08" | "25" | "40" | "53" | "55" | "57" | "58" | "F0" | "XX", _) => Kind::Passing,
+            // What is wrong with a row, and every error that a trigger may raise, codes of its own included.
+            _ => Kind::Row,
         }
     }
 }
@@ -111,7 +120,7 @@ impl fmt::Display for SqlError {
 impl fmt::Display for PgError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lost(why) | Self::Refused(why) => f.write_str(why),
+            Self::Lost(why) | Self::TimedOut(why) | Self::Refused(why) => f.write_str(why),
             Self::Sql(error) => error.fmt(f),
         }
     }
@@ -122,7 +131,7 @@ impl PgError {
     pub fn at_start(self) -> DestinationError {
         let text = self.to_string();
         match self {
-            Self::Lost(_) => DestinationError::Retryable(text),
+            Self::Lost(_) | Self::TimedOut(_) => DestinationError::Retryable(text),
             Self::Refused(_) => DestinationError::Unusable(text),
             Self::Sql(error) if matches!(error.kind(), Kind::Settings | Kind::Exists) => {
                 DestinationError::Unusable(text)
@@ -147,9 +156,8 @@ impl PgError {
 mod tests {
     use super::*;
 
-    fn kind(code: &str, constraint: Option<&str>, line: Option<usize>) -> Kind {
+    fn error(code: &str, constraint: Option<&str>, line: Option<usize>) -> SqlError {
         SqlError { code: code.into(), constraint: constraint.map(str::to_owned), line, ..SqlError::default() }
-            .kind()
     }
 
     #[test]
@@ -158,12 +166,16 @@ mod tests {
             ("22P05", None, Some(3), Kind::Row),
             ("22003", None, None, Kind::Row),
             ("23514", Some("positive"), None, Kind::Row),
-            ("23514", None, None, Kind::Settings),
-            ("23502", None, Some(1), Kind::Settings),
-            ("22P03", None, Some(1), Kind::Settings),
+            ("23514", None, None, Kind::Row),
+            ("23502", None, Some(1), Kind::Row),
+            ("22P03", None, Some(1), Kind::Row),
             ("23505", Some("events_pkey"), Some(1), Kind::Exists),
             ("23505", Some("events_event_id"), Some(1), Kind::Row),
             ("P0001", None, None, Kind::Row),
+            ("38000", None, None, Kind::Row),
+            ("ABC01", None, None, Kind::Row),
+            ("53200", None, None, Kind::Exhausted),
+            ("XX000", None, Some(1), Kind::Exhausted),
             ("54000", None, None, Kind::Row),
             ("0A000", None, Some(1), Kind::Row),
             ("0A000", None, None, Kind::Settings),
@@ -177,8 +189,11 @@ mod tests {
             ("XX001", None, None, Kind::Passing),
             ("", None, None, Kind::Passing),
         ] {
-            assert_eq!(kind(code, constraint, line), expected, "{code}");
+            assert_eq!(error(code, constraint, line).kind(), expected, "{code}");
         }
+        let no_partition =
+            SqlError { table: Some(named("public", "events")), ..error("23514", None, Some(1)) };
+        assert_eq!(no_partition.kind(), Kind::Settings);
     }
 
     #[test]

@@ -30,24 +30,30 @@ static NAMES: tls::Names = tls::Names {
 /// Connects to a server that accepts writes, trying the hosts in turn.
 ///
 /// # Errors
-/// Lost if none of them can be reached. What the first one says that can be reached and does not accept us.
+/// If none of them serves us: what the first one says that does not accept us. Lost if there is no such one.
 pub fn connect(config: &DestinationConfig, url: &PostgresUrl) -> Result<Connection, PgError> {
-    let mut reasons = Vec::new();
+    let (mut reasons, mut refusal) = (Vec::new(), None);
     for host in &url.hosts {
-        match connect_to(config, url, host) {
-            Ok(connection) => return Ok(connection),
+        let refused = match connect_to(config, url, host) {
+            Ok(connection) => {
+                refusal.iter().for_each(|why: &String| log::warn!("{why}; using {host}"));
+                return Ok(connection);
+            }
             // One that is starting, stopping or full may let the next one serve us.
             Err(PgError::Sql(error)) if error.kind() != Kind::Settings => {
-                reasons.push(format!("{host}: {error}"))
+                reasons.push(format!("{host}: {error}"));
+                continue;
             }
-            Err(PgError::Lost(why)) => reasons.push(why),
-            Err(PgError::Refused(why)) => return Err(PgError::Refused(why)),
-            Err(PgError::Sql(error)) => {
-                return Err(PgError::Refused(explain(url, host, &error.to_string(), &error.code)));
+            Err(PgError::Lost(why) | PgError::TimedOut(why)) => {
+                reasons.push(why);
+                continue;
             }
-        }
+            Err(PgError::Refused(why)) => why,
+            Err(PgError::Sql(error)) => explain(url, host, &error.to_string(), &error.code),
+        };
+        refusal.get_or_insert(refused);
     }
-    Err(PgError::Lost(reasons.join("; ")))
+    Err(refusal.map_or_else(|| PgError::Lost(reasons.join("; ")), PgError::Refused))
 }
 
 fn explain(url: &PostgresUrl, host: &str, error: &str, code: &str) -> String {
@@ -67,7 +73,7 @@ fn explain(url: &PostgresUrl, host: &str, error: &str, code: &str) -> String {
 fn connect_to(config: &DestinationConfig, url: &PostgresUrl, host: &str) -> Result<Connection, PgError> {
     let limit = config.connect_timeout();
     let deadline = Instant::now() + limit;
-    let socket = tcp::connect(host, limit, deadline)
+    let socket = tcp::connect(host, limit, deadline, true)
         .map_err(|why| PgError::Lost(format!("cannot connect to {host}: {why}")))?;
     let (mut connection, certificate) = secure(url, socket, host, deadline)?;
     // The file may have been replaced since the last connection.
@@ -146,16 +152,18 @@ fn request_tls(socket: &mut TcpStream, host: &str, mode: TlsMode, deadline: Inst
     }
 }
 
-/// Sets the limits of a session, so that the server ends it soon if we are gone, and checks that it accepts writes.
+/// Sets the limits of a session, so that the server ends it soon if we are gone, and checks that it accepts writes. A lock
+/// is waited for only half as long as a statement may take, so that a lock is not taken for too many rows.
 fn prepare(connection: &mut Connection, timeout: Duration, deadline: Instant) -> Result<(), PgError> {
     let millis = timeout.as_millis();
     let answer = connection.query(
         &format!(
-            "SET client_min_messages = error; SET lock_timeout = {millis}; \
-             SET idle_in_transaction_session_timeout = {idle}; SET tcp_keepalives_idle = 10; \
-             SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
+            "SET client_min_messages = error; SET idle_in_transaction_session_timeout = {idle}; \
+             SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
              SELECT set_config('statement_timeout', '{millis}', false) FROM pg_settings \
              WHERE name = 'statement_timeout' AND (setting::bigint = 0 OR setting::bigint > {millis}); \
+             SELECT set_config('lock_timeout', greatest(setting::bigint / 2, 1)::text, false) FROM pg_settings \
+             WHERE name = 'statement_timeout'; \
              SELECT pg_is_in_recovery(), current_setting('transaction_read_only'), current_setting('server_encoding')",
             idle = 2 * millis,
         ),

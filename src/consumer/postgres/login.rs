@@ -1,6 +1,7 @@
 //! Opens a connection to one server: TCP, TLS, and the password.
 //!
-//! A method that shows the password to the server is used only if the server's certificate was verified.
+//! A method that shows the password to the server is used only if the server's certificate was verified. Without that, a
+//! server must prove with SCRAM that it knows the password, if there is one: an impostor would confirm events and drop them.
 
 use std::time::Instant;
 
@@ -67,7 +68,7 @@ impl Login<'_> {
         deadline: Instant,
     ) -> Result<(), PgError> {
         match connection.receive(deadline)? {
-            Message::AuthenticationOk => return Ok(()),
+            Message::AuthenticationOk => return self.accepted_without_password(connection),
             Message::AuthenticationSasl(body) => self.scram(connection, &body, certificate, deadline)?,
             Message::AuthenticationCleartextPassword => {
                 let password = self.shown_password(connection, "cleartext")?;
@@ -128,6 +129,17 @@ impl Login<'_> {
                 .map_err(|_| refused("it does not know the password itself: is it an impostor?".into())),
             message => Err(unexpected(connection, message)),
         }
+    }
+
+    fn accepted_without_password(&self, connection: &Connection) -> Result<(), PgError> {
+        if self.password.is_none() || self.url.tls == TlsMode::VerifyFull {
+            return Ok(());
+        }
+        Err(PgError::Refused(format!(
+            "{}: it does not ask for the password, so it may be an impostor that does not know it; use scram-sha-256 in \
+             pg_hba.conf, or sslmode=verify-full, or unset the password",
+            connection.host()
+        )))
     }
 
     /// The password for a method that shows it to the server.

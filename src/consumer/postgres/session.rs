@@ -81,7 +81,8 @@ impl Session {
     }
 
     /// Locks partitions of a topic for as long as the session lasts; `class` stands for the tables and the topic.
-    /// Returns who has one of them already.
+    /// If another session has one of them, locks none, and returns who has it: two consumers that each wait with some of
+    /// the locks would wait for each other.
     ///
     /// # Errors
     /// See [`Connection::query`].
@@ -100,13 +101,21 @@ impl Session {
             format!("SELECT p, pg_try_advisory_lock({class}, p) FROM unnest(ARRAY[{list}]::int[]) AS p");
         let answer = self.run(&sql)?;
         let is_locked = |row: &&Row| row.get(1).and_then(Option::as_deref) == Some("t");
-        let locked =
-            answer.rows.iter().filter(is_locked).filter_map(|row| row.first()?.as_ref()?.parse::<i32>().ok());
-        self.locked.extend(locked);
-        match wanted.into_iter().find(|partition| !self.locked.contains(partition)) {
-            Some(partition) => self.holder(class, partition).map(Some),
-            None => Ok(None),
-        }
+        let number = |row: &Row| row.first()?.as_ref()?.parse::<i32>().ok();
+        let locked: BTreeSet<i32> = answer.rows.iter().filter(is_locked).filter_map(number).collect();
+        let Some(taken) = wanted.into_iter().find(|partition| !locked.contains(partition)) else {
+            self.locked.extend(locked);
+            return Ok(None);
+        };
+        self.unlock(class, &locked)?;
+        self.holder(class, taken).map(Some)
+    }
+
+    fn unlock(&mut self, class: i32, partitions: &BTreeSet<i32>) -> Result<(), PgError> {
+        let list: Vec<String> = partitions.iter().map(i32::to_string).collect();
+        let list = list.join(", ");
+        self.run(&format!("SELECT pg_advisory_unlock({class}, p) FROM unnest(ARRAY[{list}]::int[]) AS p"))
+            .map(drop)
     }
 
     fn holder(&mut self, class: i32, partition: i32) -> Result<String, PgError> {
