@@ -12,7 +12,7 @@ use crate::consumer::postgres::check::{self, Found};
 use crate::consumer::postgres::copy::EventType;
 use crate::consumer::postgres::error::{Kind, PgError};
 use crate::consumer::postgres::metrics::PgMetrics;
-use crate::consumer::postgres::offsets::{self, Change, Identity, Look, row_key};
+use crate::consumer::postgres::offsets::{self, Identity, Look, row_key};
 use crate::consumer::postgres::refusal::{REFUSED, refusal};
 use crate::consumer::postgres::session::Session;
 use crate::consumer::postgres::take::{self, Moment};
@@ -118,7 +118,7 @@ impl PgDestination {
     fn write(&mut self, session: &mut Session, read: &Progress) -> Result<(), DestinationError> {
         self.take_new_partitions(session, read)?;
         self.create_months(session)?;
-        let changes = self.changes(read);
+        let changes = offsets::changes(&self.covered, read);
         if changes.is_empty() && self.batch.is_empty() {
             self.covered.clone_from(read);
             self.waiting_since = None;
@@ -148,21 +148,6 @@ impl PgDestination {
         let (progress, written) = self.doubt.take().expect("set above");
         self.committed(progress, &written);
         Ok(())
-    }
-
-    fn changes<'a>(&self, read: &'a Progress) -> Vec<Change<'a>> {
-        let covered = &self.covered;
-        let change = |(&partition, &to): (&i32, &i64)| {
-            let from = *covered.offsets.get(&partition)?;
-            let trail = read.trails.get(&partition);
-            (from != to || trail != covered.trails.get(&partition)).then_some(Change {
-                partition,
-                from,
-                to,
-                trail,
-            })
-        };
-        read.offsets.iter().filter_map(change).collect()
     }
 
     /// Makes partitions ours that are read for the first time.

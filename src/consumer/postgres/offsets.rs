@@ -10,7 +10,7 @@ use postgres_protocol::escape::escape_literal;
 
 use crate::broker::Trail;
 use crate::consumer::postgres::connection::Row;
-use crate::consumer::progress::{Offsets, Progress};
+use crate::consumer::progress::{Offsets, Progress, is_another};
 use crate::tables::named;
 
 /// Who writes, and where.
@@ -64,6 +64,17 @@ pub struct Change<'a> {
     pub to: i64,
     /// What was read then.
     pub trail: Option<&'a Trail>,
+}
+
+/// The partitions of which more was `read` than is `covered`.
+pub fn changes<'a>(covered: &Progress, read: &'a Progress) -> Vec<Change<'a>> {
+    let change = |(&partition, &to): (&i32, &i64)| {
+        let from = *covered.offsets.get(&partition)?;
+        let trail = read.trails.get(&partition);
+        let has_changed = from != to || trail != covered.trails.get(&partition);
+        has_changed.then_some(Change { partition, from, to, trail })
+    };
+    read.offsets.iter().filter_map(change).collect()
 }
 
 /// Whether the rows of `event_offsets` are locked to read them.
@@ -132,16 +143,20 @@ fn parse_one(row: &Row) -> Option<OffsetRow> {
     })
 }
 
-/// The progress that `rows`, those of our partitions, say. Of several topics of this name, it is that of the newest.
+/// The progress that `rows`, those of our partitions, say. Of several topics of this name, it is that of the newest. A row
+/// without an id is from a time when the brokers had none.
 pub fn progress(rows: &[&OffsetRow], topic: &str, shard: &str, log_id: &str) -> Option<Progress> {
-    let newest = rows.iter().max_by_key(|row| row.claim)?;
-    let ours: Vec<_> = rows.iter().filter(|row| row.topic_id == newest.topic_id).collect();
+    let claim = rows.iter().map(|row| row.claim).max()?;
+    let topic_id = rows.iter().filter(|row| row.topic_id.is_some()).max_by_key(|row| row.claim);
+    let topic_id = topic_id.and_then(|row| row.topic_id.clone());
+    let is_ours = |row: &&&OffsetRow| !is_another(row.topic_id.as_deref(), topic_id.as_deref());
+    let ours: Vec<_> = rows.iter().filter(is_ours).collect();
     Some(Progress {
         topic: topic.to_owned(),
-        topic_id: newest.topic_id.clone(),
+        topic_id: topic_id.clone(),
         shard: shard.to_owned(),
         log_id: Some(log_id.to_owned()),
-        claim: Some(newest.claim),
+        claim: Some(claim),
         offsets: ours.iter().map(|row| (row.partition, row.next)).collect(),
         trails: ours.iter().map(|row| (row.partition, row.trail.clone())).collect(),
     })
@@ -193,14 +208,20 @@ pub fn advance(us: &Identity, changes: &[Change<'_>]) -> String {
     )
 }
 
-/// The last offset that `events` has for each partition and its key.
+/// The last offsets that `events` and `event_rejects` have for each partition and its key.
 pub fn last_rows(schema: &str, keys: &BTreeMap<i32, String>) -> String {
     let values: Vec<String> =
         keys.iter().map(|(partition, key)| format!("({partition}, {})", escape_literal(key))).collect();
+    let last = |table: &str| {
+        format!(
+            "(SELECT max(e.\"offset\") FROM {} e WHERE e.topic_id = k.key AND e.partition = k.partition)",
+            named(schema, table)
+        )
+    };
     format!(
-        "SELECT k.partition, (SELECT max(e.\"offset\") FROM {} e WHERE e.topic_id = k.key AND e.partition = k.partition) \
-         FROM (VALUES {}) AS k(partition, key)",
-        named(schema, "events"),
+        "SELECT k.partition, {}, {} FROM (VALUES {}) AS k(partition, key)",
+        last("events"),
+        last("event_rejects"),
         values.join(", ")
     )
 }
@@ -217,8 +238,9 @@ pub fn standing(us: &Identity, rows: &[OffsetRow], covered: &Offsets, doubt: Opt
     for (partition, before) in covered {
         let name = format!("partition {partition} of topic {}", us.topic);
         let Some(row) = rows.iter().find(|row| row.partition == *partition) else {
-            return Standing::Taken(format!(
-                "event_offsets has no row for {name} any more: put it back, or start again"
+            return Standing::Behind(format!(
+                "event_offsets has no row for {name} any more: somebody has removed it, or this server lacks the latest \
+                 transactions; started again, the consumer finds out how to continue"
             ));
         };
         let is_ours = (row.claim, &row.writer) == (us.claim, &us.writer);
@@ -293,12 +315,15 @@ mod tests {
             (vec![row(0, 6, 5, "w"), same.clone()], Some(&doubt)),
             (vec![row(0, 5, 6, "x"), same.clone()], None),
             (vec![row(0, 5, 5, "x"), same.clone()], None),
-            (vec![same.clone()], None),
         ] {
             let found = standing(&rows, doubt);
             assert!(matches!(found, Standing::Taken(_)), "{rows:?}: {found:?}");
         }
-        for rows in [[row(0, 4, 5, "w"), same.clone()], [row(0, 5, 4, "before"), same.clone()]] {
+        for rows in [
+            vec![row(0, 4, 5, "w"), same.clone()],
+            vec![row(0, 5, 4, "before"), same.clone()],
+            vec![same.clone()],
+        ] {
             assert!(matches!(standing(&rows, None), Standing::Behind(_)), "{rows:?}");
         }
     }
@@ -324,6 +349,10 @@ mod tests {
         let progress = progress(&[&old, &new], "events", "0/1", "log").expect("rows");
         assert_eq!((progress.topic_id.as_deref(), progress.claim), (Some("id"), Some(8)));
         assert_eq!(progress.offsets, [(1, 4)].into());
+        let (unknown, new) = (OffsetRow { topic_id: None, ..row(2, 6, 9, "w") }, row(1, 4, 8, "w"));
+        let progress = super::progress(&[&old, &new, &unknown], "events", "0/1", "log").expect("rows");
+        assert_eq!((progress.topic_id.as_deref(), progress.claim), (Some("id"), Some(9)));
+        assert_eq!(progress.offsets, [(1, 4), (2, 6)].into());
         assert_eq!(super::progress(&[], "events", "0/1", "log"), None);
         assert!(parse(&[vec![Some("x".into())]]).is_err());
     }

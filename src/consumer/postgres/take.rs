@@ -54,9 +54,9 @@ pub fn partitions(
         return Err(DestinationError::Retryable(reason));
     }
     let ours = session.run(&locked(us, progress)).map_err(failed)?;
-    let histories =
-        histories(us, &offsets::parse(&ours.rows).map_err(DestinationError::Refused)?, progress, moment)?;
-    check_rows(session, us, progress, &histories, moment)?;
+    let ours = offsets::parse(&ours.rows).map_err(DestinationError::Refused)?;
+    let histories = histories(us, &ours, progress, moment)?;
+    check_rows(session, us, progress, (&ours, &histories), moment)?;
     let rows: Vec<_> = (progress.offsets.iter())
         .map(|(partition, &next)| (*partition, histories[partition], next, progress.trails.get(partition)))
         .collect();
@@ -110,36 +110,60 @@ fn histories(
     Ok(histories)
 }
 
-/// Checks that the table has no rows at the offsets that are read next. The database would never accept those.
+/// Checks that the tables have no rows at the offsets that are read next. The database would never accept those.
 fn check_rows(
     session: &mut Session,
     us: &Identity,
     progress: &Progress,
-    histories: &BTreeMap<i32, i32>,
+    (ours, histories): (&[OffsetRow], &BTreeMap<i32, i32>),
     moment: Moment,
 ) -> Result<(), DestinationError> {
-    let keys = (histories.iter())
+    let keys: BTreeMap<i32, String> = (histories.iter())
         .map(|(partition, history)| (*partition, row_key(&us.topic, us.topic_id.as_deref(), *history)))
         .collect();
     let answer = session.run(&offsets::last_rows(&us.schema, &keys)).map_err(|error| moment.failed(error))?;
     for row in &answer.rows {
         let number = |at: usize| row.get(at)?.as_ref()?.parse::<i64>().ok();
-        let (Some(partition), Some(last)) = (number(0), number(1)) else { continue };
-        let partition = i32::try_from(partition).unwrap_or_default();
+        let partition = number(0).and_then(|number| i32::try_from(number).ok()).unwrap_or_default();
         let next = progress.offsets.get(&partition).copied().unwrap_or_default();
-        if last >= next {
-            let (events, offsets) = (named(&us.schema, "events"), named(&us.schema, "event_offsets"));
-            return Err(DestinationError::Refused(format!(
-                "{events} has offset {last} of partition {partition} (topic_id {}), but {next} is to be read next: \
-                 {offsets} is missing, or one of the tables was changed or restored alone. Options: restore both \
-                 together; or put next_offset = {} into {offsets}; or empty both and \
-                 set a new KAFKA_GROUP to read the topic from its beginning",
-                keys[&partition],
-                last + 1
-            )));
-        }
+        let Some((last, table)) = [(number(1), "events"), (number(2), "event_rejects")]
+            .into_iter()
+            .max()
+            .and_then(|(last, table)| Some((last?, table)))
+            .filter(|(last, _)| *last >= next)
+        else {
+            continue;
+        };
+        let has_row = ours.iter().any(|row| row.partition == partition);
+        return Err(DestinationError::Refused(disagreement(
+            us,
+            (partition, &keys[&partition]),
+            (last, table),
+            next,
+            has_row,
+        )));
     }
     Ok(())
+}
+
+/// Says that `table` has offset `last` although `next` is to be read next. With events alone emptied, those of
+/// `event_rejects` would be read again.
+fn disagreement(
+    us: &Identity,
+    (partition, key): (i32, &str),
+    (last, table): (i64, &str),
+    next: i64,
+    has_row: bool,
+) -> String {
+    let offsets = named(&us.schema, "event_offsets");
+    let go_on =
+        if has_row { format!("put next_offset = {} into {offsets}; or ", last + 1) } else { String::new() };
+    format!(
+        "{} has offset {last} of partition {partition} (topic_id {key}), but {next} is to be read next: {offsets} is \
+         missing, or one of the tables was changed or restored alone. Options: restore all three tables together; or \
+         {go_on}empty all three and set a new KAFKA_GROUP to read the topic from its beginning",
+        named(&us.schema, table)
+    )
 }
 
 #[cfg(test)]
