@@ -79,6 +79,11 @@ pub fn grants(schema: &str, user: &str) -> String {
     )
 }
 
+/// Lets `user` make temporary tables in `database`.
+pub fn grant_temporary(database: &str, user: &str) -> String {
+    format!("GRANT TEMPORARY ON DATABASE {} TO {}", quoted(database), quoted(user))
+}
+
 /// The statement that makes ids unique in a table with events; `how` is `IF NOT EXISTS` or `CONCURRENTLY`.
 pub fn unique_ids(how: &str, table: &str, full_name: &str) -> String {
     format!("CREATE UNIQUE INDEX {how} {} ON {full_name} (event_id)", quoted(&format!("{table}_event_id")))
@@ -116,7 +121,8 @@ impl MonthOf {
     pub fn create(self, schema: &str, ids: bool) -> Vec<String> {
         let (events, table) = (named(schema, "events"), named(schema, &self.table()));
         let mut statements = vec![format!(
-            "CREATE TABLE IF NOT EXISTS {table} (LIKE {events} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)"
+            "CREATE TABLE IF NOT EXISTS {table} (LIKE {events} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS \
+             INCLUDING INDEXES)"
         )];
         if ids {
             statements.push(unique_ids("IF NOT EXISTS", &self.table(), &table));

@@ -64,6 +64,17 @@ pub struct Columns<'a> {
     pub ids: bool,
 }
 
+impl Columns<'_> {
+    /// The names of all columns of a row.
+    pub fn names(ids: bool) -> &'static str {
+        if ids {
+            "topic_id, partition, \"offset\", logged_at, event, event_id"
+        } else {
+            "topic_id, partition, \"offset\", logged_at, event"
+        }
+    }
+}
+
 impl Batch {
     /// True if there is nothing in it.
     pub fn is_empty(&self) -> bool {
@@ -82,21 +93,13 @@ impl Batch {
 
     /// Adds an event, whose line is `text`, and returns its bytes.
     pub fn add(&mut self, columns: Columns<'_>, record: &Record<'_>, text: &str) -> usize {
-        let (begin, Columns { key, event, ids }) = (self.bytes.len(), columns);
-        let row = RowWriter::begin(&mut self.bytes, if ids { 6 } else { 5 })
-            .bytes(key.as_bytes())
-            .i32(record.partition)
-            .i64(record.offset)
-            .time(record.now)
-            .event(text.as_bytes(), event);
-        let event_end = row.end();
-        if ids {
-            let id = record.id.map(normal_id);
-            row.optional(id.as_deref());
-        }
+        let begin = self.bytes.len();
+        let &Record { partition, offset, now, .. } = record;
+        let id = record.id.filter(|_| columns.ids).map(normal_id);
+        let place = (partition, offset, now);
+        let event_end = write_row(&mut self.bytes, columns, place, text.as_bytes(), id.as_deref());
         let end = self.bytes.len();
         let event = event_end - text.len()..event_end;
-        let &Record { partition, offset, now, .. } = record;
         self.rows.push(Row { end, event, key: begin, partition, offset, now });
         end - begin
     }
@@ -119,14 +122,27 @@ impl Batch {
     pub fn refused(&self, at: usize, reason: &str, message: &str) -> Reject {
         let row = &self.rows[at];
         Reject {
-            key: self.key_of(row),
+            key: self.key(at).0,
             partition: row.partition,
             offset: row.offset,
             now: row.now,
             reason: reason.to_owned(),
             message: message.to_owned(),
-            value: self.bytes[row.event.clone()].to_vec(),
+            value: self.event(at).to_vec(),
         }
+    }
+
+    /// The event of row `at`.
+    pub fn event(&self, at: usize) -> &[u8] {
+        &self.bytes[self.rows[at].event.clone()]
+    }
+
+    /// A row at the place of row `at`, with another event and without an id.
+    pub fn row_like(&self, at: usize, text: &[u8], event: EventType, ids: bool) -> Vec<u8> {
+        let (mut bytes, row) = (Vec::new(), &self.rows[at]);
+        let columns = Columns { key: &self.key(at).0, event, ids };
+        write_row(&mut bytes, columns, (row.partition, row.offset, row.now), text, None);
+        bytes
     }
 
     /// The first offset of `partition` in it.
@@ -136,9 +152,10 @@ impl Batch {
         rows.chain(rejects).filter(|(of, _)| *of == partition).map(|(_, offset)| offset).min()
     }
 
-    /// Time of the newest record.
-    pub fn newest(&self) -> Option<i64> {
-        self.rows.last().map(|row| row.now)
+    /// Times of the oldest and the newest row.
+    pub fn times(&self) -> Option<(i64, i64)> {
+        let times = || self.rows.iter().map(|row| row.now);
+        times().min().zip(times().max())
     }
 
     /// Empties it and keeps its memory, unless a large record has grown it.
@@ -150,12 +167,36 @@ impl Batch {
         self.reject_bytes = 0;
     }
 
-    fn key_of(&self, row: &Row) -> String {
+    /// The columns `topic_id` and `partition` of row `at`.
+    pub fn key(&self, at: usize) -> (String, i32) {
+        let row = &self.rows[at];
         // After the number of columns and the length of this one.
         let length = &self.bytes[row.key + 2..row.key + 6];
         let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
-        String::from_utf8_lossy(&self.bytes[row.key + 6..row.key + 6 + length]).into_owned()
+        let key = String::from_utf8_lossy(&self.bytes[row.key + 6..row.key + 6 + length]).into_owned();
+        (key, row.partition)
     }
+}
+
+/// Appends a row for partition, offset and time, and returns where the event in it ends.
+fn write_row(
+    bytes: &mut Vec<u8>,
+    Columns { key, event, ids }: Columns<'_>,
+    (partition, offset, now): (i32, i64, i64),
+    text: &[u8],
+    id: Option<&[u8]>,
+) -> usize {
+    let row = RowWriter::begin(bytes, if ids { 6 } else { 5 })
+        .bytes(key.as_bytes())
+        .i32(partition)
+        .i64(offset)
+        .time(now)
+        .event(text, event);
+    let event_end = row.end();
+    if ids {
+        row.optional(id);
+    }
+    event_end
 }
 
 /// The rows of `event_rejects` as COPY takes them.
@@ -205,7 +246,9 @@ mod tests {
         );
         assert_eq!(refused.value, br#"{"a":1}"#);
         assert_eq!([batch.rows(0..1), batch.rows(1..3)].concat(), batch.rows(0..3));
-        assert_eq!((batch.rows(3..3).len(), batch.len(), batch.newest()), (0, 3, Some(5)));
+        assert_eq!((batch.rows(3..3).len(), batch.len(), batch.times()), (0, 3, Some((5, 5))));
+        assert_eq!(batch.row_like(0, br#"{"a":1}"#, COLUMNS.event, true).len(), batch.rows(0..1).len() + 5);
+        assert_eq!(batch.row_like(0, b"{}", COLUMNS.event, true), batch.rows(0..1));
         batch.reject(Reject { offset: 3, ..refused });
         assert_eq!((batch.first_offset(2), batch.first_offset(1)), (Some(3), None));
         batch.clear();

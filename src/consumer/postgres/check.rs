@@ -5,9 +5,10 @@ use crate::consumer::destination::DestinationError;
 use crate::consumer::postgres::connection::Row;
 use crate::consumer::postgres::copy::EventType;
 use crate::consumer::postgres::error::{Kind, PgError};
+use crate::consumer::postgres::rows::Ids;
 use crate::consumer::postgres::session::{Session, lock_class};
-use crate::consumer::postgres::transaction::Ids;
-use crate::tables::{MonthOf, create_schema, create_tables, grants, named, unique_ids};
+use crate::consumer::state::now_millis;
+use crate::tables::{MonthOf, create_schema, create_tables, grant_temporary, grants, named, unique_ids};
 
 use postgres_protocol::escape::escape_literal;
 
@@ -53,7 +54,10 @@ pub fn create(session: &mut Session, schema: &str, monthly: bool, ids: bool) -> 
     if session.run(&exists)?.rows.is_empty() {
         session.run(&create_schema(schema))?;
     }
-    run_alone(session, schema, create_tables(schema, monthly, ids))
+    // An index on a table with events takes long and blocks its writers, so an operator chooses when.
+    let events = escape_literal(&named(schema, "events"));
+    let is_new = session.run(&format!("SELECT 1 WHERE to_regclass({events}) IS NULL"))?.rows.len() == 1;
+    run_alone(session, schema, create_tables(schema, monthly, ids && is_new))
 }
 
 /// Runs the statements in one transaction, after those of other consumers that do the same.
@@ -85,7 +89,7 @@ pub fn tables(
     let mut is_partitioned = false;
     for (table, expected, rights) in [
         ("events", &EVENTS[..], "SELECT INSERT"),
-        ("event_rejects", &REJECTS[..], "INSERT"),
+        ("event_rejects", &REJECTS[..], "SELECT INSERT"),
         ("event_offsets", &OFFSETS[..], "SELECT INSERT UPDATE"),
     ] {
         let name = named(schema, table);
@@ -109,25 +113,49 @@ pub fn tables(
             }
         }
     }
+    let monthly = is_partitioned && settings.monthly_partitions;
     let ids = match (ids, is_partitioned) {
         (false, _) => None,
-        (true, true) => {
-            log::warn!(
-                "{} is partitioned, so an event is dropped as a repeated one only if its id is in the same partition",
-                named(schema, "events")
-            );
-            Some(Ids::Partition)
-        }
-        (true, false) if has_unique_ids(session, schema).map_err(failed)? => Some(Ids::Table),
-        (true, false) => {
-            let name = named(schema, "events");
-            return Err(DestinationError::Unusable(format!(
-                "EVENT_ID_FIELD is set, but {name} has no unique index on event_id: {}",
-                unique_ids("CONCURRENTLY", "events", &name)
-            )));
-        }
+        (true, true) => Some(Ids::Partition),
+        (true, false) => Some(Ids::Table),
     };
-    Ok(Found { event, ids, monthly: is_partitioned && settings.monthly_partitions })
+    if ids.is_some() {
+        check_ids(session, schema, user, monthly)?;
+    }
+    if ids == Some(Ids::Partition) {
+        log::warn!(
+            "{} is partitioned, so an event is dropped as a repeated one only if its id is in the same partition",
+            named(schema, "events")
+        );
+    }
+    Ok(Found { event, ids, monthly })
+}
+
+/// Checks what repeated events are found with: unique indexes, and a temporary table.
+fn check_ids(session: &mut Session, schema: &str, user: &str, monthly: bool) -> Result<(), DestinationError> {
+    let missing = session.run(&without_unique_ids(schema, monthly)).map_err(PgError::at_start)?.rows;
+    let text = |row: &Row, at: usize| row.get(at).cloned().flatten().unwrap_or_default();
+    let (names, statements): (Vec<String>, Vec<String>) = (missing.iter())
+        .map(|row| (named(&text(row, 0), &text(row, 1)), text(row, 1)))
+        .map(|(name, table)| (name.clone(), unique_ids("CONCURRENTLY", &table, &name)))
+        .unzip();
+    if !statements.is_empty() {
+        return Err(DestinationError::Unusable(format!(
+            "EVENT_ID_FIELD is set, but there is no unique index on event_id in {}: {}",
+            names.join(", "),
+            statements.join("; ")
+        )));
+    }
+    let sql = "SELECT has_database_privilege(current_database(), 'TEMPORARY'), current_database()";
+    let answer = session.run(sql).map_err(PgError::at_start)?;
+    match answer.rows.first() {
+        Some(row) if text(row, 0) == "t" => Ok(()),
+        row => Err(DestinationError::Unusable(format!(
+            "EVENT_ID_FIELD is set, but user {user} has no right to make temporary tables, through which events with ids \
+             go: {}",
+            grant_temporary(&row.map(|row| text(row, 1)).unwrap_or_default(), user)
+        ))),
+    }
 }
 
 fn columns_of(name: &str) -> String {
@@ -164,32 +192,52 @@ fn check_columns(
     Ok(())
 }
 
-/// True if there is a unique index on the ids of all events.
-fn has_unique_ids(session: &mut Session, schema: &str) -> Result<bool, PgError> {
-    let answer = session.run(&format!(
-        "SELECT 1 FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE \
-         i.indrelid = to_regclass({}) AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL AND \
-         i.indexprs IS NULL AND a.attname = 'event_id'",
-        escape_literal(&named(schema, "events"))
-    ))?;
-    Ok(!answer.rows.is_empty())
+/// Finds the table, or those of its partitions, whose ids are not unique. Months that are over get no rows any more.
+fn without_unique_ids(schema: &str, monthly: bool) -> String {
+    let events = format!("to_regclass({})", escape_literal(&named(schema, "events")));
+    let since = if monthly { MonthOf::at(now_millis()).table() } else { String::new() };
+    format!(
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid IN (SELECT \
+         {events} UNION SELECT relid FROM pg_partition_tree({events})) AND c.relkind = 'r' AND c.relname >= {} AND NOT \
+         EXISTS (SELECT 1 FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE \
+         i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL AND i.indexprs \
+         IS NULL AND a.attname = 'event_id') ORDER BY 1, 2",
+        escape_literal(&since)
+    )
 }
 
-/// Creates the partitions of these months that do not exist.
+/// Creates the partitions of the oldest and the newest row that do not exist, and the one of the month after, which is not
+/// needed yet.
 ///
 /// # Errors
 /// See [`PgError`].
-pub fn months(session: &mut Session, schema: &str, months: [MonthOf; 2], ids: bool) -> Result<(), PgError> {
-    for month in months {
-        let attached = session.run(&format!(
-            "SELECT 1 FROM pg_inherits WHERE inhparent = to_regclass({}) AND inhrelid = to_regclass({})",
-            escape_literal(&named(schema, "events")),
-            escape_literal(&named(schema, &month.table()))
-        ))?;
-        if attached.rows.is_empty() {
-            run_alone(session, schema, month.create(schema, ids))?;
-            log::info!("created the partition {}", month.table());
+pub fn months(
+    session: &mut Session,
+    schema: &str,
+    (oldest, newest): (MonthOf, MonthOf),
+    ids: bool,
+) -> Result<(), PgError> {
+    create_month(session, schema, oldest, ids)?;
+    create_month(session, schema, newest, ids)?;
+    let next = newest.next();
+    match create_month(session, schema, next, ids) {
+        Err(PgError::Sql(error)) if session.recover() => {
+            log::warn!("cannot create the partition {}, which is needed next month: {error}", next.table());
+            Ok(())
         }
+        done => done,
+    }
+}
+
+fn create_month(session: &mut Session, schema: &str, month: MonthOf, ids: bool) -> Result<(), PgError> {
+    let attached = session.run(&format!(
+        "SELECT 1 FROM pg_inherits WHERE inhparent = to_regclass({}) AND inhrelid = to_regclass({})",
+        escape_literal(&named(schema, "events")),
+        escape_literal(&named(schema, &month.table()))
+    ))?;
+    if attached.rows.is_empty() {
+        run_alone(session, schema, month.create(schema, ids))?;
+        log::info!("created the partition {}", month.table());
     }
     Ok(())
 }

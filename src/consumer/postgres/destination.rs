@@ -14,9 +14,10 @@ use crate::consumer::postgres::error::{Kind, PgError};
 use crate::consumer::postgres::metrics::PgMetrics;
 use crate::consumer::postgres::offsets::{self, Identity, Look, row_key};
 use crate::consumer::postgres::refusal::{REFUSED, refusal};
+use crate::consumer::postgres::rows::{Plan, Written};
 use crate::consumer::postgres::session::Session;
 use crate::consumer::postgres::take::{self, Moment};
-use crate::consumer::postgres::transaction::{self, Failed, Plan, Written};
+use crate::consumer::postgres::transaction::{self, Failed};
 use crate::consumer::progress::Progress;
 use crate::tables::MonthOf;
 
@@ -24,6 +25,8 @@ use crate::tables::MonthOf;
 const ROWS_MAX: usize = 100_000;
 /// A transaction of so many bytes does not wait for more.
 const ENOUGH_BYTES: usize = 1 << 20;
+/// How often a server may run out of memory before a row of the batch is blamed for it: with the writer's waits, some 20 s.
+const EXHAUSTED_MAX: u32 = 10;
 
 /// Where the tables are, and what is known of them.
 pub struct Database {
@@ -53,8 +56,10 @@ pub struct PgDestination {
     pub doubt: Option<(Progress, Written)>,
     /// Most rows in one statement, after one that took too long.
     rows_max: Option<usize>,
-    /// The newest month whose partition is known to exist.
-    month: Option<MonthOf>,
+    /// How often the server has run out of memory since the last commit.
+    exhausted: u32,
+    /// The months of the oldest and the newest row for which partitions are known to exist.
+    pub months: Option<(MonthOf, MonthOf)>,
     /// The metrics.
     pub metrics: PgMetrics,
 }
@@ -77,7 +82,8 @@ impl PgDestination {
             waiting_since: None,
             doubt: None,
             rows_max: None,
-            month: None,
+            exhausted: 0,
+            months: None,
             metrics,
         };
         this.add_histories(histories);
@@ -132,6 +138,7 @@ impl PgDestination {
             ids: self.database.found.ids,
             event: self.database.found.event,
             rows_max: self.rows_max,
+            is_patient: self.exhausted < EXHAUSTED_MAX,
         };
         let written = match transaction::write(session, &plan) {
             Ok(written) => written,
@@ -169,12 +176,14 @@ impl PgDestination {
     }
 
     fn create_months(&mut self, session: &mut Session) -> Result<(), DestinationError> {
-        let Some(newest) = self.batch.newest().filter(|_| self.database.found.monthly) else { return Ok(()) };
-        let month = MonthOf::at(newest);
-        if self.month.is_none_or(|known| known < month) {
+        let Some((oldest, newest)) = self.batch.times().filter(|_| self.database.found.monthly) else {
+            return Ok(());
+        };
+        let months = (MonthOf::at(oldest), MonthOf::at(newest));
+        if self.months != Some(months) {
             let (schema, ids) = (&self.database.us.schema, self.database.found.ids.is_some());
-            check::months(session, schema, [month, month.next()], ids).map_err(PgError::while_running)?;
-            self.month = Some(month);
+            check::months(session, schema, months, ids).map_err(PgError::while_running)?;
+            self.months = Some(months);
         }
         Ok(())
     }
@@ -190,17 +199,19 @@ impl PgDestination {
                     DestinationError::Retryable("event_offsets was locked by another transaction".into())
                 }
             },
-            Failed::Slow(rows, error) => {
+            Failed::Slow(rows, why) => {
                 self.rows_max = Some((rows / 2).max(1));
-                DestinationError::Retryable(format!("a statement with {rows} rows took too long: {error}"))
+                DestinationError::Retryable(format!("a statement with {rows} rows took too long: {why}"))
             }
-            Failed::Call(PgError::Sql(error)) if error.kind() == Kind::Exists => {
-                DestinationError::Refused(format!(
-                    "{error}: the table has a row at an offset that was not written yet, so the tables do not agree: was one \
+            Failed::Exists(error) => DestinationError::Refused(format!(
+                "{error}: the table has a row at an offset that was not written yet, so the tables do not agree: was one \
                  of them changed or restored alone? Start again to see which rows"
-                ))
+            )),
+            Failed::Call(error) => {
+                let is_exhausted = matches!(&error, PgError::Sql(error) if error.kind() == Kind::Exhausted);
+                self.exhausted += u32::from(is_exhausted);
+                error.while_running()
             }
-            Failed::Call(error) => error.while_running(),
         }
     }
 
@@ -209,6 +220,7 @@ impl PgDestination {
         let rows = self.batch.len();
         // Twice as many at a time, until all rows fit again.
         self.rows_max = self.rows_max.map(|most| most.saturating_mul(2)).filter(|most| *most < rows.max(1));
+        self.exhausted = 0;
         self.covered = progress;
         self.batch.clear();
         self.waiting_since = None;

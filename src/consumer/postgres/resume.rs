@@ -34,6 +34,8 @@ impl PgDestination {
         let (config, url) = (&self.database.config, &self.database.url);
         let mut session = Session::open(config, url).map_err(PgError::while_running)?;
         self.metrics.connections.inc();
+        // It may be another server, which lacks the latest ones.
+        self.months = None;
         // A newer owner is known by its claim, which says more than its lock.
         self.find_out(&mut session, Look::Locked)?;
         let us = &self.database.us;

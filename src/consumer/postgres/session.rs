@@ -14,12 +14,17 @@ use crate::consumer::postgres::hosts;
 
 /// How much longer than the server's own limit an answer is waited for, so that the server can say what it was.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long a temporary table is used. Autovacuum leaves it alone, so an old one would keep the whole database from
+/// forgetting old transaction ids, which in the end stops all writes.
+const TABLE_LIFE: Duration = Duration::from_secs(3600);
 
 /// An open session.
 pub struct Session {
     connection: Connection,
     timeout: Duration,
     locked: BTreeSet<i32>,
+    /// When the temporary table was made.
+    table_since: Option<Instant>,
     is_broken: bool,
     /// When the server answered last.
     pub answered: Instant,
@@ -36,6 +41,7 @@ impl Session {
             connection,
             timeout: config.timeout(),
             locked: BTreeSet::new(),
+            table_since: None,
             is_broken: false,
             answered: Instant::now(),
         })
@@ -78,6 +84,15 @@ impl Session {
     /// The session after a call, unless it cannot be used any more.
     pub fn after<T>(mut self, call: &Result<T, DestinationError>) -> Option<Self> {
         (call.is_ok() || self.recover()).then_some(self)
+    }
+
+    /// True once per [`TABLE_LIFE`]: the temporary table is to be made again.
+    pub fn renews_table(&mut self, now: Instant) -> bool {
+        let is_old = is_old(*self.table_since.get_or_insert(now), now);
+        if is_old {
+            self.table_since = Some(now);
+        }
+        is_old
     }
 
     /// Locks partitions of a topic for as long as the session lasts; `class` stands for the tables and the topic.
@@ -147,6 +162,10 @@ impl Session {
     }
 }
 
+fn is_old(since: Instant, now: Instant) -> bool {
+    now.duration_since(since) >= TABLE_LIFE
+}
+
 /// The number that stands for the tables of a schema and a topic in locks.
 pub fn lock_class(schema: &str, topic: &str) -> i32 {
     let mut crc = flate2::Crc::new();
@@ -160,6 +179,13 @@ pub fn lock_class(schema: &str, topic: &str) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_temporary_table_is_made_again_after_a_while() {
+        let since = Instant::now();
+        assert!(!is_old(since, since) && !is_old(since, since + TABLE_LIFE / 2));
+        assert!(is_old(since, since + TABLE_LIFE));
+    }
 
     #[test]
     fn other_tables_and_topics_have_other_locks() {

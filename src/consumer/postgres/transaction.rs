@@ -3,50 +3,14 @@
 //! The statement that moves the offsets comes first. It locks their rows, so two transactions that are to write the
 //! same offsets come one after the other, and the second one finds that they have moved.
 
-use crate::consumer::postgres::batch::{Batch, Reject, reject_rows};
-use crate::consumer::postgres::copy::{EventType, HEADER, TRAILER};
+use crate::consumer::postgres::batch::reject_rows;
+use crate::consumer::postgres::copy::{HEADER, TRAILER};
 use crate::consumer::postgres::error::{Kind, PgError, SqlError};
+use crate::consumer::postgres::probe::{self, BEGIN_PART, UNDO_PART};
 use crate::consumer::postgres::refusal::REFUSED;
+use crate::consumer::postgres::rows::{self, Plan, Written};
 use crate::consumer::postgres::session::Session;
 use crate::tables::named;
-
-/// What a transaction needs.
-pub struct Plan<'a> {
-    /// The tables' schema.
-    pub schema: &'a str,
-    /// Moves the offsets on; changes so many rows if they are still ours.
-    pub advance: (String, usize),
-    /// What is added.
-    pub batch: &'a Batch,
-    /// How repeated events are dropped, if they are.
-    pub ids: Option<Ids>,
-    /// Type of the column with the event.
-    pub event: EventType,
-    /// Most rows in one statement, if an earlier attempt failed.
-    pub rows_max: Option<usize>,
-}
-
-/// How repeated events are dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ids {
-    /// By a unique index of the whole table.
-    Table,
-    /// By a unique index of each partition.
-    Partition,
-}
-
-/// What a transaction has added.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Rows of `events`.
-    pub events: u64,
-    /// Events that were dropped, because they or others with their id were there.
-    pub repeated: u64,
-    /// Those of them that are not the event in the table.
-    pub differing: u64,
-    /// Rows that the database did not accept.
-    pub refused: Vec<Reject>,
-}
 
 /// Why a transaction was not made ready for its commit.
 #[derive(Debug)]
@@ -55,8 +19,10 @@ pub enum Failed {
     Call(PgError),
     /// The offsets are not as we left them.
     NotOurs,
+    /// One of our tables has a row at an offset that was not written yet.
+    Exists(SqlError),
     /// One statement with so many rows took too long.
-    Slow(usize, SqlError),
+    Slow(usize, String),
 }
 
 impl From<PgError> for Failed {
@@ -70,7 +36,7 @@ impl From<PgError> for Failed {
 /// # Errors
 /// See [`Failed`].
 pub fn write(session: &mut Session, plan: &Plan<'_>) -> Result<Written, Failed> {
-    Transaction { session, plan, written: Written::default() }.write()
+    Transaction { session, plan, written: Written::default(), accepts_rows: false }.write()
 }
 
 /// Commits it.
@@ -89,13 +55,13 @@ pub fn commit(session: &mut Session) -> Result<(), PgError> {
 /// Constraints that are checked at the commit would refuse all rows together.
 const BEGIN: &str = "BEGIN; SET CONSTRAINTS ALL IMMEDIATE";
 
-/// Undoes one of several statements. Releasing it keeps savepoints from piling up.
-const UNDO_PART: &str = "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part";
-
 struct Transaction<'a> {
     session: &'a mut Session,
     plan: &'a Plan<'a>,
     written: Written,
+    /// The table has accepted a row, so one that fails alone is to blame. The rules of the table cannot change while this
+    /// transaction writes to it.
+    accepts_rows: bool,
 }
 
 impl Transaction<'_> {
@@ -117,40 +83,64 @@ impl Transaction<'_> {
 
     fn begin(&mut self) -> Result<(), Failed> {
         let answer = self.session.run(&format!("{BEGIN}; {}", self.plan.advance.0))?;
-        self.check(answer.affected("UPDATE"))
+        check_advance(self.plan, answer.affected("UPDATE"))
     }
 
     /// Begins and adds all rows at once. If the database does not accept one of them, begins without rows, and returns
     /// how many may come before it.
     fn begin_with(&mut self, rows: usize) -> Result<Option<usize>, Failed> {
-        let begin =
-            format!("{BEGIN}; {}; {}{}", self.plan.advance.0, self.make_room(), self.copy_statement());
-        let batch = self.plan.batch.rows(0..rows);
-        let copied =
-            self.session.copy(&begin, &[HEADER, batch, TRAILER]).map_err(Failed::Call).and_then(|answer| {
-                self.check(answer.affected("UPDATE"))?;
-                self.merge(rows, answer.affected("COPY"))
-            });
-        let Err(failed) = copied else { return Ok(None) };
-        let at = self.refused_at(failed, rows)?;
+        let before = format!("{BEGIN}; {}", self.plan.advance.0);
+        let bytes = self.plan.batch.rows(0..rows);
+        let plan = self.plan;
+        let added =
+            rows::add(self.session, plan, &before, (bytes, rows), |changed| check_advance(plan, changed));
+        let failed = match added {
+            Ok(written) => {
+                self.written = written;
+                return Ok(None);
+            }
+            Err(failed) => failed,
+        };
+        let (most, error) = self.suspect(failed, rows)?;
         self.session.run("ROLLBACK")?;
-        self.written = Written::default();
         self.begin()?;
-        Ok(Some(at))
+        self.blame(most, error)?;
+        Ok(Some(most))
     }
 
-    fn check(&self, changed: u64) -> Result<(), Failed> {
-        if changed == self.plan.advance.1 as u64 { Ok(()) } else { Err(Failed::NotOurs) }
-    }
-
-    /// How many of `rows` may come before the one that the database did not accept.
-    fn refused_at(&self, failed: Failed, rows: usize) -> Result<usize, Failed> {
-        let Failed::Call(PgError::Sql(error)) = failed else { return Err(failed) };
-        match error.kind() {
-            Kind::Row => Ok(error.line.map_or(rows / 2, |line| line.saturating_sub(1).min(rows - 1))),
-            Kind::Timeout => Err(Failed::Slow(rows, error)),
-            _ => Err(PgError::Sql(error).into()),
+    /// The error if one of `rows` may be to blame for it, and how many of them may come before that one.
+    fn suspect(&self, failed: Failed, rows: usize) -> Result<(usize, SqlError), Failed> {
+        let error = match failed {
+            Failed::Call(PgError::Sql(error)) => error,
+            // A slow network: fewer rows need less time.
+            Failed::Call(PgError::TimedOut(why)) => return Err(Failed::Slow(rows, why)),
+            failed => return Err(failed),
+        };
+        let may_be_a_row = match error.kind() {
+            Kind::Row | Kind::Exists => true,
+            Kind::Exhausted => !self.plan.is_patient,
+            Kind::Timeout => return Err(Failed::Slow(rows, error.to_string())),
+            Kind::Settings | Kind::Passing => false,
+        };
+        if !may_be_a_row {
+            return Err(PgError::Sql(error).into());
         }
+        Ok((error.line.map_or(rows / 2, |line| line.saturating_sub(1).min(rows - 1)), error))
+    }
+
+    /// Makes sure that `error` is about a row, near row `at`, and not about the tables.
+    fn blame(&mut self, at: usize, error: SqlError) -> Result<(), Failed> {
+        if let (Kind::Exists, Some(table)) = (error.kind(), &error.table)
+            && rows::is_of_events(self.session, self.plan, table)?
+        {
+            return Err(Failed::Exists(error));
+        }
+        self.accepts_rows = self.accepts_rows || probe::accepts_another(self.session, self.plan, at)?;
+        if self.accepts_rows {
+            return Ok(());
+        }
+        let message = format!("{}; other rows are not accepted either", error.message);
+        Err(PgError::Sql(SqlError { message, ..error }).into())
     }
 
     /// Adds the rows in several statements of which each can fail alone, the first one with at most `most` rows.
@@ -158,94 +148,33 @@ impl Transaction<'_> {
         let (mut at, rows, limit) = (0, self.plan.batch.len(), self.plan.rows_max.unwrap_or(usize::MAX));
         while at < rows {
             let end = rows.min(at + most.max(1));
-            match self.copy_part(at, end) {
-                Ok(()) => {
-                    at = end;
-                    most = most.max(1).saturating_mul(2).min(limit);
-                }
-                Err(Failed::Call(PgError::Sql(error))) if end - at == 1 && error.kind() == Kind::Row => {
-                    self.session.run(UNDO_PART)?;
-                    self.written.refused.push(self.plan.batch.refused(at, REFUSED, &error.to_string()));
-                    at = end;
-                    most = 2;
-                }
-                Err(failed) => {
-                    most = self.refused_at(failed, end - at)?;
-                    self.session.run(UNDO_PART)?;
-                }
+            let Err(failed) = self.copy_part(at, end) else {
+                at = end;
+                most = most.max(1).saturating_mul(2).min(limit);
+                continue;
+            };
+            let (before, error) = self.suspect(failed, end - at)?;
+            self.session.run(UNDO_PART)?;
+            let (accepts_rows, message) = (self.accepts_rows, error.to_string());
+            self.blame(at + before, error)?;
+            if end - at == 1 && accepts_rows {
+                self.written.refused.push(self.plan.batch.refused(at, REFUSED, &message));
+                at = end;
+                most = 2;
+            } else {
+                // One that fails before it is known whether another row is accepted is tried once more.
+                most = before;
             }
         }
         Ok(())
     }
 
     fn copy_part(&mut self, at: usize, end: usize) -> Result<(), Failed> {
-        let sql = format!("SAVEPOINT part; {}{}", self.make_room(), self.copy_statement());
-        let answer = self.session.copy(&sql, &[HEADER, self.plan.batch.rows(at..end), TRAILER])?;
-        self.merge(end - at, answer.affected("COPY"))?;
+        let part = (self.plan.batch.rows(at..end), end - at);
+        let written = rows::add(self.session, self.plan, BEGIN_PART, part, |_| Ok::<(), PgError>(()))?;
         self.session.run("RELEASE SAVEPOINT part")?;
+        self.written.add(written);
         Ok(())
-    }
-
-    /// Prepares the temporary table through which events with ids go.
-    fn make_room(&self) -> String {
-        if self.plan.ids.is_none() {
-            return String::new();
-        }
-        let events = named(self.plan.schema, "events");
-        format!(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS event_batch (LIKE {events}) ON COMMIT DELETE ROWS; \
-             DELETE FROM pg_temp.event_batch; "
-        )
-    }
-
-    fn copy_statement(&self) -> String {
-        let events = named(self.plan.schema, "events");
-        let (table, ids) = if self.plan.ids.is_some() {
-            ("pg_temp.event_batch", ", event_id")
-        } else {
-            (events.as_str(), "")
-        };
-        format!(
-            "COPY {table} (topic_id, partition, \"offset\", logged_at, event{ids}) FROM STDIN (FORMAT binary)"
-        )
-    }
-
-    /// Adds the rows of the temporary table whose ids are new, and counts what was added; `copied` are the rows that a
-    /// trigger of the operator's has not left out.
-    fn merge(&mut self, rows: usize, copied: u64) -> Result<(), Failed> {
-        let Some(ids) = self.plan.ids else {
-            self.written.events += copied;
-            return Ok(());
-        };
-        let target = if ids == Ids::Table { "(event_id) " } else { "" };
-        let events = named(self.plan.schema, "events");
-        let columns = "topic_id, partition, \"offset\", logged_at, event, event_id";
-        let answer = self.session.run(&format!(
-            "INSERT INTO {events} ({columns}) SELECT {columns} FROM pg_temp.event_batch ON CONFLICT {target}DO NOTHING"
-        ))?;
-        let added = answer.affected("INSERT");
-        self.written.events += added;
-        let dropped = (rows as u64).saturating_sub(added);
-        if dropped > 0 {
-            let differing = self.count_differing(&events)?.min(dropped);
-            self.written.differing += differing;
-            self.written.repeated += dropped - differing;
-        }
-        Ok(())
-    }
-
-    /// Number of dropped events that are not the one in the table, apart from `timestamp`.
-    fn count_differing(&mut self, events: &str) -> Result<u64, PgError> {
-        if self.plan.event == EventType::Text {
-            return Ok(0);
-        }
-        let answer = self.session.run(&format!(
-            "SELECT count(*) FROM pg_temp.event_batch b JOIN {events} e ON e.event_id = b.event_id WHERE (e.topic_id, \
-             e.partition, e.\"offset\") <> (b.topic_id, b.partition, b.\"offset\") AND e.event - 'timestamp' <> b.event - \
-             'timestamp'"
-        ))?;
-        let count = answer.rows.first().and_then(|row| row.first()?.as_ref()?.parse().ok());
-        Ok(count.unwrap_or_default())
     }
 
     fn copy_rejects(&mut self) -> Result<(), Failed> {
@@ -253,12 +182,24 @@ impl Transaction<'_> {
         if plan.batch.rejects.is_empty() && written.refused.is_empty() {
             return Ok(());
         }
+        let table = named(plan.schema, "event_rejects");
         let sql = format!(
-            "COPY {} (topic_id, partition, \"offset\", logged_at, reason, message, value) FROM STDIN (FORMAT binary)",
-            named(plan.schema, "event_rejects")
+            "COPY {table} (topic_id, partition, \"offset\", logged_at, reason, message, value) FROM STDIN (FORMAT binary)"
         );
         let (known, refused) = (reject_rows(&plan.batch.rejects), reject_rows(&written.refused));
-        self.session.copy(&sql, &[HEADER, &known, &refused, TRAILER])?;
-        Ok(())
+        match self.session.copy(&sql, &[HEADER, &known, &refused, TRAILER]) {
+            Ok(_) => Ok(()),
+            Err(PgError::Sql(error))
+                if error.kind() == Kind::Exists && error.table.as_deref() == Some(&*table) =>
+            {
+                Err(Failed::Exists(error))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
+}
+
+/// Checks that the offsets of all partitions have moved.
+fn check_advance(plan: &Plan<'_>, changed: u64) -> Result<(), Failed> {
+    if changed == plan.advance.1 as u64 { Ok(()) } else { Err(Failed::NotOurs) }
 }

@@ -95,20 +95,6 @@ fn a_recreated_topic_is_kept_apart_from_the_one_before() {
 }
 
 #[test]
-fn tables_partitioned_by_month_get_their_partitions() {
-    let (topic, database) = (shared().topic(), postgres::shared().database());
-    let tables = Tables::new(&topic, &database);
-    topic.kcat(&["-P"], b"{\"a\": 1}\n{\"a\": 2}\n");
-    let mut consumer = tables.start_ready(&[("MONTHLY_PARTITIONS", "true")]);
-    tables.wait_caught_up();
-    assert!(consumer.terminate(secs(60)).success());
-    tables.audit();
-    assert_eq!(database.number("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass"), 2);
-    let this_month = "SELECT tableoid::regclass::text = to_char(now() AT TIME ZONE 'UTC', '\"events_\"YYYY_MM') FROM events";
-    assert_eq!(database.sql(&format!("{this_month} LIMIT 1")), "t");
-}
-
-#[test]
 fn the_statements_are_printed_and_work() {
     let printed = Program::consumer().args(&["--create-tables"]).run(secs(60));
     assert!(printed.status.success(), "{}", printed.stderr);

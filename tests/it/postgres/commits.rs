@@ -49,6 +49,7 @@ fn a_connection_cut_inside_the_rows_loses_and_repeats_nothing() {
         let direction = if round % 2 == 0 { Direction::Request } else { Direction::Reply };
         let most = if round % 2 == 0 { 100_000 } else { 300 };
         proxy.cut_after(direction, fastrand::usize(0..most));
+        eventually(secs(120), "a connection was cut", || !proxy.is_to_cut());
         tables.wait_progress(before);
         thread::sleep(Duration::from_millis(fastrand::u64(0..100)));
     }

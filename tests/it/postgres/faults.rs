@@ -100,6 +100,44 @@ fn a_silent_server_is_left_and_found_again() {
     tables.audit();
 }
 
+/// Rows that do not get through in time are sent again in smaller parts, even if it is not the server that says so.
+#[test]
+fn rows_that_a_network_swallows_are_sent_in_smaller_parts() {
+    let (topic, database) = (shared().topic_with(1, &[]), postgres::shared().database());
+    let proxy = Proxy::tcp(database.server.address());
+    let tables = Tables::through(&topic, &database, &proxy.address().to_string());
+    let mut consumer = tables.start_ready(&[("DESTINATION_TIMEOUT_MS", "1000")]);
+    topic.kcat(&["-P"], b"{\"a\": 1}\n");
+    tables.wait_caught_up();
+    proxy.set(Mode::Stall);
+    topic.kcat(&["-P"], b"{\"a\": 2}\n{\"a\": 3}\n");
+    let took = consumer.stderr_after("rows took too long: ");
+    assert!(took.contains("it did not answer in time"), "{took}");
+    proxy.set(Mode::Forward);
+    tables.wait_caught_up();
+    wait_ready(&mut consumer);
+    assert!(consumer.terminate(secs(60)).success());
+    tables.audit();
+}
+
+/// Fewer rows would not help.
+#[test]
+fn a_locked_table_is_not_taken_for_too_many_rows() {
+    let (topic, database) = (shared().topic_with(1, &[]), postgres::shared().database());
+    let tables = Tables::new(&topic, &database);
+    let mut consumer = tables.start_ready(&[("DESTINATION_TIMEOUT_MS", "2000")]);
+    let lock = database.hold("BEGIN;\nLOCK TABLE events IN ACCESS EXCLUSIVE MODE;");
+    let locks = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = 'events'::regclass";
+    eventually(secs(60), "the table is locked", || database.number(locks) == 1);
+    topic.kcat(&["-P"], b"{\"a\": 1}\n");
+    wait_problem(&mut consumer, "55P03");
+    drop(lock);
+    tables.wait_caught_up();
+    assert!(!consumer.stderr().contains("took too long"), "{}", consumer.stderr());
+    assert!(consumer.terminate(secs(60)).success());
+    tables.audit();
+}
+
 #[test]
 fn a_full_disk_of_the_database_is_said_and_waited_for() {
     let topic = shared().topic();

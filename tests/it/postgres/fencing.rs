@@ -75,20 +75,65 @@ fn offsets_that_were_changed_by_hand_are_noticed() {
     let (topic, database) = (shared().topic_with(1, &[]), postgres::shared().database());
     let tables = Tables::new(&topic, &database);
     let mut consumer = tables.start_ready(&[]);
-    topic.kcat(&["-P"], b"{\"a\": 1}\n{\"a\": 2}\n");
+    topic.kcat(&["-P"], b"{\"a\": 1}\n{\"a\": 2}\nnot json\n");
     tables.wait_caught_up();
     assert!(consumer.terminate(secs(60)).success());
-    database.sql("UPDATE event_offsets SET next_offset = 1");
+    database.sql("UPDATE event_offsets SET next_offset = 2");
     let (code, said) = tables.fails(&[]);
-    assert!(code == Some(65) && said.contains("has offset 1 of partition 0"), "{code:?} {said}");
-    database.sql("DELETE FROM event_offsets");
-    let (code, said) = tables.fails(&[("KAFKA_GROUP", "another")]);
-    assert!(code == Some(65) && said.contains("put next_offset = 2"), "{code:?} {said}");
-    database.sql("DELETE FROM events");
-    let mut consumer = tables.start_ready(&[("KAFKA_GROUP", "another")]);
+    assert!(
+        code == Some(65) && said.contains("event_rejects\" has offset 2 of partition 0"),
+        "{code:?} {said}"
+    );
+    assert!(said.contains("put next_offset = 3"), "{said}");
+    database.sql("DELETE FROM event_offsets; DELETE FROM events");
+    let another = [("KAFKA_GROUP", "another")];
+    let (code, said) = tables.fails(&another);
+    assert!(
+        code == Some(65) && said.contains("Options: restore all three tables together; or empty all"),
+        "{said}"
+    );
+    // As it says.
+    database.sql("TRUNCATE events, event_rejects, event_offsets");
+    let mut consumer = tables.start_ready(&another);
     tables.wait_caught_up();
     assert!(consumer.terminate(secs(60)).success());
     tables.audit();
+}
+
+/// While it runs: what is to be done then is for a start to decide.
+#[test]
+fn a_row_of_offsets_that_is_gone_is_a_reason_to_start_again() {
+    let (topic, database) = (shared().topic_with(1, &[]), postgres::shared().database());
+    let tables = Tables::new(&topic, &database);
+    let mut consumer = tables.start_ready(&[]);
+    topic.kcat(&["-P"], b"{\"a\": 1}\n");
+    tables.wait_caught_up();
+    database.sql("DELETE FROM event_offsets");
+    assert_eq!(consumer.wait(secs(120)).code(), Some(1), "{}", consumer.stderr());
+    assert!(consumer.stderr().contains("has no row for partition 0"), "{}", consumer.stderr());
+}
+
+/// If each of two that wait kept what is free, they would wait for each other.
+#[test]
+fn a_consumer_that_waits_for_one_partition_keeps_the_others_free() {
+    let (topic, database) = (shared().topic(), postgres::shared().database());
+    let tables = Tables::new(&topic, &database);
+    let mut consumer = tables.start_ready(&[]);
+    let locks = "FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE \
+                 datname = current_database())";
+    let class = database.number(&format!("SELECT DISTINCT classid::bigint::bit(32)::int {locks}"));
+    assert!(consumer.terminate(secs(60)).success());
+    let locked = || database.number(&format!("SELECT count(*) {locks}"));
+    eventually(secs(60), "its locks are gone", || locked() == 0);
+    let last = database.hold(&format!("SELECT pg_advisory_lock({class}, 2);"));
+    eventually(secs(60), "the last partition is locked", || locked() == 1);
+    let mut waiting = tables.start(&[]);
+    wait_problem(&mut waiting, "partition 2 is written by another session");
+    // It looks again and again, and has the others for a moment only.
+    eventually(secs(60), "the others are free", || locked() == 1);
+    drop(last);
+    wait_ready(&mut waiting);
+    assert!(waiting.terminate(secs(60)).success());
 }
 
 /// Partitions move between consumers: each continues where the table says, whoever wrote it.

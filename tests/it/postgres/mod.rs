@@ -1,9 +1,11 @@
 //! The consumer with PostgreSQL as its destination: a real topic, the real program, a real server, and SQL afterwards.
 
 mod basics;
+mod blame;
 mod commits;
 mod faults;
 mod fencing;
+mod monthly;
 mod refused;
 mod repeats;
 mod start;
@@ -20,6 +22,9 @@ use crate::support::postgres::Database;
 use crate::support::process::{Program, Running};
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
+
+/// Events have ids, by which repeated ones are found.
+const IDS: (&str, &str) = ("EVENT_ID_FIELD", "event_id");
 
 /// The tables of a topic, over several lives of the consumer.
 struct Tables<'a> {

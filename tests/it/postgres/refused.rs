@@ -49,14 +49,19 @@ fn rows_that_a_constraint_or_a_trigger_refuses_are_set_aside_too() {
         "ALTER TABLE events ADD CONSTRAINT even CHECK ((event->>'n')::int % 2 = 0); \
          CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
          IF NEW.event->>'n' = '4' THEN RAISE EXCEPTION 'not four'; END IF; RETURN NEW; END $$; \
-         CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuse()",
+         CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuse(); \
+         CREATE FUNCTION refuse_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         IF NEW.event->>'n' = '6' THEN RAISE EXCEPTION 'not six'; END IF; RETURN NULL; END $$; \
+         CREATE CONSTRAINT TRIGGER late AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION \
+         refuse_late()",
     );
     let lines: String = (0..300).map(|number| format!("{{\"n\": {number}}}\n")).collect();
     topic.kcat(&["-P"], lines.as_bytes());
     tables.wait_caught_up();
     tables.audit();
-    assert_eq!(database.number("SELECT count(*) FROM event_rejects"), 151);
+    assert_eq!(database.number("SELECT count(*) FROM event_rejects"), 152);
     assert_eq!(database.sql("SELECT message ~ 'not four' FROM event_rejects WHERE \"offset\" = 4"), "t");
+    assert_eq!(database.sql("SELECT message ~ 'not six' FROM event_rejects WHERE \"offset\" = 6"), "t");
     assert!(consumer.terminate(secs(60)).success());
 }
 

@@ -3,12 +3,12 @@
 use std::fs;
 
 use crate::consumer::{wait_problem, wait_ready};
-use crate::postgres::Tables;
+use crate::postgres::{IDS, Tables};
 use crate::support::kafka::shared;
 use crate::support::postgres::{self, Postgres};
 use crate::support::process::Program;
 use crate::support::topic::Topic;
-use crate::support::wait::secs;
+use crate::support::wait::{self, secs};
 
 const PASSWORD: &str = "Hush-7f3a,=9 x";
 
@@ -131,9 +131,7 @@ fn a_password_can_be_changed_while_the_consumer_runs() {
     topic.kcat(&["-P"], b"{\"a\": 2}\n");
     fs::write(&file, "another\n").expect("written");
     wait_ready(&mut consumer);
-    crate::support::wait::eventually(secs(120), "both are there", || {
-        sql(&server, "SELECT count(*) FROM events") == "2"
-    });
+    wait::eventually(secs(120), "both are there", || sql(&server, "SELECT count(*) FROM events") == "2");
     assert!(consumer.terminate(secs(60)).success());
     assert!(
         !consumer.stderr().contains(PASSWORD) && !consumer.stderr().contains("another"),
@@ -155,4 +153,59 @@ fn md5_is_refused_without_a_verified_certificate() {
     tables.url = database.url().replace("postgres@", "writer@");
     let (code, said) = tables.fails(&[("DESTINATION_PASSWORD", PASSWORD)]);
     assert!(code == Some(2) && said.contains("scram-sha-256") && !said.contains(PASSWORD), "{code:?} {said}");
+}
+
+/// A server that accepts everyone may be an impostor that confirms events and drops them.
+#[test]
+fn a_server_that_does_not_ask_for_the_password_is_refused() {
+    let (topic, database) = (shared().topic(), postgres::shared().database());
+    let tables = Tables::new(&topic, &database);
+    let (code, said) = tables.fails(&[("DESTINATION_PASSWORD", PASSWORD)]);
+    assert!(code == Some(2) && said.contains("does not ask for the password"), "{code:?} {said}");
+    assert!(!said.contains(PASSWORD), "{said}");
+}
+
+#[test]
+fn a_host_that_refuses_us_does_not_hide_the_next_one() {
+    let topic = shared().topic();
+    let first = Postgres::start(&[]);
+    fs::write(first.data().join("pg_hba.conf"), "host all postgres all reject\n").expect("written");
+    first.try_sql(postgres::OWNER, "SELECT pg_reload_conf()").expect("reloaded");
+    wait::eventually(secs(60), "it refuses", || first.try_sql(postgres::OWNER, "SELECT 1").is_err());
+    let database = postgres::shared().database();
+    let address = database.server.address();
+    let mut tables = Tables::through(&topic, &database, &format!("{},{address}", first.address()));
+    topic.kcat(&["-P"], b"{}\n");
+    let mut consumer = tables.start_ready(&[]);
+    tables.wait_caught_up();
+    assert!(
+        consumer.stderr().contains("pg_hba.conf") && consumer.stderr().contains(&format!("using {address}"))
+    );
+    assert!(consumer.terminate(secs(60)).success());
+    tables.url = database.url_at(&first.address());
+    let (code, said) = tables.fails(&[]);
+    assert!(code == Some(2) && said.contains("pg_hba.conf"), "{code:?} {said}");
+}
+
+/// Events with ids go through a temporary table.
+#[test]
+fn ids_need_the_right_to_make_temporary_tables() {
+    let (topic, database) = (shared().topic(), postgres::shared().database());
+    let mut tables = Tables::new(&topic, &database);
+    database.sql(&format!(
+        "CREATE ROLE plain LOGIN; GRANT CREATE ON SCHEMA public TO plain; REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC",
+        database.name
+    ));
+    tables.url = database.url().replacen(postgres::OWNER, "plain", 2).replacen("plain://", "postgres://", 1);
+    let (code, said) = tables.fails(&[IDS]);
+    assert!(code == Some(2) && said.contains("GRANT TEMPORARY ON DATABASE"), "{code:?} {said}");
+    database.sql(said.rsplit_once(": ").expect("the way out").1.trim());
+    topic.kcat(&["-P"], b"{\"event_id\": 1}\n");
+    let mut consumer = tables.start_ready(&[IDS]);
+    tables.wait_caught_up();
+    assert!(consumer.terminate(secs(60)).success());
+    database.sql(&format!(
+        "REVOKE TEMPORARY ON DATABASE {} FROM plain; DROP OWNED BY plain; DROP ROLE plain",
+        database.name
+    ));
 }

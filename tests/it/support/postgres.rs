@@ -1,6 +1,7 @@
 //! A real PostgreSQL (Debian's postgresql-15), as the unprivileged user that it insists on, to be harmed.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -214,15 +215,23 @@ impl Postgres {
 
     /// Runs statements with `psql` in a database, and returns the rows, columns apart by `|`.
     pub fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
-        let output = Command::new("psql")
-            .args(["-h", "127.0.0.1", "-p", &self.port().to_string(), "-U", OWNER, "-d", database])
-            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql])
-            .env("PGCONNECT_TIMEOUT", "5")
+        let output = self
+            .psql(database)
+            .args(["-c", sql])
             .stdin(Stdio::null())
             .output()
             .map_err(|error| format!("psql does not start: {error}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    fn psql(&self, database: &str) -> Command {
+        let mut command = Command::new("psql");
+        command
+            .args(["-h", "127.0.0.1", "-p", &self.port().to_string(), "-U", OWNER, "-d", database])
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"])
+            .env("PGCONNECT_TIMEOUT", "5");
+        command
     }
 
     /// What it has logged.
@@ -268,9 +277,27 @@ impl Database<'_> {
         text.parse().unwrap_or_else(|_| panic!("{sql}: {text:?} is not a number"))
     }
 
+    /// A session that runs statements, one per line, and stays as it is then until it is dropped.
+    pub fn hold(&self, sql: &str) -> Held {
+        let mut command = self.server.psql(&self.name);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("psql starts");
+        writeln!(child.stdin.as_mut().expect("piped"), "{sql}").expect("psql reads");
+        Held(child)
+    }
+
     /// Its tables are there.
     pub fn has_tables(&self) -> bool {
         self.sql("SELECT to_regclass('event_offsets') IS NOT NULL") == "t"
+    }
+}
+
+/// A session that holds something. Dropping it ends the session.
+pub struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -1,15 +1,17 @@
-//! Makes system calls of a real program stall or fail, through a small library that is loaded before libc.
+//! Makes system calls of a real program stall, fail or lie, through a small library that is loaded before libc.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::support::process::Program;
 
 /// Each fault is on while a file of its name exists. `accept` holds every accept; `clock` makes one reading of the
-/// clock by a thread `body-N` fail, at which Rust's library panics, and removes its file.
+/// clock by a thread `body-N` fail, at which Rust's library panics, and removes its file. `shift` has the seconds by which
+/// the time of day is later.
 const SOURCE: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
@@ -41,7 +43,14 @@ int clock_gettime(clockid_t id, struct timespec *now) {
         errno = EINVAL;
         return -1;
     }
-    return syscall(SYS_clock_gettime, id, now);
+    int result = syscall(SYS_clock_gettime, id, now);
+    FILE *shift = id == CLOCK_REALTIME ? fopen(file(path, sizeof path, "shift"), "r") : NULL;
+    if (shift) {
+        long seconds = 0;
+        if (fscanf(shift, "%ld", &seconds) == 1) now->tv_sec += seconds;
+        fclose(shift);
+    }
+    return result;
 }
 "#;
 
@@ -72,6 +81,12 @@ impl Preload {
     /// Switches a fault on.
     pub fn on(&self, fault: &str) {
         fs::write(self.path(fault), "").expect("written");
+    }
+
+    /// Makes the time of day so much later.
+    pub fn shift_clock(&self, by: Duration) {
+        fs::write(self.path("new-shift"), by.as_secs().to_string()).expect("written");
+        fs::rename(self.path("new-shift"), self.path("shift")).expect("renamed");
     }
 
     /// Switches it off.

@@ -159,9 +159,9 @@ impl Proxy {
         self.shared.lock().cut_at = Some((text, is_delivered));
     }
 
-    /// True until a connection was cut by [`Proxy::cut_at`].
+    /// True until a connection was cut by [`Proxy::cut_after`] or [`Proxy::cut_at`].
     pub fn is_to_cut(&self) -> bool {
-        self.shared.lock().cut_at.is_some()
+        matches!(*self.shared.lock(), State { cut_after: Some(_), .. } | State { cut_at: Some(_), .. })
     }
 
     /// Kafka only: cuts the connection instead of the next `times` replies to requests of `api_key`.
