@@ -53,8 +53,9 @@ pub struct Writer<D> {
     shutdown: Shutdown,
     /// The progress after everything staged.
     read: Progress,
-    /// Number of records, and of bytes, that were staged since they were settled last.
+    /// Number of records that are not durable yet.
     records: u64,
+    /// Number of bytes that were staged since they were settled last.
     bytes: usize,
     /// Ages of all records that are not durable yet.
     ages: Ages,
@@ -249,10 +250,10 @@ impl<D: Destination> Writer<D> {
             let _ = shutdown.closed().recv_timeout(backoff.next_wait(fastrand::f64()));
         };
         state.solved(D::NAME);
-        state.metrics.records.inc_by(take(&mut self.records));
         self.bytes = 0;
         self.settle_at = left.map(|left| Instant::now() + left);
         if left.is_none() {
+            state.metrics.records.inc_by(take(&mut self.records));
             state.cover(&destination.covered().offsets);
             self.observe_ages();
         }

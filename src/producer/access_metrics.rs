@@ -19,6 +19,7 @@ pub struct AccessMetrics {
     events: IntCounterVec,
     refused: IntCounterVec,
     last_used: IntGaugeVec,
+    expiry: IntGaugeVec,
     /// Those that are shown.
     shown: Mutex<Shown>,
 }
@@ -33,11 +34,10 @@ struct Shown {
 impl AccessMetrics {
     /// Registers them.
     pub fn new(metrics: &Metrics) -> Self {
-        let last_used = Opts::new(
-            "pipeline_key_last_used_timestamp_seconds",
-            "Unix time of a key's last use; 0 if never",
-        );
-        let last_used = IntGaugeVec::new(last_used, &["client", "key"]).expect("valid options");
+        let by_key = |name: &str, help: &str| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), &["client", "key"]);
+            metrics.register(gauges.expect("valid options"))
+        };
         Self {
             reloads: metrics.counters_for(
                 "pipeline_auth_reloads_total",
@@ -55,7 +55,14 @@ impl AccessMetrics {
                 "Requests of a client that were refused because of its key or its limits",
                 &["client", "reason"],
             ),
-            last_used: metrics.register(last_used),
+            last_used: by_key(
+                "pipeline_key_last_used_timestamp_seconds",
+                "Unix time of a key's last use; 0 if never",
+            ),
+            expiry: by_key(
+                "pipeline_key_expiry_timestamp_seconds",
+                "Unix time from which a key is no longer valid (`until=` of its line); missing for keys without it",
+            ),
             shown: Mutex::default(),
         }
     }
@@ -75,6 +82,7 @@ impl AccessMetrics {
         }
         for (client, key) in shown.keys.difference(&now.keys) {
             let _ = self.last_used.remove_label_values(&[client, key]);
+            let _ = self.expiry.remove_label_values(&[client, key]);
         }
         for name in &now.clients {
             self.events.with_label_values(&[name]);
@@ -84,6 +92,23 @@ impl AccessMetrics {
         }
         *shown = now;
         self.show_last_used(keys);
+        self.show_expiry(keys);
+    }
+
+    /// Shows until when each key is valid, if it has an end.
+    fn show_expiry(&self, keys: &Keys) {
+        for key in keys.by_id.values() {
+            let labels = [key.client.name.as_str(), key.id.as_str()];
+            match key.until {
+                Some(until) => {
+                    let at = i64::try_from(until.as_secs()).unwrap_or(i64::MAX);
+                    self.expiry.with_label_values(&labels).set(at);
+                }
+                None => {
+                    let _ = self.expiry.remove_label_values(&labels);
+                }
+            }
+        }
     }
 
     /// Shows when each key was used last.

@@ -89,6 +89,8 @@ groups! {
             "Bytes held for these events and for bodies that are being read"),
         capacity: IntGauge = int_gauge("pipeline_queue_capacity_events",
             "Limit of pipeline_queue_events (QUEUE_MAX_EVENTS)"),
+        capacity_bytes: IntGauge = int_gauge("pipeline_queue_capacity_bytes",
+            "Limit of pipeline_queue_bytes (QUEUE_MAX_BYTES)"),
         wait: Histogram = histogram("pipeline_queue_wait_seconds",
             "Time from a complete request to the first attempt to send", &SECONDS_BUCKETS),
     }
@@ -133,6 +135,7 @@ impl QueueMetrics {
         self.events.set(usage.events() as i64);
         self.bytes.set(usage.bytes() as i64);
         self.capacity.set(usage.max_events() as i64);
+        self.capacity_bytes.set(usage.max_bytes() as i64);
     }
 }
 

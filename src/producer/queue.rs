@@ -95,7 +95,6 @@ impl Usage {
     }
 
     /// Most bytes allowed inside.
-    #[cfg(feature = "edge")]
     pub fn max_bytes(&self) -> usize {
         self.max_bytes
     }

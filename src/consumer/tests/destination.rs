@@ -23,6 +23,8 @@ struct Table {
     progress: Progress,
     /// What the next commits fail with, the last one first.
     failures: Vec<DestinationError>,
+    /// Commits only when it must.
+    waits: bool,
 }
 
 impl Destination for Table {
@@ -44,8 +46,13 @@ impl Destination for Table {
         Staged::Taken(record.value.len())
     }
 
-    fn settle(&mut self, read: &Progress, _: bool) -> Result<Option<Duration>, DestinationError> {
-        if let Some(error) = self.failures.pop() {
+    fn settle(&mut self, read: &Progress, now: bool) -> Result<Option<Duration>, DestinationError> {
+        if self.waits && !now {
+            return Ok(Some(Duration::from_secs(1)));
+        }
+        if !self.transaction.is_empty()
+            && let Some(error) = self.failures.pop()
+        {
             return Err(error);
         }
         self.rows.lock().append(&mut self.transaction);
@@ -58,10 +65,10 @@ impl Destination for Table {
     }
 }
 
-/// Writes five records and returns the rows, the state, and how it ended.
-fn written(failures: Vec<DestinationError>) -> (Vec<String>, State, Result<(), Failure>) {
-    let mut page = Page::new(0, 5);
-    for offset in 0..5 {
+/// Writes `records` records and returns the rows, the state, and how it ended.
+fn written(table: Table, records: i64) -> (Vec<String>, State, Result<(), Failure>) {
+    let mut page = Page::new(0, records);
+    for offset in 0..records {
         page.push(offset, None, if offset == 3 { b"nonsense" } else { b"{}" });
     }
     let (send, pages) = bounded(1);
@@ -70,7 +77,6 @@ fn written(failures: Vec<DestinationError>) -> (Vec<String>, State, Result<(), F
     let (_hangup, hangups) = bounded(1);
     let (_trigger, shutdown) = Shutdown::manual();
     let echo = Echo::start(EventEcho::Off, "").expect("no thread");
-    let table = Table { failures, ..Table::default() };
     let (rows, state) = (table.rows.clone(), Arc::new(State::default()));
     let ended = Writer::new(table, Some("id".into()), echo, (pages, hangups), state.clone(), shutdown).run();
     let rows = rows.lock().clone();
@@ -80,7 +86,8 @@ fn written(failures: Vec<DestinationError>) -> (Vec<String>, State, Result<(), F
 #[test]
 fn a_full_transaction_is_settled_and_one_that_fails_is_tried_again() {
     let full = || DestinationError::Retryable("disk full".into());
-    let (rows, state, ended) = written(vec![full(), full()]);
+    let table = Table { failures: vec![full(), full()], ..Table::default() };
+    let (rows, state, ended) = written(table, 5);
     ended.expect("all was written");
     assert_eq!(rows, ["0 {}", "1 {}", "2 {}", "3 not_json", "4 {}"]);
     assert_eq!((state.covered(), state.is_closed()), ([(0, 5)].into(), true));
@@ -90,8 +97,17 @@ fn a_full_transaction_is_settled_and_one_that_fails_is_tried_again() {
 
 #[test]
 fn a_destination_that_refuses_ends_the_consumer_for_a_human() {
-    let (rows, state, ended) = written(vec![DestinationError::Refused("another schema".into())]);
+    let failures = vec![DestinationError::Refused("another schema".into())];
+    let (rows, state, ended) = written(Table { failures, ..Table::default() }, 5);
     let failure = ended.expect_err("refused");
     assert_eq!((failure.exit_code, failure.reason.as_str()), (EXIT_UNDECIDED, "another schema"));
     assert!(rows.is_empty() && !state.is_closed());
+}
+
+#[test]
+fn a_record_is_counted_once_it_is_durable() {
+    let failures = vec![DestinationError::Refused("another schema".into())];
+    let (rows, state, ended) = written(Table { failures, waits: true, ..Table::default() }, 2);
+    assert!(ended.is_err() && rows.is_empty());
+    assert_eq!(state.metrics.records.get(), 0);
 }

@@ -74,7 +74,7 @@ fn metrics_need_a_key_unless_they_are_elsewhere() {
     for server in SERVERS {
         let topic = shared().topic();
         let mut file = KeyFile::new();
-        let key = file.add("ops", "secret", "");
+        let key = file.add("ops", "secret", "until=2099-12-31");
         let public = file.add("pages", "public", "origins=https://shop.example");
         let served = file.serve(&topic, server, &[]);
         let get = |path: &str, headers: &[(&str, &str)]| request(served.address, "GET", path, headers, b"");
@@ -86,6 +86,9 @@ fn metrics_need_a_key_unless_they_are_elsewhere() {
         let id = key.split('_').nth(1).expect("an id");
         let used = format!("pipeline_key_last_used_timestamp_seconds{{client=\"ops\",key=\"{id}\"}} 1");
         assert!(text.contains(&used), "{text}");
+        let expiry = "pipeline_key_expiry_timestamp_seconds{client=\"";
+        assert!(text.contains(&format!("{expiry}ops\",key=\"{id}\"}} 4102444800\n")), "{text}");
+        assert_eq!(text.matches(expiry).count(), 1, "the other key has no end: {text}");
         assert_eq!((get("/livez", &[]).status, get("/readyz", &[]).status), (200, 200));
 
         let mut program = Program::producer()
