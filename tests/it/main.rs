@@ -14,6 +14,7 @@ mod structure;
 mod support;
 mod tidy;
 mod unread;
+mod watch;
 
 #[global_allocator]
 static ALLOCATOR: support::memory::Counting = support::memory::Counting;

@@ -39,9 +39,9 @@ const METRICS_HEAD: &str = "# Metrics
 
 The producer serves Prometheus text at `/metrics` of `HTTP_ADDR`, the consumer at `/metrics` of `METRICS_ADDR`.
 
-These sums hold at every scrape of an idle producer: received = accepted + rejected, and accepted = acknowledged + failed + `pipeline_queue_events`.
+These sums hold at every scrape of an idle program: received = accepted + rejected, accepted = acknowledged + failed + `pipeline_queue_events`, and `pipeline_consumer_records_total` = logged events (or rows of the database) + rejected + duplicates.
 
-Alert on `pipeline_kafka_connected` 0, on `pipeline_consumer_lag_records` that keeps rising, and on any `pipeline_log_write_errors_total`.
+[MONITORING.md](MONITORING.md) has alerts for Prometheus and a dashboard for Grafana that use all of these metrics.
 ";
 
 /// Compares the page at `path` with `text`, or writes it when asked to.

@@ -13,13 +13,14 @@ use crate::tidy::{files, relative, root};
 mod generated;
 mod prose;
 
-const DOCUMENTS: [&str; 13] = [
+const DOCUMENTS: [&str; 14] = [
     "README.md",
     "CHANGELOG.md",
     "docs/ARCHITECTURE.md",
     "docs/CONTRACT.md",
     "docs/KAFKA.md",
     "docs/METRICS.md",
+    "docs/MONITORING.md",
     "docs/OPERATION.md",
     "docs/SECURITY.md",
     "docs/SETTINGS.md",
@@ -29,7 +30,7 @@ const DOCUMENTS: [&str; 13] = [
     "docs/TROUBLESHOOTING.md",
 ];
 
-fn read(path: &str) -> String {
+pub fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 

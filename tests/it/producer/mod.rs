@@ -1,6 +1,6 @@
 //! The producer as its clients, its operator and its attackers see it.
 
-mod access;
+pub mod access;
 mod attack;
 mod basics;
 mod batches;
