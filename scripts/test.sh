@@ -51,6 +51,8 @@ command -v cargo >/dev/null || die "cargo is missing; install Rust from https://
 # Independent programs with which the tests read Kafka, attack the producer, check metrics and so on.
 need kcat kcat
 need promtool prometheus
+need prometheus-alertmanager prometheus-alertmanager
+need jq jq
 need slowhttptest slowhttptest
 need nginx nginx
 need haproxy haproxy
@@ -74,6 +76,9 @@ need go golang-go
 step "Kafka for the tests" scripts/kafka.sh fetch
 
 step "scripts" shellcheck --external-sources scripts/*.sh .ci/run
+step "alerts" promtool test rules docs/prometheus/tests.yml
+step "Prometheus' settings" promtool check config docs/prometheus/prometheus.yml
+step "Alertmanager's settings" amtool check-config docs/prometheus/alertmanager.yml
 step "format" cargo fmt --check
 lint() {
   step "lints" cargo clippy --locked --all-targets --all-features --quiet -- --deny warnings

@@ -1,4 +1,5 @@
-//! `scripts/kafka.sh` and `scripts/run_all.sh` where docker only half works, and when they are interrupted.
+//! `scripts/kafka.sh` and `scripts/run_all.sh` where docker only half works, and when they are interrupted; and
+//! `scripts/alert-check.sh`.
 
 use std::fs;
 use std::io::Write;
@@ -7,6 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::kafka::Ports;
@@ -46,7 +48,7 @@ impl Project {
         let root = tempfile::tempdir().expect("a directory");
         let ours = Path::new(env!("CARGO_MANIFEST_DIR"));
         let project = Self { ports: Ports::reserve(1), root };
-        for shared in ["scripts", "docker-compose.yml"] {
+        for shared in ["scripts", "docs", "docker-compose.yml"] {
             symlink(ours.join(shared), project.path(shared)).expect("linked");
         }
         fs::create_dir_all(ours.join("target/kafka/libs")).expect("made");
@@ -201,8 +203,8 @@ fn kafka_in_docker_ends_with_its_owner_and_its_wipe_warns_about_checkpoints() {
 }
 
 impl Project {
-    /// `run_all.sh` with programs that are built already, and their addresses.
-    fn run_all(&self, arguments: &[&str]) -> (Program, [u16; 2]) {
+    /// A script that builds the programs, with programs that are built already.
+    fn with_programs(&self, script: &'static str, arguments: &[&str]) -> Program {
         self.command("cargo", "echo \"$*\" >\"${0%/bin/*}/cargo-calls\"");
         fs::create_dir_all(self.path("built/release")).expect("made");
         for program in
@@ -211,14 +213,19 @@ impl Project {
             let name = Path::new(program).file_name().expect("a name");
             symlink(program, self.path("built/release").join(name)).expect("linked");
         }
-        let [http, metrics] = [self.ports.first + 8, self.ports.first + 9];
-        let program = self
-            .program("run_all.sh", arguments)
+        self.program(script, arguments)
             .env("KAFKA_RUNTIME", "jvm")
             .env("CARGO_TARGET_DIR", self.path("built"))
+            .env("RUN_DIR", self.path("run"))
+    }
+
+    /// `run_all.sh`, and the addresses of its programs.
+    fn run_all(&self, arguments: &[&str]) -> (Program, [u16; 2]) {
+        let [http, metrics] = [self.ports.first + 8, self.ports.first + 9];
+        let program = self
+            .with_programs("run_all.sh", arguments)
             .env("HTTP_ADDR", format!("127.0.0.1:{http}"))
             .env("METRICS_ADDR", format!("127.0.0.1:{metrics}"))
-            .env("RUN_DIR", self.path("run"))
             .env("THREADS", "2");
         (program, [http, metrics])
     }
@@ -257,4 +264,30 @@ fn run_all_ends_soon_after_sigterm_and_stops_what_it_started() {
     let left: Vec<_> =
         [http, metrics, project.ports.first].into_iter().filter(|&port| answers(port)).collect();
     assert!(left.is_empty(), "{left:?} still answer: {}", run.stderr());
+}
+
+/// With a real Prometheus and a real Alertmanager.
+#[test]
+fn an_alert_about_kafka_becomes_an_event_in_the_log_once_kafka_is_back() {
+    let project = Project::new(&[]);
+    let program = project.with_programs("alert-check.sh", &[]);
+    let finished = program.env("CHECK_PORT", project.ports.first.to_string()).run(secs(300));
+    assert!(finished.status.success(), "{finished:?}");
+    let log = fs::read_to_string(project.path("run/logs/events.log")).expect("a log");
+    let alerts = log.lines().map(|line| line.split_once(" - ").expect("a time").1);
+    let alerts: Vec<Value> = alerts.map(|event| serde_json::from_str(event).expect("JSON")).collect();
+    for job in ["event-producer", "event-consumer"] {
+        let labels = json!({"alertname": "PipelineKafkaUnavailable", "job": job});
+        let alert = alerts.iter().find(|alert| alert["groupLabels"] == labels);
+        let alert = alert.unwrap_or_else(|| panic!("{job} is not in {log}"));
+        assert_eq!((&alert["status"], alert["version"].as_str()), (&json!("firing"), Some("4")), "{alert}");
+        let alert = &alert["alerts"][0];
+        assert_eq!(alert["labels"]["severity"], "critical", "{alert}");
+        let runbook = alert["annotations"]["runbook_url"].as_str().unwrap_or_default();
+        assert!(runbook.ends_with("docs/OPERATION.md#pipelinekafkaunavailable"), "{alert}");
+    }
+    let order =
+        ["no alert fires", "Kafka is stopped", "fires for", "503", "Kafka is started", "in logs/events.log"];
+    let places: Vec<_> = order.iter().map(|words| finished.stdout.find(words)).collect();
+    assert!(places.is_sorted() && !places.contains(&None), "{}", finished.stdout);
 }
