@@ -9,10 +9,11 @@ use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::proto::MetricType;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
-use crate::{linux, logging};
+use crate::{broker, linux, logging};
 
 /// Content type of the text that [`Metrics::render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -20,6 +21,9 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Buckets for the duration of a request, a broker call or a write, in seconds.
 pub const SECONDS_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The Kafka clients, as in `KAFKA_CLIENT`.
+const KAFKA_CLIENTS: [&str; 2] = ["crate", "wire"];
 
 /// Describes a metric, for the documentation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +41,7 @@ pub struct Description {
 /// The metrics registry of one program.
 pub struct Metrics {
     families: Families,
+    kafka_client: IntGaugeVec,
     resident_bytes: IntGauge,
     open_fds: IntGauge,
     threads: IntGauge,
@@ -60,7 +65,16 @@ impl Metrics {
         start.set(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64()));
         families.add(Ok(logging::dropped_lines()));
         let int = |name, help| families.add(IntGauge::new(name, help));
+        let client = Opts::new(
+            "pipeline_kafka_client_info",
+            "1 for the Kafka client in use (KAFKA_CLIENT), else 0; 0 for both before the first connection",
+        );
+        let kafka_client = IntGaugeVec::new(client, &["client"]).expect("a legal metric");
+        for name in KAFKA_CLIENTS {
+            kafka_client.with_label_values(&[name]);
+        }
         Self {
+            kafka_client: families.add(Ok(kafka_client)),
             resident_bytes: int("process_resident_memory_bytes", "Resident memory"),
             open_fds: int("process_open_fds", "Open file descriptors"),
             threads: int("process_threads", "Threads of the process"),
@@ -116,6 +130,10 @@ impl Metrics {
 
     /// Renders the response body of `/metrics`.
     pub fn render(&self) -> String {
+        let in_use = broker::client_in_use();
+        for name in KAFKA_CLIENTS {
+            self.kafka_client.with_label_values(&[name]).set((in_use == Some(name)).into());
+        }
         let size = linux::process_size("self");
         self.resident_bytes.set(size.resident_bytes as i64);
         self.open_fds.set(size.open_fds as i64);

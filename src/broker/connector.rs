@@ -4,6 +4,8 @@
 
 use std::io;
 
+use parking_lot::Mutex;
+
 use crate::broker::client::{BatchInDoubt, Client};
 use crate::broker::error::Result;
 use crate::broker::kafka_crate::CrateConnector;
@@ -22,6 +24,18 @@ fn wanted(config: &KafkaConfig) -> KafkaClient {
         return KafkaClient::Wire;
     }
     config.client
+}
+
+/// The client that was chosen last. For operators only; a process talks to one cluster.
+static CHOSEN: Mutex<Option<Served>> = Mutex::new(None);
+
+/// Name of the client that was chosen for the latest connection, as in `KAFKA_CLIENT`; `None` before the first one.
+pub fn client_in_use() -> Option<&'static str> {
+    CHOSEN.lock().map(|served| match served {
+        Served::Crate => "crate",
+        #[cfg(feature = "wire")]
+        Served::Wire => "wire",
+    })
 }
 
 /// Opens clients of either kind, for one thread.
@@ -53,6 +67,7 @@ impl Connector {
     pub fn check(&self, host: &str, versions: &Versions) -> Result<()> {
         let served = preflight::choose(self.wanted, host, versions)?;
         log::debug!("chose a client: broker={host} client={served:?}");
+        *CHOSEN.lock() = Some(served);
         Ok(())
     }
 

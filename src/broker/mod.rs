@@ -33,6 +33,7 @@ use connector::Connector;
 #[cfg(fuzzing)]
 pub use wire::fuzzed;
 
+pub use connector::client_in_use;
 pub use error::{BrokerError, Parting};
 pub use page::Page;
 pub use read::source::KafkaSource;
