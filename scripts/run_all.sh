@@ -16,7 +16,7 @@ Starts Kafka, the consumer and the producer, sends 10000 events from 200 threads
 compares, and stops everything it started, also after Ctrl-C or SIGTERM. Exit code 0 if no event was lost or
 duplicated.
 
-  --keep        leave everything running and print how to stop it
+  --keep        also start the live page, leave everything running, and print how to stop it
   --lake        let closed logs become Parquet files, and compare these instead of the log
   --postgres    write into PostgreSQL instead of the log, and compare there by SQL; starts one unless DESTINATION_URL is
                 set (POSTGRES_PORT, default 5433)
@@ -26,6 +26,7 @@ Environment (must differ between runs at the same time):
   KAFKA_TOPIC     default events
   HTTP_ADDR       producer, default 127.0.0.1:5000
   METRICS_ADDR    consumer, default 127.0.0.1:5001
+  LIVE_ADDR       live page, default 127.0.0.1:5002
   LOG_FILE        default logs/events.log
   LAKE_DIR        with --lake: default logs/lake; LOG_ROTATE_SECS is 5 then, unless it is set
   REQUESTS        default 10000
@@ -60,6 +61,7 @@ absolute() { realpath --canonicalize-missing --strip "$1"; }
 export KAFKA_BROKERS=${KAFKA_BROKERS:-127.0.0.1:${KAFKA_PORT:-9092}}
 export HTTP_ADDR=${HTTP_ADDR:-127.0.0.1:5000}
 export METRICS_ADDR=${METRICS_ADDR:-127.0.0.1:5001}
+export LIVE_ADDR=${LIVE_ADDR:-127.0.0.1:5002} LIVE_PRODUCERS=$HTTP_ADDR LIVE_CONSUMERS=$METRICS_ADDR
 if [[ -n ${LOG_FILE:-} ]]; then LOG_FILE=$(cd "$caller_dir" && absolute "$LOG_FILE"); fi
 export LOG_FILE=${LOG_FILE:-$root/logs/events.log}
 verified=$LOG_FILE
@@ -128,6 +130,10 @@ before=$(log_bytes)
 rm --force "$run_dir/record"
 start_program consumer "$METRICS_ADDR"
 start_program producer "$HTTP_ADDR"
+if $keep; then
+  start_program live "$LIVE_ADDR"
+  say "watch it at http://$LIVE_ADDR/"
+fi
 
 begin "sending $requests events from $threads threads"
 code=0
@@ -155,7 +161,7 @@ $postgres || malformed=$(tail --bytes=+$((before + 1)) "$LOG_FILE" | LC_ALL=C gr
 
 if $keep; then
   trap - EXIT
-  say "left running: producer http://$HTTP_ADDR, consumer http://$METRICS_ADDR, $(if $postgres; then echo "database $DESTINATION_URL"; else echo "log $verified"; fi), Kafka $KAFKA_BROKERS"
+  say "left running: live page http://$LIVE_ADDR/, producer http://$HTTP_ADDR, consumer http://$METRICS_ADDR, $(if $postgres; then echo "database $DESTINATION_URL"; else echo "log $verified"; fi), Kafka $KAFKA_BROKERS"
   say "stop with: kill ${pids[*]} $postgres_pid$(if $started_kafka; then echo "; $root/scripts/kafka.sh stop"; fi)"
 else
   begin "stopping"

@@ -80,6 +80,7 @@ step "alerts" promtool test rules docs/prometheus/tests.yml
 step "Prometheus' settings" promtool check config docs/prometheus/prometheus.yml
 step "Alertmanager's settings" amtool check-config docs/prometheus/alertmanager.yml
 step "format" cargo fmt --check
+step "live page" node --test tests/page/chart.test.js tests/page/words.test.js
 lint() {
   step "lints" cargo clippy --locked --all-targets --all-features --quiet -- --deny warnings
   step "lints without TLS" cargo clippy --locked --all-targets --quiet -- --deny warnings

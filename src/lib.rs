@@ -6,12 +6,13 @@
 //!
 //! To read the code, follow an event: [`event`] (what an event is), [`producer`] (socket to queue to batch),
 //! [`broker`] (the only module that knows Kafka's protocol), [`consumer`] (topic to file). [`simulate`]
-//! plays the outside world: it sends load to the producer and audits the file.
+//! plays the outside world: it sends load to the producer and audits the file. `live` shows all of it on a page.
 //!
-//! The three programs share [`config`], [`logging`], [`metrics`], [`readiness`], [`retry`], [`shutdown`],
-//! [`status_page`], [`thread`], [`thread_limit`], [`sockets`], [`linux`], `transport` and `decompress`; `producer`, `consumer` and
-//! `simulate` never import each other.
+//! The programs share [`config`], [`logging`], [`metrics`], [`readiness`], [`retry`], [`shutdown`],
+//! [`status_page`], [`thread`], [`thread_limit`], [`sockets`], [`linux`], `acceptor`, `transport` and `decompress`;
+//! `producer`, `consumer`, `simulate` and `live` never import each other.
 
+mod acceptor;
 pub mod access;
 pub mod broker;
 pub mod config;
@@ -21,6 +22,8 @@ pub mod echo;
 pub mod event;
 mod hex;
 pub mod linux;
+#[cfg(feature = "live")]
+pub mod live;
 pub mod logging;
 pub mod metrics;
 pub mod printer;

@@ -4,19 +4,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::thread::spawn;
+use crate::acceptor::Acceptor;
 
 /// Longest time for one client, from accept to the last byte.
 const CLIENT_LIMIT: Duration = Duration::from_millis(500);
 /// Longest request head.
 const HEAD_MAX_BYTES: usize = 8192;
-/// Wait after a failed accept, for example with too many open files, because it would fail again at once.
-const ACCEPT_WAIT: Duration = Duration::from_millis(100);
 
 /// The answer to a request.
 #[derive(Debug)]
@@ -38,9 +33,7 @@ impl Page {
 
 /// The running server. Dropping it ends the thread.
 pub struct StatusPage {
-    addr: SocketAddr,
-    ended: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    acceptor: Acceptor,
 }
 
 impl StatusPage {
@@ -52,38 +45,14 @@ impl StatusPage {
         listener: TcpListener,
         page: impl Fn(&str) -> Option<Page> + Send + 'static,
     ) -> io::Result<Self> {
-        let addr = listener.local_addr()?;
-        let ended = Arc::new(AtomicBool::new(false));
-        let flag = ended.clone();
-        let thread = spawn("status", move || {
-            while !flag.load(Ordering::SeqCst) {
-                match listener.accept() {
-                    // Errors of a client, such as a disconnect or a malformed request, are ignored.
-                    Ok((client, _)) => drop(serve(client, &page)),
-                    Err(_) => thread::sleep(ACCEPT_WAIT),
-                }
-            }
-        })?;
-        Ok(Self { addr, ended, thread: Some(thread) })
+        // Errors of a client, such as a disconnect or a malformed request, are ignored.
+        let serve = move |client| drop(serve(client, &page));
+        Ok(Self { acceptor: Acceptor::start("status", listener, serve)? })
     }
 
     /// The address that it listens on.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-}
-
-impl Drop for StatusPage {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::SeqCst);
-        let mut wake = self.addr;
-        if wake.ip().is_unspecified() {
-            wake.set_ip(if wake.is_ipv4() { [127, 0, 0, 1].into() } else { [0, 0, 0, 0, 0, 0, 0, 1].into() });
-        }
-        let woken = TcpStream::connect_timeout(&wake, CLIENT_LIMIT);
-        if let (Ok(_), Some(thread)) = (woken, self.thread.take()) {
-            let _ = thread.join();
-        }
+        self.acceptor.addr()
     }
 }
 

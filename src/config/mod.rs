@@ -10,6 +10,7 @@ mod http;
 mod ids;
 mod kafka;
 mod lake;
+mod live;
 mod postgres_url;
 mod producer;
 mod s3;
@@ -26,6 +27,7 @@ pub use http::{HttpConfig, HttpServer};
 pub use ids::IdsConfig;
 pub use kafka::{KafkaClient, KafkaConfig};
 pub use lake::{Column, ColumnKind, LakeConfig};
+pub use live::{LIVE_KEY_ENV, LIVE_TOKEN_ENV, LiveConfig};
 pub use postgres_url::{PostgresUrl, TlsMode};
 pub use producer::{EventEcho, ProducerConfig};
 pub use s3::{S3Config, S3Keys, S3Url};
@@ -253,5 +255,6 @@ mod tests {
         ProducerConfig::command().debug_assert();
         ConsumerConfig::command().debug_assert();
         SimulateConfig::command().debug_assert();
+        LiveConfig::command().debug_assert();
     }
 }

@@ -1,12 +1,13 @@
 //! Settings of the simulator: the load, the report and the audit.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 
 use super::lake::log_or_lake;
-use super::values::{file, file_to_write, host_and_port, number};
+use super::values::{file, file_to_write, host_and_port, listen_address, number};
 use super::{CommonConfig, Settings};
 
 /// Number of requests if neither `--requests` nor `--duration` is given.
@@ -158,6 +159,11 @@ pub struct ReportConfig {
     /// not
     #[arg(long, value_parser = share, value_name = "SHARE")]
     pub max_error_rate: Option<f64>,
+
+    /// Address of the live page; if it answers, the first lines say where to watch
+    #[arg(hide = true, long, env = "LIVE_ADDR", default_value = "127.0.0.1:5002", value_parser = listen_address,
+          value_name = "IP:PORT")]
+    pub live_addr: SocketAddr,
 }
 
 /// Comparison with the event log.

@@ -2,12 +2,13 @@
 //! every acknowledged event is in the log.
 //!
 //! It depends only on the HTTP contract and the format of the log lines, so that it tests both programs from
-//! the outside. The only module that uses `ureq`.
+//! the outside. `live` also uses `ureq`.
 
 pub mod answer;
 pub mod audit;
 pub mod client;
 mod findings;
+mod hint;
 pub mod journal;
 #[cfg(feature = "lake")]
 mod lake_files;
@@ -90,6 +91,7 @@ fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) 
     let journal = journal(config, &plan.workload.run).map_err(SimulateError::Setting)?;
     let start = Instant::now();
     out.text(&headline(&config.load))?;
+    out.text(&hint::where_to_watch(config.report.live_addr).unwrap_or_default())?;
     let mut progress = Progress::new(&plan.phases);
     let outcome = load::run(&plan, shutdown, journal.as_ref(), |sight| progress.show(sight));
     progress.finish();

@@ -9,4 +9,6 @@ pub mod tcp;
 pub mod tls;
 
 pub use deadline::left;
+#[cfg(feature = "live")]
+pub use stream::Until;
 pub use stream::{Refused, Transport};

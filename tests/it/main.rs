@@ -4,6 +4,8 @@ mod broker;
 mod consumer;
 mod docs;
 mod harness;
+#[cfg(feature = "live")]
+mod live;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod producer;

@@ -207,9 +207,13 @@ impl Project {
     fn with_programs(&self, script: &'static str, arguments: &[&str]) -> Program {
         self.command("cargo", "echo \"$*\" >\"${0%/bin/*}/cargo-calls\"");
         fs::create_dir_all(self.path("built/release")).expect("made");
-        for program in
-            [env!("CARGO_BIN_EXE_producer"), env!("CARGO_BIN_EXE_consumer"), env!("CARGO_BIN_EXE_simulate")]
-        {
+        for program in [
+            env!("CARGO_BIN_EXE_producer"),
+            env!("CARGO_BIN_EXE_consumer"),
+            env!("CARGO_BIN_EXE_simulate"),
+            #[cfg(feature = "live")]
+            env!("CARGO_BIN_EXE_live"),
+        ] {
             let name = Path::new(program).file_name().expect("a name");
             symlink(program, self.path("built/release").join(name)).expect("linked");
         }
@@ -220,14 +224,15 @@ impl Project {
     }
 
     /// `run_all.sh`, and the addresses of its programs.
-    fn run_all(&self, arguments: &[&str]) -> (Program, [u16; 2]) {
-        let [http, metrics] = [self.ports.first + 8, self.ports.first + 9];
+    fn run_all(&self, arguments: &[&str]) -> (Program, [u16; 3]) {
+        let [live, http, metrics] = [7, 8, 9].map(|port| self.ports.first + port);
         let program = self
             .with_programs("run_all.sh", arguments)
             .env("HTTP_ADDR", format!("127.0.0.1:{http}"))
             .env("METRICS_ADDR", format!("127.0.0.1:{metrics}"))
+            .env("LIVE_ADDR", format!("127.0.0.1:{live}"))
             .env("THREADS", "2");
-        (program, [http, metrics])
+        (program, [http, metrics, live])
     }
 }
 
@@ -250,19 +255,26 @@ fn run_all_with_a_lake_audits_the_lake() {
 }
 
 #[test]
+#[cfg(feature = "live")]
 fn run_all_ends_soon_after_sigterm_and_stops_what_it_started() {
     let project = Project::new(&["no-compose"]);
-    let (program, [http, metrics]) = project.run_all(&[]);
+    // With the live page, which is left running only after a whole run.
+    let (program, ports) = project.run_all(&["--keep"]);
     let mut run = program
         // Hours of load: what ends it is the signal.
         .env("REQUESTS", "50000000")
         .start();
     eventually(secs(240), "the load runs", || run.stdout().contains("Sending 50000000"));
-    assert!([http, metrics, project.ports.first].into_iter().all(answers));
+    let ports = [&ports[..], &[project.ports.first]].concat();
+    assert!(ports.iter().copied().all(answers));
+    let live = format!("127.0.0.1:{}", ports[2]);
+    assert!(run.stderr().contains(&format!("watch it at http://{live}/")), "{}", run.stderr());
+    eventually(secs(60), "the simulator says it too", || {
+        run.stdout().contains(&format!("👀 Watch it at http://{live}/"))
+    });
     let status = run.terminate(secs(120));
     assert_eq!(status.code(), Some(143), "{}", run.stderr());
-    let left: Vec<_> =
-        [http, metrics, project.ports.first].into_iter().filter(|&port| answers(port)).collect();
+    let left: Vec<_> = ports.into_iter().filter(|&port| answers(port)).collect();
     assert!(left.is_empty(), "{left:?} still answer: {}", run.stderr());
 }
 

@@ -8,7 +8,8 @@ use std::fs;
 
 use clap::{Arg, ArgAction, Command, CommandFactory};
 use event_pipeline::config::{
-    ConsumerConfig, DESTINATION_PASSWORD_ENV, PASSWORD_ENV, ProducerConfig, SimulateConfig,
+    ConsumerConfig, DESTINATION_PASSWORD_ENV, LIVE_KEY_ENV, LIVE_TOKEN_ENV, LiveConfig, PASSWORD_ENV,
+    ProducerConfig, SimulateConfig,
 };
 use event_pipeline::metrics::Description;
 use event_pipeline::{consumer, producer};
@@ -64,13 +65,20 @@ fn the_page_of_metrics_is_up_to_date() {
 }
 
 fn settings_page() -> String {
-    let programs = [ProducerConfig::command(), ConsumerConfig::command(), SimulateConfig::command()];
+    let programs = [
+        ProducerConfig::command(),
+        ConsumerConfig::command(),
+        SimulateConfig::command(),
+        LiveConfig::command(),
+    ];
     let mut text = format!("{GENERATED}\n{SETTINGS_HEAD}");
-    let sections: [(&str, &[usize]); 5] = [
-        ("All programs", &[0, 1, 2]),
+    let sections: [(&str, &[usize]); 7] = [
+        ("All programs", &[0, 1, 2, 3]),
+        ("Producer, consumer and live page", &[0, 1, 3]),
         ("Producer and consumer", &[0, 1]),
         ("Producer", &[0]),
         ("Consumer", &[1]),
+        ("Live page", &[3]),
         ("Simulator", &[2]),
     ];
     for (title, users) in sections {
@@ -81,21 +89,31 @@ fn settings_page() -> String {
         for arg in visible(&programs[users[0]]).filter(|arg| users_of(arg, &programs) == users) {
             text.push_str(&setting_row(arg));
         }
-        if title == "Producer and consumer" {
+        for (_, name, meaning) in SECRETS.iter().filter(|(section, ..)| *section == title) {
             let _ = writeln!(
                 text,
-                "| `{PASSWORD_ENV}` | none | | password for SASL; from the environment or `.env` only, there is no flag |"
-            );
-        }
-        if title == "Consumer" {
-            let _ = writeln!(
-                text,
-                "| `{DESTINATION_PASSWORD_ENV}` | none | | password of the database; from the environment or `.env` only, there is no flag |"
+                "| `{name}` | none | | {meaning}; from the environment or `.env` only, there is no flag |"
             );
         }
     }
     text
 }
+
+/// Settings without a flag, each with the section that it belongs to.
+const SECRETS: [(&str, &str, &str); 4] = [
+    ("Producer, consumer and live page", PASSWORD_ENV, "password for SASL"),
+    ("Consumer", DESTINATION_PASSWORD_ENV, "password of the database"),
+    (
+        "Live page",
+        LIVE_TOKEN_ENV,
+        "what visitors must know, 16 to 128 characters of A-Z a-z 0-9 - _; required beyond a loopback address",
+    ),
+    (
+        "Live page",
+        LIVE_KEY_ENV,
+        "key of kind `secret` for the producers' metrics, if they have AUTH_KEYS_FILE and no ADMIN_ADDR",
+    ),
+];
 
 fn visible(command: &Command) -> impl Iterator<Item = &Arg> {
     let own = |arg: &&Arg| !arg.is_hide_set() && !["help", "version"].contains(&arg.get_id().as_str());

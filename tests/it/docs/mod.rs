@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use clap::CommandFactory;
-use event_pipeline::config::{ConsumerConfig, EXIT_BAD_CONFIG, ProducerConfig};
+use event_pipeline::config::{ConsumerConfig, EXIT_BAD_CONFIG, LiveConfig, ProducerConfig};
 use event_pipeline::consumer::EXIT_UNDECIDED;
 use event_pipeline::producer::{self, EXIT_LEAK_BUDGET};
 
@@ -19,6 +19,7 @@ const DOCUMENTS: [&str; 14] = [
     "docs/ARCHITECTURE.md",
     "docs/CONTRACT.md",
     "docs/KAFKA.md",
+    "docs/LIVE.md",
     "docs/METRICS.md",
     "docs/MONITORING.md",
     "docs/OPERATION.md",
@@ -55,7 +56,7 @@ fn quoted(cell: &str) -> Option<&str> {
 /// docs/SETTINGS.md says that a flag is the environment name in lower case with dashes.
 #[test]
 fn a_flag_is_its_environment_name() {
-    for command in [ProducerConfig::command(), ConsumerConfig::command()] {
+    for command in [ProducerConfig::command(), ConsumerConfig::command(), LiveConfig::command()] {
         for arg in command.get_arguments().filter(|arg| arg.get_env().is_some()) {
             let env = arg.get_env().expect("filtered").to_string_lossy().to_lowercase();
             assert_eq!(arg.get_long(), Some(&*env.replace('_', "-")));

@@ -40,6 +40,12 @@ impl Program {
         Self::new("simulate", env!("CARGO_BIN_EXE_simulate"))
     }
 
+    /// The live page on a free port.
+    #[cfg(feature = "live")]
+    pub fn live() -> Self {
+        Self::new("live", env!("CARGO_BIN_EXE_live")).env("LIVE_ADDR", "127.0.0.1:0")
+    }
+
     /// Any program, in a new directory of its own and with an environment of nothing but `PATH`.
     pub fn new(name: &'static str, path: &str) -> Self {
         let own_dir = tempfile::tempdir().expect("temporary directory");
