@@ -6,7 +6,7 @@ use socket2::{Domain, Socket, Type};
 use tungstenite::Message;
 
 use crate::live::{Live, serve};
-use crate::support::wait::{eventually, secs};
+use crate::support::wait::{eventually, eventually_some, secs};
 
 /// Most memory of the whole program.
 const MAX_BYTES: u64 = 32 << 20;
@@ -107,15 +107,10 @@ fn a_thousand_reconnects_leave_nothing_behind() {
     let connect = |count: usize| {
         for index in 0..count {
             // Every fourth one leaves without a word, before its first snapshot.
-            let mut viewer = match live.try_viewer(TcpStream::connect(live.address).expect("connects")) {
-                Ok(viewer) => viewer,
-                // Seats of those that left are free within a moment.
-                Err(status) => {
-                    assert_eq!(status, 503);
-                    std::thread::sleep(std::time::Duration::from_millis(50));
-                    continue;
-                }
-            };
+            // Seats of those that left are free within a moment.
+            let mut viewer = eventually_some(secs(60), "a seat", || {
+                live.try_viewer(TcpStream::connect(live.address).expect("connects")).ok()
+            });
             if index % 4 > 0 {
                 viewer.next();
                 let _ = viewer.socket.close(None);
