@@ -14,6 +14,9 @@ const os = require("node:os");
 const path = require("node:path");
 const readline = require("node:readline");
 
+/** Longest time for one line; a page whose process has died never answers. */
+const LIMIT_MS = 120000;
+
 const profile = fs.mkdtempSync(path.join(os.tmpdir(), "browser-"));
 // The debugging protocol over two pipes: no port, and nothing to find.
 const chromium = spawn("chromium", ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
@@ -93,11 +96,16 @@ async function run(line, session) {
   for (const domain of ["Page", "Runtime", "Log"]) await send(`${domain}.enable`, {}, sessionId);
   for await (const line of readline.createInterface({input: process.stdin})) {
     const answer = {};
+    let timer;
     try {
-      answer.value = await run(line, sessionId);
+      const tooLate = new Promise((_, reject) => {
+        timer = setTimeout(() => reject(new Error(`no answer within ${LIMIT_MS} ms`)), LIMIT_MS);
+      });
+      answer.value = await Promise.race([run(line, sessionId), tooLate]);
     } catch (error) {
       answer.error = error.message;
     }
+    clearTimeout(timer);
     answer.problems = problems;
     problems = [];
     console.log(JSON.stringify(answer));
