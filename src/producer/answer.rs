@@ -41,7 +41,7 @@ pub enum After {
     /// It stays open.
     Stay,
     /// It stays open, and is closed after this many seconds of silence.
-    #[cfg_attr(not(feature = "edge"), expect(dead_code, reason = "only `edge` says so"))]
+    #[cfg_attr(not(any(feature = "edge", test)), expect(dead_code, reason = "only `edge` says so"))]
     StayFor(u64),
 }
 

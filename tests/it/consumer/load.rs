@@ -77,6 +77,7 @@ pub fn event_lines(count: usize, size: usize) -> String {
 }
 
 /// The same in two parts, for tests that do something in between.
+#[cfg(feature = "lake")]
 pub fn event_halves(count: usize, size: usize) -> [String; 2] {
     let lines = event_lines(count, size);
     let middle = lines.len() / 2;

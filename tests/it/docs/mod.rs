@@ -13,7 +13,7 @@ use crate::tidy::{files, relative, root};
 mod generated;
 mod prose;
 
-const DOCUMENTS: [&str; 14] = [
+const DOCUMENTS: [&str; 15] = [
     "README.md",
     "CHANGELOG.md",
     "docs/ARCHITECTURE.md",
