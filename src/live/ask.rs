@@ -11,12 +11,11 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use ureq::{Agent, Error};
 
+use crate::live::pace::{ASK, Pace};
 use crate::live::reading::Reading;
 use crate::shutdown::Shutdown;
 use crate::thread::spawn;
 
-/// Time from the beginning of one round to the next.
-const PERIOD: Duration = Duration::from_secs(1);
 /// Longest time to connect, and for each part of a request and its answer.
 const PART_LIMIT: Duration = Duration::from_millis(800);
 /// Idle time after which a connection is not reused; below the idle timeout of every HTTP server that we ask.
@@ -58,19 +57,13 @@ pub fn start(
     name: String,
     address: &str,
     key: Option<&str>,
+    pace: Pace,
     shutdown: Shutdown,
 ) -> io::Result<(Slot, JoinHandle<()>)> {
     let slot = Slot::default();
     let (asker, answers) = (Asker::new(address, key), slot.clone());
     let thread = spawn(name, move || {
-        let mut next = Instant::now();
-        while !shutdown.requested() {
-            let answer = asker.ask();
-            *answers.lock() = Some(Arc::new(answer));
-            let now = Instant::now();
-            next = (next + PERIOD).max(now);
-            let _ = shutdown.closed().recv_timeout(next - now);
-        }
+        pace.each(ASK, &shutdown, || *answers.lock() = Some(Arc::new(asker.ask())));
     })?;
     Ok((slot, thread))
 }

@@ -3,18 +3,16 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::live::ask::Slot;
 use crate::live::board::{Board, Snapshot};
+use crate::live::pace::{Pace, SHOW};
 use crate::live::sample::Taken;
 use crate::live::tail::Found;
 use crate::live::view::{Moment, View};
 use crate::shutdown::Shutdown;
 use crate::thread::spawn;
-
-/// Time from one snapshot to the next.
-const PERIOD: Duration = Duration::from_secs(1);
 
 /// What the snapshots are made of.
 pub struct Clock {
@@ -31,16 +29,8 @@ impl Clock {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(mut self, shutdown: Shutdown) -> io::Result<JoinHandle<()>> {
-        spawn("snapshots", move || {
-            let mut next = Instant::now();
-            while !shutdown.requested() {
-                self.tick();
-                let now = Instant::now();
-                next = (next + PERIOD).max(now);
-                let _ = shutdown.closed().recv_timeout(next - now);
-            }
-        })
+    pub fn start(mut self, pace: Pace, shutdown: Shutdown) -> io::Result<JoinHandle<()>> {
+        spawn("snapshots", move || pace.each(SHOW, &shutdown, || self.tick()))
     }
 
     fn tick(&mut self) {

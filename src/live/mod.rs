@@ -17,6 +17,7 @@ mod door;
 mod exchange;
 mod exposition;
 mod history;
+mod pace;
 mod page;
 mod reading;
 mod rules;
@@ -41,6 +42,7 @@ use ask::Slot;
 use board::Board;
 use clock::Clock;
 use door::Door;
+use pace::Pace;
 use rules::Rules;
 use tail::Found;
 use view::View;
@@ -58,12 +60,12 @@ pub fn run(config: &LiveConfig, shutdown: &Shutdown) -> io::Result<()> {
         let text = format!("LIVE_ADDR={}: {error}; choose a free address", config.addr);
         io::Error::new(error.kind(), text)
     })?;
-    let mut threads = Vec::new();
-    let (programs, slots) = watch(config, shutdown, &mut threads)?;
+    let (mut threads, pace) = (Vec::new(), Pace::new(Instant::now()));
+    let (programs, slots) = watch(config, pace, shutdown, &mut threads)?;
     let found = tail(config, shutdown, &mut threads)?;
     let board = Arc::new(Board::default());
     let view = View::new(programs, found.is_some());
-    threads.push(Clock { view, slots, found, board: board.clone() }.start(shutdown.clone())?);
+    threads.push(Clock { view, slots, found, board: board.clone() }.start(pace, shutdown.clone())?);
     let door = Door::open(listener, Rules::new(config.names(), config.token()), board.clone())?;
     log::info!("listening on {} as {}", door.addr(), config.url(door.addr()));
     shutdown.wait();
@@ -77,6 +79,7 @@ pub fn run(config: &LiveConfig, shutdown: &Shutdown) -> io::Result<()> {
 /// Starts asking the programs.
 fn watch(
     config: &LiveConfig,
+    pace: Pace,
     shutdown: &Shutdown,
     threads: &mut Vec<JoinHandle<()>>,
 ) -> io::Result<(Vec<Watched>, Vec<Slot>)> {
@@ -85,7 +88,7 @@ fn watch(
     let producers = config.producers.iter().map(|address| (Role::Producer, address, key.as_deref()));
     let consumers = config.consumers.iter().map(|address| (Role::Consumer, address, None));
     for (number, (role, address, key)) in producers.chain(consumers).enumerate() {
-        let (slot, thread) = ask::start(format!("ask-{number}"), address, key, shutdown.clone())?;
+        let (slot, thread) = ask::start(format!("ask-{number}"), address, key, pace, shutdown.clone())?;
         programs.push(Watched::new(role, address));
         slots.push(slot);
         threads.push(thread);

@@ -1,9 +1,11 @@
 //! The HTTP server of our own: RFC 9112, and every limit of a connection.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use crate::consumer::load::event_lines;
 use crate::producer::{Served, at_once, serve};
 use crate::support::http::{self, Client, request_bytes};
 use crate::support::kafka::shared;
@@ -110,6 +112,29 @@ fn what_could_be_smuggling_is_refused_counted_and_closed() {
 }
 
 #[test]
+fn a_head_that_grows_for_20_seconds_is_cut_before_64_kib() {
+    let topic = shared().topic();
+    let served = serve_edge(&topic);
+    served.assert_serves();
+    let before = served.program.size().resident_bytes;
+    let (line, mut sent, mut answer) = ([b"X: ", &[b'a'; 1000][..], b"\r\n"].concat(), 0, [0; 16]);
+    let mut stream = TcpStream::connect(served.address).expect("connects");
+    stream.set_read_timeout(Some(Duration::from_millis(100))).expect("set");
+    stream.write_all(b"GET / HTTP/1.1\r\n").expect("sent");
+    let began = Instant::now();
+    // A line, and a moment for an answer to it.
+    while stream.read_exact(&mut answer).is_err() {
+        assert!(began.elapsed() < secs(20), "no answer to {sent} bytes");
+        stream.write_all(&line).expect("not cut without an answer");
+        sent += line.len();
+    }
+    assert!(sent < 64 << 10 && answer.starts_with(b"HTTP/1.1 431"), "{sent} bytes, {answer:?}");
+    let grown = served.program.size().resident_bytes.saturating_sub(before);
+    assert!(grown < 1 << 20, "{grown} bytes");
+    served.assert_serves();
+}
+
+#[test]
 fn endless_heads_cost_no_memory() {
     let topic = shared().topic();
     let served = serve_edge(&topic);
@@ -198,26 +223,41 @@ fn answers_much_larger_than_their_requests_do_not_pile_up() {
         let _ = deaf.stream().set_write_timeout(Some(secs(2)));
         let _ = deaf.send_raw(&requests);
         // Nothing is read, and the connection stays until all have sent what they can.
-        std::thread::sleep(secs(2));
+        thread::sleep(secs(2));
     });
     let peak = served.program.peak_bytes();
     assert!(peak < 128 << 20, "{peak} bytes");
     served.assert_serves();
 }
 
-#[test]
-fn a_slow_upload_is_served() {
-    let topic = shared().topic();
-    let served = serve(&topic, &[EDGE, ("HTTP_REQUEST_TIMEOUT_SECS", "10")]);
-    let body = format!("{{\"big\": \"{}\"}}", "x".repeat(4000));
+/// Sends `body` in parts of equal size over `time`, and returns the status.
+fn upload(served: &Served, body: &[u8], time: Duration) -> u16 {
+    const PARTS: usize = 60;
     let mut client = served.client();
-    client.send_raw(&post(&format!("Content-Length: {}\r\n", body.len()), "")).expect("sent");
-    for piece in body.as_bytes().chunks(250) {
-        std::thread::sleep(Duration::from_millis(300));
-        client.send_raw(piece).expect("sent");
+    let headers = format!("Content-Type: application/x-ndjson\r\nContent-Length: {}\r\n", body.len());
+    client.send_raw(&post(&headers, "")).expect("sent");
+    for part in body.chunks(body.len().div_ceil(PARTS)) {
+        thread::sleep(time / PARTS as u32);
+        client.send_raw(part).expect("sent");
     }
-    assert_eq!(client.read_response().expect("an answer").status, 200);
-    assert_eq!(topic.count(), 1);
+    client.read_response().expect("an answer").status
+}
+
+#[test]
+fn slow_uploads_are_served() {
+    let topic = shared().topic();
+    let served = serve_edge(&topic);
+    let small = event_lines(1, 4000);
+    // As much as a body may have, at 4 Mbit/s.
+    let large = event_lines(20, 419_000);
+    let large_time = Duration::from_secs_f64(large.len() as f64 * 8.0 / 4e6);
+    assert!(large_time > secs(16), "{large_time:?}");
+    let statuses = at_once(5, |index| match index {
+        4 => upload(&served, large.as_bytes(), large_time),
+        _ => upload(&served, small.as_bytes(), [5, 8, 12, 18].map(secs)[index]),
+    });
+    assert_eq!(statuses, [200; 5]);
+    assert_eq!(topic.count(), 4 + 20);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{expect, simulate, simulate_json};
+use crate::consumer::wait_ready;
 use crate::support::kafka::shared;
 use crate::support::process::{Program, Running};
 
@@ -27,11 +28,13 @@ impl Run {
                 .env("KAFKA_GROUP", &topic.name)
         };
         let mut producer = with_kafka(Program::producer()).start();
-        let consumer = with_kafka(Program::consumer())
+        let mut consumer = with_kafka(Program::consumer())
             .env("LOG_FILE", dir.path().join("logs/events.log"))
             .env("LAKE_DIR", dir.path().join("lake"))
             .env("LOG_ROTATE_SECS", "1")
             .start();
+        // A lake exists once the consumer has written its id.
+        wait_ready(&mut consumer);
         let url = format!("http://{}/register_event", producer.address());
         let run = Self { dir, _programs: [producer, consumer] };
         let record = run.path("record");
