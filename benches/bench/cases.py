@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import access
+import bystanders
 import destinations
-import idle
 import scenarios
 import to_file
 
@@ -67,6 +67,7 @@ def all_cases(sizes):
         *(open_loop(rate, sizes) for rate in sizes.open_rates),
         overload(sizes),
         beside_idle(sizes),
+        beside_viewers(sizes),
         keys(sizes),
         beside(30),
         ten_thousand(sizes),
@@ -126,11 +127,19 @@ def overload(sizes):
 
 
 def beside_idle(sizes):
+    return beside_others("idle", "beside-idle", f"{bystanders.IDLE:,} idle connections", sizes)
+
+
+def beside_viewers(sizes):
+    return beside_others("live", "beside-viewers", f"the live page with {bystanders.VIEWERS} viewers", sizes)
+
+
+def beside_others(name, candidate, others, sizes):
     return Case(
-        "idle",
-        f"one event per request, HTTP_SERVER=edge, wrk -t1 -c{idle.ACTIVE}, alone and beside {idle.IDLE:,} idle connections",
-        ["no-idle", "beside-idle"],
-        lambda setup, candidate: idle.beside_idle(setup, candidate, sizes.seconds),
+        name,
+        f"one event per request, HTTP_SERVER=edge, wrk -t1 -c{bystanders.ACTIVE}, alone and beside {others}",
+        ["undisturbed", candidate],
+        lambda setup, candidate: bystanders.beside(setup, candidate, sizes.seconds),
     )
 
 

@@ -15,6 +15,7 @@ COLUMNS = {
     "cpu_us": ("CPU µs/event", "{:.2f}"),
     "broker_cpu_us": ("broker CPU µs/event", "{:.2f}"),
     "memory_mib": ("memory MiB", "{:.0f}"),
+    "live_memory_mib": ("memory of the live page MiB", "{:.0f}"),
     "of_limit": ("taken of the limit", "{:.3f}"),
     "event_bytes": ("bytes/event", "{:.1f}"),
     "consumer_rate": ("consumer events/s", "{:,.0f}"),
@@ -71,7 +72,9 @@ def targets(results):
         ("the same: CPU of the broker", ("open-10000", "broker_cpu_us", "edge-wire", "axum"), "<=", 1.5),
         ("the same: p99", ("open-10000", "p99_ms", "edge-wire", "axum"), "<=", 1),
         ("50 connections beside 10,000 idle ones: rate relative to alone",
-         ("idle", "rate", "beside-idle", "no-idle"), ">=", 0.9),
+         ("idle", "rate", "beside-idle", "undisturbed"), ">=", 0.9),
+        ("the same beside 64 viewers of the live page",
+         ("live", "rate", "beside-viewers", "undisturbed"), ">=", 0.95),
         ("NDJSON of 1000: rate relative to the kafka crate alone",
          ("ndjson-1000", "rate", "ours", "bare"), ">=", 0.7),
         ("catching up: rate relative to kcat", ("catch-up", "rate", "ours", "kcat"), ">=", 0.8),
@@ -96,6 +99,8 @@ def targets(results):
     judged.append(judge("memory at 200 connections, MiB", memory, "<", 64))
     idle = results.get("idle", {}).get("candidates", {}).get("beside-idle")
     judged.append(judge("memory with 10,000 idle connections, MiB", idle and idle["median"]["memory_mib"], "<=", 64))
+    live = results.get("live", {}).get("candidates", {}).get("beside-viewers")
+    judged.append(judge("memory of the live page with 64 viewers, MiB", live and live["median"]["live_memory_mib"], "<=", 32))
     lake = results.get("lake", {}).get("candidates", {}).get("lake")
     judged.append(judge("memory of a consumer with a lake, MiB", lake and lake["median"]["memory_mib"], "<=", 128))
     noisy = results.get("noisy", {}).get("candidates", {}).get("beside-noisy")
