@@ -14,6 +14,7 @@ COLUMNS = {
     "p999_ms": ("p99.9 ms", "{:.2f}"),
     "cpu_us": ("CPU µs/event", "{:.2f}"),
     "broker_cpu_us": ("broker CPU µs/event", "{:.2f}"),
+    "load_cores": ("cores used by wrk", "{:.2f}"),
     "memory_mib": ("memory MiB", "{:.0f}"),
     "live_memory_mib": ("memory of the live page MiB", "{:.0f}"),
     "of_limit": ("taken of the limit", "{:.3f}"),

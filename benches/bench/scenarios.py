@@ -32,6 +32,7 @@ def closed_loop(setup, candidate, connections, batch, seconds, env=None, key=Non
         "rate": answered / result["seconds"],
         "cpu_us": meter.cpu["server"] * 1e6 / answered,
         "broker_cpu_us": meter.cpu["broker"] * 1e6 / answered,
+        "load_cores": meter.load_cpu / meter.seconds,
         "p50_ms": result["p50"],
         "p99_ms": result["p99"],
         "memory_mib": memory,

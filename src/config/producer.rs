@@ -61,7 +61,7 @@ pub struct QueueConfig {
     #[arg(long = "kafka-key-field", env = "KAFKA_KEY_FIELD", value_parser = field_name, value_name = "FIELD")]
     pub key_field: Option<String>,
 
-    /// Time to wait for more events before a batch is sent, in milliseconds; 0 sends it immediately
+    /// Time for which every batch waits for more events, in milliseconds; with 0, only those of a steady stream wait, at most 2 ms
     #[arg(long = "kafka-linger-ms", env = "KAFKA_LINGER_MS", default_value_t = 0,
           value_parser = number::<u64>(0..=1000), value_name = "MS")]
     pub linger_ms: u64,

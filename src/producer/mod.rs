@@ -25,6 +25,7 @@ mod decoding;
 mod edge;
 mod front;
 mod gate;
+mod grouping;
 mod handler;
 mod head;
 mod health;

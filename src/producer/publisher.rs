@@ -12,6 +12,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use crate::broker::BrokerError;
 use crate::echo::Echo;
 use crate::producer::batch::Batch;
+use crate::producer::grouping::Grouping;
 use crate::producer::job::Outcome;
 use crate::producer::kafka::{Kafka, unix_now};
 use crate::producer::queue::{Input, Usage};
@@ -33,7 +34,7 @@ pub struct Limits {
     pub batch_events: usize,
     /// Most bytes per call.
     pub batch_bytes: usize,
-    /// How long to wait for more events before a batch is sent.
+    /// How long to wait for more events before any batch is sent.
     pub linger: Duration,
     /// Longest broker call.
     pub call: Duration,
@@ -59,6 +60,8 @@ pub struct Publisher {
     pub batch: Batch<Ticket>,
     /// How fast events are acknowledged.
     pub rate: Rate,
+    /// How long a batch waits for more events.
+    pub grouping: Grouping,
 }
 
 /// What woke the loop.
@@ -135,16 +138,20 @@ impl Publisher {
                 return closing;
             }
         }
-        let linger = if self.limits.linger.is_zero() { now } else { Instant::now() + self.limits.linger };
-        let until = if failing { not_before.max(linger).min(self.next_expiry()) } else { linger };
+        let now = Instant::now();
+        let linger = now + self.limits.linger;
+        let grouped = self.grouping.until(now).max(linger);
+        let failed = failing.then(|| not_before.max(linger).min(self.next_expiry()));
         while !closing && self.has_room() {
+            let is_enough = self.grouping.is_enough(self.batch.open_events());
+            let until = failed.unwrap_or(if is_enough { linger } else { grouped });
             match self.wake(until) {
                 Wake::Input(Input::Job(job)) => self.batch.push(job),
                 Wake::Input(Input::Close) | Wake::Disconnected => closing = true,
                 Wake::Tick => break,
             }
         }
-        if failing {
+        if let Some(until) = failed {
             // Also when the batch is full or no more jobs follow; otherwise each failure would be retried at
             // once.
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
@@ -215,6 +222,7 @@ impl Publisher {
         let noted = self.kafka.note(failure.as_ref(), sent.len(), acknowledged, has_keys);
         let now = Instant::now();
         if acknowledged > 0 {
+            self.grouping.called(began, now, sent.len(), self.inputs.len());
             self.usage.set_rate(self.rate.add(acknowledged as u64, now));
         }
         let reason =

@@ -22,6 +22,7 @@ use crate::producer::bodies::{BodyQueue, BodyTask};
 use crate::producer::edge;
 use crate::producer::front::Front;
 use crate::producer::gate::Gate;
+use crate::producer::grouping::Grouping;
 use crate::producer::handler::Handler;
 use crate::producer::health::Health;
 use crate::producer::intake::Intake;
@@ -223,6 +224,7 @@ fn publisher(
         echo,
         batch: Batch::default(),
         rate: Rate::new(Instant::now()),
+        grouping: Grouping::default(),
     }
 }
 

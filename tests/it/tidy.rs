@@ -28,11 +28,12 @@ const PACKAGE_ROOMS: [(&str, &[&str]); 9] = [
 const PROGRAMS: [&str; 4] = ["producer", "consumer", "simulate", "live"];
 
 /// Modules without threads, I/O or clock, as a file or a directory.
-const PURE: [&str; 14] = [
+const PURE: [&str; 15] = [
     "src/event",
     "src/retry",
     "src/producer/batch",
     "src/producer/routes",
+    "src/producer/grouping",
     "src/producer/head",
     "src/producer/edge/connection",
     "src/live/buckets",
