@@ -130,7 +130,7 @@ mod tests {
         grouping.called(start, start + MILLI / 4, 5, 5);
         assert!(!grouping.is_enough(5) && grouping.is_enough(10));
         assert_eq!(grouping.until(start), start + MILLI);
-        // Now all ten come together, and nobody is left to come during the call.
+        // Now all ten come together, so nothing arrives during the call.
         for _ in 0..QUIET_CALLS {
             assert!(!grouping.is_enough(5));
             grouping.called(start, start + MILLI / 4, 10, 0);
