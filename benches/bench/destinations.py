@@ -32,7 +32,7 @@ def metric(port, name):
 
 
 def consumer(setup, filled, env):
-    """Starts a consumer of the whole topic that has all features; returns it and the port of its status page."""
+    """Starts a consumer of the whole topic that has all features; returns it once its status page answers, and its port."""
     port = setup.free_port()
     settings = {
         **candidates.kafka_settings(setup, "wire", filled.topic),
@@ -40,7 +40,7 @@ def consumer(setup, filled, env):
         "METRICS_ADDR": f"127.0.0.1:{port}",
     }
     program = setup.work.parent / "features/release/consumer"
-    return Program("consumer", [program], setup.work, env={**settings, **env}), port
+    return Program("consumer", [program], setup.work, port, {**settings, **env}), port
 
 
 def closed_logs(setup, candidate, filled):
