@@ -89,7 +89,7 @@ def check(setup, lake, events):
     """DuckDB must find every event once."""
     query = (
         "import duckdb, sys; print(*duckdb.sql(f\"SELECT count(*), count(DISTINCT event->>'user_id'), count(DISTINCT "
-        "user_id) FROM '{sys.argv[1]}/dt=*/hour=*/*.parquet'\").fetchone())"
+        "user_id) FROM '{sys.argv[1]}/dt=*/hour=*/*.parquet'\").fetchall()[0])"
     )
     counts = run([candidates.python(setup), "-c", query, lake]).split()
     if counts != [str(events)] * 3:

@@ -13,10 +13,11 @@ use crate::tidy::{files, relative, root};
 mod generated;
 mod prose;
 
-const DOCUMENTS: [&str; 15] = [
+const DOCUMENTS: [&str; 16] = [
     "README.md",
     "CHANGELOG.md",
     "docs/ARCHITECTURE.md",
+    "docs/BENCHMARKS-HTTP.md",
     "docs/CONTRACT.md",
     "docs/KAFKA.md",
     "docs/LIVE.md",
