@@ -129,10 +129,9 @@ impl Publisher {
     /// Collects jobs: waits for the first one (at most one tick), then takes all that are ready, up to one
     /// batch. After a failure it collects until the next attempt is due. Returns true if no more jobs follow.
     fn gather(&mut self, not_before: Instant, failing: bool) -> bool {
-        let now = Instant::now();
         let mut closing = false;
         if self.batch.is_empty() {
-            let until = if failing { not_before } else { now + PROBE_INTERVAL };
+            let until = if failing { not_before } else { Instant::now() + PROBE_INTERVAL };
             closing = self.accept_one(until);
             if self.batch.is_empty() {
                 return closing;
