@@ -25,6 +25,11 @@ pub trait Front: Send + Sync {
     /// The address it listens on.
     fn bound_addr(&self) -> SocketAddr;
 
+    /// True if an answer is only handed to a thread of the front, so that answering never blocks on a client.
+    fn answers_without_blocking(&self) -> bool {
+        false
+    }
+
     /// Accepts no further connections; open ones are still served.
     fn refuse_connections(&self);
 

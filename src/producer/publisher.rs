@@ -1,7 +1,7 @@
 //! Batches queued events, publishes them to Kafka, and passes settled jobs on to be answered.
 //!
 //! This is group commit: while one batch is on the wire the next one gathers, so no fixed wait is needed
-//! under load. The publisher never writes to a client and never decides what to answer.
+//! under load. The publisher never waits for a client and never decides what to answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -26,6 +26,12 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(750);
 
 /// How often the connection is checked while waiting for a quota.
 const QUOTA_CHECK: Duration = Duration::from_millis(250);
+
+/// Most events whose jobs the publisher answers itself: for so few, waking another thread takes longer.
+const MOST_ANSWERED_HERE: usize = 16;
+
+/// Answers settled jobs; must not block.
+pub type AnswerJobs = Box<dyn Fn(Vec<QueuedJob>) + Send>;
 
 /// Limits of one batch and of one broker call.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +59,8 @@ pub struct Publisher {
     pub inputs: Receiver<Input<QueuedJob>>,
     /// Where settled jobs go. Unbounded, because the queue's limits cover them until they are answered.
     pub settled: Sender<Vec<QueuedJob>>,
+    /// Answers settled jobs on this thread; `None` if an answer may block on a client.
+    pub answer: Option<AnswerJobs>,
     pub usage: Arc<Usage>,
     pub limits: Limits,
     /// Prints the original's lines.
@@ -242,6 +250,10 @@ impl Publisher {
                     self.echo.show(job.lines.line(index), second);
                 }
             }
+        }
+        let events: usize = settled.iter().map(|job| job.outcomes.len()).sum();
+        if let Some(answer) = self.answer.as_ref().filter(|_| events <= MOST_ANSWERED_HERE) {
+            return answer(settled);
         }
         let part = settled.len().div_ceil(self.limits.reply_threads);
         while !settled.is_empty() {

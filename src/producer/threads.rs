@@ -30,7 +30,7 @@ use crate::producer::kafka::Kafka;
 use crate::producer::keys_watch::KeysWatch;
 use crate::producer::metrics::ProducerMetrics;
 use crate::producer::operators::serve_pages;
-use crate::producer::publisher::{Limits, Publisher};
+use crate::producer::publisher::{AnswerJobs, Limits, Publisher};
 use crate::producer::queue::{Input, Queue};
 use crate::producer::rate::Rate;
 use crate::producer::routes::Policy;
@@ -90,16 +90,10 @@ impl Threads {
         let pages = admin_addr.map(|addr| serve_pages(addr, handler.clone())).transpose()?;
         let (settled, settled_end) = unbounded();
         let echo = Echo::start(config.event_echo, "✅ Event sent to Kafka:")?;
-        let publisher = publisher(config, echo, sink, inputs, settled, &handler);
+        let answer = front.answers_without_blocking().then(|| answer_jobs(&handler));
+        let publisher = publisher(config, echo, sink, inputs, settled, answer, &handler);
         let publisher = spawn_publisher(publisher, handler.clone(), stop)?;
-        let repliers =
-            spawn_each("reply", config.http.reply_threads, &settled_end, &handler, |handler, jobs| {
-                together(|| {
-                    for job in jobs {
-                        handler.catch_panic(|| handler.settle(job));
-                    }
-                });
-            })?;
+        let repliers = spawn_each("reply", config.http.reply_threads, &settled_end, &handler, settle_all)?;
         let body_readers =
             spawn_each("body", config.http.body_threads, &bodies, &handler, |handler, task| {
                 handler.catch_panic(|| handler.read_and_serve(task));
@@ -200,6 +194,7 @@ fn publisher(
     sink: Box<dyn Sink>,
     inputs: Receiver<Input<QueuedJob>>,
     settled: Sender<Vec<QueuedJob>>,
+    answer: Option<AnswerJobs>,
     handler: &Handler,
 ) -> Publisher {
     let queue = &config.queue;
@@ -212,6 +207,7 @@ fn publisher(
         ),
         inputs,
         settled,
+        answer,
         usage: handler.queue.usage().clone(),
         limits: Limits {
             batch_events: queue.batch_max_events as usize,
@@ -226,6 +222,20 @@ fn publisher(
         rate: Rate::new(Instant::now()),
         grouping: Grouping::default(),
     }
+}
+
+/// Answers the jobs of a batch, and then wakes each thread that has to write some of the answers once.
+fn settle_all(handler: &Handler, jobs: Vec<QueuedJob>) {
+    together(|| {
+        for job in jobs {
+            handler.catch_panic(|| handler.settle(job));
+        }
+    });
+}
+
+fn answer_jobs(handler: &Arc<Handler>) -> AnswerJobs {
+    let handler = handler.clone();
+    Box::new(move |jobs| settle_all(&handler, jobs))
 }
 
 /// When the publisher ends, so does the queue: jobs that are still in it are answered before anything else

@@ -83,6 +83,10 @@ impl Front for EdgeFront {
         self.loops.bound()
     }
 
+    fn answers_without_blocking(&self) -> bool {
+        true
+    }
+
     fn refuse_connections(&self) {
         self.loops.stop_accepting();
     }
