@@ -60,16 +60,23 @@ fn produce(config: &KafkaConfig, batch: usize, duration: Duration) -> (usize, us
     (sent, calls)
 }
 
+/// The n-th of `events` events, of which no two have the same user. The users have no order and time moves on as
+/// in a real topic, because equal or counted values would compress far better.
+fn filled_event(n: usize, events: usize) -> String {
+    // A prime larger than any topic here, so that each remainder occurs once.
+    let user = n * 2_147_483_647 % events;
+    let (second, milli) = (n / 10_000, n / 10 % 1_000);
+    let (hour, minute, second) = (second / 3600 % 24, second / 60 % 60, second % 60);
+    format!(
+        r#"{{"event": "purchase", "user_id": {user:>3}, "timestamp": "2025-07-08T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"}}"#
+    )
+}
+
 fn fill(config: &KafkaConfig, batch: usize, events: usize) -> (usize, usize) {
     let mut sink = broker::open_sink(config).expect("threads");
     for first in (0..events).step_by(batch) {
-        let values: Vec<String> = (first..events.min(first + batch))
-            .map(|n| {
-                format!(
-                    r#"{{"event": "purchase", "user_id": {n:>3}, "timestamp": "2025-07-08T00:12:01.781Z"}}"#
-                )
-            })
-            .collect();
+        let values: Vec<String> =
+            (first..events.min(first + batch)).map(|n| filled_event(n, events)).collect();
         let records: Vec<Record<'_>> =
             values.iter().map(|value| Record { key: None, value: value.as_bytes() }).collect();
         send(&mut sink, &records);

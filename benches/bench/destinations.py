@@ -88,8 +88,9 @@ def is_done(candidate, log, lake, port, events):
 def check(setup, lake, events):
     """DuckDB must find every event once."""
     query = (
-        "import duckdb, sys; print(*duckdb.sql(f\"SELECT count(*), count(DISTINCT event->>'user_id'), count(DISTINCT "
-        "user_id) FROM '{sys.argv[1]}/dt=*/hour=*/*.parquet'\").fetchall()[0])"
+        "import duckdb, sys; duckdb.sql('SET enable_progress_bar = false'); "
+        "print(*duckdb.sql(f\"SELECT count(*), count(DISTINCT event->>'user_id'), count(DISTINCT user_id) "
+        "FROM '{sys.argv[1]}/dt=*/hour=*/*.parquet'\").fetchall()[0])"
     )
     counts = run([candidates.python(setup), "-c", query, lake]).split()
     if counts != [str(events)] * 3:

@@ -19,7 +19,7 @@ use crate::event::{Value, members};
 const GROUP_MAX_ROWS: usize = 122_880;
 
 /// Most bytes of events in a row group, which is what is held in memory; a larger event has one of its own.
-const GROUP_MAX_BYTES: usize = 16 << 20;
+const GROUP_MAX_BYTES: usize = 8 << 20;
 
 /// Names of the columns that each file has.
 const LOGGED_AT: &str = "logged_at";
