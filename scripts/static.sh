@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Builds the programs as they are shipped: static release binaries with every feature that users choose by a setting.
+# Features: the default ones (wire, edge, live), and tls, lake, s3 and postgres.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+source "$root/scripts/lib.sh"
+cd "$root"
+
+usage() {
+  cat <<'TEXT'
+usage: scripts/static.sh [PROGRAM…]
+
+Builds producer, consumer, live and simulate, or only the PROGRAMs, as static binaries in target/TRIPLE/release, and
+prints their paths. They need no library of the machine that they run on, only a Linux kernel.
+
+Environment:
+  CARGO_TARGET_DIR  instead of target
+  RUSTFLAGS         further flags for the compiler
+TEXT
+}
+
+features=tls,lake,s3,postgres
+programs=()
+for argument; do
+  case $argument in
+    producer | consumer | live | simulate) programs+=("$argument") ;;
+    --help | -h)
+      usage
+      exit
+      ;;
+    *)
+      usage >&2
+      exit 2
+      ;;
+  esac
+done
+((${#programs[@]})) || programs=(producer consumer live simulate)
+
+command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"
+# ring compiles C and assembly.
+need cc build-essential
+triple=$(rustc -vV | sed --quiet 's/^host: //p')
+options=()
+for program in "${programs[@]}"; do options+=(--bin "$program"); done
+# With --target, the flag does not reach procedural macros, which cannot be static. The names of functions stay, for
+# backtraces; the lines would double the size.
+RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
+  CARGO_PROFILE_RELEASE_DEBUG=none CARGO_PROFILE_RELEASE_STRIP=debuginfo \
+  cargo build --locked --release --quiet --target "$triple" --features "$features" "${options[@]}" >&2
+for program in "${programs[@]}"; do
+  path=${CARGO_TARGET_DIR:-target}/$triple/release/$program
+  # ldd fails for what is not dynamic at all, and names no library for a static program that can be placed anywhere.
+  if ldd "$path" 2>/dev/null | grep --quiet '=>'; then die "$path is not static"; fi
+  realpath "$path"
+done
