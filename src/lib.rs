@@ -9,7 +9,8 @@
 //! plays the outside world: it sends load to the producer and audits the file. `live` shows all of it on a page.
 //!
 //! The programs share [`config`], [`logging`], [`metrics`], [`readiness`], [`retry`], [`shutdown`],
-//! [`status_page`], [`thread`], [`thread_limit`], [`sockets`], [`linux`], `acceptor`, `transport` and `decompress`;
+//! [`status_page`], [`thread`], [`thread_limit`], [`sockets`], [`linux`], `acceptor`, `transport`, `health_check` and
+//! `decompress`;
 //! `producer`, `consumer`, `simulate` and `live` never import each other.
 
 mod acceptor;
@@ -20,6 +21,7 @@ pub mod consumer;
 mod decompress;
 pub mod echo;
 pub mod event;
+mod health_check;
 mod hex;
 pub mod linux;
 #[cfg(feature = "live")]

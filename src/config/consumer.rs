@@ -11,9 +11,10 @@ use clap::{ArgAction, Args, Parser, ValueEnum};
 #[cfg(feature = "postgres")]
 use super::CreateTables;
 use super::shard::Shard;
-use super::values::{file_to_write, listen_address, number};
+use super::values::{file_to_write, listen_address_or_off, number};
 use super::{
-    CommonConfig, DestinationConfig, EventEcho, IdsConfig, KafkaConfig, LakeConfig, Secret, Settings,
+    CommonConfig, DestinationConfig, EventEcho, HealthConfig, IdsConfig, KafkaConfig, LakeConfig, Secret,
+    Settings,
 };
 
 /// Reads events from a Kafka topic and writes each one to a log file exactly once.
@@ -23,6 +24,9 @@ pub struct ConsumerConfig {
     /// Settings that every program has.
     #[command(flatten)]
     pub common: CommonConfig,
+    /// Asks for health instead.
+    #[command(flatten)]
+    pub health: HealthConfig,
     /// How Kafka is reached.
     #[command(flatten)]
     pub kafka: KafkaConfig,
@@ -48,7 +52,7 @@ pub struct ConsumerConfig {
         long,
         env = "METRICS_ADDR",
         default_value = "127.0.0.1:5001",
-        value_parser = metrics_addr,
+        value_parser = listen_address_or_off,
         value_name = "IP:PORT|off"
     )]
     // With the full path, clap takes the type for a single value, so its parser also gets `off`.
@@ -189,13 +193,6 @@ pub enum OffsetReset {
     Divergence,
 }
 
-fn metrics_addr(value: &str) -> Result<Option<SocketAddr>, String> {
-    if value.trim().eq_ignore_ascii_case("off") {
-        return Ok(None);
-    }
-    listen_address(value).map(Some).map_err(|why| format!("{why}; or off"))
-}
-
 fn group_name(value: &str) -> Result<String, String> {
     if value.is_empty() || value.len() > 249 || value.trim() != value {
         return Err("expected a name of 1 to 249 bytes with no white space around it".into());
@@ -267,6 +264,10 @@ impl Settings for ConsumerConfig {
     fn passwords(&self) -> Vec<(&'static str, &Secret)> {
         let passwords = [self.kafka.security.given_password(), self.destination.given_password()];
         passwords.into_iter().flatten().chain(self.lake.s3.given_secrets()).collect()
+    }
+
+    fn asked_for_health(&self) -> Result<Option<(&'static str, SocketAddr)>, String> {
+        self.health.asked("METRICS_ADDR", self.metrics_addr)
     }
 
     #[cfg(feature = "postgres")]

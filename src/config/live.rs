@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::{Parser, ValueEnum};
 
 use super::values::{host_and_port, listen_address};
-use super::{CommonConfig, KafkaConfig, Secret, Settings};
+use super::{CommonConfig, HealthConfig, KafkaConfig, Secret, Settings};
 
 /// Environment variables of the token for the page, and of the key for the producers' metrics.
 pub const LIVE_TOKEN_ENV: &str = "LIVE_TOKEN";
@@ -25,6 +25,9 @@ pub struct LiveConfig {
     /// Settings that every program has.
     #[command(flatten)]
     pub common: CommonConfig,
+    /// Asks for health instead.
+    #[command(flatten)]
+    pub health: HealthConfig,
     /// How Kafka is reached, for the last events.
     #[command(flatten)]
     pub kafka: KafkaConfig,
@@ -193,6 +196,10 @@ impl Settings for LiveConfig {
             ("LIVE_CONSUMERS", self.consumers.join(",")),
             ("LIVE_HOSTS", self.hosts.iter().flatten().cloned().collect::<Vec<_>>().join(",")),
         ]
+    }
+
+    fn asked_for_health(&self) -> Result<Option<(&'static str, SocketAddr)>, String> {
+        self.health.asked("LIVE_ADDR", Some(self.addr))
     }
 
     fn passwords(&self) -> Vec<(&'static str, &Secret)> {

@@ -6,6 +6,7 @@
 mod access;
 mod consumer;
 mod destination;
+mod health;
 mod http;
 mod ids;
 mod kafka;
@@ -23,6 +24,7 @@ mod values;
 pub use access::{AccessConfig, read_keys};
 pub use consumer::{ConsumerConfig, Fsync, LogConfig, OffsetReset, ReadingConfig};
 pub use destination::{CreateTables, DESTINATION_PASSWORD_ENV, DestinationConfig};
+pub use health::HealthConfig;
 pub use http::{HttpConfig, HttpServer};
 pub use ids::IdsConfig;
 pub use kafka::{KafkaClient, KafkaConfig};
@@ -36,6 +38,7 @@ pub use security::{SaslMechanism, SecurityConfig, SecurityProtocol, system_autho
 pub use shard::Shard;
 pub use simulate::{AuditConfig, BatchFormat, LoadConfig, Output, ReportConfig, SimulateConfig};
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
@@ -43,7 +46,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 use simplelog::LevelFilter;
 
-use crate::logging;
+use crate::{health_check, logging};
 
 /// Exit code for a bad setting.
 pub const EXIT_BAD_CONFIG: u8 = 2;
@@ -88,6 +91,14 @@ pub trait Settings: CommandFactory + FromArgMatches {
         Vec::new()
     }
 
+    /// Name and value of the setting with the address of `/readyz`, if `--health` asks for it.
+    ///
+    /// # Errors
+    /// One sentence that says why there is no such address.
+    fn asked_for_health(&self) -> Result<Option<(&'static str, SocketAddr)>, String> {
+        Ok(None)
+    }
+
     /// Text to print instead of running, if a flag asks for that.
     ///
     /// # Errors
@@ -122,6 +133,10 @@ pub fn load<T: Settings>() -> Result<T, ExitCode> {
         ExitCode::SUCCESS
     })?;
     let settings = T::from_arg_matches(&matches).map_err(|error| refuse(&error.to_string()))?;
+    // Before files of the settings are read: that one of them is being replaced does not make the program unhealthy.
+    if let Some(outcome) = check_health(&settings) {
+        return Err(outcome);
+    }
     settings.validate().map_err(|reason| refuse(&reason))?;
     if settings.common().print_config {
         print(&table(&command, &matches, &settings));
@@ -136,6 +151,16 @@ pub fn load<T: Settings>() -> Result<T, ExitCode> {
         return Err(ExitCode::SUCCESS);
     }
     Ok(settings)
+}
+
+/// The exit code of `--health`, if it was asked for.
+fn check_health(settings: &impl Settings) -> Option<ExitCode> {
+    let outcome = match settings.asked_for_health() {
+        Ok(None) => return None,
+        Ok(Some((name, listening))) => health_check::ask(name, listening),
+        Err(reason) => Err(reason),
+    };
+    Some(outcome.map_or_else(|reason| end_with(1, &reason), |()| ExitCode::SUCCESS))
 }
 
 /// Describes an error without the offending line, which may contain a password.
@@ -220,9 +245,13 @@ fn print(text: &str) {
 }
 
 fn refuse(reason: &str) -> ExitCode {
+    end_with(EXIT_BAD_CONFIG, reason)
+}
+
+fn end_with(code: u8, reason: &str) -> ExitCode {
     logging::say(format!("error: {reason}\n"));
     logging::flush();
-    ExitCode::from(EXIT_BAD_CONFIG)
+    ExitCode::from(code)
 }
 
 #[cfg(test)]

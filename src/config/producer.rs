@@ -1,12 +1,13 @@
 //! Settings of the producer, including all limits of the HTTP server and the queue.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 
 use super::access::new_key;
 use super::values::{added_field, field_name, non_empty, number};
-use super::{AccessConfig, CommonConfig, HttpConfig, KafkaConfig, Secret, Settings};
+use super::{AccessConfig, CommonConfig, HealthConfig, HttpConfig, KafkaConfig, Secret, Settings};
 
 /// Accepts events over HTTP, stores them in Kafka, and answers 200 once Kafka has acknowledged them.
 #[derive(Parser, Clone, Debug)]
@@ -15,6 +16,9 @@ pub struct ProducerConfig {
     /// Settings that every program has.
     #[command(flatten)]
     pub common: CommonConfig,
+    /// Asks for health instead.
+    #[command(flatten)]
+    pub health: HealthConfig,
     /// How Kafka is reached.
     #[command(flatten)]
     pub kafka: KafkaConfig,
@@ -159,6 +163,13 @@ impl Settings for ProducerConfig {
 
     fn passwords(&self) -> Vec<(&'static str, &Secret)> {
         self.kafka.security.given_password().into_iter().collect()
+    }
+
+    fn asked_for_health(&self) -> Result<Option<(&'static str, SocketAddr)>, String> {
+        match self.access.admin_addr {
+            Some(operators) => self.health.asked("ADMIN_ADDR", Some(operators)),
+            None => self.health.asked("HTTP_ADDR", Some(self.http.addr)),
+        }
     }
 
     fn output(&self) -> Result<Option<String>, String> {

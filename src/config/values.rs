@@ -143,6 +143,14 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// A [`listen_address`], or `off`.
+pub fn listen_address_or_off(value: &str) -> Result<Option<SocketAddr>, String> {
+    if value.trim().eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    listen_address(value).map(Some).map_err(|why| format!("{why}; or off"))
+}
+
 /// Checks that `path` is a regular file or does not exist yet.
 pub fn file(setting: &str, path: &Path) -> Result<(), String> {
     let refused = |why: &str| Err(format!("{setting}={}: {why}", path.display()));

@@ -9,6 +9,4 @@ pub mod tcp;
 pub mod tls;
 
 pub use deadline::left;
-#[cfg(feature = "live")]
-pub use stream::Until;
-pub use stream::{Refused, Transport};
+pub use stream::{Refused, Transport, Until};

@@ -4,6 +4,7 @@ mod broker;
 mod consumer;
 mod docs;
 mod harness;
+mod health;
 #[cfg(feature = "live")]
 mod live;
 #[cfg(feature = "postgres")]
