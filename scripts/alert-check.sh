@@ -49,7 +49,6 @@ export HTTP_ADDR=127.0.0.1:$((port + 5)) METRICS_ADDR=127.0.0.1:$((port + 6))
 alertmanager=127.0.0.1:$((port + 7)) prometheus=127.0.0.1:$((port + 8))
 alert=PipelineKafkaUnavailable
 wait_limit_s=180
-started_ms=$(date +%s%3N)
 
 kafka() {
   attended env --unset=KAFKA_BROKERS --unset=KAFKA_MODE KAFKA_RUNTIME=jvm KAFKA_PORT="$port" KAFKA_DIR="$run_dir/kafka" \
@@ -70,20 +69,6 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # --- Helpers ---
-
-happened() { # happened TEXT: prints it with the seconds since the start
-  local ms=$(($(date +%s%3N) - started_ms))
-  printf '%5d.%d s  %s\n' $((ms / 1000)) $((ms % 1000 / 100)) "$1"
-}
-
-wait_until() { # wait_until WHAT COMMAND…: until COMMAND succeeds
-  local deadline=$((SECONDS + wait_limit_s)) what=$1
-  shift
-  until "$@"; do
-    ((SECONDS < deadline)) || fail "$what: not within $wait_limit_s s; all logs are in $run_dir"
-    sleep 0.2
-  done
-}
 
 get() { curl --silent --show-error --fail --max-time 5 "http://$1" 2>>"$run_dir/curl.log"; }
 

@@ -17,19 +17,9 @@ project() {
   echo "event-pipeline-$of"
 }
 
-# Sets $tool to the command that runs a compose file; fails if there is none.
-find_compose() {
-  if docker compose version >/dev/null 2>&1; then
-    tool=(docker compose)
-  elif docker-compose version >/dev/null 2>&1; then
-    tool=(docker-compose)
-  else
-    return 1
-  fi
-}
-
 # Runs docker compose with its output in $compose_log, which says why it failed.
 compose() {
+  local tool=()
   find_compose || { echo "neither 'docker compose' nor 'docker-compose' is installed" >>"$compose_log" && return 1; }
   KAFKA_PORT=$port timeout --foreground --kill-after=10 "$compose_timeout_s" "${tool[@]}" \
     --project-name "$(project)" --file "${root:?}/docker-compose.yml" "$@" >>"$compose_log" 2>&1 </dev/null

@@ -20,3 +20,15 @@ need() {
     die "$1 is missing; install it (Debian, Ubuntu: sudo apt-get install $2)${3:+, $3}"
   fi
 }
+
+# Sets $tool to the command that runs a compose file; fails if there is none.
+# shellcheck disable=SC2034 # for the caller
+find_compose() {
+  if docker compose version >/dev/null 2>&1; then
+    tool=(docker compose)
+  elif docker-compose version >/dev/null 2>&1; then
+    tool=(docker-compose)
+  else
+    return 1
+  fi
+}

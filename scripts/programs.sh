@@ -24,6 +24,22 @@ fail() { # fail REASON [LOG]: prints the end of LOG too
   exit 1
 }
 
+started_ms=$(date +%s%3N)
+happened() { # happened TEXT: prints it with the seconds since the start
+  local ms=$(($(date +%s%3N) - started_ms))
+  printf '%5d.%d s  %s\n' $((ms / 1000)) $((ms % 1000 / 100)) "$1"
+}
+
+wait_limit_s=60
+wait_until() { # wait_until WHAT COMMAND…: until COMMAND succeeds
+  local deadline=$((SECONDS + wait_limit_s)) what=$1
+  shift
+  until "$@"; do
+    ((SECONDS < deadline)) || fail "$what: not within $wait_limit_s s; all logs are in ${run_dir:?}"
+    sleep 0.2
+  done
+}
+
 # attended COMMAND…: waits for COMMAND. Traps run immediately; bash would delay them for a foreground command.
 # The command gets its own process group, so that end_attended reaches all of its processes.
 attended() {

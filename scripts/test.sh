@@ -77,7 +77,7 @@ step "Kafka for the tests" scripts/kafka.sh fetch
 
 step "scripts" shellcheck --external-sources scripts/*.sh .ci/run
 step "alerts" promtool test rules docs/prometheus/tests.yml
-step "Prometheus' settings" promtool check config docs/prometheus/prometheus.yml
+step "Prometheus' settings" promtool check config docs/prometheus/prometheus.yml docs/prometheus/docker.yml
 step "Alertmanager's settings" amtool check-config docs/prometheus/alertmanager.yml
 step "format" cargo fmt --check
 step "live page" node --test tests/page/chart.test.js tests/page/words.test.js
@@ -108,5 +108,6 @@ else
   beside_pid=
   ((code == 0)) || { cat "$beside_log" >&2 && die "the background tests failed; see above or $beside_log"; }
   grep --extended-regexp '^(test result|[a-z]+\.sh: )' "$beside_log" >&2
+  step "containers" scripts/docker-check.sh
 fi
 say "all checks passed ($SECONDS s)"

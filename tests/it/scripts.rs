@@ -1,5 +1,5 @@
 //! `scripts/kafka.sh` and `scripts/run_all.sh` where docker only half works, and when they are interrupted; and
-//! `scripts/alert-check.sh`.
+//! `scripts/alert-check.sh` and `scripts/docker-check.sh`.
 
 use std::fs;
 use std::io::Write;
@@ -161,6 +161,20 @@ fn docker_that_was_asked_for_and_cannot_work_is_an_error() {
         assert!(last.contains("KAFKA_RUNTIME=docker: ") && last.contains(reason), "{}", started.stderr);
         assert!(project.docker_calls().contains(" down --volumes") == (missing == "no-up"));
         project.assert_ends_clean();
+    }
+}
+
+#[test]
+fn the_check_of_containers_says_that_there_is_no_engine_and_fails_only_if_one_is_required() {
+    let project = Project::new(&[]);
+    project.command("docker", "exit 1");
+    project.command("dockerd", "echo 'level=fatal msg=\"no room\"' >&2; exit 1");
+    for (arguments, code, word) in [(&[][..], 0, "skipped: "), (&["--required"][..], 1, "failed while ")] {
+        let ended =
+            project.program("docker-check.sh", arguments).env("RUN_DIR", project.path("run")).run(secs(120));
+        let said: Vec<_> = ended.stderr.lines().filter(|line| line.contains(word)).collect();
+        assert_eq!((ended.status.code(), said.len()), (Some(code), 1), "{ended:?}");
+        assert!(said[0].contains("no docker engine responds") || said[0].contains("no room"), "{said:?}");
     }
 }
 

@@ -10,15 +10,17 @@ use event_pipeline::producer::{self, EXIT_LEAK_BUDGET};
 
 use crate::tidy::{files, relative, root};
 
+mod containers;
 mod generated;
 mod prose;
 
-const DOCUMENTS: [&str; 16] = [
+const DOCUMENTS: [&str; 17] = [
     "README.md",
     "CHANGELOG.md",
     "docs/ARCHITECTURE.md",
     "docs/BENCHMARKS-HTTP.md",
     "docs/CONTRACT.md",
+    "docs/DOCKER.md",
     "docs/KAFKA.md",
     "docs/LIVE.md",
     "docs/METRICS.md",
