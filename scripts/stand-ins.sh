@@ -199,7 +199,7 @@ stand_in_for_rust() { # stand_in_for_rust IMAGE
   cp --dereference /etc/ssl/certs/ca-certificates.crt "$to/etc/ssl/certs/"
   printf '#!/bin/bash\necho "host: %s"\n' "$triple" >"$to/usr/local/bin/rustc"
   # shellcheck disable=SC2016 # expanded by the script
-  printf '#!/bin/bash\nmkdir -p target/%s/release && cp /programs/* target/%s/release/\n' "$triple" "$triple" >"$to/usr/local/bin/cargo"
+  printf '#!/bin/bash\nmkdir -p target/static/%s/release && cp /programs/* target/static/%s/release/\n' "$triple" "$triple" >"$to/usr/local/bin/cargo"
   printf '#!/bin/bash\nexit 1\n' >"$to/usr/local/bin/cc"
   chmod +x "$to"/usr/local/bin/*
   printf 'FROM stand-in-base\nENV PATH=/usr/local/bin:/usr/bin:/bin\nCOPY . /\n' | build "$to" "$1"

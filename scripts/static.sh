@@ -10,8 +10,8 @@ usage() {
   cat <<'TEXT'
 usage: scripts/static.sh [PROGRAM…]
 
-Builds producer, consumer, live and simulate, or only the PROGRAMs, as static binaries in target/TRIPLE/release, and
-prints their paths. They need no library of the machine that they run on, only a Linux kernel.
+Builds producer, consumer, live and simulate, or only the PROGRAMs, as static binaries in target/static/TRIPLE/release,
+and prints their paths. They need no library of the machine that they run on, only a Linux kernel.
 
 Environment:
   CARGO_TARGET_DIR  instead of target
@@ -39,6 +39,8 @@ done
 command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"
 # ring compiles C and assembly.
 need cc build-essential
+# A directory of its own, so that scripts/test.sh can build here while cargo runs the tests.
+out=${CARGO_TARGET_DIR:-target}/static
 triple=$(rustc -vV | sed --quiet 's/^host: //p')
 options=()
 for program in "${programs[@]}"; do options+=(--bin "$program"); done
@@ -46,9 +48,9 @@ for program in "${programs[@]}"; do options+=(--bin "$program"); done
 # backtraces; the lines would double the size.
 RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
   CARGO_PROFILE_RELEASE_DEBUG=none CARGO_PROFILE_RELEASE_STRIP=debuginfo \
-  cargo build --locked --release --quiet --target "$triple" --features "$features" "${options[@]}" >&2
+  cargo build --locked --release --quiet --target-dir "$out" --target "$triple" --features "$features" "${options[@]}" >&2
 for program in "${programs[@]}"; do
-  path=${CARGO_TARGET_DIR:-target}/$triple/release/$program
+  path=$out/$triple/release/$program
   # ldd fails for what is not dynamic at all, and names no library for a static program that can be placed anywhere.
   if ldd "$path" 2>/dev/null | grep --quiet '=>'; then die "$path is not static"; fi
   realpath "$path"

@@ -31,6 +31,8 @@ trap 'exit 143' TERM
 
 # Runs chaos and repeats the broker tests with other clients and versions. These mostly wait for brokers.
 run_beside() {
+  # For the last steps, with what the tests leave of the processor.
+  nice --adjustment=19 scripts/static.sh >/dev/null &
   # The skipped tests always use our own client, so they are covered by the main run.
   KAFKA_CLIENT_FOR_TESTS=wire step "tests of our own client" \
     tests_of broker:: --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once:: --skip ::security::
@@ -45,6 +47,7 @@ run_beside() {
     producer::drain producer::overload producer::pipelining producer::sick producer::uploads
   step "chaos" scripts/chaos.sh --quick
   step "chaos with repeated requests" scripts/chaos.sh --quick --retry broker cut-client
+  step "static programs" wait $!
 }
 
 command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"
