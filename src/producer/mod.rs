@@ -90,6 +90,11 @@ pub fn statuses() -> Vec<u16> {
     Status::ALL.map(Status::code).to_vec()
 }
 
+/// Every path, and the methods that it supports as `Allow` lists them, for the documentation.
+pub fn routes() -> Vec<(&'static str, &'static str)> {
+    routes::PATHS.map(|(path, route)| (path, route.methods())).to_vec()
+}
+
 /// How often a drain checks whether everything is settled.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 

@@ -26,6 +26,18 @@ pub enum Route {
     Unknown,
 }
 
+/// Every path and the resource that it names.
+pub const PATHS: [(&str, Route); 8] = [
+    ("/register_event", Route::RegisterEvent),
+    ("/livez", Route::Livez),
+    ("/health", Route::Livez),
+    ("/readyz", Route::Readyz),
+    ("/healthz", Route::Readyz),
+    ("/ready", Route::Readyz),
+    ("/metrics", Route::Metrics),
+    ("/version", Route::Version),
+];
+
 impl Route {
     /// All routes, in the order of their numbers.
     pub const ALL: [Self; 6] =
@@ -46,13 +58,15 @@ impl Route {
     /// The resource that a request target names.
     pub fn of(target: &str) -> Self {
         let path = target.split_once('?').map_or(target, |(path, _)| path);
-        match path.strip_suffix('/').unwrap_or(path) {
-            "/register_event" => Self::RegisterEvent,
-            "/livez" | "/health" => Self::Livez,
-            "/readyz" | "/healthz" | "/ready" => Self::Readyz,
-            "/metrics" => Self::Metrics,
-            "/version" => Self::Version,
-            _ => Self::Unknown,
+        let path = path.strip_suffix('/').unwrap_or(path);
+        PATHS.iter().find(|(known, _)| *known == path).map_or(Self::Unknown, |(_, route)| *route)
+    }
+
+    /// The methods that it supports, as `Allow` lists them.
+    pub fn methods(self) -> &'static str {
+        match self {
+            Self::RegisterEvent => "POST",
+            _ => "GET, HEAD",
         }
     }
 }
@@ -116,12 +130,12 @@ pub fn judge(head: &Head<'_>, policy: &Policy) -> Verdict {
             Err(Answer::error(ErrorTag::NotFound, "no such path; send events to POST /register_event"))
         }
         (Route::RegisterEvent, "POST") => body(head, length, policy).map(Verdict::Take),
-        (Route::RegisterEvent, _) => Err(Answer::not_allowed("POST")),
+        (Route::RegisterEvent, _) => Err(Answer::not_allowed(route.methods())),
         (_, "GET" | "HEAD") if has_body => {
             Err(Answer::error(ErrorTag::UnexpectedBody, "a GET here must not have a body"))
         }
         (_, "GET" | "HEAD") => Ok(Verdict::Show(route)),
-        _ => Err(Answer::not_allowed("GET, HEAD")),
+        _ => Err(Answer::not_allowed(route.methods())),
     };
     verdict.unwrap_or_else(|answer| Verdict::Refuse(answer.closing(has_body && !head.body_is_here)))
 }

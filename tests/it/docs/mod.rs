@@ -12,7 +12,10 @@ use crate::tidy::{files, relative, root};
 
 mod containers;
 mod generated;
+mod openapi;
 mod prose;
+
+pub use openapi::PACKAGES;
 
 const DOCUMENTS: [&str; 17] = [
     "README.md",

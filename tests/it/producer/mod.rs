@@ -17,6 +17,7 @@ mod media;
 mod metrics;
 mod moved;
 mod nginx;
+mod openapi;
 mod overload;
 mod pipelining;
 mod quiet;
