@@ -78,6 +78,7 @@ need pip3 python3-pip
 need curl curl
 need python3 python3
 need node nodejs
+# The types of the Kubernetes API, too.
 need go golang-go
 # Fails early if Kafka cannot be fetched, instead of in each test. The tests' Java client always needs it.
 step "Kafka for the tests" scripts/kafka.sh fetch

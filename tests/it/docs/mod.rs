@@ -12,6 +12,7 @@ use crate::tidy::{files, relative, root};
 
 mod containers;
 mod generated;
+mod kubernetes;
 mod openapi;
 mod prose;
 
@@ -35,6 +36,7 @@ const DOCUMENTS: [&str; 17] = [
     "docs/STYLE.md",
     "docs/TINY_HTTP.md",
     "docs/TROUBLESHOOTING.md",
+    "docs/kubernetes/README.md",
 ];
 
 pub fn read(path: &str) -> String {
