@@ -72,19 +72,6 @@ trap 'exit 143' TERM
 
 get() { curl --silent --show-error --fail --max-time 5 "http://$1" 2>>"$run_dir/curl.log"; }
 
-# adapted FILE FROM TO…: copies docs/prometheus/FILE into the run's directory and replaces each FROM, which it must have.
-adapted() {
-  local name=$1 text
-  text=$(<"docs/prometheus/$name")
-  shift
-  while (($# > 0)); do
-    [[ $text == *"$1"* ]] || fail "docs/prometheus/$name does not have '$1'"
-    text=${text//"$1"/"$2"}
-    shift 2
-  done
-  printf '%s\n' "$text" >"$run_dir/$name"
-}
-
 monitor() { # monitor NAME ADDRESS COMMAND…: starts it and waits until it is ready
   local name=$1 address=$2
   shift 2
@@ -119,10 +106,10 @@ kafka start
 start_program consumer "$METRICS_ADDR"
 start_program producer "$HTTP_ADDR"
 
-adapted alertmanager.yml 127.0.0.1:5000 "$HTTP_ADDR" 'group_wait: 10s' 'group_wait: 1s'
-adapted rules.yml
-adapted alerts.yml 'for: 1m' 'for: 3s'
-adapted prometheus.yml 127.0.0.1:5000 "$HTTP_ADDR" 127.0.0.1:5001 "$METRICS_ADDR" 127.0.0.1:9093 "$alertmanager" \
+adapted prometheus/alertmanager.yml 127.0.0.1:5000 "$HTTP_ADDR" 'group_wait: 10s' 'group_wait: 1s'
+adapted prometheus/rules.yml
+adapted prometheus/alerts.yml 'for: 1m' 'for: 3s'
+adapted prometheus/prometheus.yml 127.0.0.1:5000 "$HTTP_ADDR" 127.0.0.1:5001 "$METRICS_ADDR" 127.0.0.1:9093 "$alertmanager" \
   '_interval: 15s' '_interval: 1s'
 monitor alertmanager "$alertmanager" prometheus-alertmanager --config.file="$run_dir/alertmanager.yml" \
   --storage.path="$run_dir/alertmanager" --web.listen-address="$alertmanager" --cluster.listen-address=

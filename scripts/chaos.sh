@@ -105,20 +105,7 @@ mkdir --parents "$base_dir"
 run_dir=$base_dir
 bin=${CARGO_TARGET_DIR:-target}/$profile
 
-port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-
-free_ports() {
-  local base offset
-  for ((base = 10000 + RANDOM % 48 * 200; ; base = 10000 + RANDOM % 48 * 200)); do
-    for offset in 0 1 50 51 100 101 110 111 120 121; do
-      port_is_free $((base + offset)) || continue 2
-    done
-    echo "$base"
-    return
-  done
-}
-
-port=${CHAOS_PORT:-$(free_ports)}
+port=${CHAOS_PORT:-$(free_ports 0 1 50 51 100 101 110 111 120 121)}
 kafka_port=$port kafka_dir=$base_dir/kafka
 # Keep the programs' logs free of per-event lines.
 export EVENT_ECHO=off
@@ -255,14 +242,6 @@ bad() {
   failed=1
 }
 
-figures() { # figures FILE NAME…: prints numbers from a JSON file with one member per line
-  local file=$1 name
-  shift
-  for name in "$@"; do
-    sed --quiet "s/^ *\"$name\": \([0-9.]*\),\?$/\1/p" "$file" | head --lines=1
-  done | paste --serial --delimiters=' '
-}
-
 # --- The table ---
 
 print_table() {
@@ -271,22 +250,13 @@ print_table() {
   printf '%s\n' "${rows[@]}"
 }
 
-machine() {
-  local processor memory
-  processor=$(sed --quiet 's/^model name\s*: //p' /proc/cpuinfo | head --lines=1)
-  memory=$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)
-  echo "$(nproc) × ${processor:-$(uname --machine)}, $memory, Linux $(uname --kernel-release)"
-}
-
 write_page() {
-  local commit page=docs/CHAOS.md doubles="0 if the fault affects neither a producer nor a broker. Otherwise a
+  local page=docs/CHAOS.md doubles="0 if the fault affects neither a producer nor a broker. Otherwise a
   response from the broker may get lost, and the producer then writes the event again (docs/CONTRACT.md)."
   if [[ $client == wire ]]; then
     page=docs/CHAOS-WIRE.md doubles="0 in every row: when this client
   retries a batch, it keeps the sequence number, so the broker recognizes the batch (docs/CONTRACT.md)."
   fi
-  commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
-  [[ -z $(git status --porcelain --untracked-files=no 2>/dev/null) ]] || commit+=" with changes"
   mkdir --parents docs
   cat >"$page" <<PAGE
 # Chaos run, client \`$client\`
@@ -295,7 +265,7 @@ How many events are lost or duplicated when parts of the pipeline fail under loa
 This page was written by \`${KAFKA_VERSION:+KAFKA_VERSION=$KAFKA_VERSION }${KAFKA_CLIENT:+KAFKA_CLIENT=$KAFKA_CLIENT }$invocation\`; do not edit it.
 
 - Date: $(date --utc '+%Y-%m-%d %H:%M UTC')
-- Commit: $commit
+- Commit: $(commit)
 - Machine: $(machine); all programs and brokers run on it
 - Load: $rate requests per second on a fixed schedule, $threads threads, one event of $event_bytes bytes each, no retries
 - Broker: Kafka $kafka_version, one broker, three for the last row; client: $client

@@ -32,3 +32,39 @@ find_compose() {
     return 1
   fi
 }
+
+port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# free_ports OFFSET…: prints a number below 20000, so that it and each OFFSET make a free port.
+free_ports() {
+  local base offset
+  for ((base = 10000 + RANDOM % 48 * 200; ; base = 10000 + RANDOM % 48 * 200)); do
+    for offset; do
+      port_is_free $((base + offset)) || continue 2
+    done
+    echo "$base"
+    return
+  done
+}
+
+machine() {
+  local processor memory
+  processor=$(sed --quiet 's/^model name\s*: //p' /proc/cpuinfo | head --lines=1)
+  memory=$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)
+  echo "$(nproc) × ${processor:-$(uname --machine)}, $memory, Linux $(uname --kernel-release)"
+}
+
+commit() { # prints the commit of this clone, and whether files differ from it
+  local commit
+  commit=$(git -C "${root:?}" rev-parse --short HEAD 2>/dev/null || echo unknown)
+  [[ -z $(git -C "$root" status --porcelain --untracked-files=no 2>/dev/null) ]] || commit+=" with changes"
+  echo "$commit"
+}
+
+figures() { # figures FILE NAME…: prints numbers from a JSON file with one member per line
+  local file=$1 name
+  shift
+  for name in "$@"; do
+    sed --quiet "s/^ *\"$name\": \([0-9.]*\),\?$/\1/p" "$file" | head --lines=1
+  done | paste --serial --delimiters=' '
+}

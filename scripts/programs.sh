@@ -8,6 +8,7 @@ stop_timeout_s=30
 # Names and pids of the programs we started, in this order.
 declare -a names=() pids=()
 attended_pid=
+built=
 
 step=preparing
 begin() {
@@ -61,6 +62,29 @@ end_attended() {
     sleep 0.05
   done
   attended_pid=
+}
+
+# Builds the programs and sets $built to their directory, unless PROGRAMS_DIR has some.
+build_programs() {
+  built=${PROGRAMS_DIR:-${CARGO_TARGET_DIR:-target}/release}
+  if [[ -z ${PROGRAMS_DIR:-} ]]; then
+    begin "building"
+    attended cargo build --locked --release --bins --quiet 2>"${run_dir:?}/build.log" || fail "cargo build" "$run_dir/build.log"
+  fi
+  built=$(realpath "$built")
+}
+
+# adapted FILE FROM TO…: copies docs/FILE into the run's directory and replaces each FROM, which it must have.
+adapted() {
+  local name=$1 text
+  text=$(<"${root:?}/docs/$name")
+  shift
+  while (($# > 0)); do
+    [[ $text == *"$1"* ]] || fail "docs/$name does not have '$1'"
+    text=${text//"$1"/"$2"}
+    shift 2
+  done
+  printf '%s\n' "$text" >"${run_dir:?}/${name##*/}"
 }
 
 running() { kill -0 "$1" 2>/dev/null; }

@@ -5,6 +5,7 @@ mod consumer;
 mod docs;
 mod harness;
 mod health;
+mod judges;
 #[cfg(feature = "live")]
 mod live;
 #[cfg(feature = "postgres")]
