@@ -245,7 +245,7 @@ Whether the pipeline loses or duplicates events, or grows, when it runs for long
 This page was written by \`$invocation\`; do not edit it.
 
 - Date: $(date --utc '+%Y-%m-%d %H:%M UTC')
-- Commit: $(commit)
+- Commit: $(commit)${PROGRAMS_DIR:+; the programs had been built before}
 - Machine: $(machine); all programs and the broker run on it
 - Load: $rate requests per second on a fixed schedule, $threads threads, one event of $event_bytes bytes each, repeated until acknowledged
 - Broker: Kafka $kafka_version, client $client, HTTP server $HTTP_SERVER, \`EVENT_ID_FIELD=event_id\`

@@ -48,10 +48,12 @@ pub enum BatchFormat {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Load")]
 pub struct LoadConfig {
-    /// URL that events are posted to
-    #[arg(long, env = "SIMULATE_URL", default_value = "http://127.0.0.1:5000/register_event",
-          value_parser = http_url)]
-    pub url: String,
+    /// URLs that events are posted to, separated by commas or each with its own --url: the threads are spread over them.
+    /// A thread whose URL does not answer, or answers 502, 503 or 504, goes to the next one for ten seconds; only
+    /// --retry sends a request again
+    #[arg(long = "url", env = "SIMULATE_URL", default_value = "http://127.0.0.1:5000/register_event",
+          value_delimiter = ',', value_name = "URL,…", value_parser = http_url)]
+    pub urls: Vec<String>,
 
     /// Number of requests to send; default 10000 if no duration is given
     #[arg(short = 'n', long, value_parser = number::<u64>(1..=4_000_000_000))]
@@ -175,9 +177,9 @@ pub struct AuditConfig {
     pub record: Option<PathBuf>,
 
     /// Event log to compare with, including its rotated and compressed files; or the directory of a lake, with a build
-    /// with --features lake
+    /// with --features lake. Can be repeated: every event must be in exactly one of them
     #[arg(long, value_name = "LOG|DIR")]
-    pub verify: Option<PathBuf>,
+    pub verify: Vec<PathBuf>,
 
     /// Longest wait for the log to catch up
     #[arg(long, default_value = "60s", value_parser = positive_duration, value_name = "TIME")]
@@ -208,12 +210,12 @@ impl Settings for SimulateConfig {
 
     fn validate(&self) -> Result<(), String> {
         let (load, audit) = (&self.load, &self.audit);
-        audit.verify.as_deref().map_or(Ok(()), log_or_lake)?;
+        audit.verify.iter().try_for_each(|path| log_or_lake(path))?;
         audit.audit.as_deref().map_or(Ok(()), |path| file("--audit", path))?;
         for (name, path) in [("--record", &audit.record), ("--histogram", &self.report.histogram)] {
             path.as_deref().map_or(Ok(()), |path| file_to_write(name, path))?;
         }
-        if audit.audit.is_some() && audit.verify.is_none() {
+        if audit.audit.is_some() && audit.verify.is_empty() {
             return Err("--audit needs the log to compare with: add --verify logs/events.log".into());
         }
         if audit.audit.is_some() && audit.record.is_some() {

@@ -1,7 +1,6 @@
 //! Findings of an audit, as text and as JSON. Pure.
 
 use std::fmt::Write;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -53,7 +52,7 @@ pub struct Findings {
     pub rejected_logged: Listed<u32>,
     /// Lines of this run without a recorded outcome, because the simulator died before it recorded it.
     pub unrecorded: u64,
-    /// Events that come after one of the same partition with the same or a higher offset.
+    /// Events that come after one of the same partition with the same or a higher offset, in the same log.
     pub out_of_order: Listed<u32>,
     /// Lines that are not complete log lines.
     pub torn: Listed<String>,
@@ -90,9 +89,9 @@ impl Findings {
         faults
     }
 
-    /// The findings as text; scripts rely on the last line.
-    pub fn text(&self, run: &str, log: &Path, elapsed: Duration) -> String {
-        let mut text = format!("   run {run} in {}: {} foreign lines\n", log.display(), self.foreign);
+    /// The findings in `logs` as text; scripts rely on the last line.
+    pub fn text(&self, run: &str, logs: &str, elapsed: Duration) -> String {
+        let mut text = format!("   run {run} in {logs}: {} foreign lines\n", self.foreign);
         // Writing to a string cannot fail.
         if self.unknown_found + self.unknown_missing + self.unrecorded > 0 {
             let _ = writeln!(

@@ -54,7 +54,7 @@ pub fn run(
             let (shared, gates, ready) = (&shared, &gates, ready.clone());
             let started = thread::Builder::new()
                 .name(format!("sim-{number}"))
-                .spawn_scoped(scope, move || run_thread(shared, gates, &ready));
+                .spawn_scoped(scope, move || run_thread(shared, number, gates, &ready));
             match started {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
@@ -109,8 +109,8 @@ fn pass_gates(
     cpu_before
 }
 
-fn run_thread(shared: &Shared, gates: &[Receiver<()>], ready: &Sender<()>) -> Vec<Tally> {
-    let mut worker = Worker::new(shared);
+fn run_thread(shared: &Shared, number: u32, gates: &[Receiver<()>], ready: &Sender<()>) -> Vec<Tally> {
+    let mut worker = Worker::new(shared, number);
     let mut tallies = Vec::with_capacity(gates.len());
     for (phase, gate) in gates.iter().enumerate() {
         if ready.send(()).is_err() {

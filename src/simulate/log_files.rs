@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
+use crate::simulate::log_names::{Rank, rank};
 use crate::simulate::long_line::skip_line;
 use crate::simulate::piece::Piece;
 
@@ -139,6 +140,13 @@ pub fn read(log: &Path, mark: &Mark, mut take: impl FnMut(Piece<'_>)) -> io::Res
     Ok(())
 }
 
+/// True if `path` is the log `log` or one of its rotated files.
+pub fn is_file_of(log: &Path, path: &Path) -> bool {
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let is_one = name(log).zip(name(path)).is_some_and(|(log, path)| rank(&log, &path).is_some());
+    is_one && directory_of(log) == directory_of(path)
+}
+
 /// Opens a consistent set of all files. An open file stays readable when it is renamed or deleted.
 fn open(log: &Path) -> io::Result<Vec<(PathBuf, File)>> {
     let names = |seen: &[Seen]| seen.iter().map(|seen| (seen.path.clone(), seen.id)).collect::<Vec<_>>();
@@ -173,46 +181,6 @@ fn read_lines(mut reader: impl BufRead, mut take: impl FnMut(Piece<'_>)) -> io::
             None => take(Piece::Open(&line)),
         }
     }
-}
-
-/// Position of a file in the order of the log.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    /// `events-20261124T081546032Z-000.log`, or any other text between stem and extension.
-    Named(String),
-    /// `events-seq000000000042-20261124T081546032Z.log`: closed by the consumer, which numbers the files.
-    Closed(u64, String),
-    /// `events.log-20261124`: logrotate's `dateext`.
-    Dated(String),
-    /// `events.log.2`, or `events.2.log` with logrotate's `extension`; higher numbers are older.
-    Numbered(std::cmp::Reverse<u32>),
-    /// The log itself.
-    Current,
-}
-
-/// The position of `candidate` among the files of the log `name`, or `None` if it is not one of them.
-fn rank(name: &str, candidate: &str) -> Option<Rank> {
-    let plain = candidate.strip_suffix(".gz").unwrap_or(candidate);
-    if candidate == name {
-        return Some(Rank::Current);
-    }
-    if let Some(rest) = plain.strip_prefix(name) {
-        let is_dated = rest.starts_with('-') && rest.bytes().any(|byte| byte.is_ascii_digit());
-        return if is_dated { Some(Rank::Dated(rest.to_owned())) } else { numbered(rest) };
-    }
-    let (stem, extension) =
-        name.rfind('.').filter(|dot| *dot > 0).map_or((name, ""), |dot| name.split_at(dot));
-    let middle = plain.strip_prefix(stem)?.strip_suffix(extension)?;
-    let closed = middle.strip_prefix("-seq").and_then(|rest| rest.split_once('-'));
-    let closed =
-        closed.and_then(|(number, stamp)| Some(Rank::Closed(number.parse().ok()?, stamp.to_owned())));
-    closed.or_else(|| numbered(middle)).or_else(|| Some(Rank::Named(middle.to_owned())))
-}
-
-/// Parses a suffix like `.2`.
-fn numbered(text: &str) -> Option<Rank> {
-    let number = text.strip_prefix('.')?.parse().ok()?;
-    Some(Rank::Numbered(std::cmp::Reverse(number)))
 }
 
 fn directory_of(log: &Path) -> Option<&Path> {
@@ -273,7 +241,9 @@ mod tests {
                 Piece::Long(line) => format!("long {}", text(line)),
                 Piece::Torn(line) => format!("torn {}", text(line)),
                 Piece::Open(line) => format!("open {}", text(line)),
-                Piece::Event(_) | Piece::Unlisted | Piece::Damaged(_) => unreachable!("only a lake has them"),
+                Piece::Begin | Piece::Event(_) | Piece::Unlisted | Piece::Damaged(_) => {
+                    unreachable!("only a lake has them")
+                }
             });
         })
         .expect("read");
@@ -306,6 +276,13 @@ mod tests {
             "events.log.checkpoint",
             "events.log.000.torn",
             "other.log",
+            "events-0.log",
+            "events-999.log",
+            "events-1.log.gz",
+            "events-1-seq000000000042-20261124T081546032Z.log",
+            "events-12-20261124T081546032Z-000.log",
+            "events-old.log",
+            "eventsource.log",
             "events.log.torn",
         ] {
             fs::write(path(other), "foreign\n").expect("write");
@@ -355,9 +332,9 @@ mod tests {
     fn a_packed_file_that_was_there_is_not_read_again_and_a_new_one_is() {
         let directory = tempfile::tempdir().expect("directory");
         let log = directory.path().join("events.log");
-        pack(&directory.path().join("events-1.log.gz"), "old\n");
+        pack(&directory.path().join("events-2026-11-24.log.gz"), "old\n");
         let mark = Mark::take(&log).expect("mark");
-        pack(&directory.path().join("events-2.log.gz"), "new\n");
+        pack(&directory.path().join("events-2026-11-25.log.gz"), "new\n");
         assert_eq!(lines_after(&log, &mark), ["new"]);
     }
 
@@ -375,7 +352,9 @@ mod tests {
                 Piece::Long(piece) => ("long", piece),
                 Piece::Torn(piece) => ("torn", piece),
                 Piece::Open(piece) => ("open", piece),
-                Piece::Event(_) | Piece::Unlisted | Piece::Damaged(_) => unreachable!("only a lake has them"),
+                Piece::Begin | Piece::Event(_) | Piece::Unlisted | Piece::Damaged(_) => {
+                    unreachable!("only a lake has them")
+                }
             };
             seen.push((kind, piece.len() as u64, piece[piece.len() - 1]));
         })
@@ -383,8 +362,8 @@ mod tests {
         let max = MAX_LINE_BYTES;
         let long = [("long", max + 1, b'}'), ("long", max, b'x')];
         assert_eq!(seen, [&long[..], &[("line", 5, b't'), ("open", max, b'x')]].concat());
-        fs::write(directory.path().join("events-1.log.gz"), "no gzip").expect("write");
+        fs::write(directory.path().join("events-20261124.log.gz"), "no gzip").expect("write");
         let error = read(&log, &Mark::default(), |_| {}).expect_err("not gzip");
-        assert!(error.to_string().contains("events-1.log.gz"), "{error}");
+        assert!(error.to_string().contains("events-20261124.log.gz"), "{error}");
     }
 }

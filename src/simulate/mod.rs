@@ -15,11 +15,13 @@ mod lake_files;
 pub mod ledger;
 pub mod load;
 pub mod log_files;
+pub mod log_names;
 pub mod long_line;
 pub mod piece;
 pub mod place;
 pub mod progress;
 pub mod report;
+pub mod route;
 pub mod schedule;
 pub mod shared;
 pub mod tally;
@@ -30,7 +32,7 @@ pub mod workload;
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -43,14 +45,14 @@ use crate::simulate::findings::Findings;
 use crate::simulate::journal::Journal;
 use crate::simulate::ledger::Ledger;
 use crate::simulate::load::Outcome;
-use crate::simulate::place::Place;
+use crate::simulate::place::Places;
 use crate::simulate::progress::Progress;
 use crate::simulate::report::Report;
 use crate::simulate::schedule::Phase;
 use crate::simulate::shared::Plan;
 use crate::simulate::workload::Workload;
 
-/// File descriptors that a run needs in addition to one per thread.
+/// File descriptors that a run needs in addition to one per thread and URL.
 const SPARE_FILES: u64 = 64;
 
 /// Why a run could not start or did not succeed.
@@ -68,26 +70,26 @@ pub enum SimulateError {
 /// The reason why the exit code must not be 0, as text for the user.
 pub fn run(config: &SimulateConfig, shutdown: &Shutdown, out: &mut dyn Write) -> Result<(), SimulateError> {
     let mut out = Teller { out, output: config.report.output, json: Value::Null, failures: Vec::new() };
-    match (&config.audit.audit, &config.audit.verify) {
-        (Some(record), Some(log)) => audit_record(record, log, &mut out)?,
-        _ => run_load(config, shutdown, &mut out)?,
+    match &config.audit.audit {
+        Some(record) => audit_record(record, &config.audit.verify, &mut out)?,
+        None => run_load(config, shutdown, &mut out)?,
     }
     out.finish()
 }
 
-/// Audits the record of an earlier run against the current log.
-fn audit_record(record: &Path, log: &Path, out: &mut Teller<'_>) -> Result<(), SimulateError> {
+/// Audits the record of an earlier run against the current logs.
+fn audit_record(record: &Path, logs: &[PathBuf], out: &mut Teller<'_>) -> Result<(), SimulateError> {
     let start = Instant::now();
+    let places = Places::whole(logs).map_err(SimulateError::Setting)?;
     let ledger = journal::read_record(record).map_err(SimulateError::Setting)?;
-    let look = verify::look(&ledger, &Place::whole(log))
-        .map_err(|error| SimulateError::Failed(format!("--verify {}: {error}", log.display())))?;
-    out.findings(&ledger, log, &look.end(), start.elapsed())
+    let look = verify::look(&ledger, &places)
+        .map_err(|error| SimulateError::Failed(format!("--verify {places}: {error}")))?;
+    out.findings(&ledger, &places, &look.end(), start.elapsed())
 }
 
 fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) -> Result<(), SimulateError> {
     let plan = plan(&config.load).map_err(SimulateError::Setting)?;
-    let place = config.audit.verify.as_deref().map(Place::from_now_on).transpose();
-    let place = place.map_err(|error| SimulateError::Setting(format!("--verify: {error}")))?;
+    let places = Places::from_now_on(&config.audit.verify).map_err(SimulateError::Setting)?;
     let journal = journal(config, &plan.workload.run).map_err(SimulateError::Setting)?;
     let start = Instant::now();
     out.text(&headline(&config.load))?;
@@ -110,38 +112,38 @@ fn run_load(config: &SimulateConfig, shutdown: &Shutdown, out: &mut Teller<'_>) 
         Some(Err(error)) => return Err(SimulateError::Failed(format!("--record: {error}"))),
         kept => kept.and_then(Result::ok).flatten(),
     };
-    let (Some(ledger), Some(place)) = (ledger, place) else { return Ok(()) };
-    let log = place.path();
-    let findings = verify::wait(&ledger, &place, config.audit.verify_timeout, shutdown)
-        .map_err(|error| SimulateError::Failed(format!("--verify {}: {error}", log.display())))?;
+    let Some(ledger) = ledger.filter(|_| !config.audit.verify.is_empty()) else { return Ok(()) };
+    let findings = verify::wait(&ledger, &places, config.audit.verify_timeout, shutdown)
+        .map_err(|error| SimulateError::Failed(format!("--verify {places}: {error}")))?;
     if shutdown.requested() && !was_cut {
         out.failures.push("interrupted by a signal before the log had caught up".into());
     }
-    out.findings(&ledger, log, &findings, start.elapsed())
+    out.findings(&ledger, &places, &findings, start.elapsed())
 }
 
 fn plan(config: &LoadConfig) -> Result<Plan, String> {
     let files = linux::raise_open_files_limit().map_err(|error| format!("limit of open files: {error}"))?;
-    if files < u64::from(config.threads) + SPARE_FILES {
+    let needed = u64::from(config.threads) * config.urls.len() as u64 + SPARE_FILES;
+    if files < needed {
         return Err(format!(
-            "--threads {} needs {} open files, but the limit is {files}; use fewer, or raise `ulimit -n`",
-            config.threads,
-            u64::from(config.threads) + SPARE_FILES
+            "--threads {} needs {needed} open files, but the limit is {files}; use fewer, or raise `ulimit -n`",
+            config.threads
         ));
     }
     let mut random = fastrand::Rng::new();
     let workload = Workload::new(config, workload::new_run_id(&mut random), random.u64(..));
     let (kind, keys) = (workload.content_type(), config.keys()?);
-    let target = Target::resolve(&config.url, kind, &config.headers, &keys, config.timeout)?;
+    let target = |url: &String| Target::resolve(url, kind, &config.headers, &keys, config.timeout);
+    let targets = config.urls.iter().map(target).collect::<Result<_, String>>()?;
     let warmup =
         config.warmup.map(|warmup| Phase { requests: None, duration: Some(warmup), rate: config.rate });
     let measured = Phase { requests: config.request_limit(), duration: config.duration, rate: config.rate };
     let phases = warmup.into_iter().chain([measured]).collect();
-    Ok(Plan { threads: config.threads, phases, retries: config.retry, workload, target })
+    Ok(Plan { threads: config.threads, phases, retries: config.retry, workload, targets })
 }
 
 fn journal(config: &SimulateConfig, run: &str) -> Result<Option<Journal>, String> {
-    let (record, keep) = (config.audit.record.as_deref(), config.audit.verify.is_some());
+    let (record, keep) = (config.audit.record.as_deref(), !config.audit.verify.is_empty());
     if record.is_none() && !keep {
         return Ok(None);
     }
@@ -182,13 +184,13 @@ impl Teller<'_> {
     fn findings(
         &mut self,
         ledger: &Ledger,
-        log: &Path,
+        places: &Places,
         findings: &Findings,
         elapsed: Duration,
     ) -> Result<(), SimulateError> {
         self.failures.extend(findings.faults());
         self.json["audit"] = findings.json(&ledger.run, elapsed);
-        self.text(&findings.text(&ledger.run, log, elapsed))
+        self.text(&findings.text(&ledger.run, &places.to_string(), elapsed))
     }
 
     fn finish(mut self) -> Result<(), SimulateError> {

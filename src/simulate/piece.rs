@@ -2,6 +2,8 @@
 
 /// A line or a row, or part of one.
 pub enum Piece<'a> {
+    /// The beginning of a log, or of a lake: what follows has an order of its own.
+    Begin,
     /// A line, without its line ending.
     Line(&'a [u8]),
     /// The beginning and the last byte of a line that is too long to hold in memory.

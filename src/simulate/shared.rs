@@ -20,8 +20,8 @@ pub struct Plan {
     pub retries: u32,
     /// Generates the request bodies.
     pub workload: Workload,
-    /// Where the requests go.
-    pub target: Target,
+    /// Where the requests go; at least one.
+    pub targets: Vec<Target>,
 }
 
 /// State shared by all threads.

@@ -1,4 +1,4 @@
-//! Audits the log repeatedly until it has caught up with a ledger, then returns the findings.
+//! Audits the logs repeatedly until they have caught up with a ledger, then returns the findings.
 //!
 //! Each pass rereads everything that was written since the run began, so rotation, compression and a consumer
 //! that truncates its file after a crash need no bookkeeping here. The wait between two passes is at least as
@@ -14,7 +14,7 @@ use crate::simulate::findings::Findings;
 use crate::simulate::ledger::Ledger;
 use crate::simulate::log_files::Seen;
 use crate::simulate::piece::Piece;
-use crate::simulate::place::Place;
+use crate::simulate::place::Places;
 
 /// Shortest wait between two passes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// were sent more than once, are not waited for any longer.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Result of one pass over the log.
+/// Result of one pass over the logs.
 pub struct Look {
     /// Findings of the audit.
     findings: Findings,
@@ -44,14 +44,15 @@ impl Look {
     }
 }
 
-/// Audits `place` once; an unfinished last line counts as torn.
+/// Audits `places` once; an unfinished last line counts as torn.
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn look(ledger: &Ledger, place: &Place) -> io::Result<Look> {
+pub fn look(ledger: &Ledger, places: &Places) -> io::Result<Look> {
     let mut auditor = Auditor::new(ledger);
     let (mut open_end, mut unlisted) = (false, 0);
-    place.read(|piece| match piece {
+    places.read(|piece| match piece {
+        Piece::Begin => auditor.begin_log(),
         Piece::Event(event) => auditor.event(event),
         Piece::Damaged(what) => auditor.damaged(what),
         Piece::Unlisted => unlisted += 1,
@@ -66,14 +67,14 @@ pub fn look(ledger: &Ledger, place: &Place) -> io::Result<Look> {
     Ok(Look { findings: auditor.finish(), open_end, unlisted })
 }
 
-/// Audits `place` until it has caught up, for at most `limit`, and returns the findings of the last pass.
+/// Audits `places` until they have caught up, for at most `limit`, and returns the findings of the last pass.
 ///
 /// A shutdown requested during the wait ends it. One requested earlier only ended the load: acknowledged
 /// events may still be on their way to the log, so they are waited for.
 ///
 /// # Errors
 /// The directory cannot be listed, or the files could not be read in the last pass.
-pub fn wait(ledger: &Ledger, place: &Place, limit: Duration, shutdown: &Shutdown) -> io::Result<Findings> {
+pub fn wait(ledger: &Ledger, places: &Places, limit: Duration, shutdown: &Shutdown) -> io::Result<Findings> {
     let deadline = Instant::now() + limit;
     let load_was_cut = shutdown.requested();
     let mut files: Vec<Seen> = Vec::new();
@@ -81,11 +82,11 @@ pub fn wait(ledger: &Ledger, place: &Place, limit: Duration, shutdown: &Shutdown
     let mut last: Option<io::Result<Look>> = None;
     loop {
         let begun = Instant::now();
-        let now_there = place.list()?;
+        let now_there = places.list()?;
         if last.as_ref().is_none_or(io::Result::is_err) || now_there != files {
             files = now_there;
             changed = begun;
-            last = Some(look(ledger, place));
+            last = Some(look(ledger, places));
         }
         let cost = begun.elapsed();
         if let Some(Ok(look)) = &last
@@ -98,7 +99,7 @@ pub fn wait(ledger: &Ledger, place: &Place, limit: Duration, shutdown: &Shutdown
         }
         thread::sleep(LOOK_EVERY.max(cost).min(deadline.saturating_duration_since(Instant::now())));
     }
-    last.unwrap_or_else(|| look(ledger, place)).map(Look::end)
+    last.unwrap_or_else(|| look(ledger, places)).map(Look::end)
 }
 
 fn has_settled(look: &Look, quiet: Duration) -> bool {

@@ -9,6 +9,7 @@ use crate::simulate::answer::Fate;
 use crate::simulate::client::Client;
 use crate::simulate::journal::JournalWriter;
 use crate::simulate::ledger::Entry;
+use crate::simulate::route::{Route, is_out_of_use};
 use crate::simulate::schedule::Phase;
 use crate::simulate::shared::{PhaseStart, Shared};
 use crate::simulate::tally::Tally;
@@ -22,7 +23,9 @@ const MAX_RETRY_WAIT: Duration = Duration::from_secs(60);
 /// State of one load thread.
 pub struct Worker<'a> {
     shared: &'a Shared<'a>,
-    client: Client,
+    /// One per URL; each connects at its first request.
+    clients: Vec<Client>,
+    route: Route,
     journal: Option<JournalWriter<'a>>,
     tally: Tally,
     body: Vec<u8>,
@@ -45,11 +48,13 @@ enum Advice {
 }
 
 impl<'a> Worker<'a> {
-    /// Creates a worker, which connects at its first request.
-    pub fn new(shared: &'a Shared<'a>) -> Self {
+    /// Creates the worker of load thread `number`, which connects at its first request.
+    pub fn new(shared: &'a Shared<'a>, number: u32) -> Self {
+        let targets = &shared.plan.targets;
         Self {
             shared,
-            client: Client::new(shared.plan.target.clone()),
+            clients: targets.iter().map(|target| Client::new(target.clone())).collect(),
+            route: Route::new(number, targets.len()),
             journal: shared.journal.map(JournalWriter::new),
             tally: Tally::default(),
             body: Vec::new(),
@@ -151,10 +156,12 @@ impl<'a> Worker<'a> {
     fn attempt(&mut self) -> Advice {
         self.shared.plan.workload.write_body(&self.pending, &mut self.body);
         self.tally.attempts += 1;
-        let answer = match self.client.post(&self.body) {
+        let chosen = self.route.choose(Instant::now());
+        let answer = match self.clients[chosen].post(&self.body) {
             Ok(answer) => answer,
             Err(unanswered) => {
                 self.tally.add_error(unanswered.cause);
+                self.route.failed(Instant::now());
                 self.was_accepted |= unanswered.was_accepted;
                 self.fates.clear();
                 self.fates.resize(self.pending.len(), Fate::Unknown);
@@ -164,6 +171,9 @@ impl<'a> Worker<'a> {
         };
         let success = (200..300).contains(&answer.status);
         self.tally.add_status(answer.status, || if success { String::new() } else { answer.reason() });
+        if is_out_of_use(answer.status) {
+            self.route.failed(Instant::now());
+        }
         let judged = answer.judge(self.pending.len(), &mut self.fates);
         let is_unclear = judged.is_err();
         if let Err(words) = judged {

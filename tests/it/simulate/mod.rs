@@ -6,6 +6,7 @@ mod double;
 mod lake;
 mod load;
 mod retry;
+mod several;
 
 use serde_json::Value;
 
