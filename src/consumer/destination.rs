@@ -86,6 +86,28 @@ pub struct Stored {
     pub may_be_old: bool,
 }
 
+/// Which events a destination remembers by their ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Member of the events that is their id.
+    pub field: String,
+    /// How long at least, in milliseconds, unless there are more than `ids`.
+    pub millis: i64,
+    /// How many at least, even if they are older.
+    pub ids: usize,
+}
+
+/// An event that another destination has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recalled {
+    /// Time of its record, in milliseconds since the epoch.
+    pub time: i64,
+    /// Its id.
+    pub id: Box<[u8]>,
+    /// Checksum of the event, as in [`EventId`].
+    pub checksum: u32,
+}
+
 /// A destination before it is open.
 pub trait Opener {
     /// What it opens.
@@ -103,10 +125,17 @@ pub trait Opener {
     /// It cannot be read, or belongs to something else (refused).
     fn stored(&mut self) -> Result<Option<Stored>, DestinationError>;
 
-    /// Opens the destination at `progress`, which is durable from then on. Not called again once it
-    /// succeeded.
+    /// Which events have to be recalled where it continues after another destination; `None` if it needs none.
+    fn remembers(&self) -> Option<Remembered>;
+
+    /// Opens the destination at `progress`, which is durable from then on together with the ids of the `recalled`
+    /// events. Not called again once it succeeded.
     ///
     /// # Errors
     /// See [`DestinationError`]. After a retryable one, calling it again resumes.
-    fn open(&mut self, progress: Progress) -> Result<Self::Destination, DestinationError>;
+    fn open(
+        &mut self,
+        progress: Progress,
+        recalled: &[Recalled],
+    ) -> Result<Self::Destination, DestinationError>;
 }

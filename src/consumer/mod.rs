@@ -27,6 +27,7 @@ mod pages;
 mod postgres;
 mod progress;
 mod reader;
+mod recall;
 #[cfg(feature = "s3")]
 mod s3;
 mod start;

@@ -13,6 +13,7 @@ use crate::consumer::failure::Failure;
 use crate::consumer::mark::{Mark, new_id};
 use crate::consumer::ownership::{self, Claimant, Known, Ownership};
 use crate::consumer::progress::{Offsets, Progress};
+use crate::consumer::recall::recall;
 use crate::consumer::start::{Topic, resume};
 use crate::consumer::state::{State, partition_name};
 use crate::retry::Backoff;
@@ -73,7 +74,8 @@ pub fn open<S: Source, O: Opener>(
         Err(error) => return Err(error.into()),
     }
     let new_id = new_id();
-    let opened = until_it_works(state, shutdown, || attempt(config, opener, &new_id, source, state))?;
+    let opened =
+        until_it_works(state, shutdown, || attempt(config, opener, &new_id, source, (state, shutdown)))?;
     let Some((mut opened, decided)) = opened else { return Ok(None) };
     let claim = &mut opened.claim;
     let claimed = until_it_works(state, shutdown, || match claim.make(source, &decided, shutdown) {
@@ -125,7 +127,7 @@ fn attempt<O: Opener>(
     opener: &mut O,
     new_id: &str,
     source: &mut impl Source,
-    state: &State,
+    (state, shutdown): (&State, &Shutdown),
 ) -> Result<(Opened<O::Destination>, Ownership), AttemptError> {
     let reading = &config.reading;
     let all = source.partitions()?;
@@ -182,7 +184,7 @@ fn attempt<O: Opener>(
         reset: reading.offset_reset,
     };
     let (progress, start) = resume(stored, &topic).map_err(AttemptError::refused)?;
-    let destination = opener.open(progress)?;
+    let destination = opener.open(progress, &recall(opener, source, &decided, shutdown)?)?;
     decided.notes.iter().chain(&start.warnings).for_each(|note| log::warn!("{note}"));
     let claim = Claim::new(&reading.group, mark, start.offsets);
     Ok((Opened { destination, claim, unread: topic.unread }, decided))

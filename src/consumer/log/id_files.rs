@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use crate::consumer::destination::DestinationError;
+use crate::consumer::destination::{DestinationError, Recalled};
 use crate::consumer::log::checkpoint::{GenerationMark, IdMarks, tail_crc};
 use crate::consumer::log::durable_file::DurableFile;
 use crate::consumer::log::ids::{Fingerprint, Generation, Key, Limits, Settings, Window};
@@ -39,8 +39,9 @@ fn entries(bytes: &[u8]) -> impl ExactSizeIterator<Item = (Fingerprint, u32)> {
     entries.iter().map(read)
 }
 
-/// Opens the ids as `stored` describes them. If they cannot be trusted, they are read from the logs again, which
-/// must be in order. Adds messages for the operator to `notes`.
+/// Opens the ids as `stored` describes them, and adds those of the `recalled` events, oldest first. If the stored ones
+/// cannot be trusted, they are read from the logs again, which must be in order. Adds messages for the operator to
+/// `notes`.
 ///
 /// # Errors
 /// A file operation failed; calling it again resumes.
@@ -48,7 +49,7 @@ pub fn open<S: Storage>(
     storage: &S,
     paths: &Paths,
     settings: &Settings,
-    stored: Option<IdMarks>,
+    (stored, recalled): (Option<IdMarks>, &[Recalled]),
     notes: &mut Vec<String>,
 ) -> Result<OpenIds<S::File>, DestinationError> {
     let (marks, window, why) = match stored {
@@ -61,13 +62,18 @@ pub fn open<S: Storage>(
         }
     };
     let (marks, window) = match (marks, window) {
-        (Some(marks), Some(window)) => (marks, window),
+        (Some(marks), Some(window)) if recalled.is_empty() => (marks, window),
+        (Some(marks), Some(window)) => {
+            let window = window.renumbered(free_number(storage, paths)?);
+            with_recalled(storage, paths, settings, (marks.key, window), recalled, notes)?
+        }
         _ => {
-            let (marks, window) = from_logs(storage, paths, settings, notes)?;
+            let key = Key::random().map_err(DestinationError::Retryable)?;
+            let window = rebuild(storage, paths, settings, &key, free_number(storage, paths)?, notes)?;
             if window.len() > 0 {
                 notes.push(format!("read the ids of {} events from the logs, because {why}", window.len()));
             }
-            (marks, window)
+            with_recalled(storage, paths, settings, (key, window), recalled, notes)?
         }
     };
     let current = path_of(paths, window.current().number);
@@ -106,16 +112,21 @@ fn load<S: Storage>(
     Ok((!marks.generations.is_empty()).then_some(window))
 }
 
-/// Remembers what the logs say, in new files.
-fn from_logs<S: Storage>(
+/// Adds the ids of the `recalled` events to `window`, and writes all of it to new files.
+fn with_recalled<S: Storage>(
     storage: &S,
     paths: &Paths,
     settings: &Settings,
+    (key, mut window): (Key, Window),
+    recalled: &[Recalled],
     notes: &mut Vec<String>,
 ) -> Result<(IdMarks, Window), DestinationError> {
-    let key = Key::random().map_err(DestinationError::Retryable)?;
-    let first = numbers(storage, paths)?.into_iter().max().map_or(1, |last| last + 1);
-    let window = rebuild(storage, paths, settings, &key, first, notes)?;
+    for event in recalled {
+        window.remember(event.time, key.fingerprint(&event.id), event.checksum);
+    }
+    if !recalled.is_empty() {
+        notes.push(format!("read the ids of {} events that other logs have from the topic", recalled.len()));
+    }
     let mut generations = Vec::new();
     for generation in window.generations() {
         let path = path_of(paths, generation.number);
@@ -162,6 +173,11 @@ pub fn remove_others<S: Storage>(
         doing("remove", &path, storage.remove(&path))?;
     }
     Ok(())
+}
+
+/// A number above those of all generations that have a file.
+fn free_number<S: Storage>(storage: &S, paths: &Paths) -> Result<u64, DestinationError> {
+    Ok(numbers(storage, paths)?.into_iter().max().map_or(1, |last| last + 1))
 }
 
 /// The numbers of the generations that have a file.

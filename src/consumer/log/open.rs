@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::config::{ConsumerConfig, IdsConfig, LogConfig};
-use crate::consumer::destination::{DestinationError, Opener, Stored};
+use crate::consumer::destination::{DestinationError, Opener, Recalled, Remembered, Stored};
 use crate::consumer::failure::Failure;
 use crate::consumer::log::archiver::Archive;
 use crate::consumer::log::checkpoint::Checkpoint;
@@ -109,14 +109,24 @@ impl Opener for LogOpener {
         Ok(Some(Stored { progress, may_be_old: files.lost_power(&self.boot) }))
     }
 
-    fn open(&mut self, progress: Progress) -> Result<LogDestination, DestinationError> {
+    fn remembers(&self) -> Option<Remembered> {
+        let Settings { field, limits } = id_settings(&self.config.ids)?;
+        Some(Remembered { field, millis: limits.millis, ids: limits.ids })
+    }
+
+    fn open(
+        &mut self,
+        progress: Progress,
+        recalled: &[Recalled],
+    ) -> Result<LogDestination, DestinationError> {
         let stored = read_checkpoint(&Disk, &self.paths)?.map(|checkpoint| checkpoint.files);
         let LogConfig { fsync, rotate_bytes, rotate_daily, rotate_secs, .. } = self.config.log;
-        let ids = id_settings(&self.config.ids);
+        let settings = id_settings(&self.config.ids);
+        let ids = settings.as_ref().map(|settings| (settings, recalled));
         let Recovered { log, dedup, notes } =
-            recover(Disk, &self.paths, stored, progress, fsync, &self.boot, ids.as_ref())?;
+            recover(Disk, &self.paths, stored, progress, fsync, &self.boot, ids)?;
         let begin = begin_of(&log, &self.paths)?;
-        let archiver = self.archive(ids).start();
+        let archiver = self.archive(settings).start();
         let archiver = archiver.map_err(|error| DestinationError::Retryable(error.to_string()))?;
         notes.iter().for_each(|note| log::warn!("{note}"));
         let period_millis = i64::from(rotate_secs) * 1000;

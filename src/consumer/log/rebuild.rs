@@ -54,14 +54,7 @@ pub fn rebuild<S: Storage>(
     keep_the_latest(&mut logged, limits.ids);
     let mut window = Window::empty(*limits, first);
     for (time, fingerprint, checksum) in logged {
-        window.advance(time);
-        if window.find(&fingerprint, checksum).is_some() {
-            continue;
-        }
-        if window.is_due() {
-            window.begin_generation();
-        }
-        window.add(fingerprint, checksum);
+        window.remember(time, fingerprint, checksum);
     }
     Ok(window)
 }

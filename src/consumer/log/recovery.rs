@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::Fsync;
-use crate::consumer::destination::DestinationError;
+use crate::consumer::destination::{DestinationError, Recalled};
 use crate::consumer::log::checkpoint::{Checkpoint, FileMark, IdMarks, LogMarks, TAIL_BYTES, tail_crc};
 use crate::consumer::log::dedup::Dedup;
 use crate::consumer::log::durable_file::DurableFile;
@@ -48,7 +48,8 @@ pub fn read_checkpoint<S: Storage>(
     })
 }
 
-/// Brings the files to the state that `marks` describe and opens them at `progress`.
+/// Brings the files to the state that `marks` describe and opens them at `progress`. With `ids`, repeated events are
+/// dropped, also those of events that other logs have.
 ///
 /// # Errors
 /// See [`DestinationError`]. After a retryable one, calling it again resumes the recovery.
@@ -59,7 +60,7 @@ pub fn recover<S: Storage>(
     progress: Progress,
     fsync: Fsync,
     boot: &str,
-    ids: Option<&Settings>,
+    ids: Option<(&Settings, &[Recalled])>,
 ) -> Result<Recovered<S>, DestinationError> {
     let stopped = marks.as_ref().is_some_and(|marks| marks.stopped);
     let power_was_lost = marks.as_ref().is_some_and(|marks| marks.lost_power(boot));
@@ -72,9 +73,10 @@ pub fn recover<S: Storage>(
     let stored = marks.ids.take();
     let dedup = match ids {
         None => None,
-        Some(settings) => {
+        Some((settings, recalled)) => {
             let stored = stored.map(|ids| IdMarks { damaged: ids.damaged || power_was_lost, ..ids });
-            let (window, ids, file) = id_files::open(&storage, paths, settings, stored, &mut notes)?;
+            let (window, ids, file) =
+                id_files::open(&storage, paths, settings, (stored, recalled), &mut notes)?;
             let dedup = Dedup::new(ids.key.clone(), window);
             files.push(file);
             marks.ids = Some(ids);

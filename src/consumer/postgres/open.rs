@@ -1,7 +1,7 @@
 //! Opens the tables at startup: connects, checks them, reads the progress, and makes it ours.
 
 use crate::config::{ConsumerConfig, CreateTables, DestinationConfig, PostgresUrl};
-use crate::consumer::destination::{DestinationError, Opener, Stored};
+use crate::consumer::destination::{DestinationError, Opener, Recalled, Remembered, Stored};
 use crate::consumer::failure::Failure;
 use crate::consumer::mark::new_id;
 use crate::consumer::metrics::ConsumerMetrics;
@@ -131,7 +131,12 @@ impl Opener for PgOpener {
         Ok(Some(Stored { progress, may_be_old: true }))
     }
 
-    fn open(&mut self, progress: Progress) -> Result<PgDestination, DestinationError> {
+    /// The tables know all ids, whichever consumer wrote the rows.
+    fn remembers(&self) -> Option<Remembered> {
+        None
+    }
+
+    fn open(&mut self, progress: Progress, _: &[Recalled]) -> Result<PgDestination, DestinationError> {
         let us = Identity {
             schema: self.settings().schema.clone(),
             topic: progress.topic.clone(),

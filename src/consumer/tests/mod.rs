@@ -5,6 +5,7 @@ mod cut;
 mod destination;
 mod ownership;
 mod parted;
+mod recalled;
 mod refusals;
 mod repeats;
 mod sim_disk;
@@ -17,7 +18,7 @@ use fastrand::Rng;
 
 use crate::broker::Bounds;
 use crate::config::{Fsync, OffsetReset};
-use crate::consumer::destination::DestinationError;
+use crate::consumer::destination::{DestinationError, Recalled};
 use crate::consumer::log::event_log::EventLog;
 use crate::consumer::log::ids::Settings;
 use crate::consumer::log::lines::Lines;
@@ -77,13 +78,13 @@ fn open(
     open_with(disk, topic, fsync, boot, None).map(|opened| (opened.log, opened.notes))
 }
 
-/// The same, and drops repeated events if there are settings for it.
+/// The same, and drops repeated events if there are settings for it, also those of the recalled ones.
 fn open_with(
     disk: &SimDisk,
     topic: &Topic<'_>,
     fsync: Fsync,
     boot: &str,
-    ids: Option<&Settings>,
+    ids: Option<(&Settings, &[Recalled])>,
 ) -> Result<Recovered<SimDisk>, DestinationError> {
     let paths = Paths::of(Path::new(LOG));
     let checkpoint = read_checkpoint(disk, &paths)?;

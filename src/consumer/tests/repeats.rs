@@ -10,12 +10,12 @@ const FIELD: &str = "event_id";
 /// Of one generation there are two ids, so that generations come and go in each run.
 const IDS_KEPT: usize = 4;
 
-fn settings() -> Settings {
+pub fn settings() -> Settings {
     Settings { field: FIELD.into(), limits: Limits { millis: 3_600_000, ids: IDS_KEPT } }
 }
 
 /// Two records of each partition have the same id, so there are four of each.
-fn event(partition: i32, offset: i64) -> String {
+pub fn event(partition: i32, offset: i64) -> String {
     format!("{{\"p\":{partition},\"n\":{offset},\"event_id\":\"e{}\"}}", offset / 2)
 }
 
@@ -24,24 +24,35 @@ fn open_log(
     ids: Option<&Settings>,
     fsync: Fsync,
 ) -> Result<Recovered<SimDisk>, DestinationError> {
-    open_with(disk, &topic(), fsync, BOOT, ids)
+    open_with(disk, &topic(), fsync, BOOT, ids.map(|settings| (settings, &[][..])))
 }
 
 /// Simulates one process that logs the rest of the topic. Ends early when the disk crashes.
 fn run_with_ids(disk: &SimDisk, fsync: Fsync, moved: Option<(usize, &str)>) {
     let settings = settings();
     let Some(found) = tries(disk, || open_log(disk, Some(&settings), fsync)) else { return };
+    log_the_rest(disk, found, RECORDS, fsync, moved);
+}
+
+/// Logs the records up to `end`.
+pub fn log_the_rest(
+    disk: &SimDisk,
+    found: Recovered<SimDisk>,
+    end: i64,
+    fsync: Fsync,
+    moved: Option<(usize, &str)>,
+) {
     let (mut log, mut dedup) = (found.log, found.dedup.expect("wanted"));
     let mut read = log.covered().clone();
     for number in 0.. {
-        if read.offsets.values().all(|&next| next == RECORDS) {
+        if read.offsets.values().all(|&next| next == end) {
             break;
         }
         if let Some((_, name)) = moved.filter(|(before, _)| *before == number) {
             disk.rename_by_others(&Path::new("logs").join(name), Path::new("logs/moved"));
         }
         let cover = fsync == Fsync::Batch || number % 2 == 1;
-        if stage_batch(disk, &mut log, &mut dedup, &mut read).is_none()
+        if stage_batch(disk, &mut log, &mut dedup, &mut read, end).is_none()
             || tries(disk, || log.settle(cover)).is_none()
         {
             return;
@@ -61,12 +72,13 @@ fn stage_batch(
     log: &mut EventLog<SimDisk>,
     dedup: &mut Dedup,
     read: &mut Progress,
+    end: i64,
 ) -> Option<()> {
     let mut lines = Lines::default();
     for partition in 0..PARTITIONS {
         for _ in 0..BATCH {
             let offset = read.offsets[&partition];
-            if offset == RECORDS {
+            if offset == end {
                 continue;
             }
             let text = event(partition, offset);
@@ -101,7 +113,7 @@ fn audit_ids(disk: &SimDisk, what: &str) {
     assert_eq!(text.lines().count() as i64, RECORDS / 2, "{what}\n{text}");
 }
 
-fn logs(disk: &SimDisk) -> String {
+pub fn logs(disk: &SimDisk) -> String {
     let is_log = |name: &str| (name.starts_with("events") && name.ends_with(".log")) || name == "moved";
     // A moved file of ids is not UTF-8.
     String::from_utf8_lossy(&disk.contents(is_log)).into_owned()

@@ -28,6 +28,15 @@ impl Load {
 
     /// Sends batch after batch of what `values` makes of its number.
     pub fn of(topic: &Topic, values: fn(usize) -> Vec<String>) -> Self {
+        Self::begin(topic, values, false)
+    }
+
+    /// The same, and each value goes to the same partition again.
+    pub fn keyed(topic: &Topic, values: fn(usize) -> Vec<String>) -> Self {
+        Self::begin(topic, values, true)
+    }
+
+    fn begin(topic: &Topic, values: fn(usize) -> Vec<String>, is_keyed: bool) -> Self {
         let config = KafkaConfig {
             brokers: topic.brokers().split(',').map(str::to_owned).collect(),
             topic: topic.name.clone(),
@@ -44,7 +53,7 @@ impl Load {
                 if stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Disconnected) {
                     break;
                 }
-                acknowledged += send(&mut sink, &values(batch));
+                acknowledged += send(&mut sink, &values(batch), is_keyed);
             }
             acknowledged
         });
@@ -64,9 +73,10 @@ fn events(batch: usize) -> Vec<String> {
     (0..EVENTS_A_BATCH).map(event).collect()
 }
 
-fn send(sink: &mut impl Sink, values: &[String]) -> usize {
+fn send(sink: &mut impl Sink, values: &[String], is_keyed: bool) -> usize {
+    let values = values.iter().map(String::as_bytes);
     let records: Vec<Record<'_>> =
-        values.iter().map(|value| Record { key: None, value: value.as_bytes() }).collect();
+        values.map(|value| Record { key: is_keyed.then_some(value), value }).collect();
     sink.send(&records, SEND_LIMIT).iter().filter(|outcome| outcome.is_ok()).count()
 }
 

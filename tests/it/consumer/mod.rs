@@ -13,6 +13,7 @@ pub mod load;
 mod operation;
 mod quotas;
 mod repeats;
+mod reshard;
 mod rotation;
 mod shards;
 mod truncated;

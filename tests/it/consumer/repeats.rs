@@ -19,11 +19,11 @@ use crate::support::kafka::shared;
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
 
-const IDS: (&str, &str) = ("EVENT_ID_FIELD", "event_id");
+pub const IDS: (&str, &str) = ("EVENT_ID_FIELD", "event_id");
 const ROTATE: [(&str, &str); 2] = [("LOG_ROTATE_BYTES", "100000"), ("LOG_ROTATE_GZIP", "true")];
 
 /// The second half of each batch repeats the first half of the one before, and some of it once more.
-fn repeating(batch: usize) -> Vec<String> {
+pub fn repeating(batch: usize) -> Vec<String> {
     let event = |batch: usize, number: usize| {
         format!(r#"{{"event": "login", "n": {number}, "event_id": "b{batch}-{number}"}}"#)
     };
@@ -40,7 +40,7 @@ fn id_of(text: &str) -> Option<String> {
 }
 
 /// How often each id is there.
-fn count<'t>(events: impl Iterator<Item = &'t str>) -> BTreeMap<String, usize> {
+pub fn count<'t>(events: impl Iterator<Item = &'t str>) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for id in events.filter_map(id_of) {
         *found.entry(id).or_default() += 1;

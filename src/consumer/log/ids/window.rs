@@ -151,6 +151,28 @@ impl Window {
         self.ids.insert(id, Note::new(checksum, current.number));
     }
 
+    /// Moves its time forward to `time`, and remembers an id unless it is remembered already.
+    pub fn remember(&mut self, time: i64, id: Fingerprint, checksum: u32) {
+        self.advance(time);
+        if self.find(&id, checksum).is_some() {
+            return;
+        }
+        if self.is_due() {
+            self.begin_generation();
+        }
+        self.add(id, checksum);
+    }
+
+    /// The same, with generations whose numbers begin at `first`.
+    pub fn renumbered(&self, first: u64) -> Self {
+        let mut window = Self::at(self.limits, self.time);
+        for (number, generation) in (first..).zip(&self.generations) {
+            let ids: Vec<_> = self.ids_of(generation).collect();
+            window.restore(number, generation.began, ids.into_iter());
+        }
+        window
+    }
+
     /// The generation to which ids are added.
     pub fn current(&self) -> &Generation {
         self.generations.back().expect("there is always one")
