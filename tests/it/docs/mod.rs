@@ -18,7 +18,7 @@ mod prose;
 
 pub use openapi::PACKAGES;
 
-const DOCUMENTS: [&str; 17] = [
+const DOCUMENTS: [&str; 18] = [
     "README.md",
     "CHANGELOG.md",
     "docs/ARCHITECTURE.md",
