@@ -33,6 +33,7 @@ trap 'exit 143' TERM
 run_beside() {
   # For the last steps, with what the tests leave of the processor.
   nice --adjustment=19 scripts/static.sh >/dev/null &
+  local static=$!
   # The skipped tests always use our own client, so they are covered by the main run.
   KAFKA_CLIENT_FOR_TESTS=wire step "tests of our own client" \
     tests_of broker:: --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once:: --skip ::security::
@@ -47,7 +48,9 @@ run_beside() {
     producer::drain producer::overload producer::pipelining producer::sick producer::uploads
   step "chaos" scripts/chaos.sh --quick
   step "chaos with repeated requests" scripts/chaos.sh --quick --retry broker cut-client
-  step "static programs" wait $!
+  # With the programs of the tests: the static ones take minutes to build.
+  step "package" scripts/package-check.sh --programs target/debug
+  step "static programs" wait "$static"
 }
 
 command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"
@@ -80,10 +83,13 @@ need python3 python3
 need node nodejs
 # The types of the Kubernetes API, too.
 need go golang-go
+# The shells whose completions are in the packages.
+need zsh zsh
+need fish fish
 # Fails early if Kafka cannot be fetched, instead of in each test. The tests' Java client always needs it.
 step "Kafka for the tests" scripts/kafka.sh fetch
 
-step "scripts" shellcheck --external-sources scripts/*.sh .ci/run
+step "scripts" shellcheck --external-sources scripts/*.sh scripts/debian/p* .ci/run
 step "alerts" promtool test rules docs/prometheus/tests.yml
 step "Prometheus' settings" promtool check config docs/prometheus/prometheus.yml docs/prometheus/docker.yml
 step "Alertmanager's settings" amtool check-config docs/prometheus/alertmanager.yml
@@ -115,7 +121,7 @@ else
   wait "$beside_pid" || code=$?
   beside_pid=
   ((code == 0)) || { cat "$beside_log" >&2 && die "the background tests failed; see above or $beside_log"; }
-  grep --extended-regexp '^(test result|[a-z]+\.sh: )' "$beside_log" >&2
+  grep --extended-regexp '^(test result|[a-z-]+\.sh: )' "$beside_log" >&2
   step "containers" scripts/docker-check.sh
 fi
 say "all checks passed ($SECONDS s)"

@@ -13,18 +13,20 @@ use crate::tidy::{files, relative, root};
 mod containers;
 mod generated;
 mod kubernetes;
+mod manual;
 mod openapi;
 mod prose;
 
 pub use openapi::PACKAGES;
 
-const DOCUMENTS: [&str; 18] = [
+const DOCUMENTS: [&str; 19] = [
     "README.md",
     "CHANGELOG.md",
     "docs/ARCHITECTURE.md",
     "docs/BENCHMARKS-HTTP.md",
     "docs/CONTRACT.md",
     "docs/DOCKER.md",
+    "docs/INSTALL.md",
     "docs/KAFKA.md",
     "docs/LIVE.md",
     "docs/METRICS.md",
