@@ -52,6 +52,6 @@ RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
 for program in "${programs[@]}"; do
   path=$out/$triple/release/$program
   # ldd fails for what is not dynamic at all, and names no library for a static program that can be placed anywhere.
-  if ldd "$path" 2>/dev/null | grep --quiet '=>'; then die "$path is not static"; fi
+  if [[ $(ldd "$path" 2>/dev/null) == *'=>'* ]]; then die "$path is not static"; fi
   realpath "$path"
 done
