@@ -3,8 +3,8 @@
 # docs/BENCHMARKS.md.
 #   scripts/bench.sh [--quick] [--rounds N] [--out DIR] [--list] [CASE…]
 # CASE is a prefix of a name that --list shows. A full run takes an hour or more and writes to docs/; with
-# --quick or a CASE it writes to target/bench/out/. BENCH_PORT (default 26000) is the first of the 800 ports
-# that are used.
+# --quick or a CASE it writes to target/bench/out/. Without --quick, `compression` also writes its tables into
+# docs/KAFKA.md. BENCH_PORT (default 26000) is the first of the 800 ports that are used.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$root/scripts/lib.sh"

@@ -94,6 +94,7 @@ def main():
             errors += failed
     document = {
         "machine": {**machine.facts(options.root), "Kafka": f"{options.kafka}; {options.newest} where noted"},
+        "kafka": options.kafka,
         "command": "scripts/bench.sh " + " ".join(sys.argv[1 : sys.argv.index("--root")]),
         "minutes": round((time.time() - began) / 60, 1),
         "rounds": sizes.rounds,
@@ -108,6 +109,10 @@ def main():
     drawn = plots.draw(results, out)
     report.write(document, drawn, out / "BENCHMARKS.md")
     print(f"wrote {out}/BENCHMARKS.md")
+    for case in cases:
+        if case.page and not options.quick:
+            report.write_table(case.name, document, options.root / case.page)
+            print(f"wrote the table of {case.name} into {case.page}")
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     return 1 if errors else 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import access
 import bystanders
+import compression
 import destinations
 import scenarios
 import to_file
@@ -52,6 +53,8 @@ class Case:
     measure: Callable
     # The main figure of the case, recorded in benchmarks.json.
     figure: str = "rate"
+    # The page below the root that a run without --quick writes the table of this case into.
+    page: str | None = None
 
     @property
     def needs_features(self):
@@ -64,6 +67,7 @@ def all_cases(sizes):
     return [
         *(single(connections, sizes) for connections in sizes.connections),
         *(ndjson(batch, sizes) for batch in (10, 100, 1000)),
+        *(compressed(batch, threads, sizes) for batch, threads in ((1, 200), (1000, 8))),
         *(open_loop(rate, sizes) for rate in sizes.open_rates),
         overload(sizes),
         beside_idle(sizes),
@@ -100,6 +104,18 @@ def ndjson(batch, sizes):
         f"NDJSON, {batch} events per request, wrk -t1 -c{connections}",
         ["bare", "ours", *(["wire", "wire4"] if batch == 1000 else []), "axum"],
         lambda setup, candidate: scenarios.ndjson(setup, candidate, batch, connections, sizes.seconds),
+    )
+
+
+def compressed(batch, threads, sizes):
+    unit = "one event per request" if batch == 1 else f"NDJSON, {batch} events per request"
+    return Case(
+        f"compression-{batch}",
+        f"{unit}, from {threads} connections to HTTP_SERVER=edge, compressed to Kafka, and read by the wire client",
+        [f"compress-{codec}" for codec in compression.CODECS],
+        lambda setup, candidate: compression.compressed(setup, candidate, batch, threads, sizes.seconds),
+        "topic_bytes",
+        "docs/KAFKA.md",
     )
 
 

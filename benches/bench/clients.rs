@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use std::{env, process};
 
 use clap::{Args, Command, FromArgMatches};
-use event_pipeline::broker::{self, Bounds, Position, Record, Sink, Source};
-use event_pipeline::config::KafkaConfig;
+use event_pipeline::broker::{self, Bounds, KafkaSink, Position, Record, Sink, Source};
+use event_pipeline::config::{KafkaConfig, SendConfig};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const STALLED: Duration = Duration::from_secs(20);
@@ -19,16 +19,17 @@ const VALUE: &[u8] = br#"{"event": "purchase", "user_id": 203, "timestamp": "202
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let config = KafkaConfig::from_arg_matches(
-        &KafkaConfig::augment_args(Command::new("clients")).get_matches_from(["clients"]),
-    )
-    .expect("KAFKA_BROKERS and KAFKA_TOPIC");
+    let command = SendConfig::augment_args(KafkaConfig::augment_args(Command::new("clients")));
+    let settings = command.get_matches_from(["clients"]);
+    let config = KafkaConfig::from_arg_matches(&settings).expect("KAFKA_BROKERS and KAFKA_TOPIC");
+    let send = SendConfig::from_arg_matches(&settings).expect("KAFKA_COMPRESSION");
+    let sink = || broker::open_sink(&config, &send).expect("threads");
     let began = Instant::now();
     let (records, calls) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["produce", batch, seconds] => {
-            produce(&config, number(batch), Duration::from_secs(number(seconds) as u64))
+            produce(sink(), number(batch), Duration::from_secs(number(seconds) as u64))
         }
-        ["fill", batch, events] => fill(&config, number(batch), number(events)),
+        ["fill", batch, events] => fill(sink(), number(batch), number(events)),
         ["fetch", events] => fetch(&config, number(events)),
         _ => {
             report("usage: clients produce BATCH SECONDS | fill BATCH EVENTS | fetch EVENTS");
@@ -49,8 +50,7 @@ fn number(text: &str) -> usize {
 }
 
 /// Sends batches one after the other; each batch goes to one partition.
-fn produce(config: &KafkaConfig, batch: usize, duration: Duration) -> (usize, usize) {
-    let mut sink = broker::open_sink(config).expect("threads");
+fn produce(mut sink: KafkaSink, batch: usize, duration: Duration) -> (usize, usize) {
     let records = vec![Record { key: None, value: VALUE }; batch];
     let (began, mut sent, mut calls) = (Instant::now(), 0, 0);
     while began.elapsed() < duration {
@@ -72,8 +72,7 @@ fn filled_event(n: usize, events: usize) -> String {
     )
 }
 
-fn fill(config: &KafkaConfig, batch: usize, events: usize) -> (usize, usize) {
-    let mut sink = broker::open_sink(config).expect("threads");
+fn fill(mut sink: KafkaSink, batch: usize, events: usize) -> (usize, usize) {
     for first in (0..events).step_by(batch) {
         let values: Vec<String> =
             (first..events.min(first + batch)).map(|n| filled_event(n, events)).collect();

@@ -15,6 +15,7 @@ class Kafka:
     def __init__(self, port, directory):
         self.port = port
         self.address = f"127.0.0.1:{port}"
+        self.data = Path(directory) / "broker-1" / "data"
         self.pid = int((Path(directory) / "broker-1" / "pid").read_text())
         self.created = 0
 
@@ -25,13 +26,36 @@ class Kafka:
         wait_until(f"topic {topic} has leaders", SETTLE_LIMIT_S, lambda: self._has_leaders(topic))
         return topic
 
-    def _has_leaders(self, topic):
-        # A Metadata request (version 0) for one topic creates it.
-        name = topic.encode()
-        request = struct.pack(">hhihih", 3, 0, 1, -1, 1, len(name)) + name
+    def new_topic_as_sent(self, name):
+        """The same, but the broker stores batches as they are sent; by default ours stores them uncompressed."""
+        self.created += 1
+        topic = f"{name}-{self.created}"
+        # A CreateTopics request (version 2): 3 partitions, 1 replica, no assignments, one setting.
+        setting = _text("compression.type") + _text("producer")
+        body = struct.pack(">i", 1) + _text(topic) + struct.pack(">ihii", 3, 1, 0, 1) + setting
+        answer = self._ask(struct.pack(">hhih", 19, 2, 1, -1) + body + struct.pack(">ib", 30_000, 0))
+        # The response: correlation id, throttle time, number of topics, name, error.
+        error = struct.unpack_from(">h", answer, 14 + len(topic))[0]
+        if error != 0:
+            raise BenchError(f"{topic} was not created: error {error}")
+        wait_until(f"topic {topic} has leaders", SETTLE_LIMIT_S, lambda: self._is_led(topic))
+        return topic
+
+    def _is_led(self, topic):
+        # A leader may be known before it has taken the role itself.
+        try:
+            return self._has_leaders(topic) and self.count(topic) == 0
+        except BenchError:
+            return False
+
+    def _ask(self, request):
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as link:
             link.sendall(struct.pack(">i", len(request)) + request)
-            answer = _read(link, struct.unpack(">i", _read(link, 4))[0])
+            return _read(link, struct.unpack(">i", _read(link, 4))[0])
+
+    def _has_leaders(self, topic):
+        # A Metadata request (version 0) for one topic creates it.
+        answer = self._ask(struct.pack(">hhihi", 3, 0, 1, -1, 1) + _text(topic))
         # The response: correlation id, one broker (id, host, port), one topic (error, name, partitions).
         host_length = struct.unpack_from(">h", answer, 12)[0]
         at = 14 + host_length + 4 + 4
@@ -48,6 +72,10 @@ class Kafka:
             raise BenchError(f"kcat returned no offsets of {topic}: {lines}")
         return sum(offsets)
 
+    def stored_bytes(self, topic):
+        """Bytes of all partitions of the topic, as they are in the broker's log."""
+        return sum(segment.stat().st_size for segment in self.data.glob(f"{topic}-[0-9]/*.log"))
+
     def settled_count(self, topic, at_least=0):
         """Waits until the number of records is at least `at_least` and no longer grows, and returns it."""
         last = [-1]
@@ -61,6 +89,11 @@ class Kafka:
         except BenchError as error:
             raise BenchError(f"LOSS: {error}, only {last[0]}") from error
         return last[0]
+
+
+def _text(text):
+    """A string as requests have it."""
+    return struct.pack(">h", len(text)) + text.encode()
 
 
 def _read(link, count):

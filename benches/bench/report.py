@@ -3,6 +3,7 @@
 from statistics import median
 
 from candidates import NAMES
+from programs import BenchError
 
 BEGIN = "<!-- figures: written by scripts/bench.sh -->"
 END = "<!-- end of figures -->"
@@ -19,6 +20,7 @@ COLUMNS = {
     "live_memory_mib": ("memory of the live page MiB", "{:.0f}"),
     "of_limit": ("taken of the limit", "{:.3f}"),
     "event_bytes": ("bytes/event", "{:.1f}"),
+    "topic_bytes": ("bytes/event in the topic", "{:.1f}"),
     "consumer_rate": ("consumer events/s", "{:,.0f}"),
     "consumer_cpu_us": ("consumer CPU µs/event", "{:.2f}"),
     "consumer_memory_mib": ("consumer memory MiB", "{:.0f}"),
@@ -139,6 +141,18 @@ def write(document, plots, path):
     before, _, rest = page.partition(BEGIN)
     after = rest.partition(END)[2]
     path.write_text(f"{before}{BEGIN}\n{figures(document, plots)}\n{END}{after}")
+
+
+def write_table(name, document, path):
+    """Replaces the table of one case in a page that is written by hand around it."""
+    begin, end = f"<!-- table: {name}, written by scripts/bench.sh -->", "<!-- end of table -->"
+    before, found, rest = path.read_text().partition(begin)
+    if not found:
+        raise BenchError(f"{path} has no {begin}")
+    machine, case = document["machine"], document["cases"][name]
+    source = f"{machine['date']}, commit {machine['commit']}, {machine['processor']}, Kafka {document['kafka']}"
+    lines = [begin, "", f"{case['title']}; medians of {document['rounds']} rounds; {source}:", "", *table(case), "", ""]
+    path.write_text(before + "\n".join(lines) + end + rest.partition(end)[2])
 
 
 def figures(document, plots):

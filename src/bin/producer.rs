@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: &ProducerConfig) -> std::io::Result<ExitCode> {
-    let sink = broker::open_sink(&config.kafka)?;
+    let sink = broker::open_sink(&config.kafka, &config.send)?;
     let producer = Producer::start(config, Box::new(sink))?;
     let unsent = producer.unsent();
     let shutdown = Shutdown::on_signals(move || {

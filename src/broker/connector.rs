@@ -15,10 +15,15 @@ use crate::broker::protocol::{Call, Versions};
 use crate::broker::wire::WireConnector;
 #[cfg(feature = "tls")]
 use crate::config::SecurityProtocol;
-use crate::config::{KafkaClient, KafkaConfig};
+use crate::config::{Compression, KafkaClient, KafkaConfig, SendConfig};
 
-/// The client to use. Only our own supports TLS and authentication.
-fn wanted(config: &KafkaConfig) -> KafkaClient {
+/// The client to use. Only our own supports TLS, authentication, and what `send` asks for.
+fn wanted(config: &KafkaConfig, send: &SendConfig) -> KafkaClient {
+    #[cfg(feature = "wire")]
+    if send.only_ours().is_some() {
+        return KafkaClient::Wire;
+    }
+    let _ = send;
     #[cfg(feature = "tls")]
     if config.security.protocol != SecurityProtocol::Plaintext {
         return KafkaClient::Wire;
@@ -41,22 +46,25 @@ pub fn client_in_use() -> Option<&'static str> {
 /// Opens clients of either kind, for one thread.
 pub struct Connector {
     wanted: KafkaClient,
+    compression: Compression,
     the_crate: CrateConnector,
     #[cfg(feature = "wire")]
     wire: WireConnector,
 }
 
 impl Connector {
-    /// Creates a connector for the topic and the client that `config` names.
+    /// Creates a connector for the topic and the client that `config` names, to send records as `send` says.
     ///
     /// # Errors
     /// Fails if the system cannot start another thread.
-    pub fn new(config: &KafkaConfig) -> io::Result<Self> {
+    pub fn new(config: &KafkaConfig, send: &SendConfig) -> io::Result<Self> {
+        let wanted = wanted(config, send);
         Ok(Self {
-            wanted: wanted(config),
-            the_crate: CrateConnector::new()?,
+            wanted,
+            compression: send.compression,
+            the_crate: CrateConnector::new(cfg!(feature = "wire") && wanted == KafkaClient::Auto)?,
             #[cfg(feature = "wire")]
-            wire: WireConnector::default(),
+            wire: WireConnector::new(send.compression),
         })
     }
 
@@ -65,10 +73,18 @@ impl Connector {
     /// # Errors
     /// Fails with `BrokerError::Unsupported`, which says what to run or set instead.
     pub fn check(&self, host: &str, versions: &Versions) -> Result<()> {
-        let served = preflight::choose(self.wanted, host, versions)?;
+        self.choose(host, versions).map(drop)
+    }
+
+    fn choose(&self, host: &str, versions: &Versions) -> Result<Served> {
+        #[cfg(feature = "wire")]
+        let wanted = if self.the_crate.has_given_way() { KafkaClient::Wire } else { self.wanted };
+        #[cfg(not(feature = "wire"))]
+        let wanted = self.wanted;
+        let served = preflight::choose(wanted, self.compression, host, versions)?;
         log::debug!("chose a client: broker={host} client={served:?}");
         *CHOSEN.lock() = Some(served);
-        Ok(())
+        Ok(served)
     }
 
     /// The batches that may have been written without our knowing. Always empty for the kafka crate, whose
@@ -93,7 +109,7 @@ impl Connector {
     /// # Errors
     /// Fails with `BrokerError::Retryable` or `BrokerError::Unsupported`.
     pub fn open(&self, on: &mut Call<'_>) -> Result<Box<dyn Client>> {
-        match preflight::choose(self.wanted, on.connection.host(), on.versions)? {
+        match self.choose(on.connection.host(), on.versions)? {
             Served::Crate => self.the_crate.open(on),
             #[cfg(feature = "wire")]
             Served::Wire => Ok(self.wire.client()),

@@ -44,14 +44,14 @@ pub use topic::{Sink, Source};
 pub(crate) use trail::{First, LeaderLog};
 pub use trail::{Trail, Trails};
 
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, SendConfig};
 
-/// Opens a sink for the topic that `config` names. It connects on first use.
+/// Opens a sink for the topic that `config` names, which sends records as `send` says. It connects on first use.
 ///
 /// # Errors
 /// Fails if the system cannot start another thread.
-pub fn open_sink(config: &KafkaConfig) -> io::Result<KafkaSink> {
-    open(config).map(KafkaSink::new)
+pub fn open_sink(config: &KafkaConfig, send: &SendConfig) -> io::Result<KafkaSink> {
+    open(config, send).map(KafkaSink::new)
 }
 
 /// Opens a source for the topic that `config` names. It connects on first use.
@@ -59,9 +59,9 @@ pub fn open_sink(config: &KafkaConfig) -> io::Result<KafkaSink> {
 /// # Errors
 /// Fails if the system cannot start another thread.
 pub fn open_source(config: &KafkaConfig) -> io::Result<KafkaSource> {
-    open(config).map(KafkaSource::new)
+    open(config, &SendConfig::default()).map(KafkaSource::new)
 }
 
-fn open(config: &KafkaConfig) -> io::Result<Cluster> {
-    Ok(Cluster::new(config.clone(), Connector::new(config)?))
+fn open(config: &KafkaConfig, send: &SendConfig) -> io::Result<Cluster> {
+    Ok(Cluster::new(config.clone(), Connector::new(config, send)?))
 }

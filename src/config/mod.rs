@@ -17,6 +17,7 @@ mod producer;
 mod s3;
 mod secret;
 mod security;
+mod send;
 mod shard;
 mod simulate;
 mod values;
@@ -35,6 +36,7 @@ pub use producer::{EventEcho, ProducerConfig};
 pub use s3::{S3Config, S3Keys, S3Url};
 pub use secret::{PASSWORD_ENV, Secret};
 pub use security::{SaslMechanism, SecurityConfig, SecurityProtocol, system_authorities};
+pub use send::{Compression, SendConfig};
 pub use shard::Shard;
 pub use simulate::{AuditConfig, BatchFormat, LoadConfig, Output, ReportConfig, SimulateConfig};
 

@@ -7,7 +7,9 @@ use clap::{Args, Parser, ValueEnum};
 
 use super::access::new_key;
 use super::values::{added_field, field_name, non_empty, number};
-use super::{AccessConfig, CommonConfig, HealthConfig, HttpConfig, KafkaConfig, Secret, Settings};
+use super::{
+    AccessConfig, CommonConfig, HealthConfig, HttpConfig, KafkaConfig, Secret, SendConfig, Settings,
+};
 
 /// Accepts events over HTTP, stores them in Kafka, and answers 200 once Kafka has acknowledged them.
 #[derive(Parser, Clone, Debug)]
@@ -28,6 +30,9 @@ pub struct ProducerConfig {
     /// Batches and the queue.
     #[command(flatten)]
     pub queue: QueueConfig,
+    /// The records in Kafka.
+    #[command(flatten)]
+    pub send: SendConfig,
     /// What is added to events.
     #[command(flatten)]
     pub fields: FieldsConfig,
@@ -178,6 +183,7 @@ impl Settings for ProducerConfig {
 
     fn validate(&self) -> Result<(), String> {
         self.kafka.validate()?;
+        self.send.validate(&self.kafka)?;
         let (http, queue) = (&self.http, &self.queue);
         if http.max_event_bytes > http.max_body_bytes {
             return Err(format!(
@@ -249,6 +255,29 @@ mod tests {
         assert!(reason.contains("a third of QUEUE_MAX_BYTES=16777216"), "{reason}");
         let reason = parse(&["--kafka-linger-ms", "500", "--delivery-timeout-ms", "500"]).validate();
         assert!(reason.unwrap_err().contains("KAFKA_LINGER_MS=500"));
+    }
+
+    #[test]
+    #[cfg(feature = "wire")]
+    fn compression_is_refused_where_the_client_is_the_crate() {
+        for codec in ["gzip", "snappy", "lz4", "zstd"] {
+            let args = ["--kafka-compression", codec, "--kafka-client", "crate"];
+            let reason = parse(&args).validate().unwrap_err();
+            for part in
+                ["KAFKA_CLIENT=crate", &format!("KAFKA_COMPRESSION={codec}"), "auto or wire", "to none"]
+            {
+                assert!(reason.contains(part), "{reason} lacks {part}");
+            }
+            assert_eq!(parse(&args[..2]).validate(), Ok(()), "{codec}");
+        }
+        assert_eq!(parse(&["--kafka-compression", "none", "--kafka-client", "crate"]).validate(), Ok(()));
+    }
+
+    #[test]
+    #[cfg(not(feature = "wire"))]
+    fn compression_is_refused_without_our_own_client() {
+        let reason = parse(&["--kafka-compression", "lz4"]).validate().unwrap_err();
+        assert!(reason.contains("KAFKA_COMPRESSION=lz4") && reason.contains("feature `wire`"), "{reason}");
     }
 
     #[test]

@@ -65,6 +65,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("consumer", "KAFKA_BROKERS", "\"a:9092\"", "cannot be part of a host name"),
     ("consumer", "KAFKA_TOPIC", "my events", "1 to 249 of a-z"),
     ("producer", "KAFKA_CLIENT", "librdkafka", "auto, crate"),
+    ("producer", "KAFKA_COMPRESSION", "brotli", "none, gzip, snappy, lz4, zstd"),
     ("producer", "KAFKA_CONNECT_TIMEOUT_MS", "1s", "from 10 to 60000, without a unit"),
     ("producer", "KAFKA_REQUEST_TIMEOUT_MS", "", "from 100 to 60000"),
     ("producer", "KAFKA_KEY_FIELD", "", "the name of a field"),

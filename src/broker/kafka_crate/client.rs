@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kafka::client::{KafkaClient, ProduceConfirm, ProduceMessage, RequiredAcks};
@@ -24,15 +25,23 @@ const PRODUCE: Api = Api { name: "Produce", key: PRODUCE_KEY, version: 2 };
 /// Opens clients based on the crate.
 pub struct CrateConnector {
     limit: Arc<CallLimit>,
+    gives_way: Option<Arc<AtomicBool>>,
 }
 
 impl CrateConnector {
-    /// Creates a connector for the clients of one thread.
+    /// Creates a connector for the clients of one thread. With `can_give_way`, our own client is used once there are
+    /// records that the crate cannot read.
     ///
     /// # Errors
     /// Fails if the system cannot start another thread.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { limit: Arc::new(CallLimit::start()?) })
+    pub fn new(can_give_way: bool) -> io::Result<Self> {
+        Ok(Self { limit: Arc::new(CallLimit::start()?), gives_way: can_give_way.then(Arc::default) })
+    }
+
+    /// True once a client has met records that only our own client can read.
+    #[cfg(feature = "wire")]
+    pub fn has_given_way(&self) -> bool {
+        self.gives_way.as_ref().is_some_and(|has| has.load(Ordering::Acquire))
     }
 
     /// Connects to the broker of `on`, which leads partitions of the topic.
@@ -57,6 +66,7 @@ impl CrateConnector {
             client,
             target: target.clone(),
             limit: self.limit.clone(),
+            gives_way: self.gives_way.clone(),
             exact: HashMap::new(),
             size_shift: 0,
             fetches_in_quota: 0,
@@ -76,7 +86,8 @@ impl CrateConnector {
 
 impl Client for Session {
     fn is_usable(&self) -> bool {
-        matches!(&self.target, Target::Socket(socket) if linux::is_quiet(socket))
+        let has_given_way = self.gives_way.as_ref().is_some_and(|has| has.load(Ordering::Acquire));
+        !has_given_way && matches!(&self.target, Target::Socket(socket) if linux::is_quiet(socket))
     }
 
     fn produce(

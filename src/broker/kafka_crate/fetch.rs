@@ -5,6 +5,7 @@
 //!
 //! Longer than most files: each way to read falls back to the next one, and all share the session's state.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use kafka::Error;
@@ -188,9 +189,9 @@ impl Session {
             Ok(Peek { headers, high_watermark, .. }) => match next(&headers) {
                 Next::Wait => Ok(Page::new(offset, high_watermark)),
                 Next::Skip(next) => Ok(Page::new(next, high_watermark)),
-                Next::Unreadable(codec) => {
-                    Err(self.unreadable(position, &format!("compressed with {codec}")))
-                }
+                Next::Unreadable(codec) => Err(self
+                    .give_way(position, codec)
+                    .unwrap_or_else(|| self.unreadable(position, &format!("compressed with {codec}")))),
                 Next::Read { bytes, first, last } => match self.read_batch(on, position, bytes)? {
                     Ok(page) if page.is_empty() => self.nothing_left(on, position, (first, last), bytes)?,
                     page => page,
@@ -264,6 +265,16 @@ impl Session {
             )),
             code => fetch::fetch_refusal(at, code),
         }
+    }
+
+    /// Lets our own client read on from `position`, if it may take over.
+    fn give_way(&self, Position { partition, offset }: Position, codec: &str) -> Option<BrokerError> {
+        self.gives_way.as_ref()?.store(true, Ordering::Release);
+        Some(BrokerError::Retryable(format!(
+            "{}/{partition} holds records from offset {offset} on that are compressed with {codec}, which the kafka \
+             crate cannot read; our own client (KAFKA_CLIENT=wire) takes over",
+            self.topic
+        )))
     }
 
     fn unreadable(&self, position: Position, what: &str) -> BrokerError {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use kafka::Error;
@@ -22,6 +23,8 @@ pub struct Session {
     pub client: KafkaClient,
     pub target: Target,
     pub limit: Arc<CallLimit>,
+    /// Set once there are records that only our own client can read, if that may take over.
+    pub gives_way: Option<Arc<AtomicBool>>,
     /// Partitions to read by their batch headers, and for how many more fetches.
     pub exact: HashMap<i32, u32>,
     /// How many powers of two less to fetch because of a quota.

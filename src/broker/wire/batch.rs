@@ -4,9 +4,13 @@
 //! count that a response claims (2^31 elements, which aborts the process), and cannot read past an incomplete
 //! batch.
 
+use std::borrow::Cow;
+
 use crate::broker::client::OwnedRecord;
-use crate::broker::protocol::{HEADER_BYTES, Malformed, Reader};
+use crate::broker::protocol::{HEADER_BYTES, Malformed, Reader, next_batch};
 use crate::broker::record::Record;
+use crate::broker::wire::codec::decompress;
+use crate::broker::wire::compress::Compressor;
 
 /// Start of the bytes that the checksum covers.
 pub const CRC_FROM: usize = 21;
@@ -36,6 +40,29 @@ pub fn checksum(bytes: &[u8]) -> u32 {
 
 /// Encodes one uncompressed batch of `records`, all with the time `now_ms` (milliseconds since 1970).
 pub fn encode(records: &[Record<'_>], stamp: Stamp, now_ms: i64) -> Vec<u8> {
+    let mut bytes = with_records(records);
+    fill_header(&mut bytes, records.len(), 0, stamp, now_ms);
+    bytes
+}
+
+/// Encodes one batch like [`encode`], but compressed if that makes it smaller.
+pub fn encode_compressed(
+    records: &[Record<'_>],
+    stamp: Stamp,
+    now_ms: i64,
+    compressor: &mut Compressor,
+) -> Vec<u8> {
+    let plain = with_records(records);
+    let mut bytes = Vec::with_capacity(plain.len());
+    bytes.resize(HEADER_BYTES, 0);
+    let is_smaller = compressor.append(&plain[HEADER_BYTES..], &mut bytes);
+    let (mut bytes, codec) = if is_smaller { (bytes, compressor.codec()) } else { (plain, 0) };
+    fill_header(&mut bytes, records.len(), codec, stamp, now_ms);
+    bytes
+}
+
+/// Room for a header, and `records` behind it.
+fn with_records(records: &[Record<'_>]) -> Vec<u8> {
     let payload: usize = records
         .iter()
         .map(|record| record.value.len() + record.key.map_or(0, <[u8]>::len) + RECORD_OVERHEAD_BYTES)
@@ -45,15 +72,20 @@ pub fn encode(records: &[Record<'_>], stamp: Stamp, now_ms: i64) -> Vec<u8> {
     for (index, record) in (0..).zip(records) {
         push_record(&mut bytes, index, record);
     }
+    bytes
+}
+
+/// Writes the header in front of `count` records, which are compressed with `codec`.
+fn fill_header(bytes: &mut [u8], count: usize, codec: u8, stamp: Stamp, now_ms: i64) {
     let length = i32::try_from(bytes.len() - 12).expect("a part is at most one event above 900 kB");
-    let count = i32::try_from(records.len()).expect("a part is far below 2^31 records");
+    let count = i32::try_from(count).expect("a part is far below 2^31 records");
     let header = [
         &0i64.to_be_bytes()[..],
         &length.to_be_bytes(),
         &(-1i32).to_be_bytes(),
         &[2],
         &[0; 4],
-        &0i16.to_be_bytes(),
+        &i16::from(codec).to_be_bytes(),
         &(count - 1).to_be_bytes(),
         &now_ms.to_be_bytes(),
         &now_ms.to_be_bytes(),
@@ -65,12 +97,28 @@ pub fn encode(records: &[Record<'_>], stamp: Stamp, now_ms: i64) -> Vec<u8> {
     bytes[..HEADER_BYTES].copy_from_slice(&header.concat());
     let crc = checksum(&bytes[CRC_FROM..]);
     bytes[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
-    bytes
 }
 
-/// Reads key and value of each record back from a batch that [`encode`] has made.
+/// True if a batch that was encoded here is one of exactly these `records`.
+pub fn is_of(batch: &[u8], records: &[Record<'_>]) -> bool {
+    // What is compressed again need not become the same bytes.
+    plain_records(batch).is_ok_and(|stored| *stored == with_records(records)[HEADER_BYTES..])
+}
+
+/// The records of a batch that was encoded here, as they were before they were compressed.
+fn plain_records(mut batch: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
+    let (header, batch) = next_batch(&mut batch)?.ok_or(Malformed)?;
+    let stored = &batch[HEADER_BYTES..];
+    match header.codec {
+        0 => Ok(Cow::Borrowed(stored)),
+        codec => decompress(codec, stored, usize::MAX).map(Cow::Owned).map_err(|_| Malformed),
+    }
+}
+
+/// Reads key and value of each record back from a batch that was encoded here.
 pub fn decode(batch: &[u8]) -> Result<Vec<OwnedRecord>, Malformed> {
-    let mut r = Reader::new(&batch[HEADER_BYTES..]);
+    let plain = plain_records(batch)?;
+    let mut r = Reader::new(&plain);
     let mut records = Vec::new();
     while !r.is_at_end() {
         let _length_attributes_time_and_index = (r.varint()?, r.i8()?, r.varint()?, r.varint()?);
@@ -129,40 +177,5 @@ fn push_varint(bytes: &mut Vec<u8>, value: i64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_checksum_is_castagnolis() {
-        assert_eq!(checksum(b"123456789"), 0xe306_9283);
-    }
-
-    #[test]
-    fn varints_are_read_back_and_have_the_length_that_was_reckoned() {
-        for value in [0, -1, 1, 63, 64, -64, -65, 8191, 8192, i64::from(i32::MAX), i64::MAX, i64::MIN] {
-            let mut bytes = Vec::new();
-            push_varint(&mut bytes, value);
-            assert_eq!((bytes.len(), Reader::new(&bytes).varint()), (varint_bytes(value), Ok(value)));
-        }
-    }
-
-    #[test]
-    fn records_are_read_back_as_they_were() {
-        let records: [(Option<&[u8]>, &[u8]); 3] =
-            [(None, b"a"), (Some(b""), b""), (Some(b"key"), &[7; 300])];
-        let encoded = encode(&records.map(|(key, value)| Record { key, value }), Stamp::NONE, 5);
-        let owned = records.map(|(key, value)| (key.map(<[u8]>::to_vec), value.to_vec()));
-        assert_eq!(decode(&encoded), Ok(owned.to_vec()));
-    }
-
-    #[test]
-    fn an_unacceptable_batch_is_well_formed_but_for_its_checksum() {
-        let bytes = unacceptable();
-        let stated = u32::from_be_bytes(*bytes[CRC_AT..].first_chunk().expect("4 bytes"));
-        assert_ne!(stated, checksum(&bytes[CRC_FROM..]));
-        assert_eq!(
-            i32::from_be_bytes(*bytes[8..].first_chunk().expect("4 bytes")) as usize,
-            bytes.len() - 12
-        );
-    }
-}
+#[path = "tests/batch.rs"]
+mod tests;

@@ -18,18 +18,23 @@ use crate::broker::wire::produce::{check_answers, new_producer_id, offset_in, pr
 use crate::broker::wire::records::PageError;
 use crate::broker::wire::sequence::Sequences;
 use crate::broker::wire::{answer, batch, probe};
+use crate::config::Compression;
 use crate::transport::left;
 
 /// Pause between two requests for a producer id.
 const ID_POLL: Duration = Duration::from_millis(20);
 
 /// Opens clients that share the sequence numbers of one producer.
-#[derive(Default)]
 pub struct WireConnector {
     sequences: Arc<Mutex<Sequences>>,
 }
 
 impl WireConnector {
+    /// Creates a connector whose clients compress what they write.
+    pub fn new(compression: Compression) -> Self {
+        Self { sequences: Arc::new(Mutex::new(Sequences::new(compression))) }
+    }
+
     /// The sequence numbers in use, and the batches in doubt.
     pub fn sequences(&self) -> MutexGuard<'_, Sequences> {
         self.sequences.lock()

@@ -9,7 +9,7 @@ use crate::decompress::{self, Failure};
 pub struct Undecodable(pub String);
 
 /// Java writes a header in front of snappy blocks: a magic number and two versions.
-const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
+pub const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
 const XERIAL_HEADER_BYTES: usize = 16;
 
 /// The lz4 format from before it had frames, which Kafka never writes; each of its blocks may be 8 MiB.

@@ -12,6 +12,8 @@ use crate::broker::client::BatchInDoubt;
 use crate::broker::protocol::Code;
 use crate::broker::record::Record;
 use crate::broker::wire::batch::{self, Stamp};
+use crate::broker::wire::compress::Compressor;
+use crate::config::Compression;
 
 /// A producer id and its epoch, as assigned by the cluster.
 pub type ProducerId = (i64, i16);
@@ -19,7 +21,6 @@ pub type ProducerId = (i64, i16);
 /// A batch that is or may be written, but was not acknowledged.
 struct InDoubt {
     stamp: Stamp,
-    sent_ms: i64,
     records: usize,
     encoded: Vec<u8>,
     /// Sent more than once: a response to the last attempt says nothing about the earlier ones.
@@ -28,7 +29,7 @@ struct InDoubt {
 
 impl InDoubt {
     fn is_of(&self, records: &[Record<'_>]) -> bool {
-        self.records == records.len() && batch::encode(records, self.stamp, self.sent_ms) == self.encoded
+        self.records == records.len() && batch::is_of(&self.encoded, records)
     }
 }
 
@@ -38,9 +39,15 @@ pub struct Sequences {
     id: Option<ProducerId>,
     next: HashMap<i32, i32>,
     in_doubt: HashMap<i32, InDoubt>,
+    compressor: Option<Compressor>,
 }
 
 impl Sequences {
+    /// Compresses batches as `compression` says.
+    pub fn new(compression: Compression) -> Self {
+        Self { compressor: Compressor::new(compression), ..Self::default() }
+    }
+
     /// The batches that may have been written without our knowing.
     pub fn in_doubt(&self) -> Vec<BatchInDoubt> {
         let batch = |(partition, doubt): (&i32, &InDoubt)| {
@@ -85,8 +92,11 @@ impl Sequences {
         let sequence = self.next.get(&partition).copied().unwrap_or(0);
         self.in_doubt.entry(partition).or_insert_with(|| {
             let stamp = Stamp { producer_id, epoch, sequence };
-            let encoded = batch::encode(records, stamp, now_ms);
-            InDoubt { stamp, sent_ms: now_ms, records: records.len(), encoded, is_repeated: false }
+            let encoded = match &mut self.compressor {
+                None => batch::encode(records, stamp, now_ms),
+                Some(compressor) => batch::encode_compressed(records, stamp, now_ms, compressor),
+            };
+            InDoubt { stamp, records: records.len(), encoded, is_repeated: false }
         });
     }
 
@@ -127,6 +137,7 @@ fn after(sequence: i32, records: usize) -> i32 {
 mod tests {
     use super::*;
     use crate::broker::client::OwnedRecord;
+    use crate::broker::wire::compress::tests::ALL;
 
     const RETRIABLE: Code = Code(7);
     const BEFORE_APPEND: Code = Code(19);
@@ -184,6 +195,26 @@ mod tests {
         assert_eq!(send(&mut s, 0, &["a", "b"], 8), (7, 0));
         s.settle(0, Ok(5));
         assert_eq!(send(&mut s, 0, &["c"], 8), (7, 2));
+    }
+
+    #[test]
+    fn a_compressed_batch_is_sent_again_byte_for_byte() {
+        for compression in ALL {
+            let mut s = Sequences::new(compression);
+            let values = ["one and the same text"; 40];
+            // What was compressed before it does not show in it.
+            assert_eq!(send(&mut s, 1, &values, 7), (7, 0));
+            assert_eq!(send(&mut s, 0, &values, 7), (7, 0));
+            let first = s.encoded(0).expect("an id").to_vec();
+            assert!(
+                first.len() < batch::encode(&records(&values), Stamp::NONE, 0).len() / 2,
+                "{compression}"
+            );
+            assert!(is_in_doubt(&s, 0, &values), "{compression}");
+            assert_eq!(send(&mut s, 0, &values, 8), (7, 0), "{compression}");
+            assert_eq!(s.encoded(0), Some(&first[..]), "{compression}");
+            assert_eq!(send(&mut s, 0, &values[1..], 8), (8, 0), "other records: {compression}");
+        }
     }
 
     #[test]

@@ -6,9 +6,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use event_pipeline::broker::{BrokerError, Receipt, Sink, Source, open_sink, open_source};
+use event_pipeline::broker::{BrokerError, Receipt, Sink, Source, open_source};
 
-use super::{assert_all_retryable, config, from_start, numbered, send, send_all, sink_to, source_of, within};
+use super::{
+    assert_all_retryable, config, from_start, numbered, plain_sink, send, send_all, sink_to, source_of,
+    within,
+};
 use crate::support::kafka::{Cluster, shared};
 use crate::support::proxy::{Direction, Mode, Proxy};
 use crate::support::topic::Topic;
@@ -186,7 +189,7 @@ fn hosts_are_tried_in_turn_past_a_refusing_a_silent_and_an_unreachable_one() {
 #[test]
 fn an_unreachable_address_keeps_the_limit_and_is_named() {
     let (address, _full) = full_listener();
-    let mut sink = open_sink(&config(&address.to_string(), "events")).expect("a thread");
+    let mut sink = plain_sink(&config(&address.to_string(), "events"));
     let error = within(LIMIT, || sink.probe(LIMIT)).expect_err("unreachable");
     assert!(error.is_retryable() && error.to_string().contains(&address.to_string()), "{error}");
     let error = within(LIMIT, || send(&mut sink, &["x"], LIMIT)).remove(0).expect_err("unreachable");
@@ -204,7 +207,7 @@ fn what_is_not_kafka_is_an_error_and_never_a_panic() {
         b"",
     ] {
         let address = serve(garbage);
-        let mut sink = open_sink(&config(&address.to_string(), "events")).expect("a thread");
+        let mut sink = plain_sink(&config(&address.to_string(), "events"));
         let error = within(LIMIT, || sink.probe(LIMIT)).expect_err("garbage");
         let text = error.to_string();
         assert!(matches!(error, BrokerError::Retryable(_)) && text.contains(&address.to_string()), "{text}");

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use event_pipeline::broker::{BrokerError, Source, open_sink, open_source};
+use event_pipeline::broker::{BrokerError, Source, open_source};
 
-use super::{config, from_start, send, within};
+use super::{config, from_start, plain_sink, send, within};
 use crate::support::admin::Body;
 use crate::support::kafka::is_on_crate;
 
@@ -54,7 +54,7 @@ fn a_wrong_answer_to_a_produce_is_never_a_receipt() {
     }
     for (what, answer) in cases {
         let address = hostile_broker(answer, 0).to_string();
-        let mut sink = open_sink(&config(&address, TOPIC)).expect("a thread");
+        let mut sink = plain_sink(&config(&address, TOPIC));
         for _ in 0..2 {
             let outcome = within(LIMIT, || send(&mut sink, &["x"], LIMIT)).remove(0);
             let Err(BrokerError::Retryable(text)) = outcome else { panic!("{what}: {outcome:?}") };
@@ -62,7 +62,7 @@ fn a_wrong_answer_to_a_produce_is_never_a_receipt() {
         }
     }
     let address = hostile_broker(Arc::new(confirm(0, 0, 5)), 0).to_string();
-    let mut sink = open_sink(&config(&address, TOPIC)).expect("a thread");
+    let mut sink = plain_sink(&config(&address, TOPIC));
     assert_eq!(
         send(&mut sink, &["x"], LIMIT)[0].as_ref().map(|receipt| receipt.offset),
         Ok(5),
@@ -74,7 +74,7 @@ fn a_wrong_answer_to_a_produce_is_never_a_receipt() {
 fn metadata_that_makes_no_sense_is_an_error() {
     for partition in [7, -1, i32::MAX] {
         let address = hostile_broker(Arc::new(|_| Vec::new()), partition).to_string();
-        let mut sink = open_sink(&config(&address, TOPIC)).expect("a thread");
+        let mut sink = plain_sink(&config(&address, TOPIC));
         let outcome = within(LIMIT, || send(&mut sink, &["x"], LIMIT)).remove(0);
         assert!(outcome.as_ref().is_err_and(BrokerError::is_retryable), "{partition}: {outcome:?}");
     }

@@ -4,10 +4,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use event_pipeline::broker::{KafkaSink, KafkaSource, Sink, Source, open_sink, open_source};
+use event_pipeline::broker::{KafkaSink, KafkaSource, Sink, Source, open_source};
 use fastrand::Rng;
 
-use super::{config, from_start, send, send_all, sink_to, wire, within};
+use super::{config, from_start, plain_sink, send, send_all, sink_to, wire, within};
 use crate::support::kafka::shared;
 use crate::support::memory::{Taken, taken_by};
 use crate::support::proxy::Proxy;
@@ -101,7 +101,7 @@ fn answers_that_were_harmed_are_errors_within_time_and_memory() {
         });
         let mut config = wire(config(&address, &topic.name));
         config.request_timeout_ms = LIMIT.as_millis() as u64;
-        let mut sink = open_sink(&config).expect("a thread");
+        let mut sink = plain_sink(&config);
         let mut source = open_source(&config).expect("a thread");
         let case = format!("{name}, {kind}, seed {seed}, round {round}");
         let (worked, Taken { most, largest }) =

@@ -2,6 +2,7 @@
 
 mod bombs;
 mod cluster;
+mod compressed;
 mod faults;
 mod foreign;
 mod hostile;
@@ -19,7 +20,7 @@ use event_pipeline::broker::{
     BrokerError, Fetched, KafkaSink, KafkaSource, Position, Receipt, Record, Sink, Source, open_sink,
     open_source,
 };
-use event_pipeline::config::{KafkaClient, KafkaConfig, SecurityConfig};
+use event_pipeline::config::{KafkaClient, KafkaConfig, SecurityConfig, SendConfig};
 
 use crate::support::kafka::client;
 use crate::support::topic::Topic;
@@ -44,8 +45,13 @@ fn wire(config: KafkaConfig) -> KafkaConfig {
     KafkaConfig { client: KafkaClient::Wire, ..config }
 }
 
+/// A sink that sends records as they are.
+fn plain_sink(config: &KafkaConfig) -> KafkaSink {
+    open_sink(config, &SendConfig::default()).expect("a thread")
+}
+
 fn sink_to(brokers: &str, topic: &Topic) -> KafkaSink {
-    open_sink(&config(brokers, &topic.name)).expect("a thread")
+    plain_sink(&config(brokers, &topic.name))
 }
 
 fn source_of(topic: &Topic) -> KafkaSource {

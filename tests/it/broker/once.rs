@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
-use event_pipeline::broker::{KafkaSink, Sink, open_sink};
+use event_pipeline::broker::{KafkaSink, Sink};
+use event_pipeline::config::Compression;
 
-use super::{Outcomes, assert_all_retryable, config, numbered, send, send_all, wire};
+use super::compressed::{ALL, compressing};
+use super::{Outcomes, assert_all_retryable, config, numbered, plain_sink, send, send_all, wire};
 use crate::support::admin::PRODUCE;
 use crate::support::kafka::{Cluster, shared};
 use crate::support::proxy::Proxy;
@@ -12,14 +14,18 @@ use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
 
 fn wire_sink(brokers: &str, topic: &Topic) -> KafkaSink {
-    open_sink(&wire(config(brokers, &topic.name))).expect("a thread")
+    plain_sink(&wire(config(brokers, &topic.name)))
 }
 
 /// A sink behind a proxy, in front of a topic of `partitions`.
 fn behind_proxy(partitions: i32) -> (Topic, Proxy, KafkaSink) {
-    let topic = shared().topic_with(partitions, &[]);
+    behind_proxy_with(partitions, Compression::None)
+}
+
+fn behind_proxy_with(partitions: i32, compression: Compression) -> (Topic, Proxy, KafkaSink) {
+    let topic = shared().topic_with(partitions, &[("compression.type", "producer")]);
     let proxy = Proxy::kafka(&shared().brokers()).remove(0);
-    let mut sink = wire_sink(&proxy.address().to_string(), &topic);
+    let mut sink = compressing(&wire(config(&proxy.address().to_string(), &topic.name)), compression);
     eventually(secs(60), "ready", || sink.probe(secs(2)).is_ok());
     (topic, proxy, sink)
 }
@@ -61,6 +67,27 @@ fn after_a_lost_answer_the_same_records_are_written_once_a_hundred_times_of_a_hu
         all.extend(more);
     }
     assert_once(&topic, &all);
+}
+
+#[test]
+fn what_is_compressed_is_written_once_too() {
+    for compression in ALL {
+        let (topic, proxy, mut sink) = behind_proxy_with(2, compression);
+        let mut all = Vec::new();
+        for round in 0..10 {
+            let values = numbered(&format!("one and the same text, round {round} "), 10 + round);
+            for _ in 0..1 + round % 2 {
+                lose(&proxy, &mut sink, &values);
+            }
+            // The caller has given up the first ones, and adds others.
+            let newer = numbered(&format!("newer {round} "), round % 4);
+            send_all(&mut sink, &[&values[round % 3..], &newer].concat());
+            all.extend([values, newer].concat());
+        }
+        assert_once(&topic, &all);
+        let codecs: Vec<i16> = (0..2).flat_map(|partition| topic.codecs(partition)).collect();
+        assert!(codecs.iter().filter(|codec| **codec > 0).count() >= 10, "{compression}: {codecs:?}");
+    }
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use event_pipeline::broker::{BrokerError, Record, Sink, Source, open_sink, open_source};
+use event_pipeline::broker::{BrokerError, Record, Sink, Source, open_source};
 use event_pipeline::config::{KafkaClient, KafkaConfig};
 
-use super::{config, numbered, send, send_all, sink_to};
+use super::{config, numbered, plain_sink, send, send_all, sink_to};
 use crate::support::admin;
 use crate::support::kafka::{Cluster, shared};
 use crate::support::wait::{eventually, secs};
@@ -116,7 +116,7 @@ fn keys_go_where_javas_partitioner_puts_them() {
 fn a_missing_topic_is_created() {
     let brokers = shared().brokers();
     let name = format!("created-{:08x}", fastrand::u32(..));
-    let mut sink = event_pipeline::broker::open_sink(&config(&brokers, &name)).expect("a thread");
+    let mut sink = plain_sink(&config(&brokers, &name));
     eventually(secs(60), "the new topic acknowledges", || sink.probe(secs(5)).is_ok());
     let outcome = send(&mut sink, &["first"], secs(5)).remove(0);
     assert!(outcome.is_ok(), "{outcome:?}");
@@ -138,7 +138,7 @@ fn a_deleted_topic_is_created_again_and_no_receipt_is_of_the_old_one() {
 fn kafka_4_is_refused_where_the_crate_is_forced_and_served_where_not() {
     let cluster = Cluster::start_with(1, &[("KAFKA_VERSION", "4.3.1")]);
     let forced = KafkaConfig { client: KafkaClient::Crate, ..config(&cluster.brokers(), "events") };
-    let probed = open_sink(&forced).expect("a thread").probe(secs(5));
+    let probed = plain_sink(&forced).probe(secs(5));
     let asked = open_source(&forced).expect("a thread").partitions().map(drop);
     for refused in [probed, asked] {
         let Err(BrokerError::Unsupported(text)) = refused else { panic!("{refused:?}") };
@@ -147,7 +147,7 @@ fn kafka_4_is_refused_where_the_crate_is_forced_and_served_where_not() {
         }
     }
     let auto = KafkaConfig { client: KafkaClient::Auto, ..forced };
-    let mut sink = open_sink(&auto).expect("a thread");
+    let mut sink = plain_sink(&auto);
     eventually(secs(60), "the new topic acknowledges", || sink.probe(secs(5)).is_ok());
     send_all(&mut sink, &["event"]);
 }

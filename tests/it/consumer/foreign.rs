@@ -71,6 +71,24 @@ fn compressed_and_plain_batches_are_read_together() {
 }
 
 #[test]
+fn by_default_our_own_client_takes_over_where_the_crate_cannot_read() {
+    for codec in ["lz4", "zstd"] {
+        let topic = shared().topic_with(2, &[("compression.type", "producer")]);
+        let site = Site::new(&topic);
+        let lines = event_lines(300, 200);
+        let parts: Vec<String> = lines.lines().map(|line| format!("{line}\n")).collect();
+        topic.kcat(&["-P"], parts[..100].concat().as_bytes());
+        let _consumer = site.start_ready(&[]);
+        site.wait_caught_up();
+        topic.kcat(&["-P", "-z", codec], parts[100..200].concat().as_bytes());
+        site.wait_caught_up();
+        topic.kcat(&["-P"], parts[200..].concat().as_bytes());
+        site.wait_caught_up();
+        site.audit();
+    }
+}
+
+#[test]
 fn on_the_crate_lz4_and_zstd_say_what_to_change_and_stop_no_other_partition() {
     // The last Kafka that the crate speaks to, whatever the others run on.
     let kafka = Cluster::start_with(1, &[("KAFKA_VERSION", "3.9.2")]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 use event_pipeline::broker::{Record, Sink, open_sink};
-use event_pipeline::config::{KafkaConfig, SecurityConfig};
+use event_pipeline::config::{KafkaConfig, SecurityConfig, SendConfig};
 
 use crate::support::kafka::client;
 use crate::support::topic::Topic;
@@ -47,7 +47,7 @@ impl Load {
         };
         let (stop, stopped) = bounded::<()>(0);
         let thread = thread::spawn(move || {
-            let mut sink = open_sink(&config).expect("a sink");
+            let mut sink = open_sink(&config, &SendConfig::default()).expect("a sink");
             let mut acknowledged = 0;
             for batch in 0.. {
                 if stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Disconnected) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub const PRODUCE: i16 = 0;
+pub const FETCH: i16 = 1;
 pub const LIST_OFFSETS: i16 = 2;
 pub const METADATA: i16 = 3;
 pub const CREATE_TOPICS: i16 = 19;
@@ -276,6 +277,32 @@ pub fn elect_preferred(address: &str, topic: &str, partitions: &[i32]) {
     for (partition, code, reason) in outcomes.into_iter().flatten() {
         assert!(matches!(code, 0 | ELECTION_NOT_NEEDED), "{topic}/{partition}: {code} {reason}");
     }
+}
+
+/// Number of the compression of each batch that a partition begins with; `leader` is its leader's address.
+///
+/// # Errors
+/// When nobody answers there, or it does not give them out.
+pub fn codecs(leader: &str, topic: &str, partition: i32) -> io::Result<Vec<i16>> {
+    const ALL: i32 = 64 << 20;
+    let body = Body::default().i32(-1).i32(0).i32(0).i32(ALL).i8(0).i32(1).string(topic);
+    let mut answer = call(leader, FETCH, 4, body.i32(1).i32(partition).i64(0).i32(ALL))?;
+    let _throttle_topics_name_partitions = (answer.i32(), answer.i32(), answer.string(), answer.i32());
+    let (_partition, code, _ends) = (answer.i32(), answer.i16(), (answer.i64(), answer.i64()));
+    if code != 0 {
+        return Err(io::Error::other(format!("fetch of {topic}/{partition}: {code}")));
+    }
+    let _aborted = answer.array(|a| (a.i64(), a.i64()));
+    let end = answer.i32() as usize + answer.at;
+    let mut codecs = Vec::new();
+    while answer.at < end {
+        let (_offset, length) = (answer.i64(), answer.i32() as usize);
+        let next = answer.at + length;
+        let _epoch_magic_checksum = (answer.i32(), answer.i8(), answer.i32());
+        codecs.push(answer.i16() & 7);
+        answer.at = next;
+    }
+    Ok(codecs)
 }
 
 /// Up to where the records of a partition are given out; `leader` is its leader's address.

@@ -109,7 +109,14 @@ impl Topic {
         eventually(secs(60), "all records are given out", || partitions.clone().all(is_given_out));
     }
 
-    fn ask_leader(&self, partition: i32, ask: impl Fn(&str, &str, i32) -> io::Result<i64>) -> Option<i64> {
+    /// Number of the compression of each batch in `partition`, as its leader stores them.
+    pub fn codecs(&self, partition: i32) -> Vec<i16> {
+        eventually_some(secs(60), "the leader gives out its batches", || {
+            self.ask_leader(partition, admin::codecs)
+        })
+    }
+
+    fn ask_leader<T>(&self, partition: i32, ask: impl Fn(&str, &str, i32) -> io::Result<T>) -> Option<T> {
         let metadata = self.metadata();
         let leader = metadata.partitions.get(partition as usize)?.leader;
         ask(metadata.brokers.get(&leader)?, &self.name, partition).ok()

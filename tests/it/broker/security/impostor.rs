@@ -5,12 +5,12 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use event_pipeline::broker::{BrokerError, Sink, open_sink};
+use event_pipeline::broker::{BrokerError, Sink};
 use event_pipeline::config::SaslMechanism::{Plain, ScramSha256};
 use event_pipeline::config::SecurityProtocol::SaslPlaintext;
 use event_pipeline::config::{KafkaConfig, SaslMechanism, Secret, SecurityConfig};
 
-use super::super::within;
+use super::super::{plain_sink, within};
 use super::config;
 use crate::support::admin::Body;
 use crate::support::secured::{PASSWORD, USER};
@@ -97,7 +97,7 @@ fn probe(mechanism: SaslMechanism, trick: Trick) -> BrokerError {
     // Only silence has to be waited for.
     let connect_timeout_ms = if matches!(trick, Trick::Stall) { 400 } else { 5000 };
     let config = KafkaConfig { connect_timeout_ms, ..config(&impostor(trick), "events", security) };
-    let mut sink = open_sink(&config).expect("a thread");
+    let mut sink = plain_sink(&config);
     within(Duration::from_millis(400), || sink.probe(secs(5))).expect_err("no broker")
 }
 

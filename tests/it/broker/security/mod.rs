@@ -7,14 +7,14 @@ mod refused;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use event_pipeline::broker::{KafkaSink, Source, open_sink, open_source};
+use event_pipeline::broker::{KafkaSink, Source, open_source};
 use event_pipeline::config::SaslMechanism::{Plain, ScramSha256, ScramSha512};
 use event_pipeline::config::SecurityProtocol::{SaslPlaintext, SaslSsl, Ssl};
 use event_pipeline::config::{
     KafkaClient, KafkaConfig, SaslMechanism, Secret, SecurityConfig, SecurityProtocol,
 };
 
-use super::{from_start, numbered, send, send_all};
+use super::{from_start, numbered, plain_sink, send, send_all};
 use crate::support::kafka::is_kafka_4;
 use crate::support::secured::{PASSWORD, Port, SESSION_MS, Secured, USER, secured};
 use crate::support::topic::Topic;
@@ -27,7 +27,7 @@ fn config(brokers: &str, topic: &str, security: SecurityConfig) -> KafkaConfig {
 }
 
 fn sink(secured: &Secured, port: Port, topic: &Topic, security: SecurityConfig) -> KafkaSink {
-    open_sink(&config(&secured.brokers(port), &topic.name, security)).expect("a thread")
+    plain_sink(&config(&secured.brokers(port), &topic.name, security))
 }
 
 /// Protocol, mechanism (where it counts) and port of every way in.

@@ -5,12 +5,12 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use event_pipeline::broker::{BrokerError, Sink, Source, open_sink, open_source};
+use event_pipeline::broker::{BrokerError, Sink, Source, open_source};
 use event_pipeline::config::SaslMechanism::{Plain, ScramSha256, ScramSha512};
 use event_pipeline::config::SecurityProtocol::{Plaintext, SaslPlaintext, SaslSsl, Ssl};
 use event_pipeline::config::{KafkaConfig, Secret, SecurityConfig};
 
-use super::super::{LATE, within};
+use super::super::{LATE, plain_sink, within};
 use super::programs::program;
 use super::{config, sink};
 use crate::support::control::Watch;
@@ -83,7 +83,7 @@ fn whoever_is_refused_is_told_why_in_time_and_without_the_secret() {
         let config = KafkaConfig { connect_timeout_ms: 1000, ..config(&address, &topic.name, security) };
         let refused = eventually_some(secs(60), what, || {
             let watch = Watch::start();
-            let probed = open_sink(&config).expect("a thread").probe(secs(5));
+            let probed = plain_sink(&config).probe(secs(5));
             let listed = open_source(&config).expect("a thread").partitions();
             watch.assert_within(secs(2) + LATE, what);
             // A busy broker may be late, and then has not refused yet.
@@ -135,7 +135,7 @@ fn a_handshake_that_stalls_or_trickles_ends_in_time_and_is_tried_again() {
         });
         let security = SecurityConfig { protocol: Ssl, ..SecurityConfig::default() };
         let config = KafkaConfig { connect_timeout_ms: 300, ..config(&address, "events", security) };
-        let mut sink = open_sink(&config).expect("a thread");
+        let mut sink = plain_sink(&config);
         let error = within(Duration::from_millis(300), || sink.probe(secs(5))).expect_err("no broker");
         assert!(
             error.is_retryable() && error.to_string().contains("TLS handshake: it did not answer"),
