@@ -41,7 +41,7 @@ pub struct Compressor(Method);
 
 enum Method {
     Gzip(Compress),
-    Snappy(raw::Encoder),
+    Snappy(Box<raw::Encoder>),
     Lz4(Box<FrameEncoder<Vec<u8>>>),
     Zstd(Box<FrameCompressor<Cursor<Vec<u8>>, Vec<u8>, MatchGeneratorDriver>>),
 }
@@ -52,7 +52,7 @@ impl Compressor {
         Some(Self(match compression {
             Compression::None => return None,
             Compression::Gzip => Method::Gzip(Compress::new(flate2::Compression::new(GZIP_LEVEL), false)),
-            Compression::Snappy => Method::Snappy(raw::Encoder::new()),
+            Compression::Snappy => Method::Snappy(Box::new(raw::Encoder::new())),
             Compression::Lz4 => {
                 // Kafka's own clients read independent blocks only, and write blocks of this size.
                 let info = FrameInfo::new().block_size(BlockSize::Max64KB);
