@@ -51,7 +51,7 @@ fn number(text: &str) -> usize {
 
 /// Sends batches one after the other; each batch goes to one partition.
 fn produce(mut sink: KafkaSink, batch: usize, duration: Duration) -> (usize, usize) {
-    let records = vec![Record { key: None, value: VALUE }; batch];
+    let records = vec![Record::new(None, VALUE); batch];
     let (began, mut sent, mut calls) = (Instant::now(), 0, 0);
     while began.elapsed() < duration {
         send(&mut sink, &records);
@@ -77,7 +77,7 @@ fn fill(mut sink: KafkaSink, batch: usize, events: usize) -> (usize, usize) {
         let values: Vec<String> =
             (first..events.min(first + batch)).map(|n| filled_event(n, events)).collect();
         let records: Vec<Record<'_>> =
-            values.iter().map(|value| Record { key: None, value: value.as_bytes() }).collect();
+            values.iter().map(|value| Record::new(None, value.as_bytes())).collect();
         send(&mut sink, &records);
     }
     (events, events.div_ceil(batch))

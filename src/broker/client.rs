@@ -42,8 +42,26 @@ pub struct Batch<'a> {
     pub records: Vec<Record<'a>>,
 }
 
-/// Key and value of a record.
-pub type OwnedRecord = (Option<Vec<u8>>, Vec<u8>);
+/// A copy of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedRecord {
+    key: Option<Vec<u8>>,
+    value: Vec<u8>,
+    headers: Vec<u8>,
+}
+
+impl OwnedRecord {
+    /// Copies `record`.
+    pub fn of(record: &Record<'_>) -> Self {
+        let Record { key, value, headers } = record;
+        Self { key: key.map(<[u8]>::to_vec), value: value.to_vec(), headers: headers.to_vec() }
+    }
+
+    /// The record that was copied.
+    pub fn record(&self) -> Record<'_> {
+        Record { key: self.key.as_deref(), value: &self.value, headers: &self.headers }
+    }
+}
 
 /// A batch that may have been written without our knowing. Sent again unchanged, it is not written twice.
 pub struct BatchInDoubt {

@@ -11,6 +11,7 @@ mod cluster;
 mod commit;
 mod connector;
 mod error;
+mod headers;
 mod kafka_crate;
 mod member;
 mod page;
@@ -35,6 +36,7 @@ pub use wire::fuzzed;
 
 pub use connector::client_in_use;
 pub use error::{BrokerError, Parting};
+pub use headers::Headers;
 pub use page::Page;
 pub use read::source::KafkaSource;
 pub use record::{Bounds, Committed, Compared, Fetched, Found, Position, Receipt, Record};

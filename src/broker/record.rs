@@ -3,13 +3,27 @@
 use crate::broker::error::{Parting, Result};
 use crate::broker::page::Page;
 
-/// A value to publish, with an optional key that selects its partition.
-#[derive(Clone, Copy, Debug)]
+/// A value to publish, with an optional key that selects its partition, and headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Record<'a> {
     /// Selects the partition by Java's murmur2; with `None` the sink chooses.
     pub key: Option<&'a [u8]>,
     /// Becomes the record's value, byte for byte.
     pub value: &'a [u8],
+    /// What `Headers::as_bytes` returns. The kafka crate does not send them.
+    pub headers: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// A record without headers.
+    pub const fn new(key: Option<&'a [u8]>, value: &'a [u8]) -> Self {
+        Self { key, value, headers: &[] }
+    }
+
+    /// Bytes of its key, its value and its headers.
+    pub fn bytes(&self) -> usize {
+        self.value.len() + self.key.map_or(0, <[u8]>::len) + self.headers.len()
+    }
 }
 
 /// Position of an acknowledged record.

@@ -36,7 +36,7 @@ pub use producer::{EventEcho, ProducerConfig};
 pub use s3::{S3Config, S3Keys, S3Url};
 pub use secret::{PASSWORD_ENV, Secret};
 pub use security::{SaslMechanism, SecurityConfig, SecurityProtocol, system_authorities};
-pub use send::{Compression, SendConfig};
+pub use send::{Compression, RecordHeader, SendConfig};
 pub use shard::Shard;
 pub use simulate::{AuditConfig, BatchFormat, LoadConfig, Output, ReportConfig, SimulateConfig};
 

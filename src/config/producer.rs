@@ -161,6 +161,7 @@ impl Settings for ProducerConfig {
     fn in_force(&self) -> Vec<(&'static str, String)> {
         vec![
             self.kafka.in_force(),
+            self.send.in_force(),
             ("HTTP_ADDR", self.http.addr.to_string()),
             ("HTTP_SERVER", self.http.server().name().to_owned()),
         ]
@@ -183,7 +184,7 @@ impl Settings for ProducerConfig {
 
     fn validate(&self) -> Result<(), String> {
         self.kafka.validate()?;
-        self.send.validate(&self.kafka)?;
+        self.send.validate(&self.kafka, &self.access)?;
         let (http, queue) = (&self.http, &self.queue);
         if http.max_event_bytes > http.max_body_bytes {
             return Err(format!(
@@ -271,6 +272,25 @@ mod tests {
             assert_eq!(parse(&args[..2]).validate(), Ok(()), "{codec}");
         }
         assert_eq!(parse(&["--kafka-compression", "none", "--kafka-client", "crate"]).validate(), Ok(()));
+    }
+
+    #[test]
+    #[cfg(feature = "wire")]
+    fn headers_are_refused_where_they_cannot_be_sent() {
+        let headers = ["--kafka-headers", "traceparent,X-Request-Id"];
+        assert_eq!(parse(&headers).validate(), Ok(()));
+        let reason = parse(&[&headers[..], &["--kafka-client", "crate"]].concat()).validate().unwrap_err();
+        for part in ["KAFKA_CLIENT=crate", "KAFKA_HEADERS=traceparent,x-request-id", "auto or wire", "to off"]
+        {
+            assert!(reason.contains(part), "{reason} lacks {part}");
+        }
+        let reason = parse(&["--kafka-headers", "client"]).validate().unwrap_err();
+        assert!(
+            reason.contains("KAFKA_HEADERS=client") && reason.contains("needs AUTH_KEYS_FILE"),
+            "{reason}"
+        );
+        let reason = parse(&["--kafka-headers", "tracestate"]).validate().unwrap_err();
+        assert!(reason.contains("KAFKA_HEADERS=tracestate") && reason.contains("`traceparent`"), "{reason}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::producer::answer::Answer;
 use crate::producer::handler::Handler;
 use crate::producer::head::Head;
 use crate::producer::pages::{self, not_ready};
+use crate::producer::record_headers;
 use crate::producer::routes::{Body, Route, Verdict, judge};
 use crate::producer::status::{ErrorTag, Status};
 
@@ -80,7 +81,10 @@ impl Handler {
         }
         let share = caller.as_ref().map(|caller| caller.client().share.clone());
         let reservation = self.queue.reserve(0, room(&body), share).ok_or_else(|| self.queue_full())?;
-        Ok(Admitted { body, reservation, caller: caller.map(Box::new), idempotency_key, origin: None })
+        let client = caller.as_ref().map(|caller| caller.client().name.as_str());
+        let headers = record_headers::of_request(&self.intake.headers, head.others, client);
+        let caller = caller.map(Box::new);
+        Ok(Admitted { body, reservation, caller, idempotency_key, headers, origin: None })
     }
 
     /// How long a refused client should wait: until the pending events have left, or until a quota lets Kafka

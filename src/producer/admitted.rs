@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::broker::Headers;
 use crate::producer::gate::Caller;
 use crate::producer::queue::Reservation;
 use crate::producer::routes::Body;
@@ -15,6 +16,8 @@ pub struct Admitted {
     pub caller: Option<Box<Caller>>,
     /// Its `Idempotency-Key`, if events get ids.
     pub idempotency_key: Option<Box<str>>,
+    /// What its records in Kafka get as headers.
+    pub headers: Headers,
     /// The origin whose page may read the answer.
     pub origin: Option<Arc<str>>,
 }

@@ -29,7 +29,7 @@ impl<T> Batch<T> {
     /// Adds a job; its events are sent after those already in the batch.
     pub fn push(&mut self, job: Box<Job<T>>) {
         self.open_events += job.lines.len();
-        self.open_bytes += (0..job.lines.len()).map(|index| job.lines.line(index).len()).sum::<usize>();
+        self.open_bytes += (0..job.lines.len()).map(|index| job.lines.record_bytes(index)).sum::<usize>();
         self.jobs.push(job);
     }
 
@@ -43,7 +43,7 @@ impl<T> Batch<T> {
         self.open_events
     }
 
-    /// Total size of those events, in bytes.
+    /// Total size of those events and of their headers, in bytes.
     pub fn open_bytes(&self) -> usize {
         self.open_bytes
     }
@@ -65,7 +65,7 @@ impl<T> Batch<T> {
                     continue;
                 }
                 let record = job.lines.record(event_index);
-                bytes += record.value.len();
+                bytes += job.lines.record_bytes(event_index);
                 if !records.is_empty() && (records.len() == max_events || bytes > max_bytes) {
                     return (sent, records);
                 }
@@ -100,7 +100,7 @@ impl<T> Batch<T> {
             };
             job.outcomes[event as usize] = outcome;
             self.open_events -= 1;
-            self.open_bytes -= job.lines.line(event as usize).len();
+            self.open_bytes -= job.lines.record_bytes(event as usize);
         }
         failure
     }
@@ -121,7 +121,7 @@ impl<T> Batch<T> {
             for (event, outcome) in job.outcomes.iter().enumerate() {
                 if *outcome == Outcome::Open {
                     self.open_events += 1;
-                    self.open_bytes += job.lines.line(event).len();
+                    self.open_bytes += job.lines.record_bytes(event);
                 }
             }
             open.push(job);
@@ -154,6 +154,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::broker::Headers;
     use crate::producer::job::tests::job;
 
     fn receipt(offset: i64) -> Result<Receipt, BrokerError> {
@@ -195,6 +196,25 @@ mod tests {
         assert_eq!(batch.records(10, 8).1.len(), 2);
         assert_eq!(batch.records(10, 1).1.len(), 1);
         assert_eq!((batch.open_events(), batch.open_bytes()), (3, 12));
+    }
+
+    #[test]
+    fn headers_count_for_the_limit_of_a_batch() {
+        let mut headers = Headers::default();
+        headers.push("client", b"a-name-of-a-client");
+        let bytes = headers.as_bytes().len();
+        let mut batch = Batch::default();
+        let mut job = job(&["aaaa", "bbbb", "cccc"], Instant::now() + Duration::from_secs(9), ());
+        job.lines.set_headers(headers);
+        batch.push(Box::new(job));
+        assert_eq!(batch.open_bytes(), 3 * (4 + bytes));
+        assert_eq!(batch.records(10, 2 * (4 + bytes)).1.len(), 2);
+        let (sent, records) = batch.records(10, 3 * (4 + bytes) - 1);
+        assert_eq!(records.len(), 2);
+        batch.note(&sent, vec![receipt(5), retryable()]);
+        assert_eq!(batch.open_bytes(), 2 * (4 + bytes));
+        batch.take_settled(Instant::now(), &"late".into());
+        assert_eq!(batch.open_bytes(), 2 * (4 + bytes));
     }
 
     #[test]

@@ -227,10 +227,11 @@ impl Handler {
     fn submit(
         &self,
         request: Request,
-        lines: Lines,
+        mut lines: Lines,
         rejected: Option<Vec<Rejected>>,
-        Admitted { mut reservation, caller, .. }: Admitted,
+        Admitted { mut reservation, caller, headers, .. }: Admitted,
     ) -> Option<Reply> {
+        lines.set_headers(headers);
         let events = lines.len();
         if let (Some(gate), Some(caller)) = (&self.gate, &caller)
             && let Err(answer) = gate.charge_events(caller, events, request.complete)

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// Finds headers that only some set-ups need.
 pub trait Headers {
-    /// The value of the first header of this name, in any case.
-    fn value(&self, name: &str) -> Option<&[u8]>;
+    /// The value of the header of this name, in any case, that comes after `n` others of it.
+    fn nth(&self, name: &str, n: usize) -> Option<&[u8]>;
 }
 
 /// The headers of a request.
@@ -20,7 +20,19 @@ impl<'a> Others<'a> {
 
     /// The value of the first header of this name, without white space around it.
     pub fn value(&self, name: &str) -> Option<&'a [u8]> {
-        self.0?.value(name).map(<[u8]>::trim_ascii)
+        self.values(name).next()
+    }
+
+    /// The same if there is no other header of this name.
+    pub fn only(&self, name: &str) -> Option<&'a [u8]> {
+        let mut values = self.values(name);
+        values.next().filter(|_| values.next().is_none())
+    }
+
+    /// The values of all headers of this name, in order.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let headers = self.0;
+        (0..).map_while(move |n| headers?.nth(name, n).map(<[u8]>::trim_ascii))
     }
 
     /// The same; `None` if it is not text.

@@ -1,5 +1,6 @@
 //! Turns a request body into lines for Kafka, or into the reason why it is refused.
 
+use crate::config::RecordHeader;
 use crate::event::{self, ErrorKind, EventError, Format, Limits, Stamp};
 use crate::producer::additions::{Fields, Named, Reject, Sender, Stamped, WriteEvent};
 use crate::producer::answer::Answer;
@@ -24,6 +25,8 @@ pub struct Intake {
     pub key_field: Option<String>,
     /// What is added to events in addition to their timestamp.
     pub fields: Fields,
+    /// What a request passes on to its records in Kafka as headers.
+    pub headers: Vec<RecordHeader>,
 }
 
 /// What a body contains.
@@ -211,6 +214,7 @@ mod tests {
             max_request_events: 3,
             key_field: Some("user".into()),
             fields: Fields::default(),
+            headers: Vec::new(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::broker::{Receipt, Record};
+use crate::broker::{Headers, Receipt, Record};
 
 /// The events of one request as lines ready for Kafka, in one allocation.
 #[derive(Debug, Default)]
@@ -15,6 +15,7 @@ pub struct Lines {
     /// For each line, whether it has a key and where that ends in `key_bytes`; empty without a key field.
     key_ends: Vec<(bool, u32)>,
     key_bytes: Vec<u8>,
+    headers: Headers,
 }
 
 impl Lines {
@@ -40,6 +41,11 @@ impl Lines {
         self.key_ends.push((key.is_some(), self.key_bytes.len() as u32));
     }
 
+    /// Sets the headers that the record of each event has.
+    pub fn set_headers(&mut self, headers: Headers) {
+        self.headers = headers;
+    }
+
     /// Number of events.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -52,7 +58,10 @@ impl Lines {
 
     /// Bytes of memory held for these events.
     pub fn held_bytes(&self) -> usize {
-        self.bytes.capacity() + self.key_bytes.capacity() + self.ends.capacity() * 4
+        self.bytes.capacity()
+            + self.key_bytes.capacity()
+            + self.ends.capacity() * 4
+            + self.headers.held_bytes()
     }
 
     /// The event at `index`, without a line ending.
@@ -63,7 +72,12 @@ impl Lines {
 
     /// The event at `index` as a record for the broker.
     pub fn record(&self, index: usize) -> Record<'_> {
-        Record { key: self.key(index), value: self.line(index) }
+        Record { key: self.key(index), value: self.line(index), headers: self.headers.as_bytes() }
+    }
+
+    /// Bytes of the event at `index` and of its headers, which count for the limits of a batch.
+    pub fn record_bytes(&self, index: usize) -> usize {
+        self.line(index).len() + self.headers.as_bytes().len()
     }
 
     fn key(&self, index: usize) -> Option<&[u8]> {
@@ -178,6 +192,19 @@ pub mod tests {
         let expected: [(&[u8], Option<&[u8]>); 4] =
             [(b"{1}", Some(b"a")), (b"{22}", None), (b"{333}", Some(b"")), (b"{4}", Some(b"bc"))];
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn every_record_has_the_headers_and_they_count() {
+        let mut job = job(&["a", "bc"], Instant::now(), ());
+        let before = job.lines.held_bytes();
+        let mut headers = Headers::default();
+        headers.push("client", b"shop");
+        job.lines.set_headers(headers.clone());
+        assert!([0, 1].iter().all(|index| job.lines.record(*index).headers == headers.as_bytes()));
+        let bytes = headers.as_bytes().len();
+        assert_eq!([0, 1].map(|index| job.lines.record_bytes(index)), [1 + bytes, 2 + bytes]);
+        assert!(job.lines.held_bytes() >= before + bytes, "once, however many events there are");
     }
 
     #[test]

@@ -43,12 +43,14 @@ mod publisher;
 mod queue;
 mod rate;
 mod receipts;
+mod record_headers;
 mod routes;
 mod status;
 mod stop;
 mod threads;
 mod ticket;
 mod tiny_http;
+mod trace;
 #[cfg(feature = "edge")]
 mod wake;
 

@@ -160,6 +160,7 @@ fn handler(config: &ProducerConfig) -> io::Result<Inputs> {
             id: config.fields.id().map(Field::new),
             client: config.fields.client().map(Field::new),
         },
+        headers: config.send.headers.clone(),
     };
     let metrics = Arc::new(ProducerMetrics::new(http.server().name()));
     let handler = Handler {

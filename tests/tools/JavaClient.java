@@ -9,6 +9,7 @@ import java.util.HexFormat;
 import java.util.List;
 import java.util.Properties;
 import java.util.Set;
+import java.util.StringJoiner;
 import javax.management.ObjectName;
 import javax.management.remote.JMXConnectorFactory;
 import javax.management.remote.JMXServiceURL;
@@ -33,7 +34,8 @@ public class JavaClient {
         }
     }
 
-    /** Prints partition, offset, time, kind of time, key and value of each committed record, until there are COUNT. */
+    /** Prints partition, offset, time, kind of time, key, value and headers (NAME=VALUE,… or none) of each committed
+        record, until there are COUNT. */
     static void read(String brokers, String topic, int count) {
         Properties settings = new Properties();
         settings.put("bootstrap.servers", brokers);
@@ -49,8 +51,10 @@ public class JavaClient {
             consumer.seekToBeginning(partitions);
             for (int read = 0; read < count; ) {
                 for (ConsumerRecord<byte[], byte[]> r : consumer.poll(Duration.ofMillis(200))) {
-                    System.out.printf("%d %d %d %s %s %s%n", r.partition(), r.offset(), r.timestamp(),
-                        r.timestampType(), hex(r.key()), hex(r.value()));
+                    var headers = new StringJoiner(",").setEmptyValue("none");
+                    r.headers().forEach(header -> headers.add(header.key() + "=" + hex(header.value())));
+                    System.out.printf("%d %d %d %s %s %s %s%n", r.partition(), r.offset(), r.timestamp(),
+                        r.timestampType(), hex(r.key()), hex(r.value()), headers);
                     read++;
                 }
             }

@@ -84,6 +84,25 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// Bytes that [`push_varint`] appends.
+pub fn varint_bytes(value: i64) -> usize {
+    (64 - (zigzag(value) | 1).leading_zeros()).div_ceil(7) as usize
+}
+
+/// Appends a number in groups of seven bits, lowest first, with its sign in the lowest bit.
+pub fn push_varint(bytes: &mut Vec<u8>, value: i64) {
+    let mut rest = zigzag(value);
+    while rest > 0x7f {
+        bytes.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
 /// The response is shorter than it claims, or claims something impossible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
@@ -168,6 +187,11 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// Takes everything that is left.
+    pub fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
     /// Skips everything that is left.
     pub fn skip_rest(&mut self) {
         self.rest = &[];
@@ -232,6 +256,15 @@ mod tests {
         let copied = Writer::default().i8(1).bytes(&first).bytes(&[9]).bytes(&second).i8(2);
         assert!(writer.parts().iter().any(|part| std::ptr::eq(*part, &first[..])));
         assert_eq!(writer.into_bytes(), copied.into_bytes());
+    }
+
+    #[test]
+    fn varints_are_read_back_and_have_the_length_that_was_reckoned() {
+        for value in [0, -1, 1, 63, 64, -64, -65, 8191, 8192, i64::from(i32::MAX), i64::MAX, i64::MIN] {
+            let mut bytes = Vec::new();
+            push_varint(&mut bytes, value);
+            assert_eq!((bytes.len(), Reader::new(&bytes).varint()), (varint_bytes(value), Ok(value)));
+        }
     }
 
     #[test]

@@ -5,12 +5,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::broker::client::BatchInDoubt;
+use crate::broker::client::{BatchInDoubt, OwnedRecord};
 use crate::broker::record::Record;
 use crate::broker::send::partition::Part;
-
-/// Key and value of a record, for comparison.
-type Contents<'a> = (Option<&'a [u8]>, &'a [u8]);
 
 /// The parts of a call that repeat parts in doubt.
 #[derive(Default)]
@@ -29,23 +26,22 @@ pub fn repeated<'a>(in_doubt: &'a [BatchInDoubt], records: &[Record<'_>]) -> Rep
     if in_doubt.is_empty() {
         return repeated;
     }
-    let mut places: HashMap<Contents<'_>, VecDeque<usize>> = HashMap::new();
+    let mut places: HashMap<Record<'_>, VecDeque<usize>> = HashMap::new();
     for (index, record) in records.iter().enumerate() {
-        places.entry((record.key, record.value)).or_default().push_back(index);
+        places.entry(*record).or_default().push_back(index);
     }
     for batch in in_doubt {
-        let found: Vec<Option<usize>> = (batch.records.iter())
-            .map(|(key, value)| places.get_mut(&(key.as_deref(), value.as_slice()))?.pop_front())
-            .collect();
+        let found: Vec<Option<usize>> =
+            (batch.records.iter()).map(|record| places.get_mut(&record.record())?.pop_front()).collect();
         if found.iter().all(Option::is_none) {
             continue;
         }
         let indices = Vec::with_capacity(found.len());
         let mut part = Part { partition: batch.partition, records: indices, bytes: 0, is_repeated: true };
-        for ((key, value), index) in batch.records.iter().zip(found) {
-            part.bytes += value.len() + key.as_ref().map_or(0, Vec::len);
+        for (record, index) in batch.records.iter().map(OwnedRecord::record).zip(found) {
+            part.bytes += record.bytes();
             part.records.push(index.unwrap_or_else(|| {
-                repeated.given_up.push(Record { key: key.as_deref(), value });
+                repeated.given_up.push(record);
                 records.len() + repeated.given_up.len() - 1
             }));
         }
@@ -59,12 +55,12 @@ mod tests {
     use super::*;
 
     fn records<'a>(values: &[&'a str]) -> Vec<Record<'a>> {
-        values.iter().map(|value| Record { key: None, value: value.as_bytes() }).collect()
+        values.iter().map(|value| Record::new(None, value.as_bytes())).collect()
     }
 
     fn in_doubt(batches: &[(i32, &[&str])]) -> Vec<BatchInDoubt> {
         let batch = |(partition, values): &(i32, &[&str])| {
-            let records = values.iter().map(|value| (None, value.as_bytes().to_vec())).collect();
+            let records = records(values).iter().map(OwnedRecord::of).collect();
             BatchInDoubt { partition: *partition, records }
         };
         batches.iter().map(batch).collect()
@@ -97,8 +93,10 @@ mod tests {
     fn records_alike_are_each_taken_once_and_a_key_makes_a_difference() {
         let batches = in_doubt(&[(0, &["same", "same"])]);
         assert_eq!(found(&batches, &["same", "same", "same"]).0, [(0, vec![0, 1])]);
-        let keyed = [Record { key: Some(b"k"), value: b"same" }];
+        let keyed = [Record::new(Some(b"k"), b"same")];
         assert!(repeated(&batches, &keyed).parts.is_empty());
+        let traced = [Record { headers: b"\x02\x02a\x02b", ..Record::new(None, b"same") }];
+        assert!(repeated(&batches, &traced).parts.is_empty());
         assert!(repeated(&[], &keyed).parts.is_empty());
     }
 }

@@ -6,7 +6,7 @@ use crate::broker::record::Record;
 /// topic's `max.message.bytes` (1,048,588 by default).
 pub const MAX_PART_BYTES: usize = 900_000;
 
-/// Bytes that a record takes in a request in addition to its key and value.
+/// Bytes that a record takes in a request in addition to its key, its value and its headers.
 const RECORD_OVERHEAD_BYTES: usize = 26;
 
 /// Records for one partition that travel in one request, by their index in the call.
@@ -63,7 +63,7 @@ pub fn split(
         if is_placed.get(index) == Some(&true) {
             continue;
         }
-        let bytes = record.value.len() + record.key.map_or(0, <[u8]>::len) + RECORD_OVERHEAD_BYTES;
+        let bytes = record.bytes() + RECORD_OVERHEAD_BYTES;
         let fits = |open: &[Option<usize>], parts: &[Part], partition: i32| {
             let part = open[slot(partition)];
             part.is_none_or(|part| parts[part].bytes + bytes <= MAX_PART_BYTES)
@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn records(values: &[Vec<u8>]) -> Vec<Record<'_>> {
-        values.iter().map(|value| Record { key: None, value }).collect()
+        values.iter().map(|value| Record::new(None, value)).collect()
     }
 
     #[test]
@@ -162,6 +162,16 @@ mod tests {
         let spread: Vec<(i32, Vec<usize>)> =
             parts.into_iter().map(|part| (part.partition, part.records)).collect();
         assert_eq!(spread, [(0, vec![0, 3]), (1, vec![1]), (2, vec![2])]);
+    }
+
+    #[test]
+    fn headers_count_for_the_size_of_a_part() {
+        let (values, headers) = (keyless(&[10; 2000]), vec![2; 1000]);
+        let records: Vec<Record<'_>> =
+            values.iter().map(|value| Record { headers: &headers, ..Record::new(None, value) }).collect();
+        let parts = split(&records, vec![], 3, &[0, 1, 2], &mut Turn(0));
+        let sizes: Vec<usize> = parts.iter().map(|part| part.records.len()).collect();
+        assert_eq!(sizes, [868, 868, 264], "900,000 bytes of 1,036 each");
     }
 
     #[test]
@@ -189,7 +199,7 @@ mod tests {
                 input.into_iter().map(|(key, size)| (key.map(|key| [key]), vec![0; size])).collect();
             let records: Vec<Record<'_>> = values
                 .iter()
-                .map(|(key, value)| Record { key: key.as_ref().map(|key| &key[..]), value })
+                .map(|(key, value)| Record::new(key.as_ref().map(|key| &key[..]), value))
                 .collect();
             let parts = split(&records, vec![], 5, &[0, 2, 3], &mut Turn(start));
             let mut seen = vec![0; records.len()];

@@ -165,7 +165,7 @@ impl KafkaSink {
             return Err(Refusal::TooLarge(format!(
                 "{topic}/{partition}: a record of {} bytes exceeds the topic's limit ({code}); \
                  raise max.message.bytes on the topic or send smaller events",
-                part.records.iter().map(|&index| records[index].value.len()).max().unwrap_or(0)
+                part.records.iter().map(|&index| size(&records[index])).max().unwrap_or(0)
             )));
         }
         let text =
@@ -223,6 +223,11 @@ impl KafkaSink {
         probe::would_acknowledge(&mut self.cluster, self.keyed, &others, deadline)?;
         Ok(!others.is_empty())
     }
+}
+
+/// Bytes of a record's value and headers.
+fn size(record: &Record<'_>) -> usize {
+    record.value.len() + record.headers.len()
 }
 
 fn of_part<'a>(part: &Part, records: &[Record<'a>]) -> Vec<Record<'a>> {

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::broker::client::OwnedRecord;
-use crate::broker::protocol::{HEADER_BYTES, Malformed, Reader, next_batch};
+use crate::broker::protocol::{HEADER_BYTES, Malformed, Reader, next_batch, push_varint, varint_bytes};
 use crate::broker::record::Record;
 use crate::broker::wire::codec::decompress;
 use crate::broker::wire::compress::Compressor;
@@ -16,8 +16,11 @@ use crate::broker::wire::compress::Compressor;
 pub const CRC_FROM: usize = 21;
 const CRC_AT: usize = 17;
 
-/// Maximum bytes of a record's lengths and flags, in addition to its key and value.
+/// Maximum bytes of a record's lengths and flags, in addition to its key, its value and its headers.
 const RECORD_OVERHEAD_BYTES: usize = 26;
+
+/// A count of 0.
+const NO_HEADERS: &[u8] = &[0];
 
 /// Identifies a batch to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +66,7 @@ pub fn encode_compressed(
 
 /// Room for a header, and `records` behind it.
 fn with_records(records: &[Record<'_>]) -> Vec<u8> {
-    let payload: usize = records
-        .iter()
-        .map(|record| record.value.len() + record.key.map_or(0, <[u8]>::len) + RECORD_OVERHEAD_BYTES)
-        .sum();
+    let payload: usize = records.iter().map(|record| record.bytes() + RECORD_OVERHEAD_BYTES).sum();
     let mut bytes = Vec::with_capacity(HEADER_BYTES + payload);
     bytes.resize(HEADER_BYTES, 0);
     for (index, record) in (0..).zip(records) {
@@ -115,17 +115,20 @@ fn plain_records(mut batch: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
     }
 }
 
-/// Reads key and value of each record back from a batch that was encoded here.
+/// Reads each record back from a batch that was encoded here.
 pub fn decode(batch: &[u8]) -> Result<Vec<OwnedRecord>, Malformed> {
     let plain = plain_records(batch)?;
     let mut r = Reader::new(&plain);
     let mut records = Vec::new();
     while !r.is_at_end() {
-        let _length_attributes_time_and_index = (r.varint()?, r.i8()?, r.varint()?, r.varint()?);
+        let length = usize::try_from(r.varint()?).map_err(|_| Malformed)?;
+        let mut r = Reader::new(r.slice(length)?);
+        let _attributes_time_and_index = (r.i8()?, r.varint()?, r.varint()?);
         let mut nullable = || usize::try_from(r.varint()?).ok().map(|length| r.slice(length)).transpose();
         let (key, value) = (nullable()?, nullable()?.unwrap_or_default());
-        let _headers = r.varint()?;
-        records.push((key.map(<[u8]>::to_vec), value.to_vec()));
+        let headers = r.rest();
+        let headers = if headers == NO_HEADERS { &[] } else { headers };
+        records.push(OwnedRecord::of(&Record { key, value, headers }));
     }
     Ok(records)
 }
@@ -133,7 +136,7 @@ pub fn decode(batch: &[u8]) -> Result<Vec<OwnedRecord>, Malformed> {
 /// A batch that no broker accepts, because its checksum is wrong. A broker reports that only after checking
 /// that it leads the partition and has enough replicas.
 pub fn unacceptable() -> Vec<u8> {
-    let mut bytes = encode(&[Record { key: None, value: b"" }], Stamp::NONE, 0);
+    let mut bytes = encode(&[Record::new(None, b"")], Stamp::NONE, 0);
     bytes[CRC_AT] ^= 0xff;
     bytes
 }
@@ -142,13 +145,15 @@ fn push_record(bytes: &mut Vec<u8>, index: i64, record: &Record<'_>) {
     let key_length = record.key.map_or(-1, |key| key.len() as i64);
     let key = record.key.unwrap_or_default();
     let value_length = record.value.len() as i64;
-    // Attributes, a time delta of 0 and a header count of 0 are one byte each.
-    let length = 3
+    let headers = if record.headers.is_empty() { NO_HEADERS } else { record.headers };
+    // Attributes and a time delta of 0 are one byte each.
+    let length = 2
         + varint_bytes(index)
         + varint_bytes(key_length)
         + key.len()
         + varint_bytes(value_length)
-        + record.value.len();
+        + record.value.len()
+        + headers.len();
     push_varint(bytes, length as i64);
     bytes.extend_from_slice(&[0, 0]);
     push_varint(bytes, index);
@@ -156,24 +161,7 @@ fn push_record(bytes: &mut Vec<u8>, index: i64, record: &Record<'_>) {
     bytes.extend_from_slice(key);
     push_varint(bytes, value_length);
     bytes.extend_from_slice(record.value);
-    bytes.push(0);
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)).cast_unsigned()
-}
-
-fn varint_bytes(value: i64) -> usize {
-    (64 - (zigzag(value) | 1).leading_zeros()).div_ceil(7) as usize
-}
-
-fn push_varint(bytes: &mut Vec<u8>, value: i64) {
-    let mut rest = zigzag(value);
-    while rest > 0x7f {
-        bytes.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    bytes.push(rest as u8);
+    bytes.extend_from_slice(headers);
 }
 
 #[cfg(test)]

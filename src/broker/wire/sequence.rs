@@ -143,17 +143,13 @@ mod tests {
     const BEFORE_APPEND: Code = Code(19);
 
     fn records<'a>(values: &[&'a str]) -> Vec<Record<'a>> {
-        values.iter().map(|value| Record { key: None, value: value.as_bytes() }).collect()
+        values.iter().map(|value| Record::new(None, value.as_bytes())).collect()
     }
 
     fn is_in_doubt(sequences: &Sequences, partition: i32, values: &[&str]) -> bool {
-        let is_value =
-            |((key, value), expected): (&OwnedRecord, &&str)| key.is_none() && value == expected.as_bytes();
-        sequences.in_doubt().iter().any(|batch| {
-            batch.partition == partition
-                && batch.records.len() == values.len()
-                && batch.records.iter().zip(values).all(is_value)
-        })
+        let expected: Vec<OwnedRecord> = records(values).iter().map(OwnedRecord::of).collect();
+        let in_doubt = sequences.in_doubt();
+        in_doubt.iter().any(|batch| batch.partition == partition && batch.records == expected)
     }
 
     /// Producer id and first sequence of the batch that goes out.

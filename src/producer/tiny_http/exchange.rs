@@ -135,10 +135,10 @@ impl Exchange for TinyHttpExchange {
 }
 
 impl Headers for TinyHttpExchange {
-    fn value(&self, name: &str) -> Option<&[u8]> {
+    fn nth(&self, name: &str, n: usize) -> Option<&[u8]> {
         let is_named =
             |header: &&tiny_http::Header| header.field.as_str().as_str().eq_ignore_ascii_case(name);
-        self.request().headers().iter().find(is_named).map(|header| header.value.as_str().as_bytes())
+        self.request().headers().iter().filter(is_named).nth(n).map(|header| header.value.as_str().as_bytes())
     }
 }
 

@@ -37,8 +37,7 @@ fn one_silent_broker_does_not_stop_the_others(cluster: &Cluster, topic: &Topic) 
         assert!(outcomes[0].is_ok(), "goes to those that answer: {outcomes:?}");
     }
     let keys = numbered("key ", 60);
-    let records: Vec<Record<'_>> =
-        keys.iter().map(|key| Record { key: Some(key.as_bytes()), value: b"" }).collect();
+    let records: Vec<Record<'_>> = keys.iter().map(|key| Record::new(Some(key.as_bytes()), b"")).collect();
     let metadata = topic.metadata();
     for _ in 0..3 {
         let outcomes = within(LIMIT, || sink.send(&records, LIMIT));
@@ -62,8 +61,7 @@ fn leaders_move_when_a_broker_dies(cluster: &Cluster, topic: &Topic) {
     let mut sink = sink_to(&cluster.brokers(), topic);
     let mut source = source_of(topic);
     let keys = numbered("key ", 60);
-    let records: Vec<Record<'_>> =
-        keys.iter().map(|key| Record { key: Some(key.as_bytes()), value: b"v" }).collect();
+    let records: Vec<Record<'_>> = keys.iter().map(|key| Record::new(Some(key.as_bytes()), b"v")).collect();
     let outcomes = sink.send(&records, secs(20));
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     let mut acknowledged = outcomes.len();

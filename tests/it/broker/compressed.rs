@@ -14,7 +14,7 @@ pub const ALL: [Compression; 4] =
     [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
 
 pub fn compressing(config: &KafkaConfig, compression: Compression) -> KafkaSink {
-    open_sink(config, &SendConfig { compression }).expect("a thread")
+    open_sink(config, &SendConfig { compression, ..SendConfig::default() }).expect("a thread")
 }
 
 /// A sink with the default client, which must choose our own by itself.
@@ -32,12 +32,12 @@ fn values(compression: Compression) -> Vec<String> {
     values
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     format!("x{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
 /// The values that `client` reads from partition 0, which ends at `end`.
-fn read_by(client: KafkaClient, topic: &Topic, end: i64) -> Vec<Vec<u8>> {
+pub fn read_by(client: KafkaClient, topic: &Topic, end: i64) -> Vec<Vec<u8>> {
     let config = KafkaConfig { client, ..config(&topic.brokers(), &topic.name) };
     let (mut source, mut read) = (open_source(&config).expect("a thread"), Vec::new());
     let mut position = from_start(1)[0];
@@ -59,7 +59,7 @@ fn every_compression_is_read_by_java_by_kcat_and_by_our_own_consumers() {
     for compression in ALL {
         let values = values(compression);
         let records: Vec<Record<'_>> =
-            values.iter().map(|value| Record { key: Some(b"key"), value: value.as_bytes() }).collect();
+            values.iter().map(|value| Record::new(Some(b"key"), value.as_bytes())).collect();
         let outcomes = sink(&topic, compression).send(&records, secs(60));
         let first = written.len() as i64;
         for (offset, outcome) in (first..).zip(outcomes) {

@@ -45,8 +45,8 @@ fn java_reads_what_we_wrote_with_keys_and_times() {
     let topic = shared().topic_with(3, &[("message.timestamp.type", "CreateTime")]);
     let start = now_ms();
     let keys = ["a", "événement", "", "key 3", "key 4"];
-    let keyed = keys.iter().map(|key| Record { key: Some(key.as_bytes()), value: key.as_bytes() });
-    let plain = ["x", ""].iter().map(|value| Record { key: None, value: value.as_bytes() });
+    let keyed = keys.iter().map(|key| Record::new(Some(key.as_bytes()), key.as_bytes()));
+    let plain = ["x", ""].iter().map(|value| Record::new(None, value.as_bytes()));
     let records: Vec<Record<'_>> = keyed.chain(plain).collect();
     let outcomes = sink_to(&topic.brokers(), &topic).send(&records, secs(10));
     let lines = Java::start(&["read", &topic.brokers(), &topic.name, &records.len().to_string()]).finish();

@@ -5,6 +5,7 @@ mod cluster;
 mod compressed;
 mod faults;
 mod foreign;
+mod headers;
 mod hostile;
 mod java;
 mod mangled;
@@ -61,8 +62,7 @@ fn source_of(topic: &Topic) -> KafkaSource {
 type Outcomes = Vec<Result<Receipt, BrokerError>>;
 
 fn send(sink: &mut KafkaSink, values: &[impl AsRef<[u8]>], limit: Duration) -> Outcomes {
-    let records: Vec<Record<'_>> =
-        values.iter().map(|value| Record { key: None, value: value.as_ref() }).collect();
+    let records: Vec<Record<'_>> = values.iter().map(|value| Record::new(None, value.as_ref())).collect();
     sink.send(&records, limit)
 }
 

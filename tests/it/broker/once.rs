@@ -18,7 +18,7 @@ fn wire_sink(brokers: &str, topic: &Topic) -> KafkaSink {
 }
 
 /// A sink behind a proxy, in front of a topic of `partitions`.
-fn behind_proxy(partitions: i32) -> (Topic, Proxy, KafkaSink) {
+pub fn behind_proxy(partitions: i32) -> (Topic, Proxy, KafkaSink) {
     behind_proxy_with(partitions, Compression::None)
 }
 

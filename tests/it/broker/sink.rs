@@ -100,7 +100,7 @@ fn keys_go_where_javas_partitioner_puts_them() {
     let lines: String = keys.iter().map(|key| format!("{key}:theirs\n")).collect();
     topic.kcat(&["-P", "-K", ":", "-X", "partitioner=murmur2_random"], lines.as_bytes());
     let records: Vec<Record<'_>> =
-        keys.iter().map(|key| Record { key: Some(key.as_bytes()), value: b"ours" }).collect();
+        keys.iter().map(|key| Record::new(Some(key.as_bytes()), b"ours")).collect();
     let outcomes = sink_to(&topic.brokers(), &topic).send(&records, secs(10));
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     let stored = topic.records();

@@ -76,7 +76,7 @@ fn events(batch: usize) -> Vec<String> {
 fn send(sink: &mut impl Sink, values: &[String], is_keyed: bool) -> usize {
     let values = values.iter().map(String::as_bytes);
     let records: Vec<Record<'_>> =
-        values.map(|value| Record { key: is_keyed.then_some(value), value }).collect();
+        values.map(|value| Record::new(is_keyed.then_some(value), value)).collect();
     sink.send(&records, SEND_LIMIT).iter().filter(|outcome| outcome.is_ok()).count()
 }
 

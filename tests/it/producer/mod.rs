@@ -22,6 +22,7 @@ mod overload;
 mod pipelining;
 mod quiet;
 mod quotas;
+mod record_headers;
 mod sick;
 mod uploads;
 mod verdicts;

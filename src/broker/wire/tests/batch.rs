@@ -1,6 +1,7 @@
 //! Batches as they are encoded, plain and compressed, and read back.
 
 use super::*;
+use crate::broker::headers::Headers;
 use crate::broker::page::Page;
 use crate::broker::wire::compress::tests::{ALL, compressor};
 use crate::broker::wire::records::{self, Limit};
@@ -12,20 +13,24 @@ fn the_checksum_is_castagnolis() {
 }
 
 #[test]
-fn varints_are_read_back_and_have_the_length_that_was_reckoned() {
-    for value in [0, -1, 1, 63, 64, -64, -65, 8191, 8192, i64::from(i32::MAX), i64::MAX, i64::MIN] {
-        let mut bytes = Vec::new();
-        push_varint(&mut bytes, value);
-        assert_eq!((bytes.len(), Reader::new(&bytes).varint()), (varint_bytes(value), Ok(value)));
-    }
-}
-
-#[test]
 fn records_are_read_back_as_they_were() {
-    let records: [(Option<&[u8]>, &[u8]); 3] = [(None, b"a"), (Some(b""), b""), (Some(b"key"), &[7; 300])];
-    let encoded = encode(&records.map(|(key, value)| Record { key, value }), Stamp::NONE, 5);
-    let owned = records.map(|(key, value)| (key.map(<[u8]>::to_vec), value.to_vec()));
-    assert_eq!(decode(&encoded), Ok(owned.to_vec()));
+    let mut headers = Headers::default();
+    headers.push("x-request-id", &[b'r'; 100]);
+    headers.push("client", b"shop");
+    let records = [
+        Record::new(None, b"a"),
+        Record { headers: headers.as_bytes(), ..Record::new(Some(b""), b"") },
+        Record::new(Some(b"key"), &[7; 300]),
+        Record { headers: headers.as_bytes(), ..Record::new(None, &[8; 300]) },
+    ];
+    let encoded = encode(&records, Stamp::NONE, 5);
+    assert_eq!(decode(&encoded), Ok(owned(&records)));
+    let page = read(&encoded);
+    let values: Vec<&[u8]> = page.records().map(|(_, value)| value).collect();
+    assert_eq!(values, records.map(|record| record.value), "headers do not disturb a consumer");
+    assert!(is_of(&encoded, &records) && !is_of(&encoded, &records.map(|r| Record::new(r.key, r.value))));
+    let bound: usize = records.iter().map(|record| record.bytes() + RECORD_OVERHEAD_BYTES).sum();
+    assert!(encoded.len() <= HEADER_BYTES + bound, "what is reserved is enough");
 }
 
 #[test]
@@ -37,7 +42,7 @@ fn an_unacceptable_batch_is_well_formed_but_for_its_checksum() {
 }
 
 fn owned(records: &[Record<'_>]) -> Vec<OwnedRecord> {
-    records.iter().map(|record| (record.key.map(<[u8]>::to_vec), record.value.to_vec())).collect()
+    records.iter().map(OwnedRecord::of).collect()
 }
 
 /// What a consumer reads of a batch.
@@ -49,7 +54,7 @@ fn read(batch: &[u8]) -> Page {
 #[test]
 fn a_compressed_batch_is_smaller_and_has_the_same_records() {
     let value = b"{\"event\": \"purchase\", \"user_id\": 203}";
-    let records = vec![Record { key: Some(b"key"), value }; 50];
+    let records = vec![Record::new(Some(b"key"), value); 50];
     let plain = encode(&records, Stamp::NONE, 5);
     for compression in ALL {
         let batch = encode_compressed(&records, Stamp::NONE, 5, &mut compressor(compression));
@@ -66,8 +71,8 @@ fn a_compressed_batch_is_smaller_and_has_the_same_records() {
 
 #[test]
 fn a_batch_that_would_not_get_smaller_is_the_plain_one() {
-    let records = [Record { key: None, value: b"x" }];
+    let records = [Record::new(None, b"x")];
     let plain = encode(&records, Stamp::NONE, 5);
     assert_eq!(encode_compressed(&records, Stamp::NONE, 5, &mut compressor(Compression::Zstd)), plain);
-    assert!(is_of(&plain, &records) && !is_of(&plain, &[Record { key: None, value: b"y" }]));
+    assert!(is_of(&plain, &records) && !is_of(&plain, &[Record::new(None, b"y")]));
 }

@@ -18,8 +18,7 @@ use crate::config::{KafkaClient, KafkaConfig, SecurityConfig};
 const TOPIC: &str = "t";
 
 fn stored(base: i64, values: &[&str], epoch: i32) -> Vec<u8> {
-    let records: Vec<Record<'_>> =
-        values.iter().map(|value| Record { key: None, value: value.as_bytes() }).collect();
+    let records: Vec<Record<'_>> = values.iter().map(|value| Record::new(None, value.as_bytes())).collect();
     let mut batch = encode(&records, Stamp::NONE, 5);
     batch[..8].copy_from_slice(&base.to_be_bytes());
     batch[12..16].copy_from_slice(&epoch.to_be_bytes());

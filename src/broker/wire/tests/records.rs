@@ -16,7 +16,7 @@ fn seal(batch: &mut [u8]) {
 /// A batch as a broker stores it from `base` on, with `attributes`, of `producer`.
 fn stored(base: i64, values: &[&str], attributes: i16, producer: i64) -> Vec<u8> {
     let records: Vec<Record<'_>> =
-        values.iter().map(|value| Record { key: Some(b"key"), value: value.as_bytes() }).collect();
+        values.iter().map(|value| Record::new(Some(b"key"), value.as_bytes())).collect();
     let mut batch = encode(&records, Stamp { producer_id: producer, epoch: 0, sequence: 0 }, 5);
     batch[..8].copy_from_slice(&base.to_be_bytes());
     batch[21..23].copy_from_slice(&attributes.to_be_bytes());

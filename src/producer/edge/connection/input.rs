@@ -52,7 +52,7 @@ impl Input {
 
 impl Headers for Input {
     /// Searches the head with which they begin.
-    fn value(&self, name: &str) -> Option<&[u8]> {
+    fn nth(&self, name: &str, n: usize) -> Option<&[u8]> {
         let mut lines = self.unparsed().split(|byte| *byte == b'\n').skip(1);
         let head = lines
             .by_ref()
@@ -62,7 +62,7 @@ impl Headers for Input {
             let at = line.iter().position(|byte| *byte == b':')?;
             line[..at].eq_ignore_ascii_case(name.as_bytes()).then_some(&line[at + 1..])
         });
-        values.next()
+        values.nth(n)
     }
 }
 
@@ -79,6 +79,9 @@ mod tests {
         assert_eq!((headers.get("x-api-key"), headers.get("host")), (Some("k"), Some("h")));
         assert_eq!((headers.value("A"), headers.get("A")), (Some(&b"\xff"[..]), None));
         assert_eq!((headers.get("B"), headers.get("GET /?a")), (None, None));
+        let keys: Vec<&[u8]> = headers.values("X-API-Key").collect();
+        assert_eq!(keys, [&b"k"[..], b"second"]);
+        assert_eq!((headers.only("X-API-Key"), headers.only("host")), (None, Some(&b"h"[..])));
     }
 
     #[test]
