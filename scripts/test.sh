@@ -31,9 +31,6 @@ trap 'exit 143' TERM
 
 # Runs chaos and repeats the broker tests with other clients and versions. These mostly wait for brokers.
 run_beside() {
-  # For the last steps, with what the tests leave of the processor.
-  nice --adjustment=19 scripts/static.sh >/dev/null &
-  local static=$!
   # The skipped tests always use our own client, so they are covered by the main run.
   KAFKA_CLIENT_FOR_TESTS=wire step "tests of our own client" \
     tests_of broker:: --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once:: --skip ::security::
@@ -50,7 +47,6 @@ run_beside() {
   step "chaos with repeated requests" scripts/chaos.sh --quick --retry broker cut-client
   # With the programs of the tests: the static ones take minutes to build.
   step "package" scripts/package-check.sh --programs target/debug
-  step "static programs" wait "$static"
 }
 
 command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"
@@ -122,6 +118,5 @@ else
   beside_pid=
   ((code == 0)) || { cat "$beside_log" >&2 && die "the background tests failed; see above or $beside_log"; }
   grep --extended-regexp '^(test result|[a-z-]+\.sh: )' "$beside_log" >&2
-  step "containers" scripts/docker-check.sh
 fi
 say "all checks passed ($SECONDS s)"
