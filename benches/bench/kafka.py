@@ -56,9 +56,11 @@ class Kafka:
     def _has_leaders(self, topic):
         # A Metadata request (version 0) for one topic creates it.
         answer = self._ask(struct.pack(">hhihi", 3, 0, 1, -1, 1) + _text(topic))
-        # The response: correlation id, one broker (id, host, port), one topic (error, name, partitions).
-        host_length = struct.unpack_from(">h", answer, 12)[0]
-        at = 14 + host_length + 4 + 4
+        # The response: correlation id, brokers (id, host, port), one topic (error, name, partitions).
+        at = 8
+        for _ in range(struct.unpack_from(">i", answer, 4)[0]):
+            at += 4 + 2 + struct.unpack_from(">h", answer, at + 4)[0] + 4
+        at += 4
         error, name_length = struct.unpack_from(">hh", answer, at)
         partitions = struct.unpack_from(">i", answer, at + 4 + name_length)[0]
         return error == 0 and partitions > 0

@@ -1,6 +1,7 @@
-//! How `scripts/soak.sh` judges what it measured, with measurements that are made up.
+//! How `scripts/soak.sh` and `scripts/capacity.sh` judge what they measured, with measurements that are made up.
 
 use std::fs;
+use std::process::Command;
 
 use crate::support::process::{Finished, Program};
 use crate::support::wait::secs;
@@ -45,4 +46,31 @@ fn a_soak_run_fails_for_what_grows_and_not_for_what_only_varies() {
         let rows: Vec<_> = leaks.stdout.lines().filter(|line| line.contains("| grows |")).collect();
         assert!(rows.len() == 1 && rows[0].starts_with(&format!("| consumer | {series} |")), "{leaks:?}");
     }
+}
+
+/// Points that are made of known costs give these costs back, and predict any other point exactly.
+#[test]
+fn the_capacity_model_finds_the_costs_that_points_were_made_of() {
+    let check = r#"
+import capacity_model as model
+def seconds(batch, size, scale):
+    request = 9.0 if batch * size <= 1024 else 15.0
+    return scale * (request / batch + 0.5 + 0.001 * size)
+keys = model.FITTED + model.HELD_OUT
+points = {key: {name: seconds(*key, number + 1) for number, name in enumerate(model.PROGRAMS)} for key in keys}
+costs = model.fit(points)
+for number, name in enumerate(model.PROGRAMS):
+    found = costs[name]
+    for value, real in ((found.per_small, 9.0), (found.per_large, 15.0), (found.per_event, 0.5), (found.per_byte, 0.001)):
+        assert abs(value - real * (number + 1)) < 1e-9, (name, value, real)
+rows, worst = model.check_table(points, costs)
+assert worst < 1e-9, rows
+points[model.HELD_OUT[0]]["producer"] *= 20
+assert model.check_table(points, costs)[1] > 0.4
+assert len(model.sizing_table(costs, 2.5)) == 2 + len(model.TARGETS) * len(model.PATTERNS)
+"#;
+    let mut python = Command::new("python3");
+    python.args(["-B", "-c", check]).env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/benches/bench"));
+    let output = python.output().expect("python3 runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

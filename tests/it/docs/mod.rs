@@ -19,7 +19,7 @@ mod prose;
 
 pub use openapi::PACKAGES;
 
-const DOCUMENTS: [&str; 19] = [
+const DOCUMENTS: [&str; 20] = [
     "README.md",
     "CHANGELOG.md",
     "docs/ARCHITECTURE.md",
@@ -32,6 +32,7 @@ const DOCUMENTS: [&str; 19] = [
     "docs/METRICS.md",
     "docs/MONITORING.md",
     "docs/OPERATION.md",
+    "docs/SCALING.md",
     "docs/SECURITY.md",
     "docs/SETTINGS.md",
     "docs/STORAGE.md",
