@@ -55,8 +55,9 @@ trap 'exit 143' TERM
 make_base() {
   local mirror
   mkdir --parents "${base%/*}"
-  mirror=$(sed --quiet --regexp-extended 's/^(URIs:|deb( \[[^]]*\])?) +([^ ]+).*/\3/p' \
-    /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head --lines=1)
+  # Not every system has each of these files.
+  mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} 2>/dev/null |
+    sed --quiet --regexp-extended 's/^(URIs:|deb( \[[^]]*\])?) +([^ ]+).*/\3/p' | head --lines=1) || true
   say "making a Debian tree (once; the log is ${base%.tar}.log)"
   debootstrap --variant=minbase --include=systemd "$VERSION_CODENAME" "$tree" ${mirror:+"$mirror"} \
     >"${base%.tar}.log" 2>&1 || cannot "debootstrap failed: $(tail --lines=1 "${base%.tar}.log")"
