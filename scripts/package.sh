@@ -14,7 +14,7 @@ Writes the .deb and the .tar.gz into target/package, and prints their paths.
   --programs DIR  package the programs in DIR, instead of building static ones
 
 Environment:
-  MAINTAINER      who stands behind the package: Name <address>
+  MAINTAINER      who maintains the package: Name <address>
 TEXT
 }
 
