@@ -18,8 +18,8 @@ use crate::broker::kafka_crate::next::{Next, next};
 use crate::broker::kafka_crate::session::{Session, code_of};
 use crate::broker::page::Page;
 use crate::broker::protocol::{
-    Call, Code, FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH, Peek, READ_UNCOMMITTED, fetch, outcome_of,
-    peek, per_partition, transfer_time,
+    Call, Code, FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH, Peek, READ_UNCOMMITTED, Wanted, fetch,
+    outcome_of, peek, per_partition, transfer_time,
 };
 use crate::broker::record::{Fetched, Position};
 
@@ -42,6 +42,9 @@ const MIN_SHARE: usize = 16 << 10;
 /// Number of fetches within the quota after which the reduction becomes one less.
 const FETCHES_TO_GROW: u32 = 64;
 
+/// Limits of a fetch that only shows whether the broker leaves partitions out.
+const AT_ONCE: FetchLimits = FetchLimits { wait: Duration::ZERO, max_bytes: FETCH_BYTES, one_batch: false };
+
 /// The crate's result for one partition.
 enum Read {
     Page(Page),
@@ -62,7 +65,9 @@ impl Session {
         let (led, not_led) = self.led(positions.iter().map(|position| position.partition), on.deadline)?;
         let mut answers: Vec<Fetched> = not_led
             .into_iter()
-            .filter_map(|(partition, code)| Some(self.refused(partition, code.err()?)))
+            .filter_map(|(partition, code)| {
+                Some(self.refused(position_of(positions, partition), code.err()?))
+            })
             .collect();
         let positions = positions.iter().filter(|position| led.contains(&position.partition)).copied();
         let (exact, together): (Vec<Position>, Vec<Position>) =
@@ -80,7 +85,7 @@ impl Session {
             for (position, read) in self.fetch_together(on, &together, FetchLimits { wait, ..limits })? {
                 answers.push(match read {
                     Read::Page(page) => Fetched { partition: position.partition, page: Ok(page) },
-                    Read::Refused(code) => self.refused(position.partition, code),
+                    Read::Refused(code) => self.refused(position, code),
                     Read::Doubtful => {
                         self.exact.insert(position.partition, EXACT_FETCHES);
                         if !has_room(&answers, on) {
@@ -130,19 +135,19 @@ impl Session {
         }
         let sized = |bytes: &usize| i32::try_from(*bytes).unwrap_or(i32::MAX);
         let wanted: Vec<(Position, i32)> = wants.iter().map(|(at, bytes)| (*at, sized(bytes))).collect();
-        let request = fetch::request(&self.topic, &wanted, (i32::MAX, READ_UNCOMMITTED), Duration::ZERO);
+        let wanted = Wanted { partitions: &wanted, max_bytes: i32::MAX, isolation: READ_UNCOMMITTED };
         let topic = self.topic.as_str();
-        let found = on.ask(fetch::FETCH, request, |r| {
-            r.throttle()?;
+        let found = fetch::fetch(on, &wanted, AT_ONCE, |r, version| {
             per_partition(r, topic, |r| {
-                let FetchedPart { partition, code, .. } = FetchedPart::read(r)?;
+                let FetchedPart { partition, code, .. } = FetchedPart::read(r, version)?;
                 Ok((partition, code.check()))
             })
         })?;
         self.size_shift = (self.size_shift + 1).clamp(FIRST_SHIFT, MAX_SHIFT);
         self.fetches_in_quota = 0;
         on.connection.check_quota()?;
-        if !wants.iter().any(|(at, _)| outcome_of(&found, at.partition).is_ok()) {
+        // A response that is too large has records, too.
+        if found.is_ok_and(|found| !wants.iter().any(|(at, _)| outcome_of(&found, at.partition).is_ok())) {
             return Ok(());
         }
         let text = format!("broker {}: a quota was exceeded a moment ago", self.host);
@@ -184,7 +189,7 @@ impl Session {
         self.count_down(partition);
         let look = if limits.one_batch { ONE_BATCH } else { PEEK_BYTES };
         let page = match peek(on, position, look, limits)? {
-            Err(code) => Err(self.refusal(partition, code)),
+            Err(code) => Err(self.refusal(position, code)),
             Ok(Peek { oversize: Some(found), .. }) => Err(found.error(&self.topic, limits.max_bytes)),
             Ok(Peek { headers, high_watermark, .. }) => match next(&headers) {
                 Next::Wait => Ok(Page::new(offset, high_watermark)),
@@ -211,7 +216,7 @@ impl Session {
             self.throttled(on, &[(position, bytes)])?;
         }
         let data = partition_of(&responses, partition).ok_or(Code::UNKNOWN_TOPIC_OR_PARTITION);
-        Ok(data.and_then(|data| page(data, offset)).map_err(|code| self.refusal(partition, code)))
+        Ok(data.and_then(|data| page(data, offset)).map_err(|code| self.refusal(position, code)))
     }
 
     /// Skips the batch from `first` to `last` if compaction has removed all its records from `position` on.
@@ -248,17 +253,17 @@ impl Session {
         });
     }
 
-    fn refused(&self, partition: i32, code: Code) -> Fetched {
-        Fetched { partition, page: Err(self.refusal(partition, code)) }
+    fn refused(&self, position: Position, code: Code) -> Fetched {
+        Fetched { partition: position.partition, page: Err(self.refusal(position, code)) }
     }
 
-    fn refusal(&self, partition: i32, code: Code) -> BrokerError {
-        let at = format!("broker {}: fetch of {}/{partition}", self.host, self.topic);
+    fn refusal(&self, position: Position, code: Code) -> BrokerError {
+        let at = format!("broker {}: fetch of {}/{}", self.host, self.topic, position.partition);
         match code {
-            Code::UNSUPPORTED_COMPRESSION_TYPE => BrokerError::Unreadable(format!(
-                "{at}: the topic holds zstd batches; set compression.type=uncompressed on the topic, or use \
-                 another compression in its producers"
-            )),
+            // So does a topic that is only to hold them.
+            Code::UNSUPPORTED_COMPRESSION_TYPE => self
+                .give_way(position, "zstd")
+                .unwrap_or_else(|| self.unreadable(position, "compressed with zstd")),
             Code::UNSUPPORTED_VERSION => BrokerError::Unreadable(format!(
                 "{at}: the broker does not convert records for this client; set \
                  message.downconversion.enable=true on the topic"
@@ -286,6 +291,11 @@ impl Session {
             self.topic
         ))
     }
+}
+
+fn position_of(positions: &[Position], partition: i32) -> Position {
+    let found = positions.iter().find(|position| position.partition == partition);
+    found.copied().unwrap_or(Position { partition, offset: 0 })
 }
 
 /// False once a batch above the usual size has come, or a connection was given up over one. Other such

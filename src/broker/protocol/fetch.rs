@@ -1,16 +1,27 @@
-//! Fetch requests in the version that both clients use, and the limits that hold for every fetch.
+//! Fetch requests in the versions that both clients use, and the limits that hold for every fetch.
 
 use std::time::Duration;
 
 use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::Api;
-use crate::broker::protocol::control::Call;
+use crate::broker::protocol::control::{Call, Versions};
 use crate::broker::protocol::frame::{Malformed, Reader, Writer};
 use crate::broker::protocol::oversize::{self, Oversize};
 use crate::broker::record::Position;
 
-pub const FETCH: Api = Api { name: "Fetch", key: 1, version: 4 };
+/// From Kafka 2.1 on. For a topic with `compression.type=zstd`, brokers refuse every older version (KIP-110).
+const FETCH: Api = Api { name: "Fetch", key: 1, version: 10 };
+
+/// For older brokers.
+const FETCH_BEFORE_ZSTD: Api = Api { name: "Fetch", key: 1, version: 4 };
+
+/// The first version with fetch sessions (KIP-227), which we do not use.
+const SESSIONS: i16 = 7;
+/// The first version with the leader's epoch (KIP-320), which [`epochs`](super::epochs) checks instead.
+const LEADER_EPOCH: i16 = 9;
+/// The first version with the first offset of the log.
+const LOG_START: i16 = 5;
 
 /// So small that the response holds one batch, which uses less of a quota.
 pub const ONE_BATCH: i32 = 1;
@@ -63,42 +74,90 @@ pub struct FetchedPart<'a> {
 }
 
 impl<'a> FetchedPart<'a> {
-    /// Reads one partition of a response.
-    pub fn read(r: &mut Reader<'a>) -> Result<Self, Malformed> {
+    /// Reads one partition of a response of `version`.
+    pub fn read(r: &mut Reader<'a>, version: i16) -> Result<Self, Malformed> {
+        let head = Self::head(r, version)?;
+        Ok(Self { stored: r.bytes()?, ..head })
+    }
+
+    /// Reads what stands in front of the batches.
+    pub fn head(r: &mut Reader<'a>, version: i16) -> Result<Self, Malformed> {
         let (partition, code, high_watermark) = (r.i32()?, Code(r.i16()?), r.i64()?);
         let _stable = r.i64()?;
+        if version >= LOG_START {
+            let _log_start = r.i64()?;
+        }
         let aborted = r.array(|r| Ok((r.i64()?, r.i64()?)))?;
-        Ok(Self { partition, code, high_watermark, aborted, stored: r.bytes()? })
+        Ok(Self { partition, code, high_watermark, aborted, stored: &[] })
     }
 }
 
-/// A request for `wanted` (each with its maximum bytes), for at most `max_bytes` in total. The broker waits up
-/// to `wait` if there is nothing.
-pub fn request(
-    topic: &str,
-    wanted: &[(Position, i32)],
-    (max_bytes, isolation): (i32, i8),
-    wait: Duration,
-) -> Writer<'static> {
-    let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
-    Writer::default().i32(-1).i32(wait_ms).i32(1).i32(max_bytes).i8(isolation).array(&[topic], |w, topic| {
-        w.str(topic).array(wanted, |w, (at, bytes)| w.i32(at.partition).i64(at.offset).i32(*bytes))
-    })
+/// Reads what stands in front of the topics of a response of `version`.
+fn open(r: &mut Reader<'_>, version: i16) -> Result<(), Malformed> {
+    r.throttle()?;
+    if version >= SESSIONS {
+        // An error of the whole request is also that of each of its partitions.
+        let (_code, _session) = (r.i16()?, r.i32()?);
+    }
+    Ok(())
 }
 
-/// Sends `request` and returns what `read` makes of the response, or the batch that makes it too large.
+/// The newest version that the broker and we support.
+fn api(versions: &Versions) -> Api {
+    if versions.serves(FETCH.key, FETCH.version) { FETCH } else { FETCH_BEFORE_ZSTD }
+}
+
+/// Partitions to read from, each with its maximum bytes, and the maximum bytes of all of them.
+pub struct Wanted<'a> {
+    pub partitions: &'a [(Position, i32)],
+    pub max_bytes: i32,
+    pub isolation: i8,
+}
+
+fn request(topic: &str, wanted: &Wanted<'_>, wait: Duration, version: i16) -> Writer<'static> {
+    const CONSUMER: i32 = -1;
+    const NONE: i32 = -1;
+    let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+    let mut w =
+        Writer::default().i32(CONSUMER).i32(wait_ms).i32(1).i32(wanted.max_bytes).i8(wanted.isolation);
+    if version >= SESSIONS {
+        let (session, epoch) = (0, NONE);
+        w = w.i32(session).i32(epoch);
+    }
+    w = w.array(&[topic], |w, topic| {
+        w.str(topic).array(wanted.partitions, |mut w, (at, bytes)| {
+            w = w.i32(at.partition);
+            if version >= LEADER_EPOCH {
+                w = w.i32(NONE);
+            }
+            w = w.i64(at.offset);
+            if version >= LOG_START {
+                // Only followers have a log of their own.
+                w = w.i64(-1);
+            }
+            w.i32(*bytes)
+        })
+    });
+    let no_longer_wanted: [&str; 0] = [];
+    if version >= SESSIONS { w.array(&no_longer_wanted, |w, topic| w.str(topic)) } else { w }
+}
+
+/// Asks for `wanted` and returns what `read` makes of the response, behind its head, or the batch that makes it too
+/// large. The broker waits up to `limits.wait` if there is nothing.
 ///
 /// # Errors
 /// As for [`Call::ask`].
 pub fn fetch<T>(
     on: &mut Call<'_>,
-    request: Writer<'_>,
+    wanted: &Wanted<'_>,
     limits: FetchLimits,
-    read: impl FnOnce(&mut Reader<'_>) -> Result<T, Malformed>,
+    read: impl FnOnce(&mut Reader<'_>, i16) -> Result<T, Malformed>,
 ) -> Result<Result<T, Oversize>> {
-    let topic = on.topic;
-    on.connection.call_up_to(FETCH, request, (limits.answer_bytes(), on.deadline), |r, is_cut| {
-        if is_cut { oversize::find(r, topic).map(Err) } else { read(r).map(Ok) }
+    let (topic, api) = (on.topic, api(on.versions));
+    let request = request(topic, wanted, limits.wait, api.version);
+    on.connection.call_up_to(api, request, (limits.answer_bytes(), on.deadline), |r, is_cut| {
+        open(r, api.version)?;
+        if is_cut { oversize::find(r, topic, api.version).map(Err) } else { read(r, api.version).map(Ok) }
     })
 }
 

@@ -25,7 +25,7 @@ pub use control::{
 };
 pub use deadline::{ack_timeout, share, transfer_time};
 pub use epochs::{EPOCH_ENDS, Question, epoch_ends};
-pub use fetch::{FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH};
+pub use fetch::{FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH, Wanted};
 pub use frame::{Malformed, Reader, Writer, push_varint, varint_bytes};
 pub use metadata::Metadata;
 #[cfg(test)]

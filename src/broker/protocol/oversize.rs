@@ -1,6 +1,7 @@
 //! Finds the batch that makes a fetch response too large, from the beginning of that response. Does no I/O.
 
 use crate::broker::error::BrokerError;
+use crate::broker::protocol::fetch::FetchedPart;
 use crate::broker::protocol::frame::{Malformed, Reader};
 
 /// A batch that is larger than a fetch may be.
@@ -16,19 +17,17 @@ pub struct Oversize {
 /// Size of the fields in front of each batch: the offset of its first record and the size of the rest.
 const PREFIX_BYTES: usize = 12;
 
-/// Finds the batch that is cut off in `r`, the beginning of a response of version 4 about `topic`.
+/// Finds the batch that is cut off in `r`, the topics of a response of `version` about `topic`.
 ///
 /// # Errors
 /// Fails if no batch is cut off, because then the broker sent a false response size.
-pub fn find(r: &mut Reader<'_>, topic: &str) -> Result<Oversize, Malformed> {
-    r.throttle()?;
+pub fn find(r: &mut Reader<'_>, topic: &str, version: i16) -> Result<Oversize, Malformed> {
     let topics = r.i32()?;
     if topics != 1 || r.str()? != topic {
         return Err(Malformed);
     }
     for _ in 0..r.i32()? {
-        let (partition, _code, _high_watermark, _stable) = (r.i32()?, r.i16()?, r.i64()?, r.i64()?);
-        r.array(|r| Ok((r.i64()?, r.i64()?)))?;
+        let partition = FetchedPart::head(r, version)?.partition;
         let stored = usize::try_from(r.i32()?).unwrap_or(0);
         if r.slice(stored).is_err() {
             let (offset, rest) = (r.i64()?, r.i32()?);
@@ -58,23 +57,33 @@ mod tests {
     use super::*;
     use crate::broker::protocol::frame::Writer;
 
-    /// A response about partitions 0 and 4, of which the second one has a batch of `bytes` at offset 7.
-    fn answer(bytes: i32) -> Vec<u8> {
-        let head = Writer::default().i32(0).i32(1).str("events").i32(2);
-        let part = |w: Writer<'static>, id: i32| w.i32(id).i16(0).i64(9).i64(9).i32(0);
+    /// A response of `version` about partitions 0 and 4, of which the second one has a batch of `bytes` at offset 7.
+    fn answer(bytes: i32, version: i16) -> Vec<u8> {
+        let head = Writer::default().i32(1).str("events").i32(2);
+        let part = |w: Writer<'static>, id: i32| {
+            let w = w.i32(id).i16(0).i64(9).i64(9);
+            if version >= 5 { w.i64(0).i32(0) } else { w.i32(0) }
+        };
         let body = part(part(head, 0).i32(3).i8(0).i8(0).i8(0), 4).i32(bytes);
         body.i64(7).i32(bytes - 12).i32(0).i8(2).into_bytes()
     }
 
     #[test]
     fn the_batch_that_is_cut_off_is_named_and_a_lie_is_not_believed() {
-        let cut = answer(70 << 20);
-        let found = find(&mut Reader::new(&cut), "events");
-        assert_eq!(found, Ok(Oversize { partition: 4, offset: 7, bytes: 70 << 20 }));
-        assert_eq!(find(&mut Reader::new(&cut), "others"), Err(Malformed));
-        assert_eq!(find(&mut Reader::new(&answer(17)), "events"), Err(Malformed), "nothing is cut off");
-        assert_eq!(find(&mut Reader::new(&cut[..20]), "events"), Err(Malformed));
-        let text = found.expect("found").error("events", 64 << 20).to_string();
+        let expected = Oversize { partition: 4, offset: 7, bytes: 70 << 20 };
+        for version in [4, 10] {
+            let cut = answer(70 << 20, version);
+            assert_eq!(find(&mut Reader::new(&cut), "events", version), Ok(expected));
+            assert_eq!(find(&mut Reader::new(&cut), "others", version), Err(Malformed));
+            assert_eq!(find(&mut Reader::new(&cut[..20]), "events", version), Err(Malformed));
+            let whole = answer(17, version);
+            assert_eq!(
+                find(&mut Reader::new(&whole), "events", version),
+                Err(Malformed),
+                "nothing is cut off"
+            );
+        }
+        let text = expected.error("events", 64 << 20).to_string();
         for word in ["events/4", "offset 7", "73400320", "KAFKA_FETCH_MAX_BYTES=67108864"] {
             assert!(text.contains(word), "{text}");
         }

@@ -3,7 +3,7 @@
 use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::control::{Call, READ_UNCOMMITTED, outcome_of, per_partition};
-use crate::broker::protocol::fetch::{self, FetchLimits, FetchedPart};
+use crate::broker::protocol::fetch::{self, FetchLimits, FetchedPart, Wanted};
 use crate::broker::protocol::frame::Malformed;
 use crate::broker::protocol::oversize::Oversize;
 use crate::broker::protocol::stored::{BatchHeader, next_batch};
@@ -26,11 +26,10 @@ pub struct Peek {
 /// exceeded leaves the partition out. The inner error is the broker's code for this partition.
 pub fn peek(on: &mut Call<'_>, at: Position, look: i32, limits: FetchLimits) -> Result<Result<Peek, Code>> {
     let topic = on.topic;
-    let request = fetch::request(topic, &[(at, look)], (look, READ_UNCOMMITTED), limits.wait);
-    let peeked = fetch::fetch(on, request, limits, |r| {
-        r.throttle()?;
+    let wanted = Wanted { partitions: &[(at, look)], max_bytes: look, isolation: READ_UNCOMMITTED };
+    let peeked = fetch::fetch(on, &wanted, limits, |r, version| {
         let peeks = per_partition(r, topic, |r| {
-            let FetchedPart { partition, code, high_watermark, stored, .. } = FetchedPart::read(r)?;
+            let FetchedPart { partition, code, high_watermark, stored, .. } = FetchedPart::read(r, version)?;
             let headers = headers(stored, at.offset)?;
             Ok((partition, code.check().map(|()| Peek { high_watermark, headers, oversize: None })))
         })?;

@@ -10,7 +10,7 @@ use crate::broker::wire::records::{self, Limit, PageError};
 /// in their next turn.
 pub const MAX_HELD_BYTES: usize = 32 << 20;
 
-/// Reads the pages of a fetch response of version 4 about `topic`, each of about `share` bytes of values; a
+/// Reads the pages of the topics of a fetch response of `version` about `topic`, each of about `share` bytes of values; a
 /// batch may decompress to `unpacked` bytes.
 ///
 /// # Errors
@@ -20,12 +20,12 @@ pub fn pages(
     topic: &str,
     asked: &[Position],
     (share, unpacked): (usize, usize),
+    version: i16,
 ) -> Result<PerPartition<Result<Page, PageError>>, Malformed> {
-    r.throttle()?;
     let mut open = asked.to_vec();
     let mut held = 0;
     per_partition(r, topic, |r| {
-        let FetchedPart { partition, code, high_watermark, aborted, stored } = FetchedPart::read(r)?;
+        let FetchedPart { partition, code, high_watermark, aborted, stored } = FetchedPart::read(r, version)?;
         // Each partition once, because a repeated one would be decoded twice.
         let position = open.iter().position(|at| at.partition == partition).ok_or(Malformed)?;
         let position = open.swap_remove(position);

@@ -11,7 +11,7 @@ use crate::broker::client::{Batch, Client, Produced};
 use crate::broker::error::{BrokerError, Result};
 use crate::broker::page::Page;
 use crate::broker::protocol::{
-    Call, Code, FetchLimits, ONE_BATCH, PerPartition, READ_COMMITTED, ack_timeout, fetch,
+    Call, Code, FetchLimits, ONE_BATCH, PerPartition, READ_COMMITTED, Wanted, ack_timeout, fetch,
 };
 use crate::broker::record::{Fetched, Position};
 use crate::broker::wire::produce::{check_answers, new_producer_id, offset_in, produce_body, produced};
@@ -133,10 +133,10 @@ impl Client for WireClient {
         let share_bytes = if limits.one_batch { ONE_BATCH } else { i32::try_from(share).unwrap_or(i32::MAX) };
         let max_bytes = share_bytes.saturating_mul(positions.len() as i32);
         let wanted: Vec<(Position, i32)> = positions.iter().map(|at| (*at, share_bytes)).collect();
-        let request = fetch::request(on.topic, &wanted, (max_bytes, READ_COMMITTED), limits.wait);
+        let wanted = Wanted { partitions: &wanted, max_bytes, isolation: READ_COMMITTED };
         let topic = on.topic;
-        let answer = fetch::fetch(on, request, limits, |r| {
-            answer::pages(r, topic, positions, (share, limits.max_bytes))
+        let answer = fetch::fetch(on, &wanted, limits, |r, version| {
+            answer::pages(r, topic, positions, (share, limits.max_bytes), version)
         })?;
         let mut pages = match answer {
             Ok(pages) => pages,

@@ -1,4 +1,4 @@
-//! Our own client for every Kafka from 0.11 to 4.x, using Produce v3, Fetch v4 and InitProducerId v0.
+//! Our own client for every Kafka from 0.11 to 4.x, using Produce v3, Fetch v4 or v10, and InitProducerId v0.
 //!
 //! All these Kafka versions support those requests. From Kafka 2.4 on it uses Produce v8, which names the
 //! records that a broker rejects (KIP-467). It writes nothing twice (see `sequence`), reads and writes every

@@ -100,7 +100,7 @@ fn the_crate_reads_the_two_that_it_knows() {
 
 #[test]
 fn a_topic_that_stores_another_compression_takes_ours() {
-    for (stored, codec) in [("uncompressed", 0), ("gzip", 1), ("snappy", 2), ("lz4", 3)] {
+    for (stored, codec) in [("uncompressed", 0), ("gzip", 1), ("snappy", 2), ("lz4", 3), ("zstd", 4)] {
         let topic = shared().topic_with(1, &[("compression.type", stored)]);
         let written: Vec<String> = ALL.into_iter().flat_map(values).collect();
         for compression in ALL {
@@ -109,6 +109,13 @@ fn a_topic_that_stores_another_compression_takes_ours() {
         assert!(topic.codecs(0).iter().all(|found| *found == codec), "{stored}");
         let texts: Vec<String> = topic.records().iter().map(|record| record.text().to_owned()).collect();
         assert!(texts == written, "{stored}");
+        for client in [KafkaClient::Auto, KafkaClient::Wire] {
+            let read = read_by(client, &topic, written.len() as i64);
+            assert!(
+                read.iter().zip(&written).all(|(read, value)| read == value.as_bytes()),
+                "{stored} by {client:?}"
+            );
+        }
     }
 }
 

@@ -165,7 +165,8 @@ pub fn framed(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn versions(correlation: i32) -> Vec<u8> {
-    let versions = [(PRODUCE, 11), (FETCH, 17), (8, 9), (INIT_PRODUCER_ID, 5)];
+    // The clients then take version 4 of Fetch.
+    let versions = [(PRODUCE, 11), (FETCH, 9), (8, 9), (INIT_PRODUCER_ID, 5)];
     let body = Body::default().i32(correlation).i16(0).i32(versions.len() as i32);
     versions.iter().fold(body, |body, (key, newest)| body.i16(*key).i16(0).i16(*newest)).into_bytes()
 }

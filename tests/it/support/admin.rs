@@ -285,10 +285,14 @@ pub fn elect_preferred(address: &str, topic: &str, partitions: &[i32]) {
 /// When nobody answers there, or it does not give them out.
 pub fn codecs(leader: &str, topic: &str, partition: i32) -> io::Result<Vec<i16>> {
     const ALL: i32 = 64 << 20;
-    let body = Body::default().i32(-1).i32(0).i32(0).i32(ALL).i8(0).i32(1).string(topic);
-    let mut answer = call(leader, FETCH, 4, body.i32(1).i32(partition).i64(0).i32(ALL))?;
-    let _throttle_topics_name_partitions = (answer.i32(), answer.i32(), answer.string(), answer.i32());
-    let (_partition, code, _ends) = (answer.i32(), answer.i16(), (answer.i64(), answer.i64()));
+    // Outside of sessions, whatever the epoch is, as no follower.
+    let body = Body::default().i32(-1).i32(0).i32(0).i32(ALL).i8(0).i32(0).i32(-1).i32(1).string(topic);
+    let body = body.i32(1).i32(partition).i32(-1).i64(0).i64(-1).i32(ALL).i32(0);
+    // The oldest version that brokers answer for every compression.
+    let mut answer = call(leader, FETCH, 10, body)?;
+    let _throttle_code_session = (answer.i32(), answer.i16(), answer.i32());
+    let _topics_name_partitions = (answer.i32(), answer.string(), answer.i32());
+    let (_partition, code, _ends) = (answer.i32(), answer.i16(), (answer.i64(), answer.i64(), answer.i64()));
     if code != 0 {
         return Err(io::Error::other(format!("fetch of {topic}/{partition}: {code}")));
     }

@@ -2,12 +2,12 @@
 
 use crate::broker::page::Page;
 use crate::broker::protocol::metadata::read_metadata;
-use crate::broker::protocol::{Metadata, Reader, next_batch};
+use crate::broker::protocol::{Metadata, PerPartition, Reader, next_batch};
 use crate::broker::record::Position;
 use crate::broker::wire::answer::{MAX_HELD_BYTES, pages};
 use crate::broker::wire::batch::{CRC_FROM, checksum};
 use crate::broker::wire::codec::decompress;
-use crate::broker::wire::records::{Limit, page};
+use crate::broker::wire::records::{Limit, PageError, page};
 
 /// Small, so that the fuzzer finds inputs that exceed it.
 const LIMIT_BYTES: usize = 1 << 16;
@@ -26,13 +26,19 @@ pub fn fuzzed(bytes: &[u8]) {
 
 fn check_answer(bytes: &[u8]) {
     let asked = [0, 1, 2].map(|partition| Position { partition, offset: 5 });
-    let Ok(pages) = pages(&mut Reader::new(bytes), "t", &asked, (LIMIT_BYTES, UNPACKED_BYTES)) else {
-        return;
-    };
+    for version in [4, 10] {
+        if let Ok(pages) = pages(&mut Reader::new(bytes), "t", &asked, (LIMIT_BYTES, UNPACKED_BYTES), version)
+        {
+            check_pages(&pages, bytes.len());
+        }
+    }
+}
+
+fn check_pages(pages: &PerPartition<Result<Page, PageError>>, bytes: usize) {
     let pages: Vec<&Page> = pages.iter().filter_map(|(_, page)| page.as_ref().ok()?.as_ref().ok()).collect();
     pages.iter().for_each(|page| check_page(page, 5));
     let held: usize = pages.iter().map(|page| page.held_bytes()).sum();
-    assert!(held <= MAX_HELD_BYTES + bytes.len().max(UNPACKED_BYTES), "{held}");
+    assert!(held <= MAX_HELD_BYTES + bytes.max(UNPACKED_BYTES), "{held}");
 }
 
 fn check_metadata(bytes: &[u8]) {

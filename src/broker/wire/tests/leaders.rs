@@ -121,17 +121,18 @@ fn fetched(id: i32, r: &mut Reader<'_>) -> Writer<'static> {
         r.i32().expect("min"),
         r.i32().expect("max"),
         r.i8(),
+        r.i64().expect("session"),
     );
     let asked = r
         .array(|r| {
             let _ = r.str()?;
-            r.array(|r| Ok((r.i32()?, r.i64()?, r.i32()?)))
+            r.array(|r| Ok((r.i32()?, r.i32()?, r.i64()?, r.i64()?, r.i32()?)))
         })
         .expect("asked")
         .concat();
-    Writer::default().i32(0).array(&[TOPIC], |w, topic| {
-        w.str(topic).array(&asked, |w, (partition, offset, _)| {
-            w.i32(*partition).i16(0).i64(5).i64(5).i32(0).bytes(&batch_at(id, *partition, *offset))
+    Writer::default().i32(0).i16(0).i32(0).array(&[TOPIC], |w, topic| {
+        w.str(topic).array(&asked, |w, (partition, _, offset, ..)| {
+            w.i32(*partition).i16(0).i64(5).i64(5).i64(0).i32(0).bytes(&batch_at(id, *partition, *offset))
         })
     })
 }
