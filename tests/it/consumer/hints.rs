@@ -91,6 +91,7 @@ mod acl {
     const USER: &str = "alice";
     const PASSWORD: &str = "Hush-7f3a";
 
+    const DESCRIBE_ACLS: i16 = 29;
     const CREATE_ACLS: i16 = 30;
     const DELETE_ACLS: i16 = 31;
     const READ: i8 = 3;
@@ -123,6 +124,7 @@ mod acl {
     fn allow(cluster: &Cluster, resource: i8, name: &str, operations: &[i8]) {
         const LITERAL: i8 = 3;
         const ALLOW: i8 = 3;
+        let known = permissions(cluster, resource, name);
         let principal = format!("User:{USER}");
         let body = operations.iter().fold(Body::default().i32(operations.len() as i32), |body, operation| {
             body.i8(resource).string(name).i8(LITERAL).string(&principal).string("*").i8(*operation).i8(ALLOW)
@@ -132,6 +134,24 @@ mod acl {
         for (code, reason) in answer.array(|a| (a.i16(), a.string())) {
             assert_eq!(code, 0, "{reason}");
         }
+        eventually(secs(60), "the broker knows it", || {
+            permissions(cluster, resource, name) == known + operations.len()
+        });
+    }
+
+    /// How many permissions on `name` the broker itself knows, which hears of them after the controller.
+    fn permissions(cluster: &Cluster, resource: i8, name: &str) -> usize {
+        const LITERAL: i8 = 3;
+        const ANY: i8 = 1;
+        let filter = Body::default().i8(resource).string(name).i8(LITERAL).string(&format!("User:{USER}"));
+        let body = filter.string("*").i8(ANY).i8(ANY);
+        let mut answer = admin::call(cluster.address(1), DESCRIBE_ACLS, 1, body).expect("answered");
+        assert_eq!((answer.i32(), answer.i16(), answer.string().as_str()), (0, 0, ""));
+        let found = answer.array(|a| {
+            let _type_name_pattern = (a.i8(), a.string(), a.i8());
+            a.array(|a| (a.string(), a.string(), a.i8(), a.i8())).len()
+        });
+        found.into_iter().sum()
     }
 
     /// Takes all permissions on `name` back.
@@ -143,6 +163,7 @@ mod acl {
         let body = filter.string("*").i8(ANY).i8(ANY);
         let mut answer = admin::call(cluster.address(1), DELETE_ACLS, 1, body).expect("answered");
         assert_eq!((answer.i32(), answer.i32(), answer.i16()), (0, 1, 0), "one filter, no error");
+        eventually(secs(60), "the broker knows it", || permissions(cluster, resource, name) == 0);
     }
 
     fn secured(brokers: &str) -> Vec<(&'static str, &str)> {
