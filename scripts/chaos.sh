@@ -41,6 +41,7 @@ Environment:
   CHAOS_RATE   requests per second; default 1000, with --quick 300
   KAFKA_VERSION, KAFKA_CLIENT  version of the brokers (default 3.9.2), client of the programs (default auto)
   HTTP_SERVER  server of the producer (default auto)
+  PROGRAMS_DIR use the programs in it, and do not build
 The other settings of the programs apply too (`cargo run --bin consumer -- --help`), for example LOG_FSYNC.
 TEXT
 }
@@ -103,7 +104,7 @@ mkdir --parents target/chaos
 base_dir=${CHAOS_DIR:-$(mktemp --directory "$root/target/chaos/XXXXXX")}
 mkdir --parents "$base_dir"
 run_dir=$base_dir
-bin=${CARGO_TARGET_DIR:-target}/$profile
+bin=${PROGRAMS_DIR:-${CARGO_TARGET_DIR:-target}/$profile}
 
 port=${CHAOS_PORT:-$(free_ports 0 1 50 51 100 101 110 111 120 121)}
 kafka_port=$port kafka_dir=$base_dir/kafka
@@ -298,12 +299,14 @@ PAGE
 
 # --- The run ---
 
-begin "building"
-build=(cargo build --locked --quiet)
-# The same as in the tests, which may be running these very files.
-if [[ $profile == debug ]]; then build+=(--all-features); else build+=(--release); fi
-{ attended "${build[@]}" --bins && attended "${build[@]}" --example fault-proxy; } 2>"$base_dir/build.log" ||
-  fail "cargo build" "$base_dir/build.log"
+if [[ -z ${PROGRAMS_DIR:-} ]]; then
+  begin "building"
+  build=(cargo build --locked --quiet)
+  # The same as in the tests, which may be running these very files.
+  if [[ $profile == debug ]]; then build+=(--all-features); else build+=(--release); fi
+  { attended "${build[@]}" --bins && attended "${build[@]}" --example fault-proxy; } 2>"$base_dir/build.log" ||
+    fail "cargo build" "$base_dir/build.log"
+fi
 
 if [[ ${faults[*]} != leader ]]; then start_kafka 1; fi
 row nothing "none; the log is rotated every $LOG_ROTATE_BYTES bytes, here and below" nothing true

@@ -15,7 +15,8 @@ files and the Dockerfile need them. All of them have the label event-pipeline.st
   apache/kafka:VERSION, zookeeper:VERSION   this machine's Java, and the jars that scripts/kafka.sh fetches
   prom/prometheus:VERSION                   this machine's Prometheus, whatever its version is
   grafana/grafana:VERSION                   NOT Grafana: serves the provisioned files, see stand-in-grafana.py
-  stand-in-rust                             NOT a compiler: `cargo build` hands out what scripts/static.sh has built here
+  stand-in-rust                             NOT a compiler: `cargo build` hands out what scripts/static.sh has built here,
+                                            or the programs in PROGRAMS_DIR
 TEXT
 }
 
@@ -194,7 +195,11 @@ stand_in_for_rust() { # stand_in_for_rust IMAGE
   local to=$work/rust triple
   triple=$(rustc -vV | sed --quiet 's/^host: //p')
   mkdir --parents "$to/programs" "$to/usr/local/bin" "$to/etc/ssl/certs"
-  scripts/static.sh | while read -r program; do cp "$program" "$to/programs/"; done
+  if [[ -n ${PROGRAMS_DIR:-} ]]; then
+    cp "$PROGRAMS_DIR"/{producer,consumer,live,simulate} "$to/programs/"
+  else
+    scripts/static.sh | while read -r program; do cp "$program" "$to/programs/"; done
+  fi
   [[ -e /etc/ssl/certs/ca-certificates.crt ]] || need update-ca-certificates ca-certificates
   cp --dereference /etc/ssl/certs/ca-certificates.crt "$to/etc/ssl/certs/"
   printf '#!/bin/bash\necho "host: %s"\n' "$triple" >"$to/usr/local/bin/rustc"
