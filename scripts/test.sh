@@ -15,38 +15,96 @@ step() {
   "$@" || die "failed: $*"
 }
 
-# tests_of FILTER…: runs the matching tests; they mostly wait, so more of them run at once than there are cores.
-tests_of() {
-  cargo test --locked --all-features --test it -- --test-threads 4 "$@"
+# Process groups of the lanes: what runs at the same time, each with its output in target/test-NAME.log.
+declare -A lanes=()
+
+# lane NAME COMMAND…: starts it in its own process group, so that all of its processes can be ended.
+lane() {
+  local name=$1
+  shift
+  set -m
+  "$@" >"target/test-$name.log" 2>&1 </dev/null &
+  lanes[$name]=$!
+  set +m
 }
 
-# Process group and output of the tests that run in the background.
-beside_pid='' beside_log=target/test.log
+# join_lanes: waits for all of them, and shows the whole output of those that failed.
+join_lanes() {
+  local name pid failed=()
+  for name in "${!lanes[@]}"; do
+    pid=${lanes[$name]}
+    if ! wait "$pid"; then
+      failed+=("$name")
+      cat "target/test-$name.log" >&2
+    fi
+    unset "lanes[$name]"
+    { grep --extended-regexp '^(test result|[a-z-]+\.sh: )' "target/test-$name.log" || true; } >&2
+  done
+  ((${#failed[@]} == 0)) || die "failed: ${failed[*]}; see above or target/test-NAME.log"
+}
 
-# end_beside: ends the background tests if the script ends early.
-end_beside() { [[ -z $beside_pid ]] || kill -TERM -- "-$beside_pid" 2>/dev/null || true; }
-trap end_beside EXIT
+# end_lanes: ends them if the script ends early.
+end_lanes() {
+  local pid
+  for pid in "${lanes[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
+}
+trap end_lanes EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Runs chaos and repeats the broker tests with other clients and versions. These mostly wait for brokers.
-run_beside() {
+# tests_of FILTER…: runs the matching outer tests; they mostly wait, so more of them run at once than there are cores.
+# Without cargo, which would wait for the lints.
+tests_of() {
+  "${test_programs[it]}" --test-threads 4 "$@"
+}
+
+# Every test, with the clients and the server that are the default.
+lane_defaults() {
+  local name
+  for name in "${!test_programs[@]}"; do step "tests of $name" "${test_programs[$name]}" --test-threads 4; done
+}
+
+# The tests that depend on the client, the version of Kafka or the HTTP server, with the others, and chaos.
+lane_others() {
   # The skipped tests always use our own client, so they are covered by the main run.
   KAFKA_CLIENT_FOR_TESTS=wire step "tests of our own client" \
     tests_of broker:: --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once:: --skip ::security::
-  # Tests that do not depend on the broker's version are not repeated.
+  # Tests that do not depend on the broker's version are not repeated: the lake begins behind the log.
   KAFKA_CLIENT_FOR_TESTS=wire KAFKA_VERSION_FOR_TESTS=4.3.1 KAFKA_BROKERS_FOR_TESTS='' \
     step "tests with a broker on Kafka 4.3.1" tests_of broker:: consumer:: \
     producer::basics producer::drain producer::faults producer::moved producer::quiet producer::quotas producer::verdicts \
-    --skip ::bombs:: --skip ::hostile:: --skip ::limits:: --skip ::mangled:: --skip ::rotation::
+    --skip ::bombs:: --skip ::hostile:: --skip ::lake:: --skip ::limits:: --skip ::mangled:: --skip ::rotation::
   # What depends on the HTTP front. `clients`, `edge`, `haproxy` and `nginx` always use our own, so the main run covers them.
   HTTP_SERVER_FOR_TESTS=edge step "tests of our own HTTP front" \
     tests_of producer::attack producer::basics producer::batches producer::closing producer::confined \
     producer::drain producer::overload producer::pipelining producer::sick producer::uploads
+  export PROGRAMS_DIR=target/debug
   step "chaos" scripts/chaos.sh --quick
   step "chaos with repeated requests" scripts/chaos.sh --quick --retry broker cut-client
+  # Ports that neither the tests nor chaos use.
+  CHECK_PORT=19700 step "images" scripts/docker-check.sh --programs target/static/debug
+}
+
+# yielding COMMAND…: with a lower priority.
+yielding() {
+  renice --priority 10 --pid "$BASHPID" >/dev/null
+  "$@"
+}
+
+# What needs processors and nothing else: it gets what the tests leave, whose brokers have deadlines.
+lane_compilers() {
+  lint
+  step "tests of the settings without TLS" cargo test --locked --lib --quiet config::
+  step "examples in the docs" cargo test --locked --all-features --doc --quiet
   # With the programs of the tests: the static ones take minutes to build.
   step "package" scripts/package-check.sh --programs target/debug
+}
+
+lint() {
+  step "lints" cargo clippy --locked --all-targets --all-features --quiet -- --deny warnings
+  step "lints without TLS" cargo clippy --locked --all-targets --quiet -- --deny warnings
+  step "lints without our own client" cargo clippy --locked --no-default-features --quiet -- --deny warnings
+  step "docs" env RUSTDOCFLAGS="--deny warnings" cargo doc --locked --all-features --no-deps --document-private-items --quiet
 }
 
 command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"
@@ -84,6 +142,7 @@ need zsh zsh
 need fish fish
 # Fails early if Kafka cannot be fetched, instead of in each test. The tests' Java client always needs it.
 step "Kafka for the tests" scripts/kafka.sh fetch
+step "Kafka 4 for the tests" env KAFKA_VERSION=4.3.1 scripts/kafka.sh fetch
 
 step "scripts" shellcheck --external-sources scripts/*.sh scripts/debian/p* .ci/run
 step "alerts" promtool test rules docs/prometheus/tests.yml
@@ -91,32 +150,23 @@ step "Prometheus' settings" promtool check config docs/prometheus/prometheus.yml
 step "Alertmanager's settings" amtool check-config docs/prometheus/alertmanager.yml
 step "format" cargo fmt --check
 step "live page" node --test tests/page/chart.test.js tests/page/words.test.js
-lint() {
-  step "lints" cargo clippy --locked --all-targets --all-features --quiet -- --deny warnings
-  step "lints without TLS" cargo clippy --locked --all-targets --quiet -- --deny warnings
-  step "lints without our own client" cargo clippy --locked --no-default-features --quiet -- --deny warnings
-  step "docs" env RUSTDOCFLAGS="--deny warnings" cargo doc --locked --all-features --no-deps --document-private-items --quiet
-}
-
 if (($# > 0)); then
   lint
   step "tests" cargo test --locked --all-features "$@"
 else
+  declare -A test_programs=()
+  # First, because it puts its programs where those of the tests belong.
+  step "static programs" scripts/static.sh --debug >/dev/null
   step "building the tests" cargo test --locked --all-features --no-run --quiet
-  say "running the tests of our own clients and fronts, Kafka 4.3.1, and chaos, in the background; output: $beside_log"
-  # In its own process group, so that all of its processes can be ended.
-  set -m
-  run_beside >"$beside_log" 2>&1 </dev/null &
-  beside_pid=$!
-  set +m
-  lint
-  step "tests of the settings without TLS" cargo test --locked --lib --quiet config::
-  step "tests" cargo test --locked --all-features -- --test-threads 4
-  say "waiting for the background tests ($SECONDS s)"
-  code=0
-  wait "$beside_pid" || code=$?
-  beside_pid=
-  ((code == 0)) || { cat "$beside_log" >&2 && die "the background tests failed; see above or $beside_log"; }
-  grep --extended-regexp '^(test result|[a-z-]+\.sh: )' "$beside_log" >&2
+  while read -r name program; do test_programs[$name]=$program; done < <(
+    cargo test --locked --all-features --no-run --quiet --message-format json |
+      jq --raw-output 'select(.profile.test and .executable) | "\(.target.name) \(.executable)"'
+  )
+  [[ -n ${test_programs[it]:-} ]] || die "cargo names no program of the outer tests"
+  say "running the tests; the output is in target/test-*.log ($SECONDS s)"
+  lane others lane_others
+  lane compilers yielding lane_compilers
+  lane defaults lane_defaults
+  join_lanes
 fi
 say "all checks passed ($SECONDS s)"

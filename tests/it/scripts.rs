@@ -11,7 +11,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::kafka::Ports;
+use crate::support::machine::Ports;
 use crate::support::process::{Finished, Program};
 use crate::support::wait::{eventually, secs};
 

@@ -1,10 +1,8 @@
 //! Real Kafka brokers through `scripts/kafka.sh`: one shared by all tests, and private clusters to be harmed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::{Mutex, OnceLock};
@@ -15,6 +13,7 @@ use clap::ValueEnum;
 use event_pipeline::config::KafkaClient;
 
 use crate::support::admin;
+use crate::support::machine::{Ports, turn_of_three};
 use crate::support::process::send_signal;
 use crate::support::topic::Topic;
 use crate::support::wait::{eventually, secs};
@@ -67,13 +66,15 @@ pub struct Cluster {
     kind: Option<String>,
     /// `None` when the cluster was given to us.
     ports: Option<Ports>,
+    /// Held as long as a test uses a cluster of three.
+    turn: Option<File>,
 }
 
 /// Whole clusters that no test uses now, the one dropped last at the end.
 static IDLE: Mutex<Vec<Cluster>> = Mutex::new(Vec::new());
 
 /// Most brokers that wait for a test.
-const MAX_IDLE_BROKERS: usize = 8;
+const MAX_IDLE_BROKERS: usize = 6;
 
 /// The broker that tests share which do no harm to it. Ends with the test process.
 pub fn shared() -> &'static Cluster {
@@ -85,6 +86,7 @@ pub fn shared() -> &'static Cluster {
             dir: None,
             kind: None,
             ports: None,
+            turn: None,
         },
         None => Cluster::start(1),
     })
@@ -98,7 +100,7 @@ impl Cluster {
 
     /// A private cluster with settings for `kafka.sh`, for example `("KAFKA_VERSION", "4.3.1")`.
     pub fn start_with(count: usize, settings: &[(&str, &str)]) -> Self {
-        Self::of_kind(format!("{count} {settings:?}"), || {
+        Self::of_kind(count, format!("{count} {settings:?}"), || {
             Self::start_on(count, |_| {
                 settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
             })
@@ -106,19 +108,21 @@ impl Cluster {
     }
 
     /// An idle cluster of this kind, or a new one.
-    fn of_kind(kind: String, start: impl FnOnce() -> Self) -> Self {
+    fn of_kind(count: usize, kind: String, start: impl FnOnce() -> Self) -> Self {
+        let turn = (count >= 3).then(turn_of_three);
         let mut idle = IDLE.lock().expect("no panic holds it");
         let found = idle.iter().rposition(|cluster| cluster.kind.as_ref() == Some(&kind));
         let found = found.map(|index| idle.remove(index));
         drop(idle);
         let mut cluster = found.unwrap_or_else(start);
         cluster.kind = Some(kind);
+        cluster.turn = turn;
         cluster
     }
 
     /// The same with further lines for each broker's `server.properties`.
     pub fn with_properties(count: usize, properties: &str) -> Self {
-        Self::of_kind(format!("{count} {properties}"), || {
+        Self::of_kind(count, format!("{count} {properties}"), || {
             let mut file = tempfile::NamedTempFile::new().expect("a file");
             file.write_all(properties.as_bytes()).expect("written");
             let path = file.path().to_string_lossy().into_owned();
@@ -136,7 +140,7 @@ impl Cluster {
             let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
             let addresses =
                 (0..count).map(|index| format!("127.0.0.1:{}", port + 10 * index as u16)).collect();
-            let cluster = Self { addresses, dir: Some(dir), kind: None, ports: Some(ports) };
+            let cluster = Self { addresses, dir: Some(dir), kind: None, ports: Some(ports), turn: None };
             let mut script = cluster.script(&["start", &count.to_string()]);
             script
                 .env("KAFKA_PORT", port.to_string())
@@ -304,6 +308,7 @@ impl Drop for Cluster {
                 dir: self.dir.take(),
                 kind: self.kind.take(),
                 ports: self.ports.take(),
+                turn: None,
             };
             let mut idle = IDLE.lock().expect("no panic holds it");
             idle.push(whole);
@@ -315,30 +320,6 @@ impl Drop for Cluster {
             }
         } else {
             let _ = self.script(&["wipe"]).output();
-        }
-    }
-}
-
-/// The ports of a cluster. No test of any process on this machine gets them as long as this one exists, so they stay
-/// ours while the cluster's brokers are down.
-pub struct Ports {
-    pub first: u16,
-    _reserved: UnixListener,
-}
-
-impl Ports {
-    /// Ports below the ephemeral range that are free for a cluster of `count` brokers, at most five.
-    pub fn reserve(count: usize) -> Self {
-        loop {
-            let first = 20_000 + 50 * fastrand::u16(0..240);
-            let name =
-                SocketAddr::from_abstract_name(format!("event-pipeline-tests-{first}")).expect("a name");
-            let Ok(reserved) = UnixListener::bind_addr(&name) else { continue };
-            let mut ports =
-                (0..count as u16).flat_map(|index| (0..10).map(move |port| first + 10 * index + port));
-            if ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-                return Self { first, _reserved: reserved };
-            }
         }
     }
 }

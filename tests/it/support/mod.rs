@@ -9,6 +9,7 @@ pub mod control;
 pub mod http;
 pub mod java;
 pub mod kafka;
+pub mod machine;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
-use crate::support::kafka::Ports;
+use crate::support::machine::Ports;
 use crate::support::process::send_signal;
 use crate::support::wait::{eventually, secs};
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 
 use crate::support::http;
-use crate::support::kafka::Ports;
+use crate::support::machine::Ports;
 use crate::support::process::send_signal;
 use crate::support::wait::{eventually, secs};
 
