@@ -14,7 +14,11 @@ need() {
   command -v "$1" >/dev/null && return
   if ((EUID == 0)) && command -v apt-get >/dev/null; then
     say "$1 is missing: installing $2 with apt-get"
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$2"; } >&2 ||
+    # Another of our scripts may be installing right now, and apt-get does not wait.
+    {
+      flock 7 && apt-get update &&
+        DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$2"
+    } >&2 7>/tmp/event-pipeline-apt-get.lock ||
       die "apt-get could not install $2, which provides $1"
   else
     die "$1 is missing; install it (Debian, Ubuntu: sudo apt-get install $2)${3:+, $3}"
