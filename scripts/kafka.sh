@@ -58,6 +58,8 @@ java_options+=(-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleL
   "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss,SSS" -classpath "$libs/*")
 # `fetch` makes the archive, which halves the processor time of a start. A JVM that it does not fit ignores it.
 classes=$libs/classes.jsa
+# What Kafka writes for every new broker of this version.
+bootstrap=$libs/bootstrap.checkpoint
 [[ ! -f $classes ]] || java_options+=(-XX:SharedArchiveFile="$classes")
 without_jvm="or set KAFKA_RUNTIME=docker, or point KAFKA_BROKERS at a running Kafka"
 start_timeout_s=90
@@ -179,7 +181,7 @@ $(grep --max-count=1 ERROR <<<"$output" || echo "$output")"
   touch "$libs/.complete"
 }
 
-# Runs a broker once and keeps the classes that it loads.
+# Runs a broker once and keeps the classes that it loads, and what its format wrote.
 archive_classes() {
   [[ ! -f $classes ]] || return 0
   local scratch
@@ -190,6 +192,7 @@ archive_classes() {
   say "archiving the classes of Apache Kafka $version (once)"
   { "${alone[@]}" start 1 && "${alone[@]}" stop; } >"$classes.log" 2>&1 ||
     die "Apache Kafka $version does not run here; see $classes.log"
+  cp "$scratch/broker-1/data/bootstrap.checkpoint" "$bootstrap"
   rm --recursive --force "$scratch"
   mv "$classes.$$" "$classes" || say "this JVM keeps no archive, so brokers start more slowly; see $classes.log"
 }
@@ -260,6 +263,20 @@ spawn() { # spawn NAME CLASS CONFIG: starts a node detached from the terminal, w
   until pid_of "$1" >/dev/null || ! kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
 }
 
+format() { # format ID: makes the data directory of a broker, without a JVM if one has shown what to write
+  local home="$dir/broker-$1"
+  if [[ -f $bootstrap ]]; then
+    mkdir --parents "$home/data"
+    cp "$bootstrap" "$home/data/"
+    # The broker gives the directory an id.
+    printf 'version=1\nnode.id=%s\ncluster.id=%s\n' "$1" "$cluster_id" >"$home/data/meta.properties"
+    return
+  fi
+  java "${java_options[@]}" kafka.tools.StorageTool format --ignore-formatted --cluster-id "$cluster_id" \
+    --config "$home/server.properties" >"$home/log" 2>&1 9>&- ||
+    die "could not format the data directory $home: $(grep --max-count=3 --ignore-case exception "$home/log")"
+}
+
 spawn_broker() {
   local id=$1 count=$2 home="$dir/broker-$1"
   pid_of "broker-$id" >/dev/null && return
@@ -267,11 +284,7 @@ spawn_broker() {
     die "port $(broker_port "$id") is taken by another program; choose another one with KAFKA_PORT"
   mkdir --parents "$home"
   write_server_properties "$id" "$count"
-  if [[ $mode == kraft && ! -f $home/data/meta.properties ]]; then
-    java "${java_options[@]}" kafka.tools.StorageTool format --ignore-formatted --cluster-id "$cluster_id" \
-      --config "$home/server.properties" >"$home/log" 2>&1 9>&- ||
-      die "could not format the data directory $home: $(grep --max-count=3 --ignore-case exception "$home/log")"
-  fi
+  [[ $mode == zookeeper || -f $home/data/meta.properties ]] || format "$id"
   spawn "broker-$id" kafka.Kafka "$home/server.properties"
 }
 
@@ -287,7 +300,7 @@ $(end_of_log "$name")"
     fi
     ((SECONDS < deadline)) || die "$name did not respond within $start_timeout_s s; the end of $dir/$name/log:
 $(end_of_log "$name")"
-    sleep 0.05
+    sleep 0.2
   done
 }
 
@@ -299,7 +312,7 @@ respawn_after_session() {
   spawn "$1" kafka.Kafka "$dir/$1/server.properties"
 }
 
-sees_brokers() { [[ $(brokers_behind 127.0.0.1 "$1" || echo 0) -ge $2 ]]; }
+sees_brokers() { port_is_taken "$1" && [[ $(brokers_behind 127.0.0.1 "$1" || echo 0) -ge $2 ]]; }
 
 start_zookeeper() {
   pid_of zookeeper >/dev/null && return

@@ -55,13 +55,13 @@ trap 'exit 143' TERM
 # tests_of FILTER…: runs the matching outer tests; they mostly wait, so more of them run at once than there are cores.
 # Without cargo, which would wait for the lints.
 tests_of() {
-  "${test_programs[it]}" --test-threads 4 "$@"
+  "${test_programs[it]}" --test-threads 3 "$@"
 }
 
 # Every test, with the clients and the server that are the default.
 lane_defaults() {
   local name
-  for name in "${!test_programs[@]}"; do step "tests of $name" "${test_programs[$name]}" --test-threads 4; done
+  for name in "${!test_programs[@]}"; do step "tests of $name" "${test_programs[$name]}" --test-threads 3; done
 }
 
 # The tests that depend on the client, the version of Kafka or the HTTP server, with the others, and chaos.
