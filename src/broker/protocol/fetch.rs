@@ -80,7 +80,7 @@ impl<'a> FetchedPart<'a> {
         Ok(Self { stored: r.bytes()?, ..head })
     }
 
-    /// Reads what stands in front of the batches.
+    /// Reads the fields before the batches.
     pub fn head(r: &mut Reader<'a>, version: i16) -> Result<Self, Malformed> {
         let (partition, code, high_watermark) = (r.i32()?, Code(r.i16()?), r.i64()?);
         let _stable = r.i64()?;
@@ -92,7 +92,7 @@ impl<'a> FetchedPart<'a> {
     }
 }
 
-/// Reads what stands in front of the topics of a response of `version`.
+/// Reads the fields before the topics of a response of `version`.
 fn open(r: &mut Reader<'_>, version: i16) -> Result<(), Malformed> {
     r.throttle()?;
     if version >= SESSIONS {
