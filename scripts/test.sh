@@ -69,11 +69,13 @@ lane_others() {
   # The skipped tests always use our own client, so they are covered by the main run.
   KAFKA_CLIENT_FOR_TESTS=wire step "tests of our own client" \
     tests_of broker:: --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once:: --skip ::security::
-  # Tests that do not depend on the broker's version are not repeated: the lake begins behind the log.
+  # Tests that do not depend on the broker's version are not repeated, such as those of files.
   KAFKA_CLIENT_FOR_TESTS=wire KAFKA_VERSION_FOR_TESTS=4.3.1 KAFKA_BROKERS_FOR_TESTS='' \
-    step "tests with a broker on Kafka 4.3.1" tests_of broker:: consumer:: \
+    step "tests with a broker on Kafka 4.3.1" tests_of broker:: \
+    consumer::faults consumer::foreign consumer::hints consumer::kills::kills_of consumer::large consumer::leaderless \
+    consumer::quotas consumer::reshard consumer::shards consumer::truncated \
     producer::basics producer::drain producer::faults producer::moved producer::quiet producer::quotas producer::verdicts \
-    --skip ::bombs:: --skip ::hostile:: --skip ::lake:: --skip ::limits:: --skip ::mangled:: --skip ::rotation::
+    --skip ::bombs:: --skip ::hostile:: --skip ::mangled::
   # What depends on the HTTP front. `clients`, `edge`, `haproxy` and `nginx` always use our own, so the main run covers them.
   HTTP_SERVER_FOR_TESTS=edge step "tests of our own HTTP front" \
     tests_of producer::attack producer::basics producer::batches producer::closing producer::confined \
