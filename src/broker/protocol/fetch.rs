@@ -6,6 +6,7 @@ use crate::broker::error::{BrokerError, Result};
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::connection::Api;
 use crate::broker::protocol::control::{Call, Versions};
+use crate::broker::protocol::fetched::{self, LEADER_EPOCH, LOG_START, SESSIONS};
 use crate::broker::protocol::frame::{Malformed, Reader, Writer};
 use crate::broker::protocol::oversize::{self, Oversize};
 use crate::broker::record::Position;
@@ -15,13 +16,6 @@ const FETCH: Api = Api { name: "Fetch", key: 1, version: 10 };
 
 /// For older brokers.
 const FETCH_BEFORE_ZSTD: Api = Api { name: "Fetch", key: 1, version: 4 };
-
-/// The first version with fetch sessions (KIP-227), which we do not use.
-const SESSIONS: i16 = 7;
-/// The first version with the leader's epoch (KIP-320), which [`epochs`](super::epochs) checks instead.
-const LEADER_EPOCH: i16 = 9;
-/// The first version with the first offset of the log.
-const LOG_START: i16 = 5;
 
 /// So small that the response holds one batch, which uses less of a quota.
 pub const ONE_BATCH: i32 = 1;
@@ -60,46 +54,6 @@ impl FetchLimits {
     pub fn answer_bytes(&self) -> usize {
         self.max_bytes.max(2 * FETCH_BYTES) + ANSWER_OVERHEAD
     }
-}
-
-/// One partition in a response.
-pub struct FetchedPart<'a> {
-    pub partition: i32,
-    pub code: Code,
-    pub high_watermark: i64,
-    /// Producer id and first offset of each aborted transaction.
-    pub aborted: Vec<(i64, i64)>,
-    /// Batches as stored; the last one may be incomplete.
-    pub stored: &'a [u8],
-}
-
-impl<'a> FetchedPart<'a> {
-    /// Reads one partition of a response of `version`.
-    pub fn read(r: &mut Reader<'a>, version: i16) -> Result<Self, Malformed> {
-        let head = Self::head(r, version)?;
-        Ok(Self { stored: r.bytes()?, ..head })
-    }
-
-    /// Reads the fields before the batches.
-    pub fn head(r: &mut Reader<'a>, version: i16) -> Result<Self, Malformed> {
-        let (partition, code, high_watermark) = (r.i32()?, Code(r.i16()?), r.i64()?);
-        let _stable = r.i64()?;
-        if version >= LOG_START {
-            let _log_start = r.i64()?;
-        }
-        let aborted = r.array(|r| Ok((r.i64()?, r.i64()?)))?;
-        Ok(Self { partition, code, high_watermark, aborted, stored: &[] })
-    }
-}
-
-/// Reads the fields before the topics of a response of `version`.
-fn open(r: &mut Reader<'_>, version: i16) -> Result<(), Malformed> {
-    r.throttle()?;
-    if version >= SESSIONS {
-        // An error of the whole request is also that of each of its partitions.
-        let (_code, _session) = (r.i16()?, r.i32()?);
-    }
-    Ok(())
 }
 
 /// The newest version that the broker and we support.
@@ -156,7 +110,7 @@ pub fn fetch<T>(
     let (topic, api) = (on.topic, api(on.versions));
     let request = request(topic, wanted, limits.wait, api.version);
     on.connection.call_up_to(api, request, (limits.answer_bytes(), on.deadline), |r, is_cut| {
-        open(r, api.version)?;
+        fetched::open(r, api.version)?;
         if is_cut { oversize::find(r, topic, api.version).map(Err) } else { read(r, api.version).map(Ok) }
     })
 }

@@ -9,6 +9,7 @@ pub mod control;
 mod deadline;
 mod epochs;
 pub mod fetch;
+mod fetched;
 mod frame;
 pub mod group;
 pub mod metadata;
@@ -25,7 +26,8 @@ pub use control::{
 };
 pub use deadline::{ack_timeout, share, transfer_time};
 pub use epochs::{EPOCH_ENDS, Question, epoch_ends};
-pub use fetch::{FETCH_BYTES, FetchLimits, FetchedPart, ONE_BATCH, Wanted};
+pub use fetch::{FETCH_BYTES, FetchLimits, ONE_BATCH, Wanted};
+pub use fetched::FetchedPart;
 pub use frame::{Malformed, Reader, Writer, push_varint, varint_bytes};
 pub use metadata::Metadata;
 #[cfg(test)]

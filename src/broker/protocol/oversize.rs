@@ -1,7 +1,7 @@
 //! Finds the batch that makes a fetch response too large, from the beginning of that response. Does no I/O.
 
 use crate::broker::error::BrokerError;
-use crate::broker::protocol::fetch::FetchedPart;
+use crate::broker::protocol::fetched::FetchedPart;
 use crate::broker::protocol::frame::{Malformed, Reader};
 
 /// A batch that is larger than a fetch may be.

@@ -3,7 +3,8 @@
 use crate::broker::error::Result;
 use crate::broker::protocol::code::Code;
 use crate::broker::protocol::control::{Call, READ_UNCOMMITTED, outcome_of, per_partition};
-use crate::broker::protocol::fetch::{self, FetchLimits, FetchedPart, Wanted};
+use crate::broker::protocol::fetch::{self, FetchLimits, Wanted};
+use crate::broker::protocol::fetched::FetchedPart;
 use crate::broker::protocol::frame::Malformed;
 use crate::broker::protocol::oversize::Oversize;
 use crate::broker::protocol::stored::{BatchHeader, next_batch};
