@@ -31,13 +31,13 @@ Environment:
 TEXT
 }
 
-required=false rust=stand-in-rust static_dir=''
+required=false rust=stand-in-rust given=''
 while (($# > 0)); do
   case $1 in
     --required) required=true ;;
     --from-source) rust='' ;;
     --programs)
-      static_dir=$(realpath "${2:?"--programs needs a directory"}")
+      given=$(realpath "${2:?"--programs needs a directory"}")
       shift
       ;;
     --help | -h)
@@ -217,8 +217,8 @@ if ! find_engine; then
   exit
 fi
 happened "docker $(docker version --format '{{.Server.Version}}'), ${tool[*]}"
-given=$static_dir
-if [[ -z $given ]]; then
+static_dir=$given
+if [[ -z $static_dir ]]; then
   begin "building the static programs"
   attended scripts/static.sh >"$run_dir/paths" 2>"$run_dir/static.log" || fail "scripts/static.sh" "$run_dir/static.log"
   static_dir=$(dirname "$(head --lines=1 "$run_dir/paths")")

@@ -52,33 +52,33 @@ trap end_lanes EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# tests_of FILTER…: runs the matching outer tests; they mostly wait, so more of them run at once than there are cores.
+# tests_of PROGRAM FILTER…: runs the matching tests; they mostly wait, so more of them run at once than there are cores.
 # Without cargo, which would wait for the lints.
 tests_of() {
-  "${test_programs[it]}" --test-threads 3 "$@"
+  "${test_programs[$1]}" --test-threads 3 "${@:2}"
 }
 
 # Every test, with the clients and the server that are the default.
 lane_defaults() {
   local name
-  for name in "${!test_programs[@]}"; do step "tests of $name" "${test_programs[$name]}" --test-threads 3; done
+  for name in "${!test_programs[@]}"; do step "tests of $name" tests_of "$name"; done
 }
 
 # The tests that depend on the client, the version of Kafka or the HTTP server, with the others, and chaos.
 lane_others() {
   # The skipped tests always use our own client, so they are covered by the main run.
   KAFKA_CLIENT_FOR_TESTS=wire step "tests of our own client" \
-    tests_of broker:: --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once:: --skip ::security::
+    tests_of it broker:: --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once:: --skip ::security::
   # Tests that do not depend on the broker's version are not repeated, such as those of files.
   KAFKA_CLIENT_FOR_TESTS=wire KAFKA_VERSION_FOR_TESTS=4.3.1 KAFKA_BROKERS_FOR_TESTS='' \
-    step "tests with a broker on Kafka 4.3.1" tests_of broker:: \
+    step "tests with a broker on Kafka 4.3.1" tests_of it broker:: \
     consumer::faults consumer::foreign consumer::hints consumer::kills::kills_of consumer::large consumer::leaderless \
     consumer::quotas consumer::reshard consumer::shards consumer::truncated \
     producer::basics producer::drain producer::faults producer::moved producer::quiet producer::quotas producer::verdicts \
     --skip ::bombs:: --skip ::hostile:: --skip ::mangled::
   # What depends on the HTTP front. `clients`, `edge`, `haproxy` and `nginx` always use our own, so the main run covers them.
   HTTP_SERVER_FOR_TESTS=edge step "tests of our own HTTP front" \
-    tests_of producer::attack producer::basics producer::batches producer::closing producer::confined \
+    tests_of it producer::attack producer::basics producer::batches producer::closing producer::confined \
     producer::drain producer::overload producer::pipelining producer::sick producer::uploads
   export PROGRAMS_DIR=target/debug
   step "chaos" scripts/chaos.sh --quick

@@ -63,15 +63,17 @@ impl Session {
     ) -> Result<Vec<Fetched>> {
         let wait = limits.wait;
         let (led, not_led) = self.led(positions.iter().map(|position| position.partition), on.deadline)?;
-        let mut answers: Vec<Fetched> = not_led
+        let (positions, others): (Vec<Position>, Vec<Position>) =
+            positions.iter().partition(|position| led.contains(&position.partition));
+        let mut answers: Vec<Fetched> = others
             .into_iter()
-            .filter_map(|(partition, code)| {
-                Some(self.refused(position_of(positions, partition), code.err()?))
+            .filter_map(|position| {
+                Some(self.refused(position, outcome_of(&not_led, position.partition).err()?))
             })
             .collect();
-        let positions = positions.iter().filter(|position| led.contains(&position.partition)).copied();
-        let (exact, together): (Vec<Position>, Vec<Position>) =
-            positions.partition(|position| limits.one_batch || self.exact.contains_key(&position.partition));
+        let (exact, together): (Vec<Position>, Vec<Position>) = positions
+            .into_iter()
+            .partition(|position| limits.one_batch || self.exact.contains_key(&position.partition));
         // Only the last request waits, and only if the ones before it found nothing.
         for (index, position) in exact.iter().enumerate() {
             let is_last = together.is_empty() && index + 1 == exact.len();
@@ -291,11 +293,6 @@ impl Session {
             self.topic
         ))
     }
-}
-
-fn position_of(positions: &[Position], partition: i32) -> Position {
-    let found = positions.iter().find(|position| position.partition == partition);
-    found.copied().unwrap_or(Position { partition, offset: 0 })
 }
 
 /// False once a batch above the usual size has come, or a connection was given up over one. Other such

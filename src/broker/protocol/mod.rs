@@ -9,7 +9,7 @@ pub mod control;
 mod deadline;
 mod epochs;
 pub mod fetch;
-mod fetched;
+pub mod fetched;
 mod frame;
 pub mod group;
 pub mod metadata;

@@ -10,7 +10,7 @@ use crate::broker::wire::records::{self, Limit, PageError};
 /// in their next turn.
 pub const MAX_HELD_BYTES: usize = 32 << 20;
 
-/// Reads the pages of the topics of a fetch response of `version` about `topic`, each of about `share` bytes of values; a
+/// Reads the topics of a fetch response of `version` about `topic` into pages, each of about `share` bytes of values; a
 /// batch may decompress to `unpacked` bytes.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use event_pipeline::config::KafkaConfig;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::hostile::{Answer, TOPIC, framed, hostile_leader};
+use super::hostile::{Answer, TOPIC, fetch_head, fetch_part, framed, hostile_leader};
 use super::{config, from_start, wire};
 use crate::support::admin::Body;
 use crate::support::control::Watch;
@@ -34,12 +34,9 @@ fn batch(codec: i16, count: i32, packed: &[u8]) -> Vec<u8> {
 /// What a broker answers that has `stored` in each partition.
 fn fetch_answer(stored: Vec<u8>, partitions: i32) -> Answer {
     Arc::new(move |correlation| {
-        let head = Body::default().i32(correlation).i32(0).i32(1).string(TOPIC).i32(partitions);
-        let part = |id: i32| {
-            let head =
-                Body::default().i32(id).i16(0).i64(1 << 30).i64(1 << 30).i32(0).i32(stored.len() as i32);
-            [head.into_bytes(), stored.clone()].concat()
-        };
+        let head = fetch_head(correlation).i32(partitions);
+        let part =
+            |id: i32| [fetch_part(id, 1 << 30, 0, stored.len() as i32).into_bytes(), stored.clone()].concat();
         framed(&[head.into_bytes(), (0..partitions).flat_map(part).collect()].concat())
     })
 }

@@ -94,7 +94,7 @@ fn the_crate_reads_the_two_that_it_knows() {
         send_all(&mut sink(&topic, compression), &written);
         assert_eq!(topic.codecs(0), [codec]);
         let read = read_by(KafkaClient::Crate, &topic, written.len() as i64);
-        assert!(read.iter().zip(&written).all(|(read, value)| read == value.as_bytes()), "{compression}");
+        assert!(read.iter().eq(written.iter().map(String::as_bytes)), "{compression}");
     }
 }
 
@@ -111,10 +111,7 @@ fn a_topic_that_stores_another_compression_takes_ours() {
         assert!(texts == written, "{stored}");
         for client in [KafkaClient::Auto, KafkaClient::Wire] {
             let read = read_by(client, &topic, written.len() as i64);
-            assert!(
-                read.iter().zip(&written).all(|(read, value)| read == value.as_bytes()),
-                "{stored} by {client:?}"
-            );
+            assert!(read.iter().eq(written.iter().map(String::as_bytes)), "{stored} by {client:?}");
         }
     }
 }

@@ -92,7 +92,7 @@ fn a_wrong_answer_to_a_fetch_gives_no_records() {
             Arc::new(move |correlation| fetched(correlation, partition, aborted, length, stored))
         };
         cases.push(Arc::new(|correlation| {
-            framed(&Body::default().i32(correlation).i32(0).i32(i32::MAX).into_bytes())
+            framed(&Body::default().i32(correlation).i32(0).i16(0).i32(0).i32(i32::MAX).into_bytes())
         }));
         cases.push(part(i32::MAX, &[], 0, 0));
         cases.push(part(12, &[0xff; 12], 0, 0));
@@ -165,8 +165,7 @@ pub fn framed(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn versions(correlation: i32) -> Vec<u8> {
-    // The clients then take version 4 of Fetch.
-    let versions = [(PRODUCE, 11), (FETCH, 9), (8, 9), (INIT_PRODUCER_ID, 5)];
+    let versions = [(PRODUCE, 11), (FETCH, 17), (8, 9), (INIT_PRODUCER_ID, 5)];
     let body = Body::default().i32(correlation).i16(0).i32(versions.len() as i32);
     versions.iter().fold(body, |body, (key, newest)| body.i16(*key).i16(0).i16(*newest)).into_bytes()
 }
@@ -184,16 +183,25 @@ fn confirms(correlation: i32, topic: &str, confirms: &[(i32, i16, i64)]) -> Vec<
 
 /// A fetch answer of one partition, with that partition told twice.
 fn twice(frame: &[u8]) -> Vec<u8> {
-    let count = 4 + 4 + 4 + 2 + TOPIC.len();
+    let count = 4 + 4 + 2 + 4 + 4 + 2 + TOPIC.len();
     let (head, part) = frame[4..].split_at(count);
     framed(&[head, &2i32.to_be_bytes(), &part[4..], &part[4..]].concat())
 }
 
-/// The answer to a fetch of version 4, with `stored` behind a length that need not be its own.
+/// The fields before the partitions in the answer to a fetch of version 10: no error and no session.
+pub fn fetch_head(correlation: i32) -> Body {
+    Body::default().i32(correlation).i32(0).i16(0).i32(0).i32(1).string(TOPIC)
+}
+
+/// The fields before the batches of a partition.
+pub fn fetch_part(partition: i32, end: i64, aborted: i32, length: i32) -> Body {
+    Body::default().i32(partition).i16(0).i64(end).i64(end).i64(0).i32(aborted).i32(length)
+}
+
+/// The answer to a fetch, with `stored` behind a length that need not be its own.
 fn fetched(correlation: i32, partition: i32, aborted: i32, length: i32, stored: &[u8]) -> Vec<u8> {
-    let body = Body::default().i32(correlation).i32(0).i32(1).string(TOPIC).i32(1);
-    let body = body.i32(partition).i16(0).i64(9).i64(9).i32(aborted).i32(length);
-    framed(&[body.into_bytes(), stored.to_vec()].concat())
+    let (head, part) = (fetch_head(correlation).i32(1), fetch_part(partition, 9, aborted, length));
+    framed(&[head.into_bytes(), part.into_bytes(), stored.to_vec()].concat())
 }
 
 fn metadata(correlation: i32, port: u16, partitions: i32) -> Vec<u8> {

@@ -99,6 +99,9 @@ mod acl {
     const DESCRIBE: i8 = 8;
     const TOPIC: i8 = 2;
     const GROUP: i8 = 3;
+    const LITERAL: i8 = 3;
+    const ANY: i8 = 1;
+    const EVERY_HOST: &str = "*";
 
     /// A broker with an authorizer: without a password one may do everything, with one only what is allowed.
     fn guarded() -> Cluster {
@@ -122,12 +125,17 @@ mod acl {
     }
 
     fn allow(cluster: &Cluster, resource: i8, name: &str, operations: &[i8]) {
-        const LITERAL: i8 = 3;
         const ALLOW: i8 = 3;
         let known = permissions(cluster, resource, name);
         let principal = format!("User:{USER}");
         let body = operations.iter().fold(Body::default().i32(operations.len() as i32), |body, operation| {
-            body.i8(resource).string(name).i8(LITERAL).string(&principal).string("*").i8(*operation).i8(ALLOW)
+            body.i8(resource)
+                .string(name)
+                .i8(LITERAL)
+                .string(&principal)
+                .string(EVERY_HOST)
+                .i8(*operation)
+                .i8(ALLOW)
         });
         let mut answer = admin::call(cluster.address(1), CREATE_ACLS, 1, body).expect("answered");
         answer.i32();
@@ -139,12 +147,15 @@ mod acl {
         });
     }
 
+    /// Adds the filter of all permissions of the user on `name`.
+    fn all_on(body: Body, resource: i8, name: &str) -> Body {
+        let body = body.i8(resource).string(name).i8(LITERAL).string(&format!("User:{USER}"));
+        body.string(EVERY_HOST).i8(ANY).i8(ANY)
+    }
+
     /// How many permissions on `name` the broker itself knows, which hears of them after the controller.
     fn permissions(cluster: &Cluster, resource: i8, name: &str) -> usize {
-        const LITERAL: i8 = 3;
-        const ANY: i8 = 1;
-        let filter = Body::default().i8(resource).string(name).i8(LITERAL).string(&format!("User:{USER}"));
-        let body = filter.string("*").i8(ANY).i8(ANY);
+        let body = all_on(Body::default(), resource, name);
         let mut answer = admin::call(cluster.address(1), DESCRIBE_ACLS, 1, body).expect("answered");
         assert_eq!((answer.i32(), answer.i16(), answer.string().as_str()), (0, 0, ""));
         let found = answer.array(|a| {
@@ -156,11 +167,7 @@ mod acl {
 
     /// Takes all permissions on `name` back.
     fn deny(cluster: &Cluster, resource: i8, name: &str) {
-        const LITERAL: i8 = 3;
-        const ANY: i8 = 1;
-        let principal = format!("User:{USER}");
-        let filter = Body::default().i32(1).i8(resource).string(name).i8(LITERAL).string(&principal);
-        let body = filter.string("*").i8(ANY).i8(ANY);
+        let body = all_on(Body::default().i32(1), resource, name);
         let mut answer = admin::call(cluster.address(1), DELETE_ACLS, 1, body).expect("answered");
         assert_eq!((answer.i32(), answer.i32(), answer.i16()), (0, 1, 0), "one filter, no error");
         eventually(secs(60), "the broker knows it", || permissions(cluster, resource, name) == 0);

@@ -100,7 +100,7 @@ impl Cluster {
 
     /// A private cluster with settings for `kafka.sh`, for example `("KAFKA_VERSION", "4.3.1")`.
     pub fn start_with(count: usize, settings: &[(&str, &str)]) -> Self {
-        Self::of_kind(count, format!("{count} {settings:?}"), || {
+        Self::of_kind(count, &format!("{settings:?}"), || {
             Self::start_on(count, |_| {
                 settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
             })
@@ -108,7 +108,8 @@ impl Cluster {
     }
 
     /// An idle cluster of this kind, or a new one.
-    fn of_kind(count: usize, kind: String, start: impl FnOnce() -> Self) -> Self {
+    fn of_kind(count: usize, settings: &str, start: impl FnOnce() -> Self) -> Self {
+        let kind = format!("{count} {settings}");
         let turn = (count >= 3).then(turn_of_three);
         let mut idle = IDLE.lock().expect("no panic holds it");
         let found = idle.iter().rposition(|cluster| cluster.kind.as_ref() == Some(&kind));
@@ -122,7 +123,7 @@ impl Cluster {
 
     /// The same with further lines for each broker's `server.properties`.
     pub fn with_properties(count: usize, properties: &str) -> Self {
-        Self::of_kind(count, format!("{count} {properties}"), || {
+        Self::of_kind(count, properties, || {
             let mut file = tempfile::NamedTempFile::new().expect("a file");
             file.write_all(properties.as_bytes()).expect("written");
             let path = file.path().to_string_lossy().into_owned();

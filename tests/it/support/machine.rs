@@ -35,14 +35,13 @@ impl Ports {
 /// Waits until at most one other test on this machine uses a cluster of three: a dozen brokers at once on two cores
 /// miss each other's deadlines.
 pub fn turn_of_three() -> File {
-    let open = |place| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cluster-of-three-{place}"));
-        File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    };
-    let places = [open(1), open(2)];
     loop {
-        if let Some(place) = places.iter().find(|place| place.try_lock().is_ok()) {
-            return place.try_clone().expect("a descriptor is free");
+        for place in ["first", "second"] {
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cluster-of-three-{place}"));
+            let place = File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            if place.try_lock().is_ok() {
+                return place;
+            }
         }
         thread::sleep(Duration::from_millis(100));
     }

@@ -2,7 +2,7 @@
 
 use crate::broker::page::Page;
 use crate::broker::protocol::metadata::read_metadata;
-use crate::broker::protocol::{Metadata, PerPartition, Reader, next_batch};
+use crate::broker::protocol::{Metadata, PerPartition, Reader, fetched, next_batch};
 use crate::broker::record::Position;
 use crate::broker::wire::answer::{MAX_HELD_BYTES, pages};
 use crate::broker::wire::batch::{CRC_FROM, checksum};
@@ -27,8 +27,10 @@ pub fn fuzzed(bytes: &[u8]) {
 fn check_answer(bytes: &[u8]) {
     let asked = [0, 1, 2].map(|partition| Position { partition, offset: 5 });
     for version in [4, 10] {
-        if let Ok(pages) = pages(&mut Reader::new(bytes), "t", &asked, (LIMIT_BYTES, UNPACKED_BYTES), version)
-        {
+        let mut r = Reader::new(bytes);
+        let limits = (LIMIT_BYTES, UNPACKED_BYTES);
+        let opened = fetched::open(&mut r, version);
+        if let Ok(pages) = opened.and_then(|()| pages(&mut r, "t", &asked, limits, version)) {
             check_pages(&pages, bytes.len());
         }
     }
