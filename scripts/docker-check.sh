@@ -12,7 +12,7 @@ source "$root/scripts/docker-faults.sh"
 
 usage() {
   cat <<'TEXT'
-usage: scripts/docker-check.sh [--required] [--from-source | --programs DIR]
+usage: scripts/docker-check.sh [--required] [--from-source]
 
 Builds the images, runs docker-compose.yml (with scripts/run_all.sh) and docker-compose.full.yml, stops, kills and
 restarts the containers under load, and compares the log in the volume with every receipt.
@@ -21,25 +21,21 @@ Uses the docker engine of this machine. Where none responds, root starts one for
 apt-get. Where that is not possible, it says so and ends with exit code 0. Images that cannot be pulled are replaced by
 stand-ins made from the files of this machine (scripts/stand-ins.sh).
 
-  --required      exit code 1 if there is no engine
-  --programs DIR  the images get the static programs in DIR, whatever their size is
-  --from-source   compile inside the Rust image as a user does; otherwise the images get what scripts/static.sh builds here
+  --required     exit code 1 if there is no engine
+  --from-source  compile inside the Rust image as a user does; otherwise the images get what scripts/static.sh builds here
 
 Environment:
-  CHECK_PORT  first of the 20 ports that are used, default 29300
-  RUN_DIR     all logs, default a new directory under target/docker-check, removed after success
+  CHECK_PORT    first of the 20 ports that are used, default 29300
+  PROGRAMS_DIR  the images get the static programs in it, whatever their size is
+  RUN_DIR       all logs, default a new directory under target/docker-check, removed after success
 TEXT
 }
 
-required=false rust=stand-in-rust given=''
+required=false rust=stand-in-rust given=${PROGRAMS_DIR:+$(realpath "$PROGRAMS_DIR")}
 while (($# > 0)); do
   case $1 in
     --required) required=true ;;
     --from-source) rust='' ;;
-    --programs)
-      given=$(realpath "${2:?"--programs needs a directory"}")
-      shift
-      ;;
     --help | -h)
       usage
       exit

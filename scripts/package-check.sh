@@ -7,21 +7,21 @@ cd "$root"
 
 usage() {
   cat <<'TEXT'
-usage: scripts/package-check.sh [--required] [--programs DIR]
+usage: scripts/package-check.sh [--required]
 
-  --required      fail where the tree cannot be made (it needs root and debootstrap), instead of saying so
-  --programs DIR  package the programs in DIR instead of static ones, which takes minutes less
+  --required    fail where the tree cannot be made (it needs root and debootstrap), instead of saying so
+
+Environment:
+  PROGRAMS_DIR  package the programs in it instead of static ones, which takes minutes less
 
 The tree is kept in target/debootstrap.
 TEXT
 }
 
 required=
-package=()
 while (($# > 0)); do
   case $1 in
     --required) required=yes && shift ;;
-    --programs) package=(--programs "${2:?"--programs needs a directory"}") && shift 2 ;;
     --help | -h) usage && exit ;;
     *) usage >&2 && exit 2 ;;
   esac
@@ -138,7 +138,7 @@ check_archive() {
 
 [[ -f $base ]] || make_base
 say "packaging ($SECONDS s)"
-mapfile -t packages < <(scripts/package.sh "${package[@]}")
+mapfile -t packages < <(scripts/package.sh)
 ((${#packages[@]} == 2)) || die "scripts/package.sh failed"
 ls -l --human-readable "${packages[@]}" >&2
 expect "lintian finds no error" lintian --allow-root --fail-on error "${packages[0]}"

@@ -7,25 +7,21 @@ cd "$root"
 
 usage() {
   cat <<'TEXT'
-usage: scripts/package.sh [--programs DIR]
+usage: scripts/package.sh
 
 Writes the .deb and the .tar.gz into target/package, and prints their paths.
 
-  --programs DIR  package the programs in DIR, instead of building static ones
-
 Environment:
-  MAINTAINER      who maintains the package: Name <address>
+  MAINTAINER    who maintains the package: Name <address>
+  PROGRAMS_DIR  package the programs in it, instead of building static ones
 TEXT
 }
 
-programs_dir=
-while (($# > 0)); do
-  case $1 in
-    --programs) programs_dir=${2:?"--programs needs a directory"} && shift 2 ;;
-    --help | -h) usage && exit ;;
-    *) usage >&2 && exit 2 ;;
-  esac
-done
+case ${1:-} in
+  '') ;;
+  --help | -h) usage && exit ;;
+  *) usage >&2 && exit 2 ;;
+esac
 
 programs=(producer consumer live simulate)
 files=scripts/debian
@@ -45,14 +41,14 @@ is_dynamic() { [[ $(ldd "$1" 2>/dev/null) == *'=>'* ]]; }
 # programs_into DIR: the programs, static ones unless others were given.
 programs_into() {
   local paths=()
-  if [[ -n $programs_dir ]]; then
-    paths=("${programs[@]/#/$programs_dir/}")
+  if [[ -n ${PROGRAMS_DIR:-} ]]; then
+    paths=("${programs[@]/#/$PROGRAMS_DIR/}")
   else
     mapfile -t paths < <(scripts/static.sh "${programs[@]}")
     ((${#paths[@]} == ${#programs[@]})) || die "scripts/static.sh did not build the programs"
   fi
   mkdir --parents "$1"
-  install --mode=755 "${paths[@]}" "$1" || die "the programs are not in $programs_dir"
+  install --mode=755 "${paths[@]}" "$1" || die "cannot copy all of these: ${paths[*]}"
   # A debug build: what debuggers need is most of it.
   ! is_dynamic "$1/producer" || strip --strip-debug "$1"/*
 }
@@ -116,7 +112,7 @@ TEXT
 make_deb() {
   local tree=$1 doc=$1/usr/share/doc/event-pipeline options=()
   # Not worth the time for a test.
-  [[ -z $programs_dir ]] || options=(-Zgzip -z1)
+  [[ -z ${PROGRAMS_DIR:-} ]] || options=(-Zgzip -z1)
   documents_into "$doc"
   install --mode=644 "$files/copyright" "$doc/copyright"
   changelog | gzip --best --no-name >"$doc/changelog.gz"

@@ -84,7 +84,7 @@ lane_others() {
   step "chaos" scripts/chaos.sh --quick
   step "chaos with repeated requests" scripts/chaos.sh --quick --retry broker cut-client
   # Ports that neither the tests nor chaos use.
-  CHECK_PORT=19700 step "images" scripts/docker-check.sh --programs target/static/debug
+  CHECK_PORT=19700 PROGRAMS_DIR=target/static/debug step "images" scripts/docker-check.sh
 }
 
 # yielding COMMAND…: with a lower priority.
@@ -99,7 +99,7 @@ lane_compilers() {
   step "tests of the settings without TLS" cargo test --locked --lib --quiet config::
   step "examples in the docs" cargo test --locked --all-features --doc --quiet
   # With the programs of the tests: the static ones take minutes to build.
-  step "package" scripts/package-check.sh --programs target/debug
+  PROGRAMS_DIR=target/debug step "package" scripts/package-check.sh
 }
 
 lint() {

@@ -4,8 +4,10 @@ Started by scripts/capacity.sh, which starts the brokers.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import statistics
 import sys
 import time
@@ -48,6 +50,18 @@ class Cluster:
         pids = [int(path.read_text()) for path in sorted(Path(directory).glob("broker-*/pid"))]
         self.pids = {f"broker-{number}": pid for number, pid in enumerate(pids, 1)}
         self.addresses = ",".join(f"127.0.0.1:{port + 10 * number}" for number in range(len(pids)))
+
+    def rest(self):
+        """Holds the brokers, which use the processors even without clients."""
+        self._signal(signal.SIGSTOP)
+
+    def wake(self):
+        """Lets the brokers go on. A new topic waits until all of them are in the cluster again."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number):
+        for pid in self.pids.values():
+            os.kill(pid, number)
 
 
 def scrape(port):
@@ -151,18 +165,37 @@ def median(samples):
     return {name: statistics.median(sample[name] for sample in samples) for name in samples[0]}
 
 
+def warm_up(options, cluster):
+    """Lets the brokers' machine code be compiled, which happens while they work."""
+    for point in ((1, 300), (100, 300)):
+        measure(options, cluster, *point)
+
+
+@contextlib.contextmanager
+def only(cluster, other):
+    """Lets `cluster` go on while `other` is held."""
+    other.rest()
+    cluster.wake()
+    yield
+    cluster.rest()
+    other.wake()
+
+
 def measure_all(options):
     """All points with one broker, by turns, and the busiest one with three copies."""
     one, three = Cluster(options.one, options.one_port), Cluster(options.three, options.three_port)
-    for cluster in (one, three):
-        # The broker's machine code is compiled while it works.
-        for point in ((1, 300), (100, 300)):
-            measure(options, cluster, *point)
+    three.rest()
+    warm_up(options, one)
+    with only(three, one):
+        warm_up(options, three)
     samples = {}
     for number in range(options.rounds):
         for key in model.FITTED + model.HELD_OUT + ("copies",):
-            cluster, point = (three, (100, 300)) if key == "copies" else (one, key)
-            sample = measure(options, cluster, *point)
+            if key == "copies":
+                with only(three, one):
+                    sample = measure(options, three, 100, 300)
+            else:
+                sample = measure(options, one, *key)
             samples.setdefault(key, []).append(sample)
             print(f"round {number + 1}, {key}: {sample['rate']:,.0f} events/s, {sample['used']:.2f} cores, "
                   f"{sample['foreign']:.0%} foreign", file=sys.stderr, flush=True)
