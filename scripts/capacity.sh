@@ -1,15 +1,44 @@
 #!/usr/bin/env bash
 # Measures the capacity model of docs/SCALING.md and checks that it predicts points that it was not fitted to.
-#   scripts/capacity.sh [--write] [--rounds N]
-# --write puts the tables into docs/SCALING.md. Exit code 0 if every prediction is within 15 % of the measurement and
-# nothing else used the processors. Takes about six minutes on two cores, which nothing else may use meanwhile.
-# CAPACITY_PORT (default 27000) is the first of the 100 ports that are used. PROGRAMS_DIR names programs that are built
-# already.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$root/scripts/lib.sh"
 # shellcheck source=scripts/programs.sh
 source "$root/scripts/programs.sh"
+
+usage() {
+  cat <<'TEXT'
+usage: scripts/capacity.sh [--write] [--rounds N]
+
+Measures what an event costs in each program, at three points that the model of docs/SCALING.md is fitted to and at
+three that it must predict. Takes ten minutes on two cores, which nothing else should use meanwhile, plus the build.
+
+  --write     put the tables into docs/SCALING.md
+  --rounds N  measurements of each point, of which the median counts; default 3
+
+Exit code 0 if every prediction is within 15 % of the measurement, and other processes used at most 25 % of the
+processors.
+
+Environment:
+  CAPACITY_PORT  first of the 100 ports that are used, default 27000
+  PROGRAMS_DIR   use the programs in it instead of a release build
+TEXT
+}
+
+options=()
+while (($# > 0)); do
+  case $1 in
+    --write) options+=(--write) ;;
+    --rounds)
+      [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "--rounds ${2:-}: expected a number from 1"
+      options+=(--rounds "$2")
+      shift
+      ;;
+    --help | -h) usage && exit ;;
+    *) usage >&2 && exit 2 ;;
+  esac
+  shift
+done
 cd "$root"
 
 need kcat kcat
@@ -51,5 +80,5 @@ begin "starting Kafka"
 kafka one "$port" start 1 || fail "one broker" "$run_dir/kafka.log"
 kafka three $((port + 10)) start 3 || fail "three brokers" "$run_dir/kafka.log"
 begin "measuring"
-attended python3 benches/bench/capacity.py "$@" --root "$root" --programs "$built" --work "$run_dir/work" \
+attended python3 benches/bench/capacity.py "${options[@]}" --root "$root" --programs "$built" --work "$run_dir/work" \
   --port $((port + 60)) --one "$run_dir/one" --one-port "$port" --three "$run_dir/three" --three-port $((port + 10))

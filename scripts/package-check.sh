@@ -12,7 +12,7 @@ usage: scripts/package-check.sh [--required]
   --required    fail where the tree cannot be made (it needs root and debootstrap), instead of saying so
 
 Environment:
-  PROGRAMS_DIR  package the programs in it instead of static ones, which takes minutes less
+  PROGRAMS_DIR  package the programs in it instead of building static ones, which saves minutes
 
 The tree is kept in target/debootstrap.
 TEXT

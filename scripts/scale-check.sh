@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Kills brokers, producers, consumers and proxies in turn, three of each kind, and proves that no event is lost or
+# Kills three brokers, three producers, three consumers and two proxies in turn, and proves that no event is lost or
 # duplicated.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
@@ -15,10 +15,11 @@ usage: scripts/scale-check.sh [SECONDS]
 
 Runs three brokers, three producers behind nginx and HAProxy (docs/nginx.conf, docs/haproxy.cfg), three consumers with
 a shard each, and a steady load through both proxies. Kills one of each kind in turn with SIGKILL, starts it again a
-moment later, and goes on with the next one, for SECONDS (default 60). The load repeats what was not answered, with the
-same event ids. Then audits the three logs.
+moment later, and goes on with the next one, for SECONDS (default 60) and until each was killed. The load repeats what
+was not answered, with the same event ids. Then audits the three logs.
 
-Exit code 0 if no event was lost, none was duplicated, and each program was killed at least once.
+Exit code 0 if no event was lost, duplicated, torn or out of order, all were acknowledged (except those on their way at
+the end), and each program was killed.
 Prints the latency while killing, from the intended start of each request.
 
 Environment:
@@ -26,7 +27,7 @@ Environment:
   SCALE_PORT   first of the 72 ports that are used; default: a free range below 20000
   SCALE_DIR    logs, records, brokers' data; default: a new directory under target/scale, removed after success
   KAFKA_VERSION, KAFKA_CLIENT   version of the brokers (default 4.3.1), client of the programs (default auto)
-  PROGRAMS_DIR  programs that are built already, instead of a release build
+  PROGRAMS_DIR  use the programs in it instead of a release build
 The other settings of the programs apply too.
 TEXT
 }

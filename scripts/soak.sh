@@ -22,10 +22,11 @@ three minutes the broker is restarted, in turn by SIGTERM and by SIGKILL (in run
 sample of the memory, the descriptors and the threads of both programs is taken all the time.
 
 Exit code 0 if no event was lost or duplicated, no request with a valid key was refused, and nothing grew. The growth
-is the Theil-Sen slope of the samples after the first fifth of the run, times the time. It fails above 2 MiB or 5 % of
-the median for memory, whichever is more, and above 2 for descriptors and threads.
+is the Theil-Sen slope of the samples after the first fifth of the run, multiplied by the length of that period. The
+run fails if memory grows by more than 2 MiB or 5 % of its median, whichever is more, or if descriptors or threads grow
+by more than 2.
 
-HOURS may be a fraction, for example 0.02; default 1, which writes its result to docs/SOAK.md.
+HOURS may be a fraction, for example 0.02; default 1. A run of an hour or more replaces docs/SOAK.md, also if it fails.
   --write      write the result of a shorter run too
   --judge      only judge the samples of an earlier run (DIR/samples)
 
@@ -34,7 +35,7 @@ Environment:
   SOAK_PORT    first of the 52 ports that are used; default: a free range below 20000
   SOAK_DIR     logs, records, brokers' data; default: a new directory under target/soak, removed after success
   KAFKA_VERSION, HTTP_SERVER   default 4.3.1 and edge
-  PROGRAMS_DIR  programs that are built already, instead of a release build
+  PROGRAMS_DIR  use the programs in it instead of a release build
 The other settings of the programs apply too (`cargo run --bin consumer -- --help`).
 TEXT
 }

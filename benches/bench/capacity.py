@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import signal
-import statistics
 import sys
 import time
 import urllib.request
@@ -17,7 +16,7 @@ from pathlib import Path
 import capacity_model as model
 import machine
 from kafka import Kafka
-from programs import BenchError, Program, cpu_seconds, machine_busy_seconds, run
+from programs import BenchError, Program, cpu_seconds, machine_busy_seconds, run, wait_until
 
 WARMUP_S = 4
 MEASURED_S = 10
@@ -76,6 +75,11 @@ def scrape(port):
     return samples
 
 
+def logged(options):
+    """Events that the consumer has logged."""
+    return scrape(options.port + 1).get("pipeline_log_events_total", 0.0)
+
+
 def is_ready(port):
     """A check whether the program there is ready."""
     def check():
@@ -126,7 +130,9 @@ def measure(options, cluster, batch, size):
     producer, consumer = start(options, cluster, topic)
     with consumer, producer:
         pids = {"producer": producer.pid, "consumer": consumer.pid, **cluster.pids}
-        load(options, batch, size, WARMUP_S)
+        events = load(options, batch, size, WARMUP_S)["events"]["acknowledged"]
+        # Otherwise the consumer would be busier than the producer afterwards.
+        wait_until("the consumer has logged the warm-up", 30, lambda: logged(options) >= events)
         before = reading(pids, options)
         report = load(options, batch, size, MEASURED_S)
         after = reading(pids, options)
@@ -161,8 +167,8 @@ def figures(before, after, acknowledged):
 
 
 def median(samples):
-    """The median of each figure."""
-    return {name: statistics.median(sample[name] for sample in samples) for name in samples[0]}
+    """The round whose events cost the median: its figures belong together."""
+    return sorted(samples, key=model.measured_rate)[len(samples) // 2]
 
 
 def warm_up(options, cluster):
@@ -182,7 +188,7 @@ def only(cluster, other):
 
 
 def measure_all(options):
-    """All points with one broker, by turns, and the busiest one with three copies."""
+    """All points with one broker, by turns, and one of each pattern with three copies."""
     one, three = Cluster(options.one, options.one_port), Cluster(options.three, options.three_port)
     three.rest()
     warm_up(options, one)
@@ -190,31 +196,32 @@ def measure_all(options):
         warm_up(options, three)
     samples = {}
     for number in range(options.rounds):
-        for key in model.FITTED + model.HELD_OUT + ("copies",):
-            if key == "copies":
-                with only(three, one):
-                    sample = measure(options, three, 100, 300)
-            else:
-                sample = measure(options, one, *key)
-            samples.setdefault(key, []).append(sample)
-            print(f"round {number + 1}, {key}: {sample['rate']:,.0f} events/s, {sample['used']:.2f} cores, "
-                  f"{sample['foreign']:.0%} foreign", file=sys.stderr, flush=True)
+        for point in model.FITTED + model.HELD_OUT:
+            samples.setdefault((1, *point), []).append(measure(options, one, *point))
+        with only(three, one):
+            for batch in model.PATTERNS:
+                point = (batch, model.EVENT_BYTES)
+                samples.setdefault((model.COPIES, *point), []).append(measure(options, three, *point))
+        print(f"round {number + 1} of {options.rounds} is done", file=sys.stderr, flush=True)
     return {key: median(found) for key, found in samples.items()}
 
 
 def report(options, measured):
     """The tables as lines, and whether the predictions are good enough."""
-    points = {key: found for key, found in measured.items() if key != "copies"}
+    points = {(batch, size): found for (copies, batch, size), found in measured.items() if copies == 1}
     costs = model.fit(points)
-    replicated = measured["copies"]["broker"] / points[(100, 300)]["broker"]
+    alone = {batch: points[(batch, model.EVENT_BYTES)] for batch in model.PATTERNS}
+    copied = {batch: measured[(model.COPIES, batch, model.EVENT_BYTES)] for batch in model.PATTERNS}
+    replicated = {batch: copied[batch]["broker"] / alone[batch]["broker"] for batch in model.PATTERNS}
+    factors = " and ".join(f"{factor:.2f} times with {batch} per request" for batch, factor in replicated.items())
     facts = machine.facts(options.root)
     checks, worst = model.check_table(points, costs)
     lines = [
         f"Measured on {facts['date'][:10]} at commit {facts['commit']}: {facts['processor']}, {facts['memory']}, "
-        f"{facts['kernel']}; {options.rounds} rounds, medians; {THREADS} connections, server `edge`, client `wire`, "
+        f"{facts['kernel']}; the median of {options.rounds} rounds; {THREADS} connections, server `edge`, client `wire`, "
         "`LOG_FSYNC=batch`.",
         "", *model.cost_table(costs),
-        "", f"With three copies, the brokers together need {replicated:.2f} times the CPU of one broker.",
+        "", f"With three copies, the brokers together need more CPU than one broker: {factors}.",
         "", *checks,
         "", "| events per request × bytes | events per second | cores in use | cores of other processes | events per call to Kafka | events per fsync of the log | fsyncs per second |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",

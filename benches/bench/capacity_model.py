@@ -3,8 +3,6 @@
 import math
 
 PROGRAMS = ("producer", "broker", "consumer", "load")
-# The producer reads larger bodies in threads of their own, so a request costs more.
-SMALL_BODY = 1024
 # Share of the processors that is used when a machine counts as full.
 HEADROOM = 0.6
 # A consumer has one writing thread: most of one core, with the headroom.
@@ -12,37 +10,32 @@ CORES_PER_CONSUMER = 1.0
 CORES_PER_PRODUCER = 4.0
 CORES_PER_MACHINE = 16
 COPIES = 3
-# Bytes that HTTP adds to a request and its answer, and Kafka to a record.
-HTTP_BYTES = 500
-RECORD_BYTES = 10
-# `2025-07-08 00:12:01,782 - ` and the timestamp that the producer adds, and a line ending.
-LINE_BYTES = 27
+# Bytes that the producer adds to an event, its timestamp, and that Kafka adds to a record.
 STAMP_BYTES = 43
+RECORD_BYTES = 10
 TARGETS = (10**5, 10**6, 10**7)
 PATTERNS = (1, 100)
 EVENT_BYTES = 300
 
 
 class Costs:
-    """Seconds of CPU of one program: per small request, per large request, per event, per byte of an event."""
+    """Seconds of CPU of one program: per request, per event, per byte of an event."""
 
     def __init__(self, points, program):
         """`points` maps (events per request, bytes per event) to seconds per event, by program."""
-        small, few, many, wide = (points[key][program] for key in FITTED)
-        self.per_byte = (wide - many) / (FITTED[3][1] - FITTED[2][1])
-        self.per_large = (few - many) / (1 / FITTED[1][0] - 1 / FITTED[2][0])
-        self.per_event = many - self.per_large / FITTED[2][0] - self.per_byte * FITTED[2][1]
-        self.per_small = small - self.per_event - self.per_byte * FITTED[0][1]
+        single, many, wide = (points[key][program] for key in FITTED)
+        self.per_byte = (wide - many) / (FITTED[2][1] - FITTED[1][1])
+        self.per_request = (single - many) / (1 / FITTED[0][0] - 1 / FITTED[1][0])
+        self.per_event = single - self.per_request / FITTED[0][0] - self.per_byte * FITTED[0][1]
 
     def of(self, batch, size):
         """Seconds per event, in requests of `batch` events of `size` bytes."""
-        request = self.per_small if batch * size <= SMALL_BODY else self.per_large
-        return request / batch + self.per_event + self.per_byte * size
+        return self.per_request / batch + self.per_event + self.per_byte * size
 
 
 # Events per request and bytes per event of the points that the model is fitted to, and of those that it must predict.
-FITTED = ((1, 300), (5, 300), (100, 300), (100, 1200))
-HELD_OUT = ((1, 900), (20, 600))
+FITTED = ((1, 300), (100, 300), (100, 1200))
+HELD_OUT = ((5, 300), (1, 900), (20, 600))
 
 
 def fit(points):
@@ -62,10 +55,9 @@ def measured_rate(point):
 
 def cost_table(costs):
     """One row per program: microseconds, and nanoseconds per byte."""
-    rows = ["| program | per request up to 1 KiB | per larger request | per event | per byte |",
-            "| --- | ---: | ---: | ---: | ---: |"]
+    rows = ["| program | per request | per event | per byte |", "| --- | ---: | ---: | ---: |"]
     for program, cost in costs.items():
-        parts = [f"{seconds * 1e6:.2f} µs" for seconds in (cost.per_small, cost.per_large, cost.per_event)]
+        parts = [f"{seconds * 1e6:.2f} µs" for seconds in (cost.per_request, cost.per_event)]
         rows.append(f"| {program} | {' | '.join(parts)} | {cost.per_byte * 1e9:.2f} ns |")
     return rows
 
@@ -86,16 +78,16 @@ def check_table(measured, costs):
 
 
 def sizing_table(costs, replicated):
-    """What each target needs. `replicated` is the cost of a broker's work with three copies, relative to one."""
-    rows = ["| events per second, per request | producers | brokers | consumers | partitions | 16-core machines | into brokers | between and out of brokers | disk of the topic per day | core hours per 10⁹ events |",
+    """What each target needs. `replicated` is what brokers need for three copies relative to one, by pattern."""
+    rows = ["| events per second, per request | producers | brokers | consumers | partitions | 16-core machines | from producers | into brokers, and out of them | disk of the topic per day | CPU hours per 10⁹ events |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for target in TARGETS:
         for batch in PATTERNS:
-            need = sizing(costs, replicated, target, batch)
+            need = sizing(costs, replicated[batch], target, batch)
             rows.append(
-                f"| 10{exponent(target)}, {batch} | {need['producers']} ({need['producer_cores']:.0f} cores) "
-                f"| {need['broker_cores']:.0f} cores | {need['consumers']} | {need['partitions']} | {need['machines']} "
-                f"| {bits(need['in'])} | {bits(need['out'])} | {need['disk'] / 1e12:.1f} TB | {need['core_hours']:.1f} |"
+                f"| 10{exponent(target)}, {batch} | {need['producers']} ({count(need['producer_cores'], 'core')}) "
+                f"| {count(need['broker_cores'], 'core')} | {need['consumers']} | {need['partitions']} | {need['machines']} "
+                f"| {bits(need['in'])} | {bits(need['out'])} | {need['disk'] / 1e12:.1f} TB | {need['cpu_hours']:.1f} |"
             )
     return rows
 
@@ -117,8 +109,13 @@ def sizing(costs, replicated, target, batch):
         "in": target * stored,
         "out": target * stored * COPIES,
         "disk": target * stored * COPIES * 86400,
-        "core_hours": sum(cores.values()) * HEADROOM / target * 1e9 / 3600,
+        "cpu_hours": sum(cores.values()) * HEADROOM / target * 1e9 / 3600,
     }
+
+
+def count(number, noun):
+    """`1 core`, `4 cores`."""
+    return f"{number:.0f} {noun}{'' if round(number) == 1 else 's'}"
 
 
 def exponent(number):

@@ -54,20 +54,19 @@ fn the_capacity_model_finds_the_costs_that_points_were_made_of() {
     let check = r#"
 import capacity_model as model
 def seconds(batch, size, scale):
-    request = 9.0 if batch * size <= 1024 else 15.0
-    return scale * (request / batch + 0.5 + 0.001 * size)
+    return scale * (9.0 / batch + 0.5 + 0.001 * size)
 keys = model.FITTED + model.HELD_OUT
 points = {key: {name: seconds(*key, number + 1) for number, name in enumerate(model.PROGRAMS)} for key in keys}
 costs = model.fit(points)
 for number, name in enumerate(model.PROGRAMS):
     found = costs[name]
-    for value, real in ((found.per_small, 9.0), (found.per_large, 15.0), (found.per_event, 0.5), (found.per_byte, 0.001)):
+    for value, real in ((found.per_request, 9.0), (found.per_event, 0.5), (found.per_byte, 0.001)):
         assert abs(value - real * (number + 1)) < 1e-9, (name, value, real)
 rows, worst = model.check_table(points, costs)
 assert worst < 1e-9, rows
 points[model.HELD_OUT[0]]["producer"] *= 20
 assert model.check_table(points, costs)[1] > 0.4
-assert len(model.sizing_table(costs, 2.5)) == 2 + len(model.TARGETS) * len(model.PATTERNS)
+assert len(model.sizing_table(costs, {1: 2.5, 100: 4.0})) == 2 + len(model.TARGETS) * len(model.PATTERNS)
 "#;
     let mut python = Command::new("python3");
     python.args(["-B", "-c", check]).env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/benches/bench"));
