@@ -98,6 +98,25 @@ pub fn ignore_file_size_signal() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
+/// Makes all threads share one heap: what is free at the end of another one would never be given back. For programs
+/// with few allocations at a time, before they start threads.
+pub fn share_heap() {
+    // SAFETY: no pointers. A refusal would change nothing.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
+}
+
+/// Gives memory that is free, but still held by this process, back to the system.
+pub fn release_memory() {
+    // SAFETY: no pointers; other threads may allocate meanwhile. The result only says whether there was any.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 /// The soft limit of open files; 0 if the kernel does not provide it.
 pub fn open_files_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -8,6 +8,7 @@ use event_pipeline::{broker, consumer, linux, logging};
 
 fn main() -> ExitCode {
     linux::ignore_file_size_signal();
+    linux::share_heap();
     let config: ConsumerConfig = match config::load() {
         Ok(config) => config,
         Err(code) => return code,

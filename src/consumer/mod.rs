@@ -23,6 +23,7 @@ mod offset_reset;
 mod open;
 mod ownership;
 mod pages;
+mod peak;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod progress;

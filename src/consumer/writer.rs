@@ -12,11 +12,13 @@ use crate::broker::Page;
 use crate::consumer::ages::Ages;
 use crate::consumer::destination::{Destination, DestinationError, Record, Staged};
 use crate::consumer::failure::Failure;
+use crate::consumer::peak::Peak;
 use crate::consumer::progress::Progress;
 use crate::consumer::reader::Batch;
 use crate::consumer::state::{State, now_millis};
 use crate::echo::Echo;
 use crate::event::one_line;
+use crate::linux::release_memory;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 
@@ -57,6 +59,8 @@ pub struct Writer<D> {
     records: u64,
     /// Number of bytes that were staged since they were settled last.
     bytes: usize,
+    /// When much was settled.
+    peak: Peak,
     /// Ages of all records that are not durable yet.
     ages: Ages,
     /// When the destination must be settled even if no pages arrive.
@@ -93,6 +97,7 @@ impl<D: Destination> Writer<D> {
             read,
             records,
             bytes,
+            peak: Peak::default(),
             ages,
             settle_at,
         }
@@ -250,7 +255,9 @@ impl<D: Destination> Writer<D> {
             let _ = shutdown.closed().recv_timeout(backoff.next_wait(fastrand::f64()));
         };
         state.solved(D::NAME);
-        self.bytes = 0;
+        if self.peak.is_over(take(&mut self.bytes), Instant::now()) {
+            release_memory();
+        }
         self.settle_at = left.map(|left| Instant::now() + left);
         if left.is_none() {
             state.metrics.records.inc_by(take(&mut self.records));

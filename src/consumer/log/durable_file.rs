@@ -13,6 +13,9 @@ use crate::consumer::log::storage::{AppendFile, Stat, Storage};
 /// Most memory of an empty buffer.
 const BUFFER_MAX_BYTES: usize = 16 << 20;
 
+/// Buffers are not made smaller than this.
+const BUFFER_MIN_BYTES: usize = 64 << 10;
+
 /// Where the open file is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -76,8 +79,8 @@ impl<F: AppendFile> DurableFile<F> {
         } else {
             self.pending.append(bytes);
         }
-        // The buffer is reused, so give back the memory of a huge record.
-        bytes.shrink_to(BUFFER_MAX_BYTES);
+        // The buffer is reused, so give back the memory of a huge record, and of a backlog once it is gone.
+        bytes.shrink_to((4 * self.pending.len()).clamp(BUFFER_MIN_BYTES, BUFFER_MAX_BYTES));
     }
 
     /// Hands all pending bytes to the kernel.

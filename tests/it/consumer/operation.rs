@@ -102,6 +102,26 @@ fn the_figures_add_up_and_the_page_answers() {
     }
 }
 
+#[test]
+fn memory_that_a_backlog_needed_is_given_back() {
+    let topic = shared().topic();
+    let site = Site::new(&topic);
+    topic.kcat(&["-P"], event_lines(40_000, 600).as_bytes());
+    let consumer = site.start_ready(&[]);
+    site.wait_caught_up();
+    let at_most = 4 << 20;
+    let backlog = consumer.anonymous_bytes();
+    assert!(backlog > 2 * at_most, "{backlog} bytes show nothing");
+    let mut number = 0;
+    eventually(secs(60), "memory is given back", || {
+        number += 1;
+        topic.kcat(&["-P"], format!("{{\"later\": {number}}}\n").as_bytes());
+        consumer.anonymous_bytes() < at_most
+    });
+    site.wait_caught_up();
+    site.audit();
+}
+
 /// Seconds since 1970.
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()

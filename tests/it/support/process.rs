@@ -164,8 +164,17 @@ impl Running {
 
     /// Most memory that it ever had, in bytes.
     pub fn peak_bytes(&self) -> usize {
+        self.memory_bytes("VmHWM:")
+    }
+
+    /// Memory now, without that of its files, in bytes.
+    pub fn anonymous_bytes(&self) -> usize {
+        self.memory_bytes("RssAnon:")
+    }
+
+    fn memory_bytes(&self, kind: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("proc(5)");
+        let line = status.lines().find_map(|line| line.strip_prefix(kind)).expect("proc(5)");
         line.trim().trim_end_matches(" kB").parse::<usize>().expect("proc(5)") << 10
     }
 
