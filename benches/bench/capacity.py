@@ -31,13 +31,14 @@ BEGIN, END = "<!-- begin: scripts/capacity.sh -->", "<!-- end: scripts/capacity.
 
 
 def arguments():
-    parser = argparse.ArgumentParser(prog="scripts/capacity.sh", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write the tables to docs/SCALING.md")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each point; the median counts")
+    # scripts/capacity.sh describes and checks them.
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
     for name in ("root", "programs", "work", "one", "three"):
-        parser.add_argument(f"--{name}", type=Path, required=True, help=argparse.SUPPRESS)
+        parser.add_argument(f"--{name}", type=Path, required=True)
     for name in ("port", "one-port", "three-port"):
-        parser.add_argument(f"--{name}", type=int, required=True, help=argparse.SUPPRESS)
+        parser.add_argument(f"--{name}", type=int, required=True)
     return parser.parse_args()
 
 
@@ -75,7 +76,7 @@ def scrape(port):
     return samples
 
 
-def logged(options):
+def events_logged(options):
     """Events that the consumer has logged."""
     return scrape(options.port + 1).get("pipeline_log_events_total", 0.0)
 
@@ -130,9 +131,9 @@ def measure(options, cluster, batch, size):
     producer, consumer = start(options, cluster, topic)
     with consumer, producer:
         pids = {"producer": producer.pid, "consumer": consumer.pid, **cluster.pids}
-        events = load(options, batch, size, WARMUP_S)["events"]["acknowledged"]
+        warmed = load(options, batch, size, WARMUP_S)["events"]["acknowledged"]
         # Otherwise the consumer would be busier than the producer afterwards.
-        wait_until("the consumer has logged the warm-up", 30, lambda: logged(options) >= events)
+        wait_until("the consumer has logged the warm-up", 30, lambda: events_logged(options) >= warmed)
         before = reading(pids, options)
         report = load(options, batch, size, MEASURED_S)
         after = reading(pids, options)
@@ -173,7 +174,7 @@ def median(samples):
 
 def warm_up(options, cluster):
     """Lets the brokers' machine code be compiled, which happens while they work."""
-    for point in ((1, 300), (100, 300)):
+    for point in model.SIZED:
         measure(options, cluster, *point)
 
 
@@ -199,8 +200,7 @@ def measure_all(options):
         for point in model.FITTED + model.HELD_OUT:
             samples.setdefault((1, *point), []).append(measure(options, one, *point))
         with only(three, one):
-            for batch in model.PATTERNS:
-                point = (batch, model.EVENT_BYTES)
+            for point in model.SIZED:
                 samples.setdefault((model.COPIES, *point), []).append(measure(options, three, *point))
         print(f"round {number + 1} of {options.rounds} is done", file=sys.stderr, flush=True)
     return {key: median(found) for key, found in samples.items()}
@@ -210,9 +210,9 @@ def report(options, measured):
     """The tables as lines, and whether the predictions are good enough."""
     points = {(batch, size): found for (copies, batch, size), found in measured.items() if copies == 1}
     costs = model.fit(points)
-    alone = {batch: points[(batch, model.EVENT_BYTES)] for batch in model.PATTERNS}
-    copied = {batch: measured[(model.COPIES, batch, model.EVENT_BYTES)] for batch in model.PATTERNS}
-    replicated = {batch: copied[batch]["broker"] / alone[batch]["broker"] for batch in model.PATTERNS}
+    replicated = {
+        point[0]: measured[(model.COPIES, *point)]["broker"] / points[point]["broker"] for point in model.SIZED
+    }
     factors = " and ".join(f"{factor:.2f} times with {batch} per request" for batch, factor in replicated.items())
     facts = machine.facts(options.root)
     checks, worst = model.check_table(points, costs)

@@ -16,6 +16,8 @@ RECORD_BYTES = 10
 TARGETS = (10**5, 10**6, 10**7)
 PATTERNS = (1, 100)
 EVENT_BYTES = 300
+# Events per request and bytes per event of the loads that are sized.
+SIZED = tuple((batch, EVENT_BYTES) for batch in PATTERNS)
 
 
 class Costs:

@@ -13,7 +13,7 @@ use crate::consumer::log::storage::{AppendFile, Stat, Storage};
 /// Most memory of an empty buffer.
 const BUFFER_MAX_BYTES: usize = 16 << 20;
 
-/// Buffers are not made smaller than this.
+/// An empty buffer with less memory is not made smaller.
 const BUFFER_MIN_BYTES: usize = 64 << 10;
 
 /// Where the open file is now.
