@@ -16,7 +16,7 @@ from pathlib import Path
 import capacity_model as model
 import machine
 from kafka import Kafka
-from programs import BenchError, Program, cpu_seconds, machine_busy_seconds, run, wait_until
+from programs import BenchError, Program, cpu_seconds, machine_busy_seconds, run
 
 WARMUP_S = 4
 MEASURED_S = 10
@@ -76,11 +76,6 @@ def scrape(port):
     return samples
 
 
-def events_logged(options):
-    """Events that the consumer has logged."""
-    return scrape(options.port + 1).get("pipeline_log_events_total", 0.0)
-
-
 def is_ready(port):
     """A check whether the program there is ready."""
     def check():
@@ -131,9 +126,7 @@ def measure(options, cluster, batch, size):
     producer, consumer = start(options, cluster, topic)
     with consumer, producer:
         pids = {"producer": producer.pid, "consumer": consumer.pid, **cluster.pids}
-        warmed = load(options, batch, size, WARMUP_S)["events"]["acknowledged"]
-        # Otherwise the consumer would be busier than the producer afterwards.
-        wait_until("the consumer has logged the warm-up", 30, lambda: events_logged(options) >= warmed)
+        load(options, batch, size, WARMUP_S)
         before = reading(pids, options)
         report = load(options, batch, size, MEASURED_S)
         after = reading(pids, options)
