@@ -101,6 +101,8 @@ check_installed() {
     expect "completions of $program for zsh and fish" test -s "$tree/usr/share/zsh/vendor-completions/_$program" \
       -a -s "$tree/usr/share/fish/vendor_completions.d/$program.fish"
   done
+  expect "the texts of the licences" grep --quiet 'Permission is hereby granted' \
+    "$tree/usr/share/doc/event-pipeline/THIRD-PARTY.txt"
   expect "units" inside systemd-analyze verify /lib/systemd/system/event-{producer,consumer}.service
   expect "the services' user" inside getent passwd event-pipeline
   expect "only root can read the settings" [ "$(stat --format %a:%U "$tree/etc/event-pipeline.env")" = 600:root ]

@@ -33,6 +33,7 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || 
 export SOURCE_DATE_EPOCH
 
 need dpkg-deb dpkg
+need python3 python3
 command -v cargo >/dev/null || die "cargo is missing; install Rust from https://rustup.rs"
 
 # is_dynamic FILE: true if it needs libraries of the system.
@@ -57,8 +58,7 @@ programs_into() {
 documents_into() {
   mkdir --parents "$1"
   cp --recursive README.md CHANGELOG.md docs "$1"
-  cargo tree --locked --all-features --edges normal --prefix none --format '{p} {l}' |
-    sed 's| (\*)$||; s| (/[^)]*)||; s| (proc-macro)||' | sort --unique >"$1/THIRD-PARTY.txt"
+  python3 scripts/licences.py >"$1/THIRD-PARTY.txt" || die "scripts/licences.py failed"
 }
 
 # units_into DIR: the units of docs/systemd for a user that exists, which may own a log that others read. Without

@@ -58,14 +58,18 @@ tests_of() {
   "${test_programs[$1]}" --test-threads 3 "${@:2}"
 }
 
-# Every test, with the clients and the server that are the default.
+# Every outer test, with the clients and the server that are the default.
 lane_defaults() {
-  local name
-  for name in "${!test_programs[@]}"; do step "tests of $name" tests_of "$name"; done
+  step "outer tests" tests_of it
 }
 
-# The tests that depend on the client, the version of Kafka or the HTTP server, with the others, and chaos.
+# The tests beside the code, then the outer tests that depend on the client, the version of Kafka or the HTTP server,
+# with the others, and chaos.
 lane_others() {
+  local name
+  for name in "${!test_programs[@]}"; do
+    [[ $name == it ]] || step "tests of $name" tests_of "$name"
+  done
   # The skipped tests always use our own client, so they are covered by the main run.
   KAFKA_CLIENT_FOR_TESTS=wire step "tests of our own client" \
     tests_of it broker:: --skip ::bombs:: --skip ::cluster:: --skip ::java:: --skip ::mangled:: --skip ::once:: --skip ::security::
