@@ -148,7 +148,20 @@ impl Window {
             current.began = time;
         }
         current.len += 1;
-        self.ids.insert(id, Note::new(checksum, current.number));
+        let note = Note::new(checksum, current.number);
+        if self.ids.len() == self.ids.capacity() {
+            self.make_room();
+        }
+        self.ids.insert(id, note);
+    }
+
+    /// Not all places of forgotten ids can be used again, and a table without free places doubles by itself, however few
+    /// ids it has. A copy is larger only if there are too many for the present one.
+    fn make_room(&mut self) {
+        let len = self.ids.len();
+        let mut copy = HashMap::with_capacity_and_hasher(len + len / 16 + 1, BuildHasherDefault::default());
+        copy.extend(self.ids.drain());
+        self.ids = copy;
     }
 
     /// Moves its time forward to `time`, and remembers an id unless it is remembered already.
@@ -245,6 +258,18 @@ mod tests {
                 }
                 prop_assert!(window.len() <= 2 * ids + 2, "{} are held", window.len());
             }
+        }
+    }
+
+    #[test]
+    fn its_memory_does_not_grow_with_the_ids_that_it_forgets() {
+        let ids = 2000;
+        let mut window = Window::empty(Limits { millis: 1_000_000, ids }, 1);
+        let mut random = fastrand::Rng::with_seed(1);
+        for time in 0..200_000 {
+            window.remember(time, Fingerprint(random.u128(..).to_le_bytes()), 0);
+            let (held, places) = (window.len(), window.ids.capacity());
+            assert!(places <= 2 * ids, "{places} places for {held} ids at {time}");
         }
     }
 
