@@ -21,7 +21,9 @@ def cargo(*command):
 def contained():
     """The packages that are linked into the programs or generate their code, with their licences."""
     lines = cargo("tree", "--edges", "normal", "--prefix", "none", "--format", "{p}|{l}").splitlines()
-    return dict(sorted({tuple(re.sub(r" \(.*?\)", "", line).split("|")) for line in lines}))
+    pairs = (line.removesuffix(" (*)").split("|") for line in lines)  # the mark of a package that was there before
+    # A path or "proc-macro" may follow the version.
+    return dict(sorted((" ".join(package.split()[:2]), licence) for package, licence in pairs))
 
 
 def texts(directory):
