@@ -155,8 +155,8 @@ impl Window {
         self.ids.insert(id, note);
     }
 
-    /// Not all places of forgotten ids can be used again, and a table without free places is doubled even where those
-    /// would be enough. A copy is larger only if there are too many ids for the present size.
+    /// Not all places of forgotten ids can be used again, and a table without free places becomes twice as large even
+    /// where those would be enough. A copy is larger only if there are too many ids for the present size.
     fn make_room(&mut self) {
         let len = self.ids.len();
         let mut copy = HashMap::with_capacity_and_hasher(len + len / 16 + 1, BuildHasherDefault::default());
