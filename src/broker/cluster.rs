@@ -117,20 +117,21 @@ impl Cluster {
     }
 
     /// Fails while a quota keeps `host` from reading what we send. Sends nothing and opens no connection,
-    /// because a new one would be read at once and evade the quota. A connection that the broker has closed
-    /// is dropped.
+    /// because a new one would be read at once and evade the quota. The quota of a connection that the broker
+    /// has closed is over.
     ///
     /// # Errors
     /// Fails with [`BrokerError::Throttled`].
     pub fn check_quota(&mut self, host: &str, deadline: Instant) -> Result<()> {
         let Some(broker) = self.brokers.get_mut(host) else { return Ok(()) };
         let asked = broker.control.take_quota_answer(deadline);
-        if asked.is_err() || !broker.control.is_usable() {
+        let quota = broker.control.check_quota();
+        if asked.is_err() || quota.is_err() && !broker.control.is_usable() {
             log::debug!("dropping the connections to broker {host}: {asked:?}");
             self.brokers.remove(host);
             return Ok(());
         }
-        broker.control.check_quota()
+        quota
     }
 
     /// Fails at once while `host` is avoided because it held us up, unless no other broker is available.

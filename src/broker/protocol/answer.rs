@@ -14,17 +14,28 @@ pub struct AnswerLimit {
     pub head: Option<usize>,
 }
 
-/// Returns the response, or the beginning of one that is too long and `true`.
+/// Bytes that are read at first. Most responses are shorter, so one system call reads them.
+const FIRST_READ_BYTES: usize = 512;
+
+/// Returns the response, or the beginning of one that is too long and `true`. Nothing may follow it, because each
+/// request waits for its response.
 ///
 /// # Errors
-/// As for [`Transport::receive`]; also if the response is longer than the limit and no beginning is wanted.
+/// As for [`Transport::receive`]; also if the response is longer than the limit and no beginning is wanted, or if
+/// something follows it.
 pub fn receive(
     stream: &mut dyn Transport,
     limit: AnswerLimit,
     deadline: Instant,
 ) -> io::Result<(Vec<u8>, bool)> {
-    let mut length = [0; 4];
-    fill(stream, &mut length, deadline)?;
+    let mut first = [0; FIRST_READ_BYTES];
+    let mut count = 0;
+    let (length, arrived) = loop {
+        count += receive_some(stream, &mut first[count..], deadline)?;
+        if let Some((length, arrived)) = first[..count].split_first_chunk() {
+            break (*length, arrived);
+        }
+    };
     if is_tls_alert(length) {
         let why = "it speaks TLS on this port; set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL, or use its port \
                    without TLS";
@@ -40,8 +51,12 @@ pub fn receive(
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
     };
+    if arrived.len() > length {
+        let why = format!("{} bytes follow the response", arrived.len() - length);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
     // Grown as bytes arrive, so that a false length costs no memory.
-    let mut answer = Vec::new();
+    let mut answer = arrived.to_vec();
     while answer.len() < length {
         let start = answer.len();
         let end = (start + (64 << 10)).min(length);
@@ -57,12 +72,17 @@ pub fn receive(
 
 fn fill(stream: &mut dyn Transport, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
     while !buffer.is_empty() {
-        match stream.receive(buffer, deadline)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => buffer = &mut buffer[count..],
-        }
+        let count = receive_some(stream, buffer, deadline)?;
+        buffer = &mut buffer[count..];
     }
     Ok(())
+}
+
+fn receive_some(stream: &mut dyn Transport, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+    match stream.receive(buffer, deadline)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        count => Ok(count),
+    }
 }
 
 /// True for a TLS alert, which says why the other side gives up; as a length it would be 352 MB.

@@ -31,6 +31,7 @@ fn a_wrong_answer_to_a_produce_is_never_a_receipt() {
     };
     let twice = |correlation| confirms(correlation, TOPIC, &[(0, 0, 5), (0, 0, 6)]);
     let elsewhere = |correlation| confirms(correlation, "other", &[(0, 0, 5)]);
+    let followed = |correlation| [confirms(correlation, TOPIC, &[(0, 0, 5)]), vec![0]].concat();
     let late = |correlation: i32| confirms(correlation - 1, TOPIC, &[(0, 0, 5)]);
     let endless = |correlation: i32| framed(&Body::default().i32(correlation).i32(i32::MAX).into_bytes());
     let nothing = |correlation: i32| framed(&Body::default().i32(correlation).i32(0).into_bytes());
@@ -48,9 +49,11 @@ fn a_wrong_answer_to_a_produce_is_never_a_receipt() {
         ("an empty frame", Arc::new(|_| framed(&[]))),
     ];
     if !is_on_crate() {
-        // The kafka crate compares no ids, and what it allocates for such a count would end the test.
+        // The kafka crate compares no ids, does not see what follows, and what it allocates for such a count would end
+        // the test.
         cases.push(("an absurd count", Arc::new(endless)));
         cases.push(("the answer to the request before", Arc::new(late)));
+        cases.push(("the right answer and one byte more", Arc::new(followed)));
     }
     for (what, answer) in cases {
         let address = hostile_broker(answer, 0).to_string();
