@@ -28,14 +28,20 @@ end_load() { [[ -z $load_pid ]] || kill -KILL "$load_pid" 2>/dev/null || true; }
 
 load_runs() { running "$load_pid" || fail "the load ended too early" "$run_dir/faults.log"; }
 
-acknowledged_more_than() { (($(grep --count ' ack ' "$run_dir/faults.record" 2>/dev/null || true) > $1)); }
+acknowledged() { # prints how many events were; before the first request, there is no record
+  local count
+  count=$(grep --count ' ack ' "$run_dir/faults.record" 2>/dev/null || true)
+  echo "${count:-0}"
+}
+
+acknowledged_more_than() { (($(acknowledged) > $1)); }
 
 # progress: the load runs, and is acknowledged again.
 progress() {
   local before
   load_runs
-  before=$(grep --count ' ack ' "$run_dir/faults.record" 2>/dev/null || true)
-  wait_until "events are acknowledged" acknowledged_more_than "${before:-0}"
+  before=$(acknowledged)
+  wait_until "events are acknowledged" acknowledged_more_than "$before"
 }
 
 # is_clean NAME: every event of this record that was acknowledged is in the volume's log, and none is twice.
