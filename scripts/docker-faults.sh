@@ -28,7 +28,7 @@ end_load() { [[ -z $load_pid ]] || kill -KILL "$load_pid" 2>/dev/null || true; }
 
 load_runs() { running "$load_pid" || fail "the load ended too early" "$run_dir/faults.log"; }
 
-acknowledged() { # prints how many events were; before the first request, there is no record
+acknowledged() { # prints how many events were, 0 without a record
   local count
   count=$(grep --count ' ack ' "$run_dir/faults.record" 2>/dev/null || true)
   echo "${count:-0}"
