@@ -28,19 +28,13 @@ end_load() { [[ -z $load_pid ]] || kill -KILL "$load_pid" 2>/dev/null || true; }
 
 load_runs() { running "$load_pid" || fail "the load ended too early" "$run_dir/faults.log"; }
 
-acknowledged() { # prints how many events were, 0 without a record
-  local count
-  count=$(grep --count ' ack ' "$run_dir/faults.record" 2>/dev/null || true)
-  echo "${count:-0}"
-}
-
-acknowledged_more_than() { (($(acknowledged) > $1)); }
+acknowledged_more_than() { (($(acknowledged_in "$run_dir/faults.record") > $1)); }
 
 # progress: the load runs, and is acknowledged again.
 progress() {
   local before
   load_runs
-  before=$(acknowledged)
+  before=$(acknowledged_in "$run_dir/faults.record")
   wait_until "events are acknowledged" acknowledged_more_than "$before"
 }
 

@@ -99,12 +99,7 @@ start_load() {
   wait_progress
 }
 
-# Prints the number of lines about acknowledged events in the record.
-acknowledged() {
-  local count
-  count=$(grep --count ' ack ' "$run_dir/record" 2>/dev/null) || true
-  echo "${count:-0}"
-}
+acknowledged() { acknowledged_in "$run_dir/record"; }
 
 # Prints the sum of the offsets in the consumer's checkpoint over all partitions.
 covered() {

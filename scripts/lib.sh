@@ -72,3 +72,9 @@ figures() { # figures FILE NAME…: prints numbers from a JSON file with one mem
     sed --quiet "s/^ *\"$name\": \([0-9.]*\),\?$/\1/p" "$file" | head --lines=1
   done | paste --serial --delimiters=' '
 }
+
+acknowledged_in() { # acknowledged_in RECORD: prints how many events of a load were, 0 without a record
+  local count
+  count=$(grep --count ' ack ' "$1" 2>/dev/null || true)
+  echo "${count:-0}"
+}
