@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from programs import Program, run
+from programs import Program, is_ready, run
 
 
 # axum + rdkafka as one would write it: a linger of 5 ms, and the defaults of both on two cores.
@@ -96,7 +96,9 @@ def serve(setup, candidate, topic, env=None):
     if candidate.startswith("edge"):
         settings["HTTP_SERVER"] = "edge"
     policy = os.SCHED_BATCH if candidate == "floor-batch" else None
-    return Program(candidate, commands[candidate], setup.work, port, {**settings, **(env or {})}, policy=policy)
+    # Until the producer has reached Kafka, it refuses events.
+    ready = is_ready(port) if commands[candidate] == [setup.release / "producer"] else None
+    return Program(candidate, commands[candidate], setup.work, port, {**settings, **(env or {})}, ready, policy)
 
 
 def kafka_settings(setup, candidate, topic):

@@ -16,7 +16,7 @@ from pathlib import Path
 import capacity_model as model
 import machine
 from kafka import Kafka
-from programs import BenchError, Program, cpu_seconds, machine_busy_seconds, run
+from programs import BenchError, Program, cpu_seconds, is_ready, machine_busy_seconds, run
 
 WARMUP_S = 4
 MEASURED_S = 10
@@ -74,16 +74,6 @@ def scrape(port):
             name = name.partition("{")[0]
             samples[name] = samples.get(name, 0.0) + float(value)
     return samples
-
-
-def is_ready(port):
-    """A check whether the program there is ready."""
-    def check():
-        try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2).status == 200
-        except OSError:
-            return False
-    return check
 
 
 def start(options, cluster, topic):

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -45,6 +46,16 @@ def machine_busy_seconds():
         int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
     )
     return (user + nice + system + irq + softirq + steal) / TICKS
+
+
+def is_ready(port):
+    """A check whether the program there is ready."""
+    def check():
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2).status == 200
+        except OSError:
+            return False
+    return check
 
 
 class Program:
