@@ -37,10 +37,10 @@ pub struct HttpConfig {
           value_parser = number::<u16>(1..=256))]
     pub body_threads: u16,
 
-    /// Threads that write responses
-    #[arg(hide = true, long = "http-reply-threads", env = "HTTP_REPLY_THREADS", default_value_t = 2,
-          value_parser = number::<u16>(1..=64))]
-    pub reply_threads: u16,
+    /// Threads that write responses (tiny_http) or pass them to the event loops (edge); unset means 2 with
+    /// tiny_http, 1 with edge
+    #[arg(hide = true, long = "http-reply-threads", env = "HTTP_REPLY_THREADS", value_parser = number::<u16>(1..=64))]
+    pub reply_threads: Option<u16>,
 
     /// Maximum number of open client connections; the newest ones above it are closed within half a second
     /// (tiny_http) or answered 503 (edge); unset means 2048 with tiny_http, 10000 with edge
@@ -158,6 +158,12 @@ impl HttpConfig {
     /// Most open client connections.
     pub fn max_connections(&self) -> u32 {
         self.max_connections.unwrap_or(if self.server() == HttpServer::TinyHttp { 2048 } else { 10_000 })
+    }
+
+    /// Threads that write responses or pass them on. A client can hold up one that writes, but none that passes
+    /// them on, and a second one of those costs more in wake-ups than it saves.
+    pub fn reply_threads(&self) -> u16 {
+        self.reply_threads.unwrap_or(if self.server() == HttpServer::TinyHttp { 2 } else { 1 })
     }
 
     /// Time after which an idle connection is closed, in seconds.

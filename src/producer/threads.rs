@@ -61,7 +61,7 @@ const UNNAMED_THREADS: u64 = 6;
 /// Returns the number of threads needed to serve at all, and the number there can be when every limit is
 /// reached.
 pub fn count(config: &ProducerConfig) -> (u64, u64) {
-    let own = u64::from(config.http.body_threads) + u64::from(config.http.reply_threads) + UNNAMED_THREADS;
+    let own = u64::from(config.http.body_threads) + u64::from(config.http.reply_threads()) + UNNAMED_THREADS;
     let (least, most) = match config.http.server() {
         #[cfg(feature = "edge")]
         HttpServer::Edge => {
@@ -93,7 +93,7 @@ impl Threads {
         let answer = front.answers_without_blocking().then(|| answer_jobs(&handler));
         let publisher = publisher(config, echo, sink, inputs, settled, answer, &handler);
         let publisher = spawn_publisher(publisher, handler.clone(), stop)?;
-        let repliers = spawn_each("reply", config.http.reply_threads, &settled_end, &handler, settle_all)?;
+        let repliers = spawn_each("reply", config.http.reply_threads(), &settled_end, &handler, settle_all)?;
         let body_readers =
             spawn_each("body", config.http.body_threads, &bodies, &handler, |handler, task| {
                 handler.catch_panic(|| handler.read_and_serve(task));
@@ -216,7 +216,7 @@ fn publisher(
             linger: Duration::from_millis(queue.linger_ms),
             call: config.kafka.request_timeout(),
             least_call: config.kafka.request_timeout().min(queue.delivery_timeout() / 4),
-            reply_threads: config.http.reply_threads.into(),
+            reply_threads: config.http.reply_threads().into(),
         },
         echo,
         batch: Batch::default(),
