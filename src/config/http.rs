@@ -155,19 +155,24 @@ impl HttpConfig {
         HttpServer::TinyHttp
     }
 
+    /// The default of a setting that the two servers have different ones for.
+    fn by_server<T>(&self, tiny_http: T, edge: T) -> T {
+        if self.server() == HttpServer::TinyHttp { tiny_http } else { edge }
+    }
+
     /// Most open client connections.
     pub fn max_connections(&self) -> u32 {
-        self.max_connections.unwrap_or(if self.server() == HttpServer::TinyHttp { 2048 } else { 10_000 })
+        self.max_connections.unwrap_or(self.by_server(2048, 10_000))
     }
 
     /// Threads that write responses or pass them on. A client can hold up one that writes, but none that passes
     /// them on, and a second one of those costs more in wake-ups than it saves.
     pub fn reply_threads(&self) -> u16 {
-        self.reply_threads.unwrap_or(if self.server() == HttpServer::TinyHttp { 2 } else { 1 })
+        self.reply_threads.unwrap_or(self.by_server(2, 1))
     }
 
     /// Time after which an idle connection is closed, in seconds.
     pub fn idle_timeout_secs(&self) -> u32 {
-        self.idle_timeout_secs.unwrap_or(if self.server() == HttpServer::TinyHttp { 60 } else { 75 })
+        self.idle_timeout_secs.unwrap_or(self.by_server(60, 75))
     }
 }
